@@ -1,0 +1,92 @@
+//! An agent: what its owner wants of it, and what is.
+
+mod condition;
+mod spec;
+mod state;
+mod status;
+
+pub use condition::{Condition, ConditionKind, Conditions};
+pub use spec::{
+    AgentSpec, DEFAULT_BUSY_TIMEOUT, DEFAULT_IDLE_TIMEOUT, EgressRule, InvalidSpec, Network,
+    NetworkMode, Port, Resources, SpecChange,
+};
+pub use state::{AgentEvent, Decision, Denial, Effect, State};
+pub use status::{HEARTBEAT_LIMIT, Inbox, Run, SetupRecord, Status};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{AgentId, AgentName, Revision, TenantName, UserName};
+
+/// What an agent's owner wants it to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Desired {
+    /// Its computer runs.
+    Awake,
+    /// Its computer is stopped and every file kept.
+    Asleep,
+    /// Nothing of it remains.
+    Deleted,
+}
+
+/// An agent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Agent {
+    /// Its id, never used again.
+    pub id: AgentId,
+    /// The tenant to which it belongs.
+    pub tenant: TenantName,
+    /// Its name, unique among the living agents of its tenant.
+    pub name: AgentName,
+    /// The user who made it.
+    pub owner: UserName,
+    /// What its owner asks for.
+    pub spec: AgentSpec,
+    /// What its owner wants it to be.
+    pub desired: Desired,
+    /// What is.
+    pub status: Status,
+    /// Counts changes of `spec` and `desired`, from 1.
+    pub generation: u64,
+    /// The place in the log of its last change.
+    pub revision: Revision,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// What waits in its inbox.
+    pub inbox: Inbox,
+}
+
+impl Agent {
+    /// When the operator has something to do for this agent even if nothing happens until then.
+    ///
+    /// Every store keeps this beside the row, so that [`Store::due`](crate::store::Store::due) finds it by an index.
+    #[must_use]
+    pub fn due_at(&self) -> Option<Timestamp> {
+        let status = &self.status;
+        match status.state() {
+            State::Init => match &status.run {
+                Some(run) if run.ending => Some(status.since),
+                Some(run) => Some(run.deadline.max(run.began_at)),
+                None => Some(status.retry_at.unwrap_or(status.since)),
+            },
+            State::Idle => {
+                let sleep = if self.spec.idle_timeout == 0 {
+                    None
+                } else {
+                    status.awake_until
+                };
+                earliest([sleep, status.heartbeat_due()])
+            }
+            State::Busy => earliest([status.busy_until, status.cancel_by, status.heartbeat_due()]),
+            State::Slept => status.run.as_ref().map(|_| status.since),
+            State::Deleted => None,
+        }
+    }
+}
+
+fn earliest<const N: usize>(times: [Option<Timestamp>; N]) -> Option<Timestamp> {
+    times.into_iter().flatten().min()
+}

@@ -1,0 +1,421 @@
+//! What an agent's owner writes.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{RuntimeName, SecretName};
+use crate::labels::{InvalidLabel, Labels, check_labels};
+use crate::quantity::{Bytes, Cpu};
+use crate::runtime::Capabilities;
+
+/// Seconds without activity after which an agent is put to sleep, unless its spec says otherwise.
+pub const DEFAULT_IDLE_TIMEOUT: u32 = 300;
+
+/// Seconds that one message may take, unless the spec says otherwise.
+pub const DEFAULT_BUSY_TIMEOUT: u32 = 3600;
+
+/// What an agent's owner asks for. Every field has a default.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct AgentSpec {
+    /// The runtime that makes its computer; the installation's default where absent. Cannot be changed later.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<RuntimeName>,
+    /// The image of its computer; the runtime's default where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// The model that it thinks with; the installation's default where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// What it is told before every conversation, up to 64 KiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instructions: Option<String>,
+    /// A shell script that prepares its computer, up to 64 KiB. Runs once for each computer and text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub setup: Option<String>,
+    /// Environment variables of the processes that it starts.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// Names of the secrets that it may use.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<SecretName>,
+    /// Limits of its computer.
+    pub resources: Resources,
+    /// Whether it is root inside its computer.
+    pub root: bool,
+    /// Seconds without activity after which it is put to sleep; 0 for never.
+    pub idle_timeout: u32,
+    /// Seconds that one message may take.
+    pub busy_timeout: u32,
+    /// What it can reach.
+    pub network: Network,
+    /// Ports of its computer that are served to people.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<Port>,
+    /// Labels to select it by.
+    #[serde(skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
+    /// A sentence for people, up to 1 KiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Whatever its owner wants to keep with it, up to 16 KiB of JSON.
+    #[serde(skip_serializing_if = "serde_json::Map::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Object))]
+    pub metadata: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Default for AgentSpec {
+    fn default() -> Self {
+        Self {
+            runtime: None,
+            image: None,
+            model: None,
+            instructions: None,
+            setup: None,
+            env: BTreeMap::new(),
+            secrets: Vec::new(),
+            resources: Resources::default(),
+            root: false,
+            idle_timeout: DEFAULT_IDLE_TIMEOUT,
+            busy_timeout: DEFAULT_BUSY_TIMEOUT,
+            network: Network::default(),
+            ports: Vec::new(),
+            labels: Labels::new(),
+            description: None,
+            metadata: serde_json::Map::new(),
+        }
+    }
+}
+
+/// Limits of a computer. What is absent is the runtime's default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct Resources {
+    /// Processor time, in cores: `2`, `0.5` or `500m`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<Cpu>,
+    /// Memory: `512Mi`, `2Gi` or bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Bytes>,
+    /// Disk of its volume: `10Gi` or bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk: Option<Bytes>,
+    /// Processes and threads at one time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pids: Option<u32>,
+}
+
+/// What a computer can reach.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct Network {
+    /// `closed`, the default, or `open`.
+    pub mode: NetworkMode,
+    /// What a closed computer may reach by HTTP(S) all the same.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub egress: Vec<EgressRule>,
+}
+
+/// How far a computer's network reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum NetworkMode {
+    /// No interface but loopback: the model gateway, and what the egress list names.
+    #[default]
+    Closed,
+    /// The engine's network, cut off from neighbours and private addresses.
+    Open,
+}
+
+/// A host that a closed computer may reach.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct EgressRule {
+    /// A host name, or `*.example.org` for all below it.
+    pub host: String,
+    /// Ports; 80 and 443 where absent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<u16>,
+}
+
+/// A port of a computer that is served to people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Port {
+    /// Its name in addresses.
+    pub name: String,
+    /// The port inside the computer.
+    pub port: u16,
+}
+
+/// A spec that cannot be taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("spec.{field}: {reason}")]
+pub struct InvalidSpec {
+    /// The field at fault, such as `resources.memory`.
+    pub field: &'static str,
+    /// What is wrong with it and what would be taken.
+    pub reason: String,
+}
+
+impl From<InvalidLabel> for InvalidSpec {
+    fn from(error: InvalidLabel) -> Self {
+        Self {
+            field: "labels",
+            reason: error.to_string(),
+        }
+    }
+}
+
+const TEXT_LIMIT: usize = 64 << 10;
+const METADATA_LIMIT: usize = 16 << 10;
+const DESCRIPTION_LIMIT: usize = 1 << 10;
+const ENV_LIMIT: usize = 64 << 10;
+const YEAR: u32 = 365 * 24 * 3600;
+
+impl AgentSpec {
+    /// Checks the spec against its own limits and what `runtime` can do.
+    ///
+    /// # Errors
+    /// [`InvalidSpec`] names the first field that cannot be had, and why.
+    pub fn check(&self, runtime: &Capabilities) -> Result<(), InvalidSpec> {
+        let refuse = |field, reason: &str| {
+            Err(InvalidSpec {
+                field,
+                reason: reason.into(),
+            })
+        };
+        let too_long =
+            |text: &Option<String>, limit| text.as_ref().is_some_and(|t| t.len() > limit);
+        if too_long(&self.instructions, TEXT_LIMIT) {
+            return refuse("instructions", "longer than 64 KiB");
+        }
+        if too_long(&self.setup, TEXT_LIMIT) {
+            return refuse("setup", "longer than 64 KiB");
+        }
+        if too_long(&self.description, DESCRIPTION_LIMIT) {
+            return refuse("description", "longer than 1 KiB");
+        }
+        if serde_json::to_vec(&self.metadata).map_or(usize::MAX, |json| json.len()) > METADATA_LIMIT
+        {
+            return refuse("metadata", "longer than 16 KiB of JSON");
+        }
+        check_labels(&self.labels)?;
+        self.check_env()?;
+        if self.busy_timeout == 0 || self.busy_timeout > YEAR || self.idle_timeout > YEAR {
+            return refuse(
+                "busy_timeout",
+                "timeouts are seconds up to a year, and busy_timeout is at least 1",
+            );
+        }
+        if !self.secrets.is_empty() {
+            return refuse(
+                "secrets",
+                "this release keeps no secrets yet; leave the list empty",
+            );
+        }
+        if !self.ports.is_empty() {
+            return refuse(
+                "ports",
+                "this release serves no ports of a computer yet; leave the list empty",
+            );
+        }
+        if !self.network.egress.is_empty() {
+            return refuse(
+                "network.egress",
+                "this release has no egress proxy yet; leave the list empty",
+            );
+        }
+        self.check_capabilities(runtime)
+    }
+
+    fn check_env(&self) -> Result<(), InvalidSpec> {
+        let name = |key: &str| {
+            !key.is_empty()
+                && !key.starts_with(|c: char| c.is_ascii_digit())
+                && key.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_')
+        };
+        let size: usize = self
+            .env
+            .iter()
+            .map(|(key, value)| key.len() + value.len())
+            .sum();
+        if size > ENV_LIMIT {
+            return Err(InvalidSpec {
+                field: "env",
+                reason: "longer than 64 KiB in all".into(),
+            });
+        }
+        match self
+            .env
+            .iter()
+            .find(|(key, value)| !name(key) || value.contains('\0'))
+        {
+            None => Ok(()),
+            Some((key, _)) => Err(InvalidSpec {
+                field: "env",
+                reason: format!(
+                    "{key:?}: names are letters, digits and '_', and values hold no NUL"
+                ),
+            }),
+        }
+    }
+
+    fn check_capabilities(&self, runtime: &Capabilities) -> Result<(), InvalidSpec> {
+        let wants = [
+            (
+                "image",
+                self.image.is_some(),
+                runtime.images,
+                "has no images: it uses the host's own system",
+            ),
+            (
+                "root",
+                self.root,
+                runtime.root,
+                "gives no root inside its computers",
+            ),
+            (
+                "network.mode",
+                self.network.mode == NetworkMode::Open,
+                runtime.open_network,
+                "offers closed networks only",
+            ),
+            (
+                "resources.disk",
+                self.resources.disk.is_some(),
+                runtime.disk_limit,
+                "cannot limit the disk of a volume",
+            ),
+        ];
+        match wants
+            .into_iter()
+            .find(|&(_, wanted, offered, _)| wanted && !offered)
+        {
+            None => Ok(()),
+            Some((field, _, _, reason)) => {
+                let name = self.runtime.as_ref().map_or("default", RuntimeName::as_str);
+                Err(InvalidSpec {
+                    field,
+                    reason: format!("the runtime {name:?} {reason}"),
+                })
+            }
+        }
+    }
+}
+
+/// A change of a spec: what is absent stays.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", schema(value_type = Object))]
+#[serde(transparent)]
+pub struct SpecChange(
+    /// A JSON merge patch (RFC 7396) of the spec.
+    pub serde_json::Map<String, serde_json::Value>,
+);
+
+impl SpecChange {
+    /// The spec after this change.
+    ///
+    /// # Errors
+    /// [`InvalidSpec`] where the result is not a spec, or the change would move the agent to another runtime.
+    pub fn apply(&self, spec: &AgentSpec) -> Result<AgentSpec, InvalidSpec> {
+        let invalid = |error: serde_json::Error| InvalidSpec {
+            field: "change",
+            reason: error.to_string(),
+        };
+        let mut whole = serde_json::to_value(spec).map_err(invalid)?;
+        merge(&mut whole, &serde_json::Value::Object(self.0.clone()));
+        let changed: AgentSpec = serde_json::from_value(whole).map_err(invalid)?;
+        if changed.runtime != spec.runtime {
+            return Err(InvalidSpec {
+                field: "runtime",
+                reason: "cannot be changed; make another agent".into(),
+            });
+        }
+        Ok(changed)
+    }
+}
+
+fn merge(target: &mut serde_json::Value, patch: &serde_json::Value) {
+    let serde_json::Value::Object(patch) = patch else {
+        *target = patch.clone();
+        return;
+    };
+    if !target.is_object() {
+        *target = serde_json::Value::Object(serde_json::Map::new());
+    }
+    let serde_json::Value::Object(target) = target else {
+        return;
+    };
+    for (key, value) in patch {
+        if value.is_null() {
+            target.remove(key);
+        } else {
+            merge(
+                target.entry(key.clone()).or_insert(serde_json::Value::Null),
+                value,
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn change(json: &str) -> SpecChange {
+        serde_json::from_str(json).expect("an object")
+    }
+
+    #[test]
+    fn a_change_leaves_alone_what_it_does_not_name() {
+        let spec = AgentSpec {
+            model: Some("m".into()),
+            ..AgentSpec::default()
+        };
+        let changed = change(r#"{"idle_timeout": 5, "resources": {"memory": "1Gi"}}"#)
+            .apply(&spec)
+            .expect("valid");
+        assert_eq!(changed.model, spec.model);
+        assert_eq!(changed.idle_timeout, 5);
+        assert_eq!(changed.resources.memory, Some(Bytes::new(1 << 30)));
+    }
+
+    #[test]
+    fn null_takes_a_field_back_to_its_default() {
+        let spec = AgentSpec {
+            idle_timeout: 5,
+            ..AgentSpec::default()
+        };
+        let changed = change(r#"{"idle_timeout": null}"#)
+            .apply(&spec)
+            .expect("valid");
+        assert_eq!(changed.idle_timeout, DEFAULT_IDLE_TIMEOUT);
+    }
+
+    #[test]
+    fn unknown_fields_and_another_runtime_are_refused() {
+        let spec = AgentSpec::default();
+        assert!(change(r#"{"idle_timeuot": 5}"#).apply(&spec).is_err());
+        assert!(change(r#"{"runtime": "docker"}"#).apply(&spec).is_err());
+    }
+
+    #[test]
+    fn what_a_runtime_cannot_do_is_refused_by_the_name_of_the_field() {
+        let bare = Capabilities::default();
+        let spec = AgentSpec {
+            root: true,
+            ..AgentSpec::default()
+        };
+        assert_eq!(spec.check(&bare).expect_err("no root").field, "root");
+        assert!(AgentSpec::default().check(&bare).is_ok());
+    }
+}

@@ -1,0 +1,144 @@
+//! What is: written by the transition function and by the ops of a commit alone.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::condition::Conditions;
+use super::state::State;
+use crate::ids::{ComputerId, Incarnation, MessageId};
+use crate::runtime::StartId;
+
+/// After this long without a heartbeat, during which a server could have received one, a program counts as lost.
+pub const HEARTBEAT_LIMIT: Duration = Duration::from_secs(30);
+
+/// What is known of an agent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Status {
+    pub(super) state: State,
+    /// Since when it is in this state.
+    pub since: Timestamp,
+    /// Counts changes of the status, so that a writer can say which one it saw.
+    pub version: u64,
+    /// The number of its computer's latest start.
+    pub incarnation: Incarnation,
+    /// Its computer.
+    pub computer: Option<ComputerId>,
+    /// The generation that its computer's latest start took account of.
+    pub observed_generation: u64,
+    /// What is worth knowing beside the state.
+    pub conditions: Conditions,
+    /// It is not put to sleep by time before this.
+    pub awake_until: Option<Timestamp>,
+    /// When its program was last heard.
+    pub heard_at: Option<Timestamp>,
+    /// Until when somebody asked to keep it awake.
+    pub keep_awake_until: Option<Timestamp>,
+    /// Starts that failed one after another, or programs that were lost; 0 after a message was done.
+    pub restarts: u32,
+    /// When the next start is tried.
+    pub retry_at: Option<Timestamp>,
+    /// The message that it works on.
+    pub message: Option<MessageId>,
+    /// When that message has taken too long.
+    pub busy_until: Option<Timestamp>,
+    /// When a cancel that was asked for counts as not obeyed.
+    pub cancel_by: Option<Timestamp>,
+    /// The latest start, until the engine has confirmed its end.
+    pub run: Option<Run>,
+    /// The setup script that was run last.
+    pub setup: Option<SetupRecord>,
+}
+
+impl Status {
+    /// The status of an agent that was just made.
+    #[must_use]
+    pub fn new(now: Timestamp) -> Self {
+        Self {
+            state: State::Init,
+            since: now,
+            version: 1,
+            incarnation: Incarnation::default(),
+            computer: None,
+            observed_generation: 0,
+            conditions: Conditions::default(),
+            awake_until: None,
+            heard_at: None,
+            keep_awake_until: None,
+            restarts: 0,
+            retry_at: None,
+            message: None,
+            busy_until: None,
+            cancel_by: None,
+            run: None,
+            setup: None,
+        }
+    }
+
+    /// Where in its life the agent is. Only the transition function changes it.
+    #[must_use]
+    pub const fn state(&self) -> State {
+        self.state
+    }
+
+    /// Enters a state that [`State::on`] decided on.
+    pub(crate) const fn state_moved(&mut self, to: State) {
+        self.state = to;
+        self.version += 1;
+    }
+
+    /// When a program that stays silent counts as lost.
+    #[must_use]
+    pub fn heartbeat_due(&self) -> Option<Timestamp> {
+        self.heard_at
+            .map(|heard| heard + SignedDuration::try_from(HEARTBEAT_LIMIT).unwrap_or_default())
+    }
+}
+
+/// One start of a computer, from the commit that decides on it until the engine has confirmed its end.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Run {
+    /// Its fencing number.
+    pub incarnation: Incarnation,
+    /// When it was decided on.
+    pub began_at: Timestamp,
+    /// When it counts as failed if its program is not ready by then.
+    pub deadline: Timestamp,
+    /// The engine's own identity of this start, once known.
+    pub start_id: Option<StartId>,
+    /// SHA-256 of the one-time key in hexadecimal, until the program has traded it in.
+    pub key_hash: Option<String>,
+    /// When its program traded the key for a token.
+    pub booted_at: Option<Timestamp>,
+    /// When its program was ready for messages.
+    pub ready_at: Option<Timestamp>,
+    /// Whether it is to be stopped, whatever it does.
+    pub ending: bool,
+}
+
+/// The setup script that was run last on a computer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct SetupRecord {
+    /// On which computer.
+    pub computer: ComputerId,
+    /// SHA-256 of the script's text, in hexadecimal.
+    pub hash: String,
+    /// The last 4 KiB of its output where it failed.
+    pub failure: Option<String>,
+}
+
+/// What waits for an agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Inbox {
+    /// The number of the last message of this agent, of whatever role.
+    pub last_seq: u64,
+    /// Messages that are queued.
+    pub queued: u64,
+    /// The number of the last step.
+    pub last_step: u64,
+}

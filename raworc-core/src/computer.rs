@@ -1,0 +1,32 @@
+//! Computers as the store knows them: which agent one serves, and which are to be reclaimed.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{AgentId, ComputerId, RuntimeName, TenantName};
+use crate::runtime::ComputerSpec;
+
+/// A computer that was decided on. The engine may or may not have made it yet.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Computer {
+    /// The tenant of its agent.
+    pub tenant: TenantName,
+    /// The agent that it serves, or served before it was put on the reclaim list.
+    pub agent: AgentId,
+    /// The runtime that makes it.
+    pub runtime: RuntimeName,
+    /// What the engine is asked for.
+    pub spec: ComputerSpec,
+    /// Since when it stands on the reclaim list: no agent owns it, and it is to be removed.
+    pub reclaim_since: Option<Timestamp>,
+    /// Whether its volume stays when it is removed, because another computer has it.
+    pub keep_volume: bool,
+}
+
+impl Computer {
+    /// Its id.
+    #[must_use]
+    pub const fn id(&self) -> ComputerId {
+        self.spec.id
+    }
+}

@@ -1,0 +1,16 @@
+//! raworc-core
+
+pub mod agent;
+pub mod blob;
+pub mod computer;
+pub mod entropy;
+pub mod event;
+pub mod ids;
+pub mod labels;
+pub mod message;
+pub mod principal;
+pub mod program;
+pub mod quantity;
+pub mod runtime;
+pub mod step;
+pub mod store;

@@ -1,0 +1,432 @@
+//! [`Runtime`]: what makes, starts, stops and removes computers.
+//!
+//! A runtime knows engines, not agents. Everything inside a running computer goes over its program's own connection.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+
+use crate::agent::{Network, Resources};
+use crate::ids::{ComputerId, Incarnation, RuntimeName, VolumeId};
+
+/// What a runtime can do. Checked against a spec before anything is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Capabilities {
+    /// Computers are made from images that the spec names.
+    pub images: bool,
+    /// A program may be root inside its computer.
+    pub root: bool,
+    /// Computers may have a network.
+    pub open_network: bool,
+    /// A volume's size can be limited.
+    pub disk_limit: bool,
+    /// Limits on cpu, memory and processes are enforced.
+    pub limits: bool,
+    /// Files outside the volume survive a stop.
+    pub keeps_root: bool,
+    /// Volumes can be copied.
+    pub copy_volume: bool,
+}
+
+/// A computer, as its engine is asked for it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ComputerSpec {
+    /// Its id, one of its two labels.
+    pub id: ComputerId,
+    /// Its volume, mounted at `/agent`. Made where it is not there.
+    pub volume: VolumeId,
+    /// Its image; the runtime's default where absent.
+    pub image: Option<String>,
+    /// Limits.
+    pub resources: Resources,
+    /// What it can reach.
+    pub network: Network,
+    /// Whether its program may be root inside.
+    pub root: bool,
+}
+
+/// The engine's own identity of one start: container id and start time, pod UID, pid and start time.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(transparent)]
+pub struct StartId(pub String);
+
+impl fmt::Display for StartId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What a program is told on its standard input, in one line of JSON. Nothing secret goes another way.
+#[derive(Debug, Clone)]
+pub struct Boot {
+    /// The agents' listener, as the program reaches it: `unix:/path/in/the/computer` or `https://host:port`.
+    pub agent_url: String,
+    /// The authority that signed the listener's certificate, in PEM, for `https`.
+    pub ca: Option<String>,
+    /// The computer.
+    pub computer: ComputerId,
+    /// The number of this start.
+    pub incarnation: Incarnation,
+    /// Traded for a token, once.
+    pub key: SecretString,
+}
+
+/// [`Boot`] as it stands on the wire.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BootLine {
+    agent_url: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ca: Option<String>,
+    computer: ComputerId,
+    incarnation: Incarnation,
+    key: String,
+}
+
+impl Boot {
+    /// The line for the program's standard input, with its line break.
+    #[must_use]
+    pub fn to_line(&self) -> String {
+        let line = BootLine {
+            agent_url: self.agent_url.clone(),
+            ca: self.ca.clone(),
+            computer: self.computer,
+            incarnation: self.incarnation,
+            key: self.key.expose_secret().into(),
+        };
+        // A struct of texts and numbers always serialises.
+        serde_json::to_string(&line)
+            .map(|json| json + "\n")
+            .unwrap_or_default()
+    }
+
+    /// Reads what [`to_line`](Self::to_line) wrote.
+    ///
+    /// # Errors
+    /// Where the line is no boot message.
+    pub fn from_line(line: &str) -> Result<Self, serde_json::Error> {
+        let BootLine {
+            agent_url,
+            ca,
+            computer,
+            incarnation,
+            key,
+        } = serde_json::from_str(line)?;
+        Ok(Self {
+            agent_url,
+            ca,
+            computer,
+            incarnation,
+            key: key.into(),
+        })
+    }
+}
+
+/// What is known of a computer that exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observed {
+    /// Which one.
+    pub computer: ComputerId,
+    /// How it is.
+    pub phase: Phase,
+}
+
+/// How a computer is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Phase {
+    /// Made, never started or stopped for good; its files are there.
+    Stopped {
+        /// How its last start ended, if the engine remembers: `exit code 137`, `out of memory`.
+        reason: Option<String>,
+    },
+    /// Its program runs.
+    Running(StartId),
+    /// It is about to stop.
+    Stopping(StartId),
+}
+
+/// What a computer turned out to be when it was made.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Ensured {
+    /// Why limits are not enforced, where they are not.
+    pub limits_missing: Option<String>,
+    /// Why the network cannot be shown to be cut off, where it cannot.
+    pub network_unproved: Option<String>,
+}
+
+/// Progress of [`Runtime::prepare`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Progress {
+    /// What is done now, such as `pulling layer 3 of 8`.
+    pub what: String,
+    /// Bytes done.
+    pub done: u64,
+    /// Bytes in all, where known.
+    pub total: Option<u64>,
+}
+
+/// Something happened to a computer, or the engine's stream was cut and everything may have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RuntimeEvent {
+    /// This computer changed: look at it.
+    Changed(ComputerId),
+    /// Events may have been missed: look at all.
+    Relist,
+}
+
+/// Which part of a log is wanted.
+#[derive(Debug, Clone, Copy, Default)]
+#[non_exhaustive]
+pub struct LogsOptions {
+    /// Only the last so many bytes.
+    pub tail: Option<u64>,
+    /// Go on with what is written from now on.
+    pub follow: bool,
+}
+
+impl LogsOptions {
+    /// Only the last `bytes` bytes.
+    #[must_use]
+    pub const fn with_tail(mut self, bytes: u64) -> Self {
+        self.tail = Some(bytes);
+        self
+    }
+
+    /// Go on with what is written from now on.
+    #[must_use]
+    pub const fn with_follow(mut self, follow: bool) -> Self {
+        self.follow = follow;
+        self
+    }
+}
+
+/// Why a runtime did not do what it was asked.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum RuntimeError {
+    /// The image is not there and cannot be had.
+    #[error("image {image:?} is not there: {reason}")]
+    ImageMissing {
+        /// Which one.
+        image: String,
+        /// Where it was looked for.
+        reason: String,
+    },
+    /// The computer is not there.
+    #[error("computer {0} is not there")]
+    NotFound(ComputerId),
+    /// This runtime never does that.
+    #[error("this runtime cannot {0}")]
+    Unsupported(&'static str),
+    /// The engine does not answer now.
+    #[error("the engine does not answer: {0}")]
+    Unavailable(String),
+    /// The engine took longer than it may.
+    #[error("the engine did not finish to {what} within {limit:?}")]
+    TimedOut {
+        /// What it was asked.
+        what: &'static str,
+        /// How long it had.
+        limit: Duration,
+    },
+    /// The engine will not do it, now or later, unless something is changed.
+    #[error("the engine refused to {what}: {reason}")]
+    Refused {
+        /// What it was asked.
+        what: &'static str,
+        /// What it answered, with the way out where there is one.
+        reason: String,
+    },
+}
+
+impl RuntimeError {
+    /// Whether the same call may succeed later without anything being changed.
+    #[must_use]
+    pub const fn is_retryable(&self) -> bool {
+        match self {
+            Self::Unavailable(_) | Self::TimedOut { .. } => true,
+            Self::ImageMissing { .. }
+            | Self::NotFound(_)
+            | Self::Unsupported(_)
+            | Self::Refused { .. } => false,
+        }
+    }
+
+    /// One word for it, for conditions.
+    #[must_use]
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::ImageMissing { .. } => "ImageMissing",
+            Self::NotFound(_) => "ComputerMissing",
+            Self::Unsupported(_) => "Unsupported",
+            Self::Unavailable(_) => "EngineUnavailable",
+            Self::TimedOut { .. } => "EngineTimeout",
+            Self::Refused { .. } => "EngineRefused",
+        }
+    }
+}
+
+/// Makes, starts, stops and removes computers on one engine.
+///
+/// Calls for one computer may come at the same time from several processes and may be cut short at any await; the
+/// same call again finishes what was begun.
+///
+/// # Contract
+/// - `R1` `prepare` of an image that is there does nothing; of one that cannot be had, it is `ImageMissing`.
+/// - `R2` `ensure` makes the computer and its volume; a second one with the same spec changes nothing.
+/// - `R3` `ensure` does not disturb a computer that runs.
+/// - `R4` `start` hands the boot line to the program on its standard input and returns the identity of this start.
+/// - `R5` `start` of a computer that is not there is `NotFound`; of one that runs, it is `Refused` and nothing changes.
+/// - `R6` After `start`, `observe` says `Running` with the same identity, until the program ends.
+/// - `R7` `stop` returns once no process of that start is left, double-forked ones included.
+/// - `R8` `stop` with the identity of another start than the present one leaves the present one alone and succeeds.
+/// - `R9` `stop` of what does not run, or is not there, succeeds.
+/// - `R10` Files on the volume survive `stop`, `start` and `remove`.
+/// - `R11` Files outside the volume survive `stop` and `start` where `keeps_root` is declared.
+/// - `R12` `remove` takes away the computer, running or not, and leaves the volume; of what is not there it succeeds.
+/// - `R13` `observe` of what is not there is `None`; a program that ended is `Stopped`.
+/// - `R14` `list` tells all computers of this installation and no others.
+/// - `R15` `watch` tells `Changed` after a start, after an end and after a removal.
+/// - `R16` `logs` gives what the program wrote, the last start's first bytes onwards; of what is not there, `NotFound`.
+/// - `R17` `copy_volume` makes a copy that lives apart from its source, where declared; else it is `Unsupported`.
+/// - `R18` `remove_volume` takes the files away; of what is not there it succeeds.
+/// - `R19` Two starts never have the same identity.
+/// - `R20` What one computer does to its volume never shows in another's.
+#[async_trait]
+pub trait Runtime: Send + Sync + fmt::Debug {
+    /// The name under which agents ask for it.
+    fn name(&self) -> &RuntimeName;
+
+    /// What it can do.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Sees to it that the image is there, telling `progress` on the way.
+    async fn prepare(
+        &self,
+        image: Option<&str>,
+        progress: &(dyn Fn(Progress) + Send + Sync),
+    ) -> Result<(), RuntimeError>;
+
+    /// Sees to it that the computer is there.
+    async fn ensure(&self, spec: &ComputerSpec) -> Result<Ensured, RuntimeError>;
+
+    /// Starts the computer's program.
+    async fn start(&self, id: ComputerId, boot: &Boot) -> Result<StartId, RuntimeError>;
+
+    /// Ends that start: asks its program to end, and after `grace` ends everything.
+    async fn stop(
+        &self,
+        id: ComputerId,
+        start: &StartId,
+        grace: Duration,
+    ) -> Result<(), RuntimeError>;
+
+    /// Takes the computer away and leaves its volume.
+    async fn remove(&self, id: ComputerId) -> Result<(), RuntimeError>;
+
+    /// Looks at one computer.
+    async fn observe(&self, id: ComputerId) -> Result<Option<Observed>, RuntimeError>;
+
+    /// Looks at all computers of this installation.
+    async fn list(&self) -> Result<Vec<Observed>, RuntimeError>;
+
+    /// Tells from now on what happens.
+    async fn watch(&self) -> Result<BoxStream<'static, RuntimeEvent>, RuntimeError>;
+
+    /// What the program of the present or last start wrote.
+    async fn logs(
+        &self,
+        id: ComputerId,
+        options: LogsOptions,
+    ) -> Result<BoxStream<'static, Result<Bytes, RuntimeError>>, RuntimeError>;
+
+    /// Copies a volume to a new one.
+    async fn copy_volume(&self, from: VolumeId, to: VolumeId) -> Result<(), RuntimeError>;
+
+    /// Takes a volume away with all its files.
+    async fn remove_volume(&self, id: VolumeId) -> Result<(), RuntimeError>;
+}
+
+/// Conveniences over any [`Runtime`].
+#[async_trait]
+pub trait RuntimeExt: Runtime {
+    /// The last `bytes` bytes that the program wrote, as text; empty where there are none.
+    async fn log_tail(&self, id: ComputerId, bytes: u64) -> String {
+        use futures::StreamExt;
+        let Ok(mut chunks) = self.logs(id, LogsOptions::default().with_tail(bytes)).await else {
+            return String::new();
+        };
+        let mut tail = Vec::new();
+        while let Some(Ok(chunk)) = chunks.next().await {
+            tail.extend_from_slice(&chunk);
+        }
+        String::from_utf8_lossy(&tail).into_owned()
+    }
+}
+
+impl<T: Runtime + ?Sized> RuntimeExt for T {}
+
+/// A runtime and how programs in its computers reach the agents' listener.
+#[derive(Debug, Clone)]
+pub struct RuntimeEntry {
+    /// The runtime.
+    pub runtime: Arc<dyn Runtime>,
+    /// The listener's address as seen from inside: `unix:/path` or `https://host:port`.
+    pub agent_url: String,
+    /// The authority that signed the listener's certificate, in PEM, for `https`.
+    pub ca: Option<String>,
+}
+
+/// The runtimes of an installation, by name. The first is the default.
+#[derive(Debug, Clone, Default)]
+pub struct Runtimes(Vec<RuntimeEntry>);
+
+impl Runtimes {
+    /// None yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    /// Adds a runtime whose programs reach the agents' listener at `agent_url`.
+    #[must_use]
+    pub fn with(
+        mut self,
+        runtime: Arc<dyn Runtime>,
+        agent_url: impl Into<String>,
+        ca: Option<String>,
+    ) -> Self {
+        self.0.push(RuntimeEntry {
+            runtime,
+            agent_url: agent_url.into(),
+            ca,
+        });
+        self
+    }
+
+    /// The runtime of this name.
+    #[must_use]
+    pub fn get(&self, name: &RuntimeName) -> Option<&RuntimeEntry> {
+        self.0.iter().find(|entry| entry.runtime.name() == name)
+    }
+
+    /// The one that serves where a spec names none.
+    #[must_use]
+    pub fn default_entry(&self) -> Option<&RuntimeEntry> {
+        self.0.first()
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &RuntimeEntry> {
+        self.0.iter()
+    }
+}
