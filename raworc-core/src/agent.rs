@@ -7,8 +7,8 @@ mod status;
 
 pub use condition::{Condition, ConditionKind, Conditions};
 pub use spec::{
-    AgentSpec, DEFAULT_BUSY_TIMEOUT, DEFAULT_IDLE_TIMEOUT, EgressRule, InvalidSpec, Network,
-    NetworkMode, Port, Resources, SpecChange,
+    AgentSpec, DEFAULT_BUSY_TIMEOUT, DEFAULT_IDLE_TIMEOUT, EgressRule, InvalidSpec, Network, NetworkMode, Port,
+    Resources, SpecChange,
 };
 pub use state::{AgentEvent, Decision, Denial, Effect, State};
 pub use status::{HEARTBEAT_LIMIT, Inbox, Run, SetupRecord, Status};
@@ -73,11 +73,7 @@ impl Agent {
                 None => Some(status.retry_at.unwrap_or(status.since)),
             },
             State::Idle => {
-                let sleep = if self.spec.idle_timeout == 0 {
-                    None
-                } else {
-                    status.awake_until
-                };
+                let sleep = if self.spec.idle_timeout == 0 { None } else { status.awake_until };
                 earliest([sleep, status.heartbeat_due()])
             }
             State::Busy => earliest([status.busy_until, status.cancel_by, status.heartbeat_due()]),

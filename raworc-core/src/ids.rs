@@ -79,8 +79,7 @@ pub struct InvalidName {
     pub rule: &'static str,
 }
 
-const LABEL_RULE: &str =
-    "use 1 to 63 lower-case letters, digits and hyphens, with a letter or digit at both ends";
+const LABEL_RULE: &str = "use 1 to 63 lower-case letters, digits and hyphens, with a letter or digit at both ends";
 
 fn is_dns_label(text: &str) -> bool {
     let edge = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
@@ -191,9 +190,7 @@ impl Default for TenantName {
 /// The fencing number of a computer's start: 0 before the first, then 1, 2, ...
 ///
 /// What bears an older number than the agent's row is refused.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(transparent)]
 pub struct Incarnation(pub u64);
@@ -213,9 +210,7 @@ impl fmt::Display for Incarnation {
 }
 
 /// A place in the one log of an installation: dense, from 1 on, in commit order.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(transparent)]
 pub struct Revision(pub u64);
@@ -255,17 +250,7 @@ mod tests {
 
     #[test]
     fn what_is_not_a_dns_label_is_refused_with_the_rule() {
-        for name in [
-            "",
-            "-a",
-            "a-",
-            "A",
-            "a_b",
-            "a.b",
-            "ä",
-            "a\0",
-            &"a".repeat(64),
-        ] {
+        for name in ["", "-a", "a-", "A", "a_b", "a.b", "ä", "a\0", &"a".repeat(64)] {
             let error = AgentName::new(name).expect_err(name);
             assert!(error.to_string().contains("1 to 63"), "{error}");
         }

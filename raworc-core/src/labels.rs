@@ -23,9 +23,7 @@ pub struct InvalidLabel {
 
 fn check(what: &'static str, text: &str, empty: bool) -> Result<(), InvalidLabel> {
     let fits = text.len() <= LABEL_LIMIT && (empty || !text.is_empty());
-    let chars = text
-        .bytes()
-        .all(|c| c.is_ascii_alphanumeric() || b"-_./".contains(&c));
+    let chars = text.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_./".contains(&c));
     if fits && chars {
         return Ok(());
     }
@@ -97,17 +95,11 @@ impl FromStr for Selector {
         let requirement = |part: &str| {
             let (key, requirement) = if let Some((key, value)) = part.split_once("!=") {
                 check("selector value", value.trim(), true)?;
-                (
-                    key.trim(),
-                    Requirement::Differs(key.trim().into(), value.trim().into()),
-                )
+                (key.trim(), Requirement::Differs(key.trim().into(), value.trim().into()))
             } else if let Some((key, value)) = part.split_once('=') {
                 let value = value.strip_prefix('=').unwrap_or(value).trim();
                 check("selector value", value, true)?;
-                (
-                    key.trim(),
-                    Requirement::Equals(key.trim().into(), value.into()),
-                )
+                (key.trim(), Requirement::Equals(key.trim().into(), value.into()))
             } else if let Some(key) = part.strip_prefix('!') {
                 (key.trim(), Requirement::Absent(key.trim().into()))
             } else {
@@ -150,9 +142,7 @@ impl Serialize for Selector {
 
 impl<'de> Deserialize<'de> for Selector {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 

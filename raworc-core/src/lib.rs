@@ -3,6 +3,8 @@
 pub mod agent;
 pub mod blob;
 pub mod computer;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod entropy;
 pub mod event;
 pub mod ids;

@@ -107,12 +107,7 @@ impl Message {
     /// All its text, parts joined by a line break.
     #[must_use]
     pub fn text(&self) -> String {
-        let texts: Vec<_> = self
-            .parts
-            .iter()
-            .map(Part::as_text)
-            .filter(|t| !t.is_empty())
-            .collect();
+        let texts: Vec<_> = self.parts.iter().map(Part::as_text).filter(|t| !t.is_empty()).collect();
         texts.join("\n")
     }
 
@@ -120,10 +115,7 @@ impl Message {
     #[must_use]
     pub fn command(parts: &[Part]) -> Option<&str> {
         match parts {
-            [Part::Text { text }] => text
-                .strip_prefix('!')
-                .map(str::trim)
-                .filter(|c| !c.is_empty()),
+            [Part::Text { text }] => text.strip_prefix('!').map(str::trim).filter(|c| !c.is_empty()),
             _ => None,
         }
     }

@@ -163,29 +163,17 @@ pub enum Denied {
 ///
 /// # Errors
 /// [`Denied`] says what the caller may be told.
-pub fn authorize(
-    principal: &Principal,
-    action: Action,
-    resource: Resource<'_>,
-) -> Result<(), Denied> {
+pub fn authorize(principal: &Principal, action: Action, resource: Resource<'_>) -> Result<(), Denied> {
     match principal {
         Principal::User { admin: true, .. } => match action {
             Action::Serve => Err(Denied::Forbidden),
             _ => Ok(()),
         },
-        Principal::User {
-            name,
-            tenant: home,
-            admin: false,
-        } => match resource {
-            Resource::Agents { tenant } | Resource::Events { tenant } if tenant != home => {
-                Err(Denied::Hidden)
-            }
+        Principal::User { name, tenant: home, admin: false } => match resource {
+            Resource::Agents { tenant } | Resource::Events { tenant } if tenant != home => Err(Denied::Hidden),
             Resource::Agents { .. } => allow(matches!(action, Action::Create | Action::List)),
             Resource::Events { .. } => allow(action == Action::List),
-            Resource::Agent { tenant, owner, .. } if tenant != home || owner != name => {
-                Err(Denied::Hidden)
-            }
+            Resource::Agent { tenant, owner, .. } if tenant != home || owner != name => Err(Denied::Hidden),
             Resource::Agent { .. } => allow(action != Action::Serve),
             Resource::Users { name: Some(other) } if other == name => {
                 allow(matches!(action, Action::Get | Action::Update))
@@ -193,18 +181,8 @@ pub fn authorize(
             Resource::Users { name: Some(_) } => Err(Denied::Hidden),
             Resource::Users { name: None } | Resource::Installation => Err(Denied::Forbidden),
         },
-        Principal::Agent {
-            tenant: home,
-            agent,
-            incarnation,
-            ..
-        } => match resource {
-            Resource::Agent {
-                tenant,
-                id,
-                incarnation: present,
-                ..
-            } if tenant == home && id == *agent => {
+        Principal::Agent { tenant: home, agent, incarnation, .. } => match resource {
+            Resource::Agent { tenant, id, incarnation: present, .. } if tenant == home && id == *agent => {
                 if present != *incarnation {
                     return Err(Denied::StaleIncarnation { present });
                 }
@@ -216,9 +194,5 @@ pub fn authorize(
 }
 
 const fn allow(allowed: bool) -> Result<(), Denied> {
-    if allowed {
-        Ok(())
-    } else {
-        Err(Denied::Forbidden)
-    }
+    if allowed { Ok(()) } else { Err(Denied::Forbidden) }
 }

@@ -140,11 +140,7 @@ pub struct WorkLimits {
 
 impl Default for WorkLimits {
     fn default() -> Self {
-        Self {
-            rounds: 50,
-            tokens: 200_000,
-            tool_seconds: 120,
-        }
+        Self { rounds: 50, tokens: 200_000, tool_seconds: 120 }
     }
 }
 

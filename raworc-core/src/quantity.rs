@@ -47,24 +47,17 @@ impl FromStr for Cpu {
                 .filter(|millis| (1.0..=f64::from(u32::MAX)).contains(millis))
                 .map(|millis| millis as u32),
         };
-        parsed
-            .filter(|&millis| millis > 0)
-            .map(Self)
-            .ok_or_else(|| InvalidQuantity {
-                text: text.chars().take(40).collect(),
-                what: "cpu",
-                form: "cores such as 2 or 0.5, or thousandths such as 500m",
-            })
+        parsed.filter(|&millis| millis > 0).map(Self).ok_or_else(|| InvalidQuantity {
+            text: text.chars().take(40).collect(),
+            what: "cpu",
+            form: "cores such as 2 or 0.5, or thousandths such as 500m",
+        })
     }
 }
 
 impl fmt::Display for Cpu {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_multiple_of(1000) {
-            write!(f, "{}", self.0 / 1000)
-        } else {
-            write!(f, "{}m", self.0)
-        }
+        if self.0.is_multiple_of(1000) { write!(f, "{}", self.0 / 1000) } else { write!(f, "{}m", self.0) }
     }
 }
 
@@ -107,26 +100,19 @@ impl FromStr for Bytes {
             .iter()
             .find_map(|&(suffix, unit)| text.strip_suffix(suffix).map(|number| (number, unit)))
             .unwrap_or((text, 1));
-        number
-            .parse::<u64>()
-            .ok()
-            .and_then(|n| n.checked_mul(unit))
-            .filter(|&n| n > 0)
-            .map(Self)
-            .ok_or_else(|| InvalidQuantity {
+        number.parse::<u64>().ok().and_then(|n| n.checked_mul(unit)).filter(|&n| n > 0).map(Self).ok_or_else(|| {
+            InvalidQuantity {
                 text: text.chars().take(40).collect(),
                 what: "memory or disk",
                 form: "bytes such as 512Mi, 2Gi or 500M",
-            })
+            }
+        })
     }
 }
 
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match UNITS[..4]
-            .iter()
-            .find(|(_, unit)| self.0.is_multiple_of(*unit))
-        {
+        match UNITS[..4].iter().find(|(_, unit)| self.0.is_multiple_of(*unit)) {
             Some((suffix, unit)) if self.0 > 0 => write!(f, "{}{suffix}", self.0 / unit),
             _ => write!(f, "{}", self.0),
         }
@@ -168,20 +154,10 @@ mod tests {
 
     #[test]
     fn amounts_read_back_in_their_shortest_form() {
-        for (text, shown) in [
-            ("500m", "500m"),
-            ("0.5", "500m"),
-            ("2", "2"),
-            ("2000m", "2"),
-        ] {
+        for (text, shown) in [("500m", "500m"), ("0.5", "500m"), ("2", "2"), ("2000m", "2")] {
             assert_eq!(text.parse::<Cpu>().expect(text).to_string(), shown);
         }
-        for (text, shown) in [
-            ("512Mi", "512Mi"),
-            ("1024Mi", "1Gi"),
-            ("1000", "1000"),
-            ("1M", "1000000"),
-        ] {
+        for (text, shown) in [("512Mi", "512Mi"), ("1024Mi", "1Gi"), ("1000", "1000"), ("1M", "1000000")] {
             assert_eq!(text.parse::<Bytes>().expect(text).to_string(), shown);
         }
     }

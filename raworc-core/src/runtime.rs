@@ -103,9 +103,7 @@ impl Boot {
             key: self.key.expose_secret().into(),
         };
         // A struct of texts and numbers always serialises.
-        serde_json::to_string(&line)
-            .map(|json| json + "\n")
-            .unwrap_or_default()
+        serde_json::to_string(&line).map(|json| json + "\n").unwrap_or_default()
     }
 
     /// Reads what [`to_line`](Self::to_line) wrote.
@@ -113,20 +111,8 @@ impl Boot {
     /// # Errors
     /// Where the line is no boot message.
     pub fn from_line(line: &str) -> Result<Self, serde_json::Error> {
-        let BootLine {
-            agent_url,
-            ca,
-            computer,
-            incarnation,
-            key,
-        } = serde_json::from_str(line)?;
-        Ok(Self {
-            agent_url,
-            ca,
-            computer,
-            incarnation,
-            key: key.into(),
-        })
+        let BootLine { agent_url, ca, computer, incarnation, key } = serde_json::from_str(line)?;
+        Ok(Self { agent_url, ca, computer, incarnation, key: key.into() })
     }
 }
 
@@ -254,10 +240,7 @@ impl RuntimeError {
     pub const fn is_retryable(&self) -> bool {
         match self {
             Self::Unavailable(_) | Self::TimedOut { .. } => true,
-            Self::ImageMissing { .. }
-            | Self::NotFound(_)
-            | Self::Unsupported(_)
-            | Self::Refused { .. } => false,
+            Self::ImageMissing { .. } | Self::NotFound(_) | Self::Unsupported(_) | Self::Refused { .. } => false,
         }
     }
 
@@ -323,12 +306,7 @@ pub trait Runtime: Send + Sync + fmt::Debug {
     async fn start(&self, id: ComputerId, boot: &Boot) -> Result<StartId, RuntimeError>;
 
     /// Ends that start: asks its program to end, and after `grace` ends everything.
-    async fn stop(
-        &self,
-        id: ComputerId,
-        start: &StartId,
-        grace: Duration,
-    ) -> Result<(), RuntimeError>;
+    async fn stop(&self, id: ComputerId, start: &StartId, grace: Duration) -> Result<(), RuntimeError>;
 
     /// Takes the computer away and leaves its volume.
     async fn remove(&self, id: ComputerId) -> Result<(), RuntimeError>;
@@ -399,17 +377,8 @@ impl Runtimes {
 
     /// Adds a runtime whose programs reach the agents' listener at `agent_url`.
     #[must_use]
-    pub fn with(
-        mut self,
-        runtime: Arc<dyn Runtime>,
-        agent_url: impl Into<String>,
-        ca: Option<String>,
-    ) -> Self {
-        self.0.push(RuntimeEntry {
-            runtime,
-            agent_url: agent_url.into(),
-            ca,
-        });
+    pub fn with(mut self, runtime: Arc<dyn Runtime>, agent_url: impl Into<String>, ca: Option<String>) -> Self {
+        self.0.push(RuntimeEntry { runtime, agent_url: agent_url.into(), ca });
         self
     }
 

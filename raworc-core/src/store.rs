@@ -9,14 +9,14 @@ mod evaluate;
 mod query;
 
 pub use commit::{
-    AgentChange, AgentOp, Answer, AuditEntry, AuditRow, Backoff, Change, Check, Commit, Committed,
-    Conflict, Ending, IdempotencyKey, IdempotencyRecord, NewAgent, NewComputer, NewMessage,
-    QuotaDelta, QuotaKind, Record, RecordChange, RecordCheck, RecordKey, RecordKind, Reply,
+    AgentChange, AgentOp, Answer, AuditEntry, AuditRow, Backoff, Change, Check, Commit, Committed, Conflict, Ending,
+    IdempotencyKey, IdempotencyRecord, NewAgent, NewComputer, NewMessage, QuotaDelta, QuotaKind, Record, RecordChange,
+    RecordCheck, RecordKey, RecordKind, Reply,
 };
 pub use evaluate::{AgentNeeds, Evaluated, Footprint, Rows};
 pub use query::{
-    AgentQuery, AuditQuery, ComputerQuery, Due, DueQuery, EventFilter, Lease, LeaseClaim, MAX_PAGE,
-    MessageQuery, Page, Stamped, StepQuery, Touch,
+    AgentQuery, AuditQuery, ComputerQuery, Due, DueQuery, EventFilter, Lease, LeaseClaim, MAX_PAGE, MessageQuery, Page,
+    Stamped, StepQuery, Touch,
 };
 
 use std::fmt;
@@ -112,11 +112,7 @@ pub trait Store: Send + Sync + fmt::Debug {
     async fn leases(&self, prefix: &str) -> Result<Stamped<Vec<Lease>>, StoreError>;
 
     /// The living agent of this name.
-    async fn agent(
-        &self,
-        tenant: &TenantName,
-        name: &AgentName,
-    ) -> Result<Stamped<Option<Agent>>, StoreError>;
+    async fn agent(&self, tenant: &TenantName, name: &AgentName) -> Result<Stamped<Option<Agent>>, StoreError>;
 
     /// An agent, living or deleted.
     async fn agent_by_id(&self, id: AgentId) -> Result<Stamped<Option<Agent>>, StoreError>;
@@ -146,11 +142,7 @@ pub trait Store: Send + Sync + fmt::Debug {
     async fn record(&self, key: &RecordKey) -> Result<Option<Record>, StoreError>;
 
     /// The records of a kind in a tenant, or in the installation, by name.
-    async fn records(
-        &self,
-        kind: RecordKind,
-        tenant: Option<&TenantName>,
-    ) -> Result<Vec<Record>, StoreError>;
+    async fn records(&self, kind: RecordKind, tenant: Option<&TenantName>) -> Result<Vec<Record>, StoreError>;
 
     /// What a tenant uses of a quota.
     async fn usage(&self, tenant: &TenantName, kind: QuotaKind) -> Result<u64, StoreError>;

@@ -64,10 +64,7 @@ impl Conditions {
 
     /// Sets a condition; `since` stays where neither its status nor its reason changes.
     pub(crate) fn set(&mut self, mut condition: Condition) {
-        match self
-            .0
-            .binary_search_by_key(&condition.kind, |there| there.kind)
-        {
+        match self.0.binary_search_by_key(&condition.kind, |there| there.kind) {
             Ok(at) => {
                 let there = &self.0[at];
                 if there.status == condition.status && there.reason == condition.reason {

@@ -167,10 +167,7 @@ pub struct InvalidSpec {
 
 impl From<InvalidLabel> for InvalidSpec {
     fn from(error: InvalidLabel) -> Self {
-        Self {
-            field: "labels",
-            reason: error.to_string(),
-        }
+        Self { field: "labels", reason: error.to_string() }
     }
 }
 
@@ -186,14 +183,8 @@ impl AgentSpec {
     /// # Errors
     /// [`InvalidSpec`] names the first field that cannot be had, and why.
     pub fn check(&self, runtime: &Capabilities) -> Result<(), InvalidSpec> {
-        let refuse = |field, reason: &str| {
-            Err(InvalidSpec {
-                field,
-                reason: reason.into(),
-            })
-        };
-        let too_long =
-            |text: &Option<String>, limit| text.as_ref().is_some_and(|t| t.len() > limit);
+        let refuse = |field, reason: &str| Err(InvalidSpec { field, reason: reason.into() });
+        let too_long = |text: &Option<String>, limit| text.as_ref().is_some_and(|t| t.len() > limit);
         if too_long(&self.instructions, TEXT_LIMIT) {
             return refuse("instructions", "longer than 64 KiB");
         }
@@ -203,35 +194,22 @@ impl AgentSpec {
         if too_long(&self.description, DESCRIPTION_LIMIT) {
             return refuse("description", "longer than 1 KiB");
         }
-        if serde_json::to_vec(&self.metadata).map_or(usize::MAX, |json| json.len()) > METADATA_LIMIT
-        {
+        if serde_json::to_vec(&self.metadata).map_or(usize::MAX, |json| json.len()) > METADATA_LIMIT {
             return refuse("metadata", "longer than 16 KiB of JSON");
         }
         check_labels(&self.labels)?;
         self.check_env()?;
         if self.busy_timeout == 0 || self.busy_timeout > YEAR || self.idle_timeout > YEAR {
-            return refuse(
-                "busy_timeout",
-                "timeouts are seconds up to a year, and busy_timeout is at least 1",
-            );
+            return refuse("busy_timeout", "timeouts are seconds up to a year, and busy_timeout is at least 1");
         }
         if !self.secrets.is_empty() {
-            return refuse(
-                "secrets",
-                "this release keeps no secrets yet; leave the list empty",
-            );
+            return refuse("secrets", "this release keeps no secrets yet; leave the list empty");
         }
         if !self.ports.is_empty() {
-            return refuse(
-                "ports",
-                "this release serves no ports of a computer yet; leave the list empty",
-            );
+            return refuse("ports", "this release serves no ports of a computer yet; leave the list empty");
         }
         if !self.network.egress.is_empty() {
-            return refuse(
-                "network.egress",
-                "this release has no egress proxy yet; leave the list empty",
-            );
+            return refuse("network.egress", "this release has no egress proxy yet; leave the list empty");
         }
         self.check_capabilities(runtime)
     }
@@ -242,70 +220,36 @@ impl AgentSpec {
                 && !key.starts_with(|c: char| c.is_ascii_digit())
                 && key.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_')
         };
-        let size: usize = self
-            .env
-            .iter()
-            .map(|(key, value)| key.len() + value.len())
-            .sum();
+        let size: usize = self.env.iter().map(|(key, value)| key.len() + value.len()).sum();
         if size > ENV_LIMIT {
-            return Err(InvalidSpec {
-                field: "env",
-                reason: "longer than 64 KiB in all".into(),
-            });
+            return Err(InvalidSpec { field: "env", reason: "longer than 64 KiB in all".into() });
         }
-        match self
-            .env
-            .iter()
-            .find(|(key, value)| !name(key) || value.contains('\0'))
-        {
+        match self.env.iter().find(|(key, value)| !name(key) || value.contains('\0')) {
             None => Ok(()),
             Some((key, _)) => Err(InvalidSpec {
                 field: "env",
-                reason: format!(
-                    "{key:?}: names are letters, digits and '_', and values hold no NUL"
-                ),
+                reason: format!("{key:?}: names are letters, digits and '_', and values hold no NUL"),
             }),
         }
     }
 
     fn check_capabilities(&self, runtime: &Capabilities) -> Result<(), InvalidSpec> {
         let wants = [
-            (
-                "image",
-                self.image.is_some(),
-                runtime.images,
-                "has no images: it uses the host's own system",
-            ),
-            (
-                "root",
-                self.root,
-                runtime.root,
-                "gives no root inside its computers",
-            ),
+            ("image", self.image.is_some(), runtime.images, "has no images: it uses the host's own system"),
+            ("root", self.root, runtime.root, "gives no root inside its computers"),
             (
                 "network.mode",
                 self.network.mode == NetworkMode::Open,
                 runtime.open_network,
                 "offers closed networks only",
             ),
-            (
-                "resources.disk",
-                self.resources.disk.is_some(),
-                runtime.disk_limit,
-                "cannot limit the disk of a volume",
-            ),
+            ("resources.disk", self.resources.disk.is_some(), runtime.disk_limit, "cannot limit the disk of a volume"),
         ];
-        match wants
-            .into_iter()
-            .find(|&(_, wanted, offered, _)| wanted && !offered)
-        {
+        match wants.into_iter().find(|&(_, wanted, offered, _)| wanted && !offered) {
             None => Ok(()),
             Some((field, _, _, reason)) => {
                 let name = self.runtime.as_ref().map_or("default", RuntimeName::as_str);
-                Err(InvalidSpec {
-                    field,
-                    reason: format!("the runtime {name:?} {reason}"),
-                })
+                Err(InvalidSpec { field, reason: format!("the runtime {name:?} {reason}") })
             }
         }
     }
@@ -327,18 +271,12 @@ impl SpecChange {
     /// # Errors
     /// [`InvalidSpec`] where the result is not a spec, or the change would move the agent to another runtime.
     pub fn apply(&self, spec: &AgentSpec) -> Result<AgentSpec, InvalidSpec> {
-        let invalid = |error: serde_json::Error| InvalidSpec {
-            field: "change",
-            reason: error.to_string(),
-        };
+        let invalid = |error: serde_json::Error| InvalidSpec { field: "change", reason: error.to_string() };
         let mut whole = serde_json::to_value(spec).map_err(invalid)?;
         merge(&mut whole, &serde_json::Value::Object(self.0.clone()));
         let changed: AgentSpec = serde_json::from_value(whole).map_err(invalid)?;
         if changed.runtime != spec.runtime {
-            return Err(InvalidSpec {
-                field: "runtime",
-                reason: "cannot be changed; make another agent".into(),
-            });
+            return Err(InvalidSpec { field: "runtime", reason: "cannot be changed; make another agent".into() });
         }
         Ok(changed)
     }
@@ -359,10 +297,7 @@ fn merge(target: &mut serde_json::Value, patch: &serde_json::Value) {
         if value.is_null() {
             target.remove(key);
         } else {
-            merge(
-                target.entry(key.clone()).or_insert(serde_json::Value::Null),
-                value,
-            );
+            merge(target.entry(key.clone()).or_insert(serde_json::Value::Null), value);
         }
     }
 }
@@ -377,13 +312,8 @@ mod tests {
 
     #[test]
     fn a_change_leaves_alone_what_it_does_not_name() {
-        let spec = AgentSpec {
-            model: Some("m".into()),
-            ..AgentSpec::default()
-        };
-        let changed = change(r#"{"idle_timeout": 5, "resources": {"memory": "1Gi"}}"#)
-            .apply(&spec)
-            .expect("valid");
+        let spec = AgentSpec { model: Some("m".into()), ..AgentSpec::default() };
+        let changed = change(r#"{"idle_timeout": 5, "resources": {"memory": "1Gi"}}"#).apply(&spec).expect("valid");
         assert_eq!(changed.model, spec.model);
         assert_eq!(changed.idle_timeout, 5);
         assert_eq!(changed.resources.memory, Some(Bytes::new(1 << 30)));
@@ -391,13 +321,8 @@ mod tests {
 
     #[test]
     fn null_takes_a_field_back_to_its_default() {
-        let spec = AgentSpec {
-            idle_timeout: 5,
-            ..AgentSpec::default()
-        };
-        let changed = change(r#"{"idle_timeout": null}"#)
-            .apply(&spec)
-            .expect("valid");
+        let spec = AgentSpec { idle_timeout: 5, ..AgentSpec::default() };
+        let changed = change(r#"{"idle_timeout": null}"#).apply(&spec).expect("valid");
         assert_eq!(changed.idle_timeout, DEFAULT_IDLE_TIMEOUT);
     }
 
@@ -411,10 +336,7 @@ mod tests {
     #[test]
     fn what_a_runtime_cannot_do_is_refused_by_the_name_of_the_field() {
         let bare = Capabilities::default();
-        let spec = AgentSpec {
-            root: true,
-            ..AgentSpec::default()
-        };
+        let spec = AgentSpec { root: true, ..AgentSpec::default() };
         assert_eq!(spec.check(&bare).expect_err("no root").field, "root");
         assert!(AgentSpec::default().check(&bare).is_ok());
     }

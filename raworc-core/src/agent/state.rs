@@ -38,13 +38,7 @@ pub enum State {
 
 impl State {
     /// All states, in the order of a life.
-    pub const ALL: [Self; 5] = [
-        Self::Init,
-        Self::Idle,
-        Self::Busy,
-        Self::Slept,
-        Self::Deleted,
-    ];
+    pub const ALL: [Self; 5] = [Self::Init, Self::Idle, Self::Busy, Self::Slept, Self::Deleted];
 
     /// The word for it in JSON and on the command line.
     #[must_use]
@@ -78,9 +72,7 @@ impl std::str::FromStr for State {
         Self::ALL
             .into_iter()
             .find(|state| state.as_str() == text)
-            .ok_or_else(|| {
-                format!("{text:?} is not a state: use init, idle, busy, slept or deleted")
-            })
+            .ok_or_else(|| format!("{text:?} is not a state: use init, idle, busy, slept or deleted"))
     }
 }
 
@@ -194,9 +186,7 @@ impl State {
     pub const fn on(self, event: &AgentEvent) -> Decision {
         use AgentEvent as E;
         use Decision::{Deny, Ignore};
-        use Effect::{
-            BackOff, CancelInbox, CancelMessage, EndRun, FailMessage, Reclaim, RequeueMessage,
-        };
+        use Effect::{BackOff, CancelInbox, CancelMessage, EndRun, FailMessage, Reclaim, RequeueMessage};
         const fn go(to: State, effects: &'static [Effect]) -> Decision {
             Decision::Move { to, effects }
         }
@@ -208,9 +198,7 @@ impl State {
                 E::SleepAsked => go(Self::Slept, &[EndRun]),
                 E::DeleteAsked => go(Self::Deleted, &[EndRun, CancelInbox, Reclaim]),
                 E::Leased(_) => Deny(Denial::NotUp),
-                E::IdleExpired | E::Ended | E::BusyExpired | E::CancelIgnored | E::WakeAsked => {
-                    Ignore
-                }
+                E::IdleExpired | E::Ended | E::BusyExpired | E::CancelIgnored | E::WakeAsked => Ignore,
             },
             Self::Idle => match event {
                 E::Leased(_) => go(Self::Busy, &[]),
@@ -218,12 +206,7 @@ impl State {
                 E::Lost => go(Self::Init, &[EndRun, BackOff]),
                 E::Replace => go(Self::Init, &[EndRun]),
                 E::DeleteAsked => go(Self::Deleted, &[EndRun, CancelInbox, Reclaim]),
-                E::Ready
-                | E::StartFailed
-                | E::Ended
-                | E::BusyExpired
-                | E::CancelIgnored
-                | E::WakeAsked => Ignore,
+                E::Ready | E::StartFailed | E::Ended | E::BusyExpired | E::CancelIgnored | E::WakeAsked => Ignore,
             },
             Self::Busy => match event {
                 E::Ended => go(Self::Idle, &[]),
@@ -231,9 +214,7 @@ impl State {
                 E::CancelIgnored => go(Self::Init, &[EndRun, CancelMessage]),
                 E::Lost => go(Self::Init, &[EndRun, RequeueMessage, BackOff]),
                 E::DeleteAsked => go(Self::Deleted, &[EndRun, CancelInbox, Reclaim]),
-                E::Leased(_) | E::SleepAsked | E::IdleExpired | E::Replace => {
-                    Deny(Denial::MessageInHand)
-                }
+                E::Leased(_) | E::SleepAsked | E::IdleExpired | E::Replace => Deny(Denial::MessageInHand),
                 E::Ready | E::StartFailed | E::WakeAsked => Ignore,
             },
             Self::Slept => match event {

@@ -92,8 +92,7 @@ impl Status {
     /// When a program that stays silent counts as lost.
     #[must_use]
     pub fn heartbeat_due(&self) -> Option<Timestamp> {
-        self.heard_at
-            .map(|heard| heard + SignedDuration::try_from(HEARTBEAT_LIMIT).unwrap_or_default())
+        self.heard_at.map(|heard| heard + SignedDuration::try_from(HEARTBEAT_LIMIT).unwrap_or_default())
     }
 }
 

@@ -36,14 +36,7 @@ pub enum MessageState {
 
 impl MessageState {
     /// All states.
-    pub const ALL: [Self; 6] = [
-        Self::Queued,
-        Self::Leased,
-        Self::Parked,
-        Self::Done,
-        Self::Failed,
-        Self::Cancelled,
-    ];
+    pub const ALL: [Self; 6] = [Self::Queued, Self::Leased, Self::Parked, Self::Done, Self::Failed, Self::Cancelled];
 
     /// The word for it in JSON and on the command line.
     #[must_use]
@@ -118,11 +111,7 @@ impl MessageState {
     pub const fn on(self, event: &MessageEvent, attempt: u32) -> MessageDecision {
         use MessageDecision::{Deny, Ignore, Move};
         use MessageEvent as E;
-        let again = if attempt >= MAX_ATTEMPTS {
-            Self::Failed
-        } else {
-            Self::Queued
-        };
+        let again = if attempt >= MAX_ATTEMPTS { Self::Failed } else { Self::Queued };
         match self {
             Self::Queued => match event {
                 E::Lease(_) => Move(Self::Leased),
@@ -149,12 +138,7 @@ impl MessageState {
             },
             Self::Done | Self::Failed | Self::Cancelled => match event {
                 E::Requeue { .. } => Ignore,
-                E::Lease(_)
-                | E::Park
-                | E::Resume(_)
-                | E::Finish
-                | E::Fail { .. }
-                | E::Cancel { .. } => Deny,
+                E::Lease(_) | E::Park | E::Resume(_) | E::Finish | E::Fail { .. } | E::Cancel { .. } => Deny,
             },
         }
     }

@@ -6,12 +6,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::agent::{
-    Agent, AgentEvent, AgentSpec, ConditionKind, Denial, Desired, SetupRecord, State,
-};
+use crate::agent::{Agent, AgentEvent, AgentSpec, ConditionKind, Denial, Desired, SetupRecord, State};
 use crate::ids::{
-    AgentId, AgentName, CommitId, ComputerId, Incarnation, MessageId, Revision, RuntimeName,
-    TenantName, UserName,
+    AgentId, AgentName, CommitId, ComputerId, Incarnation, MessageId, Revision, RuntimeName, TenantName, UserName,
 };
 use crate::message::{Message, MessageState, Part, Role};
 use crate::runtime::{ComputerSpec, StartId};
@@ -36,13 +33,7 @@ impl Commit {
     /// A commit of these changes that nobody has to account for.
     #[must_use]
     pub const fn new(id: CommitId, changes: Vec<Change>) -> Self {
-        Self {
-            id,
-            changes,
-            quota: Vec::new(),
-            idempotency: None,
-            audit: None,
-        }
+        Self { id, changes, quota: Vec::new(), idempotency: None, audit: None }
     }
 
     /// A commit of one agent's change.

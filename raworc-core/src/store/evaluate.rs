@@ -7,13 +7,10 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
 use super::commit::{
-    AgentChange, AgentOp, Answer, AuditRow, Backoff, Change, Check, Commit, Committed, Conflict,
-    Ending, IdempotencyKey, NewMessage, QuotaKind, Record, RecordChange, RecordCheck, RecordKey,
-    Reply,
+    AgentChange, AgentOp, Answer, AuditRow, Backoff, Change, Check, Commit, Committed, Conflict, Ending,
+    IdempotencyKey, NewMessage, QuotaKind, Record, RecordChange, RecordCheck, RecordKey, Reply,
 };
-use crate::agent::{
-    Agent, AgentEvent, Condition, ConditionKind, Decision, Desired, Effect, Run, State, Status,
-};
+use crate::agent::{Agent, AgentEvent, Condition, ConditionKind, Decision, Desired, Effect, Run, State, Status};
 use crate::computer::Computer;
 use crate::event::{Event, EventKind};
 use crate::ids::{AgentId, AgentName, ComputerId, MessageId, Revision, TenantName};
@@ -125,11 +122,7 @@ impl Evaluated {
         }
         // A row that did not change keeps the revision that it had.
         for agent in &mut self.agents {
-            let last = self
-                .events
-                .iter()
-                .rev()
-                .find(|event| event.agent == Some(agent.id));
+            let last = self.events.iter().rev().find(|event| event.agent == Some(agent.id));
             if let Some(event) = last {
                 agent.revision = event.revision;
             }
@@ -162,11 +155,7 @@ impl Commit {
                 }
             }
         }
-        footprint.usage.extend(
-            self.quota
-                .iter()
-                .map(|delta| (delta.tenant.clone(), delta.kind)),
-        );
+        footprint.usage.extend(self.quota.iter().map(|delta| (delta.tenant.clone(), delta.kind)));
         footprint.idempotency = self.idempotency.as_ref().map(|record| record.key.clone());
         footprint
     }
@@ -184,10 +173,7 @@ impl Commit {
                 return Err(Conflict::IdempotencyMismatch);
             }
             let mut replay = Draft::new(rows.clone()).finish();
-            replay.committed = Committed {
-                replayed: true,
-                ..answer.committed.clone()
-            };
+            replay.committed = Committed { replayed: true, ..answer.committed.clone() };
             return Ok(replay);
         }
         let mut draft = Draft::new(rows);
@@ -200,33 +186,19 @@ impl Commit {
         }
         for delta in &self.quota {
             let key = (delta.tenant.clone(), delta.kind);
-            let used = draft
-                .rows
-                .usage
-                .get(&key)
-                .copied()
-                .unwrap_or(0)
-                .saturating_add_signed(delta.delta);
+            let used = draft.rows.usage.get(&key).copied().unwrap_or(0).saturating_add_signed(delta.delta);
             if let Some(limit) = delta.limit
                 && delta.delta > 0
                 && used > limit
             {
-                return Err(Conflict::Quota {
-                    tenant: delta.tenant.clone(),
-                    kind: delta.kind,
-                    limit,
-                });
+                return Err(Conflict::Quota { tenant: delta.tenant.clone(), kind: delta.kind, limit });
             }
             draft.rows.usage.insert(key.clone(), used);
             draft.usage.insert(key);
         }
         let mut evaluated = draft.finish();
-        evaluated.audit = self.audit.clone().map(|entry| AuditRow {
-            commit: self.id,
-            revision: Revision::default(),
-            at: now,
-            entry,
-        });
+        evaluated.audit =
+            self.audit.clone().map(|entry| AuditRow { commit: self.id, revision: Revision::default(), at: now, entry });
         evaluated.answer = self.idempotency.as_ref().map(|record| {
             let answer = Answer {
                 request: record.request.clone(),
@@ -245,9 +217,7 @@ impl AgentChange {
         for op in &self.ops {
             match op {
                 AgentOp::Create(new) => {
-                    footprint
-                        .names
-                        .insert((new.tenant.clone(), new.name.clone()));
+                    footprint.names.insert((new.tenant.clone(), new.name.clone()));
                 }
                 AgentOp::Transition { event, .. } => {
                     needs.held = true;
@@ -255,9 +225,7 @@ impl AgentChange {
                     needs.computer |= *event == AgentEvent::DeleteAsked;
                 }
                 AgentOp::Begin { computer, .. } => needs.computer |= computer.is_some(),
-                AgentOp::Lease(id)
-                | AgentOp::End { message: id, .. }
-                | AgentOp::RequestCancel { message: id, .. } => {
+                AgentOp::Lease(id) | AgentOp::End { message: id, .. } | AgentOp::RequestCancel { message: id, .. } => {
                     footprint.messages.insert(*id);
                 }
                 AgentOp::SetSpec(_)
@@ -312,41 +280,20 @@ impl Draft {
 
     fn finish(mut self) -> Evaluated {
         let now = self.rows.now;
-        let agents: Vec<_> = self
-            .agents
-            .iter()
-            .filter_map(|id| self.rows.agents.remove(id))
-            .collect();
-        let mut messages: Vec<_> = self
-            .messages
-            .iter()
-            .filter_map(|id| self.rows.messages.remove(id))
-            .collect();
+        let agents: Vec<_> = self.agents.iter().filter_map(|id| self.rows.agents.remove(id)).collect();
+        let mut messages: Vec<_> = self.messages.iter().filter_map(|id| self.rows.messages.remove(id)).collect();
         messages.sort_by_key(|message| message.seq);
-        let committed = Committed {
-            revision: Revision::default(),
-            now,
-            agents: Vec::new(),
-            messages: Vec::new(),
-            replayed: false,
-        };
+        let committed =
+            Committed { revision: Revision::default(), now, agents: Vec::new(), messages: Vec::new(), replayed: false };
         Evaluated {
             now,
             agents,
             messages,
             steps: self.steps,
-            computers: self
-                .computers
-                .iter()
-                .filter_map(|id| self.rows.computers.remove(id))
-                .collect(),
+            computers: self.computers.iter().filter_map(|id| self.rows.computers.remove(id)).collect(),
             removed_computers: self.removed_computers,
             records: self.records,
-            usage: self
-                .usage
-                .into_iter()
-                .map(|key| (key.clone(), self.rows.usage[&key]))
-                .collect(),
+            usage: self.usage.into_iter().map(|key| (key.clone(), self.rows.usage[&key])).collect(),
             events: self.events,
             audit: None,
             answer: None,
@@ -354,13 +301,7 @@ impl Draft {
         }
     }
 
-    fn tell(
-        &mut self,
-        agent: &Agent,
-        kind: EventKind,
-        message: Option<MessageId>,
-        summary: serde_json::Value,
-    ) {
+    fn tell(&mut self, agent: &Agent, kind: EventKind, message: Option<MessageId>, summary: serde_json::Value) {
         self.events.push(Event {
             revision: Revision(self.events.len() as u64 + 1),
             at: self.rows.now,
@@ -380,11 +321,7 @@ impl Draft {
         let found = self.rows.agents.remove(&change.agent);
         let mut agent = match (found, change.ops.first()) {
             (None, Some(AgentOp::Create(new))) if change.when.contains(&Check::Absent) => {
-                if !self
-                    .rows
-                    .taken
-                    .insert((new.tenant.clone(), new.name.clone()))
-                {
+                if !self.rows.taken.insert((new.tenant.clone(), new.name.clone())) {
                     return Err(Conflict::NameTaken(new.name.clone()));
                 }
                 new_agent(change.agent, new, self.rows.now)
@@ -413,28 +350,13 @@ impl Draft {
             AgentOp::SetSpec(spec) => {
                 agent.spec = (**spec).clone();
                 agent.generation += 1;
-                self.tell(
-                    agent,
-                    EventKind::AgentEdited,
-                    None,
-                    json!({ "generation": agent.generation }),
-                );
+                self.tell(agent, EventKind::AgentEdited, None, json!({ "generation": agent.generation }));
             }
             AgentOp::SetDesired { desired, retry } => self.desire(agent, *desired, *retry),
-            AgentOp::Transition {
-                event,
-                reason,
-                message,
-                backoff,
-            } => {
+            AgentOp::Transition { event, reason, message, backoff } => {
                 self.transition(agent, event, reason, message, *backoff)?;
             }
-            AgentOp::Begin {
-                computer,
-                key_hash,
-                deadline,
-                generation,
-            } => {
+            AgentOp::Begin { computer, key_hash, deadline, generation } => {
                 if let Some(new) = computer {
                     self.new_computer(agent, new);
                 }
@@ -468,12 +390,7 @@ impl Draft {
                 self.status_changed(agent, json!({ "started": start_id }));
             }
             AgentOp::Boot { key_hash } => {
-                let run = agent
-                    .status
-                    .run
-                    .as_mut()
-                    .filter(|run| !run.ending)
-                    .ok_or(Conflict::BootKey)?;
+                let run = agent.status.run.as_mut().filter(|run| !run.ending).ok_or(Conflict::BootKey)?;
                 if run.key_hash.as_ref() != Some(key_hash) {
                     return Err(Conflict::BootKey);
                 }
@@ -483,12 +400,7 @@ impl Draft {
                 self.status_changed(agent, json!({ "booted": agent.status.incarnation }));
             }
             AgentOp::RunEnded { incarnation } => {
-                if agent
-                    .status
-                    .run
-                    .as_ref()
-                    .is_some_and(|run| run.incarnation == *incarnation)
-                {
+                if agent.status.run.as_ref().is_some_and(|run| run.incarnation == *incarnation) {
                     agent.status.run = None;
                     agent.status.heard_at = None;
                     self.status_changed(agent, json!({ "stopped": incarnation }));
@@ -501,21 +413,13 @@ impl Draft {
                     json!({ "setup": if record.failure.is_some() { "failed" } else { "done" } }),
                 );
             }
-            AgentOp::SetCondition {
-                kind,
-                status,
-                reason,
-                message,
-            } => {
+            AgentOp::SetCondition { kind, status, reason, message } => {
                 let same = agent.status.conditions.get(*kind).is_some_and(|there| {
                     there.status == *status && there.reason == *reason && there.message == *message
                 });
                 if !same {
                     set_condition(&mut agent.status, *kind, *status, reason, message, now);
-                    self.status_changed(
-                        agent,
-                        json!({ "condition": kind, "status": status, "reason": reason }),
-                    );
+                    self.status_changed(agent, json!({ "condition": kind, "status": status, "reason": reason }));
                 }
             }
             AgentOp::ClearCondition(kind) => {
@@ -533,19 +437,9 @@ impl Draft {
             }
             AgentOp::Accept(new) => self.accept(agent, new),
             AgentOp::Lease(id) => self.lease(agent, *id)?,
-            AgentOp::End {
-                message,
-                ending,
-                reply,
-            } => self.end(agent, *message, ending, reply.as_ref())?,
-            AgentOp::RequestCancel { message, obey } => {
-                self.request_cancel(agent, *message, *obey)?
-            }
-            AgentOp::AddSteps {
-                message,
-                attempt,
-                steps,
-            } => {
+            AgentOp::End { message, ending, reply } => self.end(agent, *message, ending, reply.as_ref())?,
+            AgentOp::RequestCancel { message, obey } => self.request_cancel(agent, *message, *obey)?,
+            AgentOp::AddSteps { message, attempt, steps } => {
                 let first = agent.inbox.last_step + 1;
                 for new in steps {
                     agent.inbox.last_step += 1;
@@ -580,12 +474,7 @@ impl Draft {
         }
         agent.desired = desired;
         agent.generation += 1;
-        self.tell(
-            agent,
-            EventKind::AgentDesired,
-            None,
-            json!({ "desired": desired, "retry": retry }),
-        );
+        self.tell(agent, EventKind::AgentDesired, None, json!({ "desired": desired, "retry": retry }));
     }
 
     fn transition(
@@ -601,10 +490,7 @@ impl Draft {
         let (to, effects) = match from.on(event) {
             Decision::Ignore => return Ok(()),
             Decision::Deny(denial) => {
-                return Err(Conflict::Denied {
-                    state: from,
-                    denial,
-                });
+                return Err(Conflict::Denied { state: from, denial });
             }
             Decision::Move { to, effects } => (to, effects),
         };
@@ -628,28 +514,21 @@ impl Draft {
                     }
                 },
                 Effect::RequeueMessage => {
-                    let requeue = MessageEvent::Requeue {
-                        reason: message.to_owned(),
-                    };
+                    let requeue = MessageEvent::Requeue { reason: message.to_owned() };
                     self.held_message(agent, requeue)?;
                 }
                 Effect::FailMessage => {
-                    let fail = MessageEvent::Fail {
-                        reason: message.to_owned(),
-                    };
+                    let fail = MessageEvent::Fail { reason: message.to_owned() };
                     self.held_message(agent, fail)?;
                 }
                 Effect::CancelMessage => {
-                    let cancel = MessageEvent::Cancel {
-                        reason: message.to_owned(),
-                    };
+                    let cancel = MessageEvent::Cancel { reason: message.to_owned() };
                     self.held_message(agent, cancel)?;
                 }
                 Effect::CancelInbox => self.cancel_inbox(agent, message)?,
                 Effect::Reclaim => {
                     let computer = agent.status.computer.take();
-                    if let Some(computer) = computer.and_then(|id| self.rows.computers.get_mut(&id))
-                    {
+                    if let Some(computer) = computer.and_then(|id| self.rows.computers.get_mut(&id)) {
                         computer.reclaim_since = Some(now);
                         let id = computer.id();
                         self.computers.insert(id);
@@ -669,10 +548,7 @@ impl Draft {
         match to {
             State::Idle => {
                 let quiet = later(now, Duration::from_secs(agent.spec.idle_timeout.into()));
-                status.awake_until = status
-                    .awake_until
-                    .max(status.keep_awake_until)
-                    .max(Some(quiet));
+                status.awake_until = status.awake_until.max(status.keep_awake_until).max(Some(quiet));
                 status.heard_at = Some(now);
                 status.retry_at = None;
                 if let Some(run) = &mut status.run {
@@ -721,30 +597,15 @@ impl Draft {
             .collect();
         open.sort_unstable();
         for (_, id) in open {
-            self.message_event(
-                agent,
-                id,
-                MessageEvent::Cancel {
-                    reason: why.to_owned(),
-                },
-            )?;
+            self.message_event(agent, id, MessageEvent::Cancel { reason: why.to_owned() })?;
         }
         Ok(())
     }
 
-    fn message_event(
-        &mut self,
-        agent: &mut Agent,
-        id: MessageId,
-        event: MessageEvent,
-    ) -> Result<(), Conflict> {
+    fn message_event(&mut self, agent: &mut Agent, id: MessageId, event: MessageEvent) -> Result<(), Conflict> {
         let now = self.rows.now;
-        let mut message = self
-            .rows
-            .messages
-            .remove(&id)
-            .filter(|m| m.agent == agent.id)
-            .ok_or(Conflict::NoMessage(id))?;
+        let mut message =
+            self.rows.messages.remove(&id).filter(|m| m.agent == agent.id).ok_or(Conflict::NoMessage(id))?;
         let from = message.state;
         let to = match from.on(&event, message.attempt) {
             MessageDecision::Deny => return Err(Conflict::MessageState { id, state: from }),
@@ -760,12 +621,8 @@ impl Draft {
                     message.leased_at = Some(now);
                 }
                 MessageEvent::Resume(incarnation) => message.incarnation = Some(incarnation),
-                MessageEvent::Requeue { reason } if to == MessageState::Failed => {
-                    message.reason = Some(reason)
-                }
-                MessageEvent::Fail { reason } | MessageEvent::Cancel { reason } => {
-                    message.reason = Some(reason)
-                }
+                MessageEvent::Requeue { reason } if to == MessageState::Failed => message.reason = Some(reason),
+                MessageEvent::Fail { reason } | MessageEvent::Cancel { reason } => message.reason = Some(reason),
                 MessageEvent::Requeue { .. } | MessageEvent::Park | MessageEvent::Finish => {}
             }
             if to.is_ended() {
@@ -818,19 +675,10 @@ impl Draft {
 
     fn lease(&mut self, agent: &mut Agent, id: MessageId) -> Result<(), Conflict> {
         let incarnation = agent.status.incarnation;
-        self.transition(
-            agent,
-            &AgentEvent::Leased(id),
-            "MessageLeased",
-            "works on a message",
-            None,
-        )?;
+        self.transition(agent, &AgentEvent::Leased(id), "MessageLeased", "works on a message", None)?;
         self.message_event(agent, id, MessageEvent::Lease(incarnation))?;
         agent.status.message = Some(id);
-        agent.status.busy_until = Some(later(
-            self.rows.now,
-            Duration::from_secs(agent.spec.busy_timeout.into()),
-        ));
+        agent.status.busy_until = Some(later(self.rows.now, Duration::from_secs(agent.spec.busy_timeout.into())));
         Ok(())
     }
 
@@ -846,12 +694,8 @@ impl Draft {
         }
         let event = match ending {
             Ending::Done => MessageEvent::Finish,
-            Ending::Failed { reason } => MessageEvent::Fail {
-                reason: reason.clone(),
-            },
-            Ending::Cancelled => MessageEvent::Cancel {
-                reason: "cancelled by request".into(),
-            },
+            Ending::Failed { reason } => MessageEvent::Fail { reason: reason.clone() },
+            Ending::Cancelled => MessageEvent::Cancel { reason: "cancelled by request".into() },
             Ending::Parked => MessageEvent::Park,
         };
         self.message_event(agent, id, event)?;
@@ -882,31 +726,13 @@ impl Draft {
             self.tell(agent, EventKind::MessageReply, Some(reply.id), summary);
         }
         agent.status.restarts = 0;
-        self.transition(
-            agent,
-            &AgentEvent::Ended,
-            "Waiting",
-            "waits for a message",
-            None,
-        )
+        self.transition(agent, &AgentEvent::Ended, "Waiting", "waits for a message", None)
     }
 
-    fn request_cancel(
-        &mut self,
-        agent: &mut Agent,
-        id: MessageId,
-        obey: Duration,
-    ) -> Result<(), Conflict> {
-        let message = self
-            .rows
-            .messages
-            .get_mut(&id)
-            .filter(|m| m.agent == agent.id)
-            .ok_or(Conflict::NoMessage(id))?;
+    fn request_cancel(&mut self, agent: &mut Agent, id: MessageId, obey: Duration) -> Result<(), Conflict> {
+        let message = self.rows.messages.get_mut(&id).filter(|m| m.agent == agent.id).ok_or(Conflict::NoMessage(id))?;
         if agent.status.message != Some(id) {
-            let cancel = MessageEvent::Cancel {
-                reason: "cancelled by request".into(),
-            };
+            let cancel = MessageEvent::Cancel { reason: "cancelled by request".into() };
             return self.message_event(agent, id, cancel);
         }
         if message.cancel_requested {
@@ -922,11 +748,7 @@ impl Draft {
 
     fn new_computer(&mut self, agent: &mut Agent, new: &super::commit::NewComputer) {
         let now = self.rows.now;
-        if let Some(old) = agent
-            .status
-            .computer
-            .and_then(|id| self.rows.computers.get_mut(&id))
-        {
+        if let Some(old) = agent.status.computer.and_then(|id| self.rows.computers.get_mut(&id)) {
             old.reclaim_since = Some(now);
             old.keep_volume = old.spec.volume == new.spec.volume;
             let id = old.id();
@@ -946,11 +768,7 @@ impl Draft {
     }
 
     fn reclaimed(&mut self, id: ComputerId) -> Result<(), Conflict> {
-        let computer = self
-            .rows
-            .computers
-            .remove(&id)
-            .filter(|computer| computer.reclaim_since.is_some());
+        let computer = self.rows.computers.remove(&id).filter(|computer| computer.reclaim_since.is_some());
         let computer = computer.ok_or(Conflict::NotReclaimable(id))?;
         self.computers.remove(&id);
         self.removed_computers.push(id);
@@ -968,21 +786,13 @@ impl Draft {
     }
 
     fn record_change(&mut self, change: &RecordChange) -> Result<(), Conflict> {
-        let found = self
-            .rows
-            .records
-            .get(&change.key)
-            .map_or(0, |record| record.version);
+        let found = self.rows.records.get(&change.key).map_or(0, |record| record.version);
         let wanted = match change.when {
             RecordCheck::Absent => 0,
             RecordCheck::Version(version) => version,
         };
         if found != wanted {
-            return Err(Conflict::Record {
-                kind: change.key.kind.as_str(),
-                name: change.key.name.clone(),
-                found,
-            });
+            return Err(Conflict::Record { kind: change.key.kind.as_str(), name: change.key.name.clone(), found });
         }
         let record = change.body.clone().map(|body| Record {
             key: change.key.clone(),
@@ -1014,14 +824,7 @@ fn short(text: &str, limit: usize) -> &str {
     &text[..text.floor_char_boundary(limit)]
 }
 
-fn set_condition(
-    status: &mut Status,
-    kind: ConditionKind,
-    holds: bool,
-    reason: &str,
-    message: &str,
-    now: Timestamp,
-) {
+fn set_condition(status: &mut Status, kind: ConditionKind, holds: bool, reason: &str, message: &str, now: Timestamp) {
     status.conditions.set(Condition {
         kind,
         status: holds,
@@ -1052,34 +855,19 @@ impl Check {
         let status = &agent.status;
         match *self {
             Self::Absent => Ok(()),
-            Self::Alive
-                if status.state() == State::Deleted || agent.desired == Desired::Deleted =>
-            {
+            Self::Alive if status.state() == State::Deleted || agent.desired == Desired::Deleted => {
                 Err(Conflict::NoAgent(agent.id))
             }
-            Self::Generation(wanted) if wanted != agent.generation => Err(Conflict::Generation {
-                wanted,
-                found: agent.generation,
-            }),
-            Self::Status(wanted) if wanted != status.version => Err(Conflict::Status {
-                wanted,
-                found: status.version,
-            }),
+            Self::Generation(wanted) if wanted != agent.generation => {
+                Err(Conflict::Generation { wanted, found: agent.generation })
+            }
+            Self::Status(wanted) if wanted != status.version => Err(Conflict::Status { wanted, found: status.version }),
             Self::Incarnation(wanted) if wanted != status.incarnation => {
-                Err(Conflict::StaleIncarnation {
-                    wanted,
-                    found: status.incarnation,
-                })
+                Err(Conflict::StaleIncarnation { wanted, found: status.incarnation })
             }
-            Self::Desired(wanted) if wanted != agent.desired => Err(Conflict::Desired {
-                found: agent.desired,
-            }),
-            Self::InboxEmpty if agent.inbox.queued > 0 => {
-                Err(Conflict::InboxNotEmpty(agent.inbox.queued))
-            }
-            Self::InboxBelow(limit) if agent.inbox.queued >= limit => {
-                Err(Conflict::InboxFull(limit))
-            }
+            Self::Desired(wanted) if wanted != agent.desired => Err(Conflict::Desired { found: agent.desired }),
+            Self::InboxEmpty if agent.inbox.queued > 0 => Err(Conflict::InboxNotEmpty(agent.inbox.queued)),
+            Self::InboxBelow(limit) if agent.inbox.queued >= limit => Err(Conflict::InboxFull(limit)),
             Self::Quiet => match status.awake_until {
                 Some(until) if until > now => Err(Conflict::NotQuiet(until)),
                 _ => Ok(()),

@@ -5,9 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::agent::State;
-use crate::ids::{
-    AgentId, ComputerId, Incarnation, MessageId, ProcessId, RuntimeName, TenantName, UserName,
-};
+use crate::ids::{AgentId, ComputerId, Incarnation, MessageId, ProcessId, RuntimeName, TenantName, UserName};
 use crate::labels::Selector;
 
 /// Rows that one page may hold.
@@ -62,14 +60,7 @@ impl AgentQuery {
     /// The first page of all agents of a tenant.
     #[must_use]
     pub fn of(tenant: TenantName) -> Self {
-        Self {
-            tenant,
-            owner: None,
-            state: None,
-            selector: Selector::default(),
-            after: None,
-            limit: MAX_PAGE,
-        }
+        Self { tenant, owner: None, state: None, selector: Selector::default(), after: None, limit: MAX_PAGE }
     }
 }
 
@@ -92,13 +83,7 @@ impl MessageQuery {
     /// The first page of an agent's messages, the oldest first.
     #[must_use]
     pub const fn of(agent: AgentId) -> Self {
-        Self {
-            agent,
-            open: false,
-            newest_first: false,
-            after: None,
-            limit: MAX_PAGE,
-        }
+        Self { agent, open: false, newest_first: false, after: None, limit: MAX_PAGE }
     }
 }
 
@@ -172,8 +157,7 @@ impl EventFilter {
     /// Whether an event is wanted.
     #[must_use]
     pub fn matches(&self, event: &crate::event::Event) -> bool {
-        (self.tenant.is_none() || self.tenant == event.tenant)
-            && (self.agent.is_none() || self.agent == event.agent)
+        (self.tenant.is_none() || self.tenant == event.tenant) && (self.agent.is_none() || self.agent == event.agent)
     }
 }
 
