@@ -6,6 +6,7 @@
 
 mod commit;
 mod evaluate;
+mod memory;
 mod query;
 
 pub use commit::{
@@ -14,6 +15,7 @@ pub use commit::{
     RecordCheck, RecordKey, RecordKind, Reply,
 };
 pub use evaluate::{AgentNeeds, Evaluated, Footprint, Rows};
+pub use memory::MemoryStore;
 pub use query::{
     AgentQuery, AuditQuery, ComputerQuery, Due, DueQuery, EventFilter, Lease, LeaseClaim, MAX_PAGE, MessageQuery, Page,
     Stamped, StepQuery, Touch,

@@ -115,8 +115,12 @@ pub struct Evaluated {
 }
 
 impl Evaluated {
-    /// Puts the commit in its place in the log: its first event comes right after `head`.
+    /// Puts the commit in its place in the log: its first event comes right after `head`. An answer that was given
+    /// before has its place already.
     pub fn seal(&mut self, head: Revision) {
+        if self.committed.replayed {
+            return;
+        }
         for event in &mut self.events {
             event.revision.0 += head.0;
         }
@@ -245,7 +249,8 @@ impl AgentChange {
     }
 }
 
-fn later(now: Timestamp, by: Duration) -> Timestamp {
+/// The time `by` after `now`, or the last one that there is.
+pub(super) fn later(now: Timestamp, by: Duration) -> Timestamp {
     let by = SignedDuration::try_from(by).unwrap_or(SignedDuration::MAX);
     now.checked_add(by).unwrap_or(Timestamp::MAX)
 }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::agent::State;
+use super::evaluate::later;
+use crate::agent::{Agent, State};
 use crate::ids::{AgentId, ComputerId, Incarnation, MessageId, ProcessId, RuntimeName, TenantName, UserName};
 use crate::labels::Selector;
 
@@ -174,6 +175,27 @@ pub struct Touch {
     pub awake_for: Option<Duration>,
 }
 
+impl Touch {
+    /// Notes the touch in the agent's row, which keeps its revision and its status's version. Whether it had an effect:
+    /// a start that is over, or is being ended, is touched by nothing.
+    pub fn apply(&self, agent: &mut Agent, now: Timestamp) -> bool {
+        let status = &mut agent.status;
+        let serving = match status.state() {
+            State::Init | State::Idle | State::Busy => true,
+            State::Slept | State::Deleted => false,
+        };
+        let present = status.run.as_ref().is_some_and(|run| run.incarnation == self.incarnation && !run.ending);
+        if !serving || !present {
+            return false;
+        }
+        if self.heartbeat {
+            status.heard_at = status.heard_at.max(Some(now));
+        }
+        status.awake_until = status.awake_until.max(self.awake_for.map(|time| later(now, time)));
+        true
+    }
+}
+
 /// A wish to hold something for a time.
 #[derive(Debug, Clone)]
 pub struct LeaseClaim {
@@ -183,6 +205,26 @@ pub struct LeaseClaim {
     pub holder: ProcessId,
     /// For how long from now; zero to give it back.
     pub ttl: Duration,
+}
+
+impl LeaseClaim {
+    /// The lease after this claim, whoever holds it then, given the one that is there.
+    #[must_use]
+    pub fn decide(&self, there: Option<&Lease>, now: Timestamp) -> Lease {
+        let expires = later(now, self.ttl);
+        match there {
+            Some(there) if there.expires > now && there.holder != self.holder => there.clone(),
+            Some(there) if there.expires > now => Lease { expires, ..there.clone() },
+            Some(there) if self.ttl.is_zero() => there.clone(),
+            _ => Lease {
+                key: self.key.clone(),
+                holder: self.holder,
+                epoch: there.map_or(0, |there| there.epoch) + u64::from(!self.ttl.is_zero()),
+                since: now,
+                expires,
+            },
+        }
+    }
 }
 
 /// Something that is held for a time.
