@@ -1,0 +1,153 @@
+//! [`ControlPlane`]: every use case, each for a principal who may do it.
+
+mod access;
+mod activity;
+mod agents;
+mod call;
+mod explain;
+mod feed;
+mod messages;
+mod program;
+mod settings;
+
+pub use access::{LoginRequest, NewUser, TokenRecord, User};
+pub use activity::{Activity, ActivityGuard, ActivityKind, ActivityReason};
+pub use agents::{CreateAgent, EditAgent, ListAgents, SleepMode};
+pub use call::Call;
+pub use explain::Explanation;
+pub use feed::{Delta, Feed};
+pub use messages::{Accepted, History, SendMessage};
+pub use program::Booted;
+pub use settings::{Models, Settings};
+
+use std::sync::Arc;
+
+use crate::blob::BlobStore;
+use crate::entropy::{Clock, Entropy, EntropyExt, SystemClock, SystemEntropy};
+use crate::error::Error;
+use crate::ids::{CommitId, ProcessId, RuntimeName};
+use crate::runtime::{Capabilities, Runtimes};
+use crate::seal::MasterKey;
+use crate::store::Store;
+
+/// The use cases of an installation, over its store.
+///
+/// It is cheap to clone; all clones are one. A process makes one with [`start`](Self::start), hands it to whatever
+/// serves callers, and runs an [`Operator`](crate::operator::Operator) beside it or somewhere else.
+#[derive(Debug, Clone)]
+pub struct ControlPlane {
+    pub(crate) inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) blobs: Arc<dyn BlobStore>,
+    runtimes: Vec<(RuntimeName, Capabilities)>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) settings: Settings,
+    pub(crate) process: ProcessId,
+    pub(crate) feed: Feed,
+    pub(crate) activity: Activity,
+    access: access::Access,
+}
+
+/// What a control plane is made of.
+#[derive(Debug, Clone)]
+pub struct Parts {
+    /// Where everything is kept.
+    pub store: Arc<dyn Store>,
+    /// Where content is kept.
+    pub blobs: Arc<dyn BlobStore>,
+    /// The runtimes that agents may ask for; the first is the default.
+    pub runtimes: Runtimes,
+    /// The key that seals what is secret in the store.
+    pub master_key: MasterKey,
+    /// Limits and defaults.
+    pub settings: Settings,
+    /// Where ids and keys come from.
+    pub entropy: Arc<dyn Entropy>,
+    /// Stamps ids and tokens; rows are stamped by the store.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Parts {
+    /// A store and its runtimes, with the system's clock and chance and default settings.
+    pub fn new<S: Store + BlobStore + 'static>(store: Arc<S>, runtimes: Runtimes, master_key: MasterKey) -> Self {
+        Self {
+            store: store.clone(),
+            blobs: store,
+            runtimes,
+            master_key,
+            settings: Settings::default(),
+            entropy: Arc::new(SystemEntropy),
+            clock: Arc::new(SystemClock),
+        }
+    }
+
+    /// With other limits and defaults.
+    #[must_use]
+    pub fn with_settings(mut self, settings: Settings) -> Self {
+        self.settings = settings;
+        self
+    }
+}
+
+impl ControlPlane {
+    /// Begins to serve: reads the log from its head on, renews activity, and is seen by operators as a live server.
+    ///
+    /// # Errors
+    /// Where the store does not answer, or its sealed keys cannot be opened with this master key.
+    pub async fn start(parts: Parts) -> Result<Self, Error> {
+        let Parts { store, blobs, runtimes, master_key, settings, entropy, clock } = parts;
+        let process = entropy.process_id(clock.now());
+        let feed = Feed::start(store.clone()).await?;
+        let access = access::Access::open(&store, &master_key, &*entropy, &*clock).await?;
+        access.follow(&feed);
+        let activity = Activity::start(store.clone(), process).await?;
+        let runtimes = runtimes.iter().map(|e| (e.runtime.name().clone(), e.runtime.capabilities())).collect();
+        let inner = Inner { store, blobs, runtimes, clock, entropy, settings, process, feed, activity, access };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// What happens, as it happens.
+    #[must_use]
+    pub fn feed(&self) -> &Feed {
+        &self.inner.feed
+    }
+
+    /// The store, for reads that are authorised elsewhere.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.inner.store
+    }
+
+    /// Where content is kept.
+    #[must_use]
+    pub fn blobs(&self) -> &Arc<dyn BlobStore> {
+        &self.inner.blobs
+    }
+
+    /// Limits and defaults.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.inner.settings
+    }
+
+    /// This process.
+    #[must_use]
+    pub fn process(&self) -> ProcessId {
+        self.inner.process
+    }
+
+    /// Names and abilities of the runtimes; the first is the default.
+    #[must_use]
+    pub fn runtimes(&self) -> &[(RuntimeName, Capabilities)] {
+        &self.inner.runtimes
+    }
+
+    pub(crate) fn commit_id(&self) -> CommitId {
+        self.inner.entropy.commit_id(self.inner.clock.now())
+    }
+}

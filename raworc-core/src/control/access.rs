@@ -1,0 +1,318 @@
+//! Users, how they prove who they are, and the keys that tokens are signed with.
+
+use std::collections::HashSet;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use argon2::password_hash::phc::PasswordHash;
+use argon2::{Argon2, PasswordHasher, PasswordVerifier};
+use jiff::Timestamp;
+use secrecy::{ExposeSecret, SecretSlice, SecretString};
+use serde::{Deserialize, Serialize};
+
+use super::call::Call;
+use super::{ControlPlane, Feed};
+use crate::entropy::{Clock, Entropy, EntropyExt};
+use crate::error::Error;
+use crate::event::EventKind;
+use crate::ids::{TenantName, TokenId, UserName};
+use crate::principal::{Action, Principal, Resource};
+use crate::seal::{MasterKey, Sealed};
+use crate::store::{Change, Commit, Conflict, RecordChange, RecordCheck, RecordKey, RecordKind, Store, StoreError};
+
+/// Characters that a password has at least.
+const PASSWORD_MIN: usize = 10;
+
+/// Bytes that a password has at most, so that hashing one stays cheap.
+const PASSWORD_MAX: usize = 1024;
+
+const SIGNING_KEY: &str = "jwt";
+
+/// A user, as others see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct User {
+    /// Their name.
+    pub name: UserName,
+    /// Their home tenant.
+    pub tenant: TenantName,
+    /// Whether they administer the installation.
+    pub admin: bool,
+    /// When they were made.
+    pub created_at: Timestamp,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct UserRecord {
+    tenant: TenantName,
+    admin: bool,
+    created_at: Timestamp,
+    password_hash: String,
+}
+
+/// A user who is to be made.
+#[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct NewUser {
+    /// Their name.
+    pub name: UserName,
+    /// Their home tenant; `default` where absent.
+    #[serde(default)]
+    pub tenant: TenantName,
+    /// Whether they administer the installation.
+    #[serde(default)]
+    pub admin: bool,
+    /// Their password: 10 characters or more.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub password: SecretString,
+}
+
+/// Who somebody says they are.
+#[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct LoginRequest {
+    /// The user's name.
+    pub name: String,
+    /// Their password.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub password: SecretString,
+}
+
+/// What must be known of a token to revoke it.
+#[derive(Debug, Clone, Copy)]
+pub struct TokenRecord {
+    /// Its id.
+    pub id: TokenId,
+    /// When it expires anyway.
+    pub expires_at: Timestamp,
+}
+
+#[derive(Debug)]
+pub(super) struct Access {
+    signing_key: SecretSlice<u8>,
+    revoked: Arc<RwLock<HashSet<String>>>,
+}
+
+impl Access {
+    /// Opens the signing key, or makes one where there is none yet.
+    pub(super) async fn open(
+        store: &Arc<dyn Store>,
+        master: &MasterKey,
+        entropy: &dyn Entropy,
+        clock: &dyn Clock,
+    ) -> Result<Self, Error> {
+        let key = RecordKey { kind: RecordKind::SigningKey, tenant: None, name: SIGNING_KEY.into() };
+        let record = match store.record(&key).await? {
+            Some(record) => record,
+            None => {
+                let sealed = master.seal(SIGNING_KEY, &entropy.bytes::<32>(), entropy);
+                let body = serde_json::to_value(sealed).map_err(|error| Error::Internal(error.to_string()))?;
+                let change = RecordChange { key: key.clone(), when: RecordCheck::Absent, body: Some(body), ttl: None };
+                let commit = Commit::new(entropy.commit_id(clock.now()), vec![Change::Record(change)]);
+                // Another server may have been quicker: then its key is the key.
+                match store.commit(commit).await {
+                    Ok(_) | Err(StoreError::Conflict(_)) => {}
+                    Err(error) => return Err(error.into()),
+                }
+                let found = store.record(&key).await?;
+                found.ok_or_else(|| Error::Internal("the signing key was not kept".into()))?
+            }
+        };
+        let sealed: Sealed =
+            serde_json::from_value(record.body).map_err(|error| Error::Internal(format!("signing key: {error}")))?;
+        let signing_key = master
+            .open(SIGNING_KEY, &sealed)
+            .map_err(|error| Error::Internal(format!("the signing key cannot be opened: {error}")))?;
+        let revoked = store.records(RecordKind::RevokedToken, None).await?;
+        let revoked = Arc::new(RwLock::new(revoked.into_iter().map(|record| record.key.name).collect()));
+        Ok(Self { signing_key, revoked })
+    }
+
+    /// Learns of tokens that other processes revoke.
+    pub(super) fn follow(&self, feed: &Feed) {
+        let (mut events, revoked) = (feed.subscribe(), Arc::clone(&self.revoked));
+        tokio::spawn(async move {
+            use tokio::sync::broadcast::error::RecvError;
+            loop {
+                match events.recv().await {
+                    Ok(event) if event.kind == EventKind::AccessChanged => {
+                        let word = |key: &str| event.summary.get(key).and_then(serde_json::Value::as_str);
+                        if word("kind") == Some(RecordKind::RevokedToken.as_str())
+                            && let Some(name) = word("name")
+                        {
+                            revoked.write().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
+                        }
+                    }
+                    Ok(_) => {}
+                    Err(RecvError::Lagged(missed)) => {
+                        tracing::warn!(missed, "revocations may have been missed; tokens are checked in the store too");
+                    }
+                    Err(RecvError::Closed) => break,
+                }
+            }
+        });
+    }
+}
+
+fn user_key(name: &UserName) -> RecordKey {
+    RecordKey { kind: RecordKind::User, tenant: None, name: name.to_string() }
+}
+
+async fn hash_password(password: SecretString) -> Result<String, Error> {
+    let hash = tokio::task::spawn_blocking(move || {
+        Argon2::default().hash_password(password.expose_secret().as_bytes()).map(|hash| hash.to_string())
+    });
+    let hash = hash.await.map_err(|error| Error::Internal(error.to_string()))?;
+    hash.map_err(|error| Error::Internal(error.to_string()))
+}
+
+/// A hash that no password meets, so that a login of nobody takes as long as another.
+const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRzb21lc2FsdA$\
+                      q1W0jJ0Z9vR2m1v5m4b8h0Yd0o2m5b7n8c9x0z1y2w4";
+
+impl ControlPlane {
+    /// Makes the first admin where there is no user yet. Returns whether it did.
+    ///
+    /// # Errors
+    /// Where the password is too short, or the store does not answer.
+    pub async fn ensure_first_admin(&self, name: &UserName, password: SecretString) -> Result<bool, Error> {
+        if self.has_users().await? {
+            return Ok(false);
+        }
+        let new = NewUser { name: name.clone(), tenant: TenantName::default(), admin: true, password };
+        self.put_user(new, None).await.map(|_| true)
+    }
+
+    /// Whether there is any user.
+    ///
+    /// # Errors
+    /// Where the store does not answer.
+    pub async fn has_users(&self) -> Result<bool, Error> {
+        Ok(!self.inner.store.records(RecordKind::User, None).await?.is_empty())
+    }
+
+    /// Makes a user.
+    ///
+    /// # Errors
+    /// Where the caller is no admin, the name is taken, or the password is too short.
+    pub async fn create_user(&self, call: &Call, new: NewUser) -> Result<User, Error> {
+        self.allow(call, Action::Create, Resource::Users { name: None })?;
+        self.put_user(new, Some(call)).await
+    }
+
+    async fn put_user(&self, new: NewUser, call: Option<&Call>) -> Result<User, Error> {
+        let length = new.password.expose_secret().chars().count();
+        if length < PASSWORD_MIN || new.password.expose_secret().len() > PASSWORD_MAX {
+            return Err(Error::invalid("password", format!("use {PASSWORD_MIN} to {PASSWORD_MAX} characters")));
+        }
+        let created_at = self.inner.clock.now();
+        let record = UserRecord {
+            tenant: new.tenant.clone(),
+            admin: new.admin,
+            created_at,
+            password_hash: hash_password(new.password).await?,
+        };
+        let body = serde_json::to_value(record).map_err(|error| Error::Internal(error.to_string()))?;
+        let key = user_key(&new.name);
+        let change = RecordChange { key, when: RecordCheck::Absent, body: Some(body), ttl: None };
+        let mut commit = Commit::new(self.commit_id(), vec![Change::Record(change)]);
+        commit.audit = call.map(|call| call.audit(None, "users.create", new.name.as_str(), true));
+        match self.inner.store.commit(commit).await {
+            Ok(_) => Ok(User { name: new.name, tenant: new.tenant, admin: new.admin, created_at }),
+            Err(StoreError::Conflict(Conflict::Record { .. })) => {
+                Err(Error::invalid("name", format!("a user named {} exists already", new.name)))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Who this is, if the password is theirs.
+    ///
+    /// # Errors
+    /// [`Error::Unauthenticated`], the same for an unknown user and a wrong password.
+    pub async fn login(&self, request: LoginRequest) -> Result<Principal, Error> {
+        const REFUSED: Error = Error::Unauthenticated { reason: "wrong user or password" };
+        let name = UserName::new(request.name).ok();
+        let record = match &name {
+            Some(name) => self.inner.store.record(&user_key(name)).await?,
+            None => None,
+        };
+        let user: Option<UserRecord> = match record {
+            Some(record) => {
+                Some(serde_json::from_value(record.body).map_err(|error| Error::Internal(format!("user: {error}")))?)
+            }
+            None => None,
+        };
+        let hash = user.as_ref().map_or_else(|| NOBODY.to_owned(), |user| user.password_hash.clone());
+        let verify = tokio::task::spawn_blocking(move || {
+            let password = request.password.expose_secret().as_bytes();
+            password.len() <= PASSWORD_MAX
+                && PasswordHash::new(&hash).is_ok_and(|hash| Argon2::default().verify_password(password, &hash).is_ok())
+        });
+        let good = verify.await.map_err(|error| Error::Internal(error.to_string()))?;
+        match (name, user) {
+            (Some(name), Some(user)) if good => Ok(Principal::User { name, tenant: user.tenant, admin: user.admin }),
+            _ => Err(REFUSED),
+        }
+    }
+
+    /// The user of this name as a principal, as they are now: removed users are gone and demoted ones demoted.
+    ///
+    /// # Errors
+    /// [`Error::Unauthenticated`] where there is no such user any more.
+    pub async fn user_principal(&self, name: &UserName) -> Result<Principal, Error> {
+        let record = self.inner.store.record(&user_key(name)).await?;
+        let record = record.ok_or(Error::Unauthenticated { reason: "this user is no more" })?;
+        let user: UserRecord =
+            serde_json::from_value(record.body).map_err(|error| Error::Internal(format!("user: {error}")))?;
+        Ok(Principal::User { name: name.clone(), tenant: user.tenant, admin: user.admin })
+    }
+
+    /// The key that tokens are signed with.
+    #[must_use]
+    pub fn signing_key(&self) -> &SecretSlice<u8> {
+        &self.inner.access.signing_key
+    }
+
+    /// A new token's id.
+    #[must_use]
+    pub fn token_id(&self) -> TokenId {
+        self.inner.entropy.token_id(self.inner.clock.now())
+    }
+
+    /// The time that tokens are stamped with and checked against.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.inner.clock.now()
+    }
+
+    /// From now on the token is refused, on every server.
+    ///
+    /// # Errors
+    /// Where the store does not answer.
+    pub async fn revoke(&self, call: &Call, token: TokenRecord) -> Result<(), Error> {
+        let left = token.expires_at.duration_since(self.now());
+        let ttl = Duration::try_from(left).unwrap_or_default() + Duration::from_secs(60);
+        let key = RecordKey { kind: RecordKind::RevokedToken, tenant: None, name: token.id.to_string() };
+        let body = Some(serde_json::json!({}));
+        let change = RecordChange { key, when: RecordCheck::Absent, body, ttl: Some(ttl) };
+        let mut commit = Commit::new(self.commit_id(), vec![Change::Record(change)]);
+        commit.audit = Some(call.audit(None, "tokens.revoke", &token.id.to_string(), true));
+        match self.inner.store.commit(commit).await {
+            Ok(_) | Err(StoreError::Conflict(Conflict::Record { .. })) => {
+                let mut revoked = self.inner.access.revoked.write().unwrap_or_else(PoisonError::into_inner);
+                revoked.insert(token.id.to_string());
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether the token was revoked, as far as this process has heard.
+    #[must_use]
+    pub fn is_revoked(&self, token: TokenId) -> bool {
+        self.inner.access.revoked.read().unwrap_or_else(PoisonError::into_inner).contains(&token.to_string())
+    }
+}

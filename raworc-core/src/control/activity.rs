@@ -1,0 +1,224 @@
+//! Activity: what keeps an agent awake, and the signs of life of programs.
+//!
+//! A reason is held by whoever serves it, as a guard. While one is held, this process moves the agent's `awake_until`
+//! forward every few seconds; when the process dies, that stops. Heartbeats go in the same write.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::agent::Agent;
+use crate::error::Error;
+use crate::ids::{AgentId, Incarnation, ProcessId};
+use crate::store::{LeaseClaim, Store, StoreError, Touch};
+
+/// How often what is active is written down.
+const PERIOD: Duration = Duration::from_secs(10);
+
+/// How long one such write holds.
+const HOLD: Duration = Duration::from_secs(25);
+
+/// For how long a server counts as live after its last sign.
+const PRESENCE: Duration = Duration::from_secs(15);
+
+/// What kind of reason keeps an agent awake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum ActivityKind {
+    /// It works on a message.
+    Message,
+    /// Its model is thinking.
+    ModelCall,
+    /// Somebody runs a command in its computer.
+    Command,
+    /// Somebody moves files.
+    Files,
+    /// Its setup script runs.
+    Setup,
+    /// Somebody asked to keep it awake.
+    KeepAwake,
+}
+
+/// A reason that keeps an agent awake.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ActivityReason {
+    /// What kind.
+    pub kind: ActivityKind,
+    /// When it began, where that is known.
+    pub since: Option<Timestamp>,
+    /// When it ends unless it is renewed, where that is known.
+    pub until: Option<Timestamp>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    incarnation: Incarnation,
+    idle: Duration,
+    reasons: HashMap<u64, (ActivityKind, Timestamp)>,
+    heard: bool,
+    /// A reason ended since the last write: the time without activity begins anew.
+    ended: bool,
+}
+
+type Entries = Arc<Mutex<HashMap<AgentId, Entry>>>;
+
+/// What is active in this process.
+#[derive(Debug)]
+pub struct Activity {
+    store: Arc<dyn Store>,
+    entries: Entries,
+    next: Mutex<u64>,
+    _stop: DropGuard,
+}
+
+/// Holds a reason until it is dropped.
+#[derive(Debug)]
+pub struct ActivityGuard {
+    entries: Entries,
+    agent: AgentId,
+    number: u64,
+}
+
+impl Drop for ActivityGuard {
+    fn drop(&mut self) {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = entries.get_mut(&self.agent)
+            && entry.reasons.remove(&self.number).is_some()
+        {
+            entry.ended = true;
+        }
+    }
+}
+
+impl Activity {
+    pub(super) async fn start(store: Arc<dyn Store>, process: ProcessId) -> Result<Self, StoreError> {
+        let entries = Entries::default();
+        let stop = CancellationToken::new();
+        announce(&*store, process).await?;
+        let (task_store, task_entries, stopped) = (store.clone(), Arc::clone(&entries), stop.clone());
+        tokio::spawn(async move {
+            let mut tick = tokio::time::interval(PERIOD / 2);
+            let mut even = false;
+            loop {
+                tokio::select! {
+                    _ = tick.tick() => {}
+                    () = stopped.cancelled() => break,
+                }
+                if let Err(error) = announce(&*task_store, process).await {
+                    tracing::warn!(%error, "this server's sign of life could not be written");
+                }
+                even = !even;
+                if even {
+                    write_down(&*task_store, &task_entries).await;
+                }
+            }
+        });
+        Ok(Self { store, entries, next: Mutex::new(0), _stop: stop.drop_guard() })
+    }
+
+    /// Holds a reason for this agent from now on.
+    ///
+    /// # Errors
+    /// [`Error::AgentAsleep`] where the agent went to sleep, or was started anew, before the reason was written down.
+    pub async fn hold(&self, agent: &Agent, kind: ActivityKind, now: Timestamp) -> Result<ActivityGuard, Error> {
+        let idle = Duration::from_secs(agent.spec.idle_timeout.into());
+        let touch = Touch {
+            agent: agent.id,
+            incarnation: agent.status.incarnation,
+            heartbeat: false,
+            awake_for: Some(idle.max(HOLD)),
+        };
+        if !self.store.touch(&[touch]).await?.is_empty() {
+            return Err(Error::AgentAsleep(agent.name.clone()));
+        }
+        let number = {
+            let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+            *next += 1;
+            *next
+        };
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = entry(&mut entries, agent);
+        entry.reasons.insert(number, (kind, now));
+        Ok(ActivityGuard { entries: Arc::clone(&self.entries), agent: agent.id, number })
+    }
+
+    /// Notes that the agent's program was heard.
+    pub(super) fn heard(&self, agent: &Agent) {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entry(&mut entries, agent).heard = true;
+    }
+
+    /// The reasons that this process holds for an agent.
+    #[must_use]
+    pub fn reasons(&self, agent: AgentId) -> Vec<ActivityReason> {
+        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let reasons = entries.get(&agent).into_iter().flat_map(|entry| entry.reasons.values());
+        reasons.map(|&(kind, since)| ActivityReason { kind, since: Some(since), until: None }).collect()
+    }
+}
+
+fn entry<'a>(entries: &'a mut HashMap<AgentId, Entry>, agent: &Agent) -> &'a mut Entry {
+    let entry = entries.entry(agent.id).or_insert_with(|| Entry {
+        incarnation: agent.status.incarnation,
+        idle: Duration::ZERO,
+        reasons: HashMap::new(),
+        heard: false,
+        ended: false,
+    });
+    entry.incarnation = agent.status.incarnation;
+    entry.idle = Duration::from_secs(agent.spec.idle_timeout.into());
+    entry
+}
+
+/// The key of a server's sign of life.
+pub(crate) fn presence_key(process: ProcessId) -> String {
+    format!("{PRESENCE_PREFIX}{process}")
+}
+
+/// What the keys of all servers' signs of life begin with.
+pub(crate) const PRESENCE_PREFIX: &str = "server/";
+
+async fn announce(store: &dyn Store, process: ProcessId) -> Result<(), StoreError> {
+    let claim = LeaseClaim { key: presence_key(process), holder: process, ttl: PRESENCE };
+    store.claim(&claim).await.map(drop)
+}
+
+async fn write_down(store: &dyn Store, entries: &Entries) {
+    let touches: Vec<Touch> = {
+        let mut entries = entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let touches = entries
+            .iter_mut()
+            .filter_map(|(&agent, entry)| {
+                let active = !entry.reasons.is_empty();
+                let awake_for = if active {
+                    Some(entry.idle.max(HOLD))
+                } else if std::mem::take(&mut entry.ended) {
+                    Some(entry.idle)
+                } else {
+                    None
+                };
+                let heartbeat = std::mem::take(&mut entry.heard);
+                (heartbeat || awake_for.is_some()).then_some(Touch {
+                    agent,
+                    incarnation: entry.incarnation,
+                    heartbeat,
+                    awake_for,
+                })
+            })
+            .collect();
+        entries.retain(|_, entry| !entry.reasons.is_empty() || entry.ended);
+        touches
+    };
+    if touches.is_empty() {
+        return;
+    }
+    if let Err(error) = store.touch(&touches).await {
+        tracing::warn!(%error, agents = touches.len(), "activity could not be written down");
+    }
+}

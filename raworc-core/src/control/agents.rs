@@ -1,0 +1,376 @@
+//! What people do with agents.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::ControlPlane;
+use super::call::Call;
+use crate::agent::{Agent, AgentSpec, ConditionKind, Desired, InvalidSpec, SpecChange, State};
+use crate::entropy::EntropyExt;
+use crate::error::Error;
+use crate::ids::{AgentName, RuntimeName, TenantName, UserName};
+use crate::labels::Selector;
+use crate::principal::{Action, Principal, Resource};
+use crate::runtime::Capabilities;
+use crate::store::{
+    AgentChange, AgentOp, AgentQuery, Check, Commit, Committed, MAX_PAGE, NewAgent, Page, QuotaDelta, QuotaKind,
+};
+
+/// Asks for an agent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct CreateAgent {
+    /// Its name, unique among the living agents of the tenant.
+    pub name: AgentName,
+    /// What it should be like.
+    #[serde(default)]
+    pub spec: AgentSpec,
+}
+
+/// Asks for a change of an agent's spec.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct EditAgent {
+    /// A JSON merge patch of the spec: what is absent stays, and null takes a field back to its default.
+    pub spec: SpecChange,
+}
+
+/// Which agents to list.
+#[derive(Debug, Clone, Default)]
+pub struct ListAgents {
+    /// In this state.
+    pub state: Option<State>,
+    /// With such labels.
+    pub selector: Selector,
+    /// After this cursor.
+    pub after: Option<String>,
+    /// At most so many; [`MAX_PAGE`] where absent.
+    pub limit: Option<usize>,
+}
+
+/// How an agent is put to sleep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SleepMode {
+    /// Once the message in hand has ended.
+    #[default]
+    AfterMessage,
+    /// Now: the message in hand is cancelled.
+    Now,
+}
+
+impl ControlPlane {
+    /// Makes an agent. It is `init` then, and becomes `idle` as soon as its computer is up.
+    ///
+    /// # Errors
+    /// Where the spec cannot be had, the name is taken, or the quota is used up.
+    pub async fn create_agent(&self, call: &Call, tenant: &TenantName, request: CreateAgent) -> Result<Agent, Error> {
+        self.allow(call, Action::Create, Resource::Agents { tenant })?;
+        let Principal::User { name: owner, .. } = &call.principal else {
+            return Err(Error::Forbidden {
+                principal: call.principal.to_string(),
+                action: "create",
+                resource: "agents".into(),
+            });
+        };
+        let CreateAgent { name, mut spec } = request.clone();
+        let runtime = self.runtime_of(&spec)?;
+        spec.runtime = Some(runtime.0.clone());
+        self.check_spec(&spec, &runtime.1)?;
+        let new = NewAgent { tenant: tenant.clone(), name: name.clone(), owner: owner.clone(), spec };
+        let change = AgentChange {
+            agent: self.inner.entropy.agent_id(self.inner.clock.now()),
+            when: vec![Check::Absent],
+            ops: vec![AgentOp::Create(Box::new(new))],
+        };
+        let mut commit = Commit::of(self.commit_id(), change);
+        commit.quota = vec![QuotaDelta {
+            tenant: tenant.clone(),
+            kind: QuotaKind::Agents,
+            delta: 1,
+            limit: self.settings().agents_per_tenant,
+        }];
+        let commit = self.sign(call, commit, tenant, "agents.create", name.as_str(), &request)?;
+        first_agent(self.inner.store.commit(commit).await?)
+    }
+
+    fn runtime_of(&self, spec: &AgentSpec) -> Result<&(RuntimeName, Capabilities), Error> {
+        let found = match &spec.runtime {
+            Some(name) => self.runtimes().iter().find(|(known, _)| known == name),
+            None => self.runtimes().first(),
+        };
+        found.ok_or_else(|| {
+            let known: Vec<_> = self.runtimes().iter().map(|(name, _)| name.as_str()).collect();
+            Error::invalid("spec.runtime", format!("there is no such runtime; this installation has {known:?}"))
+        })
+    }
+
+    fn check_spec(&self, spec: &AgentSpec, runtime: &Capabilities) -> Result<(), Error> {
+        spec.check(runtime)?;
+        if let Some(model) = spec.model.as_deref()
+            && self.settings().models.get(Some(model)).is_none()
+        {
+            let known: Vec<_> = self.settings().models.names().collect();
+            let reason = format!("{model:?} is not among the models of this installation: {known:?}");
+            return Err(InvalidSpec { field: "model", reason }.into());
+        }
+        Ok(())
+    }
+
+    /// An agent.
+    ///
+    /// # Errors
+    /// Where it is not there or the caller may not see it.
+    pub async fn get_agent(&self, call: &Call, tenant: &TenantName, name: &AgentName) -> Result<Agent, Error> {
+        self.find(call, tenant, name, Action::Get).await
+    }
+
+    /// The agents of a tenant that the caller may see, by name.
+    ///
+    /// # Errors
+    /// Where the caller may not see the tenant.
+    pub async fn list_agents(
+        &self,
+        call: &Call,
+        tenant: &TenantName,
+        request: ListAgents,
+    ) -> Result<Page<Agent>, Error> {
+        self.allow(call, Action::List, Resource::Agents { tenant })?;
+        let query = AgentQuery {
+            tenant: tenant.clone(),
+            owner: visible_owner(&call.principal),
+            state: request.state,
+            selector: request.selector,
+            after: request.after,
+            limit: request.limit.unwrap_or(MAX_PAGE).clamp(1, MAX_PAGE),
+        };
+        Ok(self.inner.store.agents(&query).await?)
+    }
+
+    /// Changes an agent's spec. What an engine cannot change in place takes effect at the next start.
+    ///
+    /// # Errors
+    /// Where the result cannot be had, or `generation` is given and is not the present one.
+    pub async fn edit_agent(
+        &self,
+        call: &Call,
+        tenant: &TenantName,
+        name: &AgentName,
+        request: &EditAgent,
+        generation: Option<u64>,
+    ) -> Result<Agent, Error> {
+        let agent = self.find(call, tenant, name, Action::Update).await?;
+        if let Some(wanted) = generation
+            && wanted != agent.generation
+        {
+            return Err(Error::GenerationMismatch { wanted, found: agent.generation });
+        }
+        let spec = request.spec.apply(&agent.spec)?;
+        self.check_spec(&spec, &self.runtime_of(&spec)?.1)?;
+        let mut ops = vec![AgentOp::SetSpec(Box::new(spec.clone()))];
+        let waiting = waits_for_restart(&agent.spec, &spec);
+        if agent.status.state().is_up() && !waiting.is_empty() {
+            ops.push(AgentOp::SetCondition {
+                kind: ConditionKind::RestartNeeded,
+                status: true,
+                reason: "SpecChanged".into(),
+                message: format!("takes effect at the next start: {}", waiting.join(", ")),
+            });
+        }
+        let when = vec![Check::Alive, Check::Generation(agent.generation)];
+        let commit = Commit::of(self.commit_id(), AgentChange { agent: agent.id, when, ops });
+        let commit = self.sign(call, commit, tenant, "agents.update", name.as_str(), request)?;
+        first_agent(self.inner.store.commit(commit).await?)
+    }
+
+    /// Wakes an agent. `retry` tries at once what waits to be tried again: a failed setup, an image that was missing.
+    ///
+    /// # Errors
+    /// Where it is not there.
+    pub async fn wake(&self, call: &Call, tenant: &TenantName, name: &AgentName, retry: bool) -> Result<Agent, Error> {
+        self.desire(call, tenant, name, Action::Operate, "agents.wake", Desired::Awake, retry, Vec::new()).await
+    }
+
+    /// Puts an agent to sleep. Messages that are queued stay queued.
+    ///
+    /// # Errors
+    /// Where it is not there.
+    pub async fn sleep(
+        &self,
+        call: &Call,
+        tenant: &TenantName,
+        name: &AgentName,
+        mode: SleepMode,
+    ) -> Result<Agent, Error> {
+        let agent = self.find(call, tenant, name, Action::Operate).await?;
+        let mut ops = Vec::new();
+        if mode == SleepMode::Now
+            && let Some(message) = agent.status.message
+        {
+            ops.push(AgentOp::RequestCancel { message, obey: self.settings().cancel_grace });
+        }
+        self.desire(call, tenant, name, Action::Operate, "agents.sleep", Desired::Asleep, false, ops).await
+    }
+
+    /// Deletes an agent: nothing of it is served from then on, and its computer goes as soon as the engine can.
+    ///
+    /// # Errors
+    /// Where it is not there.
+    pub async fn delete(&self, call: &Call, tenant: &TenantName, name: &AgentName) -> Result<Agent, Error> {
+        self.desire(call, tenant, name, Action::Delete, "agents.delete", Desired::Deleted, false, Vec::new()).await
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the one place where three verbs of the same shape meet")]
+    async fn desire(
+        &self,
+        call: &Call,
+        tenant: &TenantName,
+        name: &AgentName,
+        action: Action,
+        verb: &str,
+        desired: Desired,
+        retry: bool,
+        mut ops: Vec<AgentOp>,
+    ) -> Result<Agent, Error> {
+        let agent = self.find(call, tenant, name, action).await?;
+        ops.push(AgentOp::SetDesired { desired, retry });
+        let change = AgentChange { agent: agent.id, when: vec![Check::Alive], ops };
+        let commit = Commit::of(self.commit_id(), change);
+        let commit = self.sign(call, commit, tenant, verb, name.as_str(), &retry)?;
+        first_agent(self.inner.store.commit(commit).await?)
+    }
+
+    /// Keeps an agent awake for so long from now, or no longer than its idle time where `time` is absent.
+    ///
+    /// # Errors
+    /// Where it is not there, is asleep, or the time is longer than this installation allows.
+    pub async fn keep_awake(
+        &self,
+        call: &Call,
+        tenant: &TenantName,
+        name: &AgentName,
+        time: Option<Duration>,
+    ) -> Result<Agent, Error> {
+        let limit = self.settings().keep_awake_limit;
+        if time.is_some_and(|time| time > limit || time.is_zero()) {
+            return Err(Error::invalid("for", format!("use 1 s to {} s", limit.as_secs())));
+        }
+        let agent = self.find(call, tenant, name, Action::Operate).await?;
+        if agent.status.state() == State::Slept {
+            return Err(Error::AgentAsleep(agent.name));
+        }
+        let change = AgentChange { agent: agent.id, when: vec![Check::Alive], ops: vec![AgentOp::KeepAwake(time)] };
+        let commit = Commit::of(self.commit_id(), change);
+        let commit = self.sign(call, commit, tenant, "agents.keep_awake", name.as_str(), &time)?;
+        first_agent(self.inner.store.commit(commit).await?)
+    }
+
+    /// Cancels the message that the agent holds, or does nothing where it holds none.
+    ///
+    /// # Errors
+    /// Where the agent is not there.
+    pub async fn cancel(&self, call: &Call, tenant: &TenantName, name: &AgentName) -> Result<Agent, Error> {
+        let agent = self.find(call, tenant, name, Action::Operate).await?;
+        let Some(message) = agent.status.message else {
+            return Ok(agent);
+        };
+        let op = AgentOp::RequestCancel { message, obey: self.settings().cancel_grace };
+        let change = AgentChange { agent: agent.id, when: vec![Check::Alive], ops: vec![op] };
+        let commit = Commit::of(self.commit_id(), change);
+        let commit = self.sign(call, commit, tenant, "agents.cancel", name.as_str(), &message)?;
+        first_agent(self.inner.store.commit(commit).await?)
+    }
+
+    /// Waits until the agent is as `done` says, or the time is over. Returns the agent as it is then.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] where it is gone, or the caller may not see it.
+    pub async fn wait_for_agent(
+        &self,
+        call: &Call,
+        agent: &Agent,
+        limit: Duration,
+        done: impl Fn(&Agent) -> bool + Send + Sync,
+    ) -> Result<Agent, Error> {
+        let tenant = &agent.tenant;
+        self.find(call, tenant, &agent.name, Action::Get).await?;
+        let done = &done;
+        let probe = move || async move {
+            let found = self.inner.store.agent_by_id(agent.id).await?.value;
+            let found = found.ok_or_else(|| Error::no_agent(&agent.name))?;
+            Ok(done(&found).then_some(found))
+        };
+        match self.inner.feed.until(agent.id, limit, probe).await? {
+            Some(agent) => Ok(agent),
+            None => {
+                let found = self.inner.store.agent_by_id(agent.id).await?.value;
+                found.ok_or_else(|| Error::no_agent(&agent.name))
+            }
+        }
+    }
+
+    /// The agent, awake and with its program up, for something that needs its computer.
+    ///
+    /// # Errors
+    /// [`Error::AgentAsleep`] where it sleeps and `wake` is false; [`Error::TimedOut`] where it does not come up.
+    pub async fn rouse(
+        &self,
+        call: &Call,
+        tenant: &TenantName,
+        name: &AgentName,
+        action: Action,
+        wake: bool,
+        limit: Duration,
+    ) -> Result<Agent, Error> {
+        let agent = self.find(call, tenant, name, action).await?;
+        if agent.status.state().is_up() && agent.desired == Desired::Awake {
+            return Ok(agent);
+        }
+        if !wake && !agent.status.state().is_up() {
+            return Err(Error::AgentAsleep(agent.name));
+        }
+        if agent.desired != Desired::Awake {
+            let change = AgentChange {
+                agent: agent.id,
+                when: vec![Check::Alive],
+                ops: vec![AgentOp::SetDesired { desired: Desired::Awake, retry: false }],
+            };
+            let mut commit = Commit::of(self.commit_id(), change);
+            commit.audit = Some(call.audit(Some(tenant), "agents.wake", name.as_str(), true));
+            self.inner.store.commit(commit).await?;
+        }
+        let agent = self.wait_for_agent(call, &agent, limit, |agent| agent.status.state().is_up()).await?;
+        if agent.status.state().is_up() {
+            Ok(agent)
+        } else {
+            Err(Error::TimedOut { what: "the start of the agent's computer", limit })
+        }
+    }
+}
+
+/// Fields that an engine or the program takes account of only when it starts.
+fn waits_for_restart(before: &AgentSpec, after: &AgentSpec) -> Vec<&'static str> {
+    let changed = [
+        ("image", before.image != after.image),
+        ("resources", before.resources != after.resources),
+        ("root", before.root != after.root),
+        ("network", before.network != after.network),
+        ("ports", before.ports != after.ports),
+        ("setup", before.setup != after.setup),
+    ];
+    changed.into_iter().filter_map(|(field, changed)| changed.then_some(field)).collect()
+}
+
+/// Whose agents a principal sees: all, or only their own.
+pub(super) fn visible_owner(principal: &Principal) -> Option<UserName> {
+    match principal {
+        Principal::User { admin: true, .. } | Principal::Agent { .. } => None,
+        Principal::User { name, admin: false, .. } => Some(name.clone()),
+    }
+}
+
+pub(super) fn first_agent(committed: Committed) -> Result<Agent, Error> {
+    committed.agents.into_iter().next().ok_or_else(|| Error::Internal("a commit changed no agent".into()))
+}

@@ -1,0 +1,154 @@
+//! A call: who asks, and what they say about the asking.
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use super::ControlPlane;
+use crate::agent::Agent;
+use crate::error::{Error, refusal};
+use crate::hex;
+use crate::ids::{AgentName, TenantName};
+use crate::principal::{Action, Denied, Principal, Resource, authorize};
+use crate::store::{AuditEntry, Commit, IdempotencyKey, IdempotencyRecord};
+
+/// Who asks, and what they say about the asking. No use case can be called without one.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// Who asks.
+    pub principal: Principal,
+    /// Their key, under which the same request has one effect.
+    pub idempotency_key: Option<String>,
+    /// The id of the request, for logs and audit rows.
+    pub request_id: Option<String>,
+}
+
+impl Call {
+    /// A call by `principal`.
+    #[must_use]
+    pub const fn by(principal: Principal) -> Self {
+        Self { principal, idempotency_key: None, request_id: None }
+    }
+
+    /// With a key of idempotency.
+    #[must_use]
+    pub fn with_idempotency_key(mut self, key: impl Into<String>) -> Self {
+        self.idempotency_key = Some(key.into());
+        self
+    }
+
+    pub(super) fn audit(&self, tenant: Option<&TenantName>, verb: &str, resource: &str, allowed: bool) -> AuditEntry {
+        AuditEntry {
+            tenant: tenant.cloned(),
+            principal: self.principal.to_string(),
+            verb: verb.to_owned(),
+            resource: resource.to_owned(),
+            allowed,
+            request: self.request_id.clone(),
+        }
+    }
+}
+
+impl ControlPlane {
+    /// Adds to a commit what the call says of itself: its audit row and its key of idempotency.
+    pub(super) fn sign(
+        &self,
+        call: &Call,
+        commit: Commit,
+        tenant: &TenantName,
+        verb: &str,
+        resource: &str,
+        body: &impl Serialize,
+    ) -> Result<Commit, Error> {
+        let idempotency = match &call.idempotency_key {
+            None => None,
+            Some(key) if key.is_empty() || key.len() > 255 => {
+                return Err(Error::invalid("Idempotency-Key", "use 1 to 255 characters"));
+            }
+            Some(key) => {
+                let body = serde_json::to_vec(body).map_err(|error| Error::Internal(error.to_string()))?;
+                let mut hash = Sha256::new();
+                for part in [tenant.as_str().as_bytes(), verb.as_bytes(), resource.as_bytes(), &body] {
+                    hash.update((part.len() as u64).to_le_bytes());
+                    hash.update(part);
+                }
+                Some(IdempotencyRecord {
+                    key: IdempotencyKey { principal: call.principal.to_string(), key: key.clone() },
+                    request: hex(&hash.finalize()),
+                    ttl: self.settings().idempotency_ttl,
+                })
+            }
+        };
+        Ok(Commit { idempotency, audit: Some(call.audit(Some(tenant), verb, resource, true)), ..commit })
+    }
+
+    /// The agent of this name, if the caller may do `action` to it.
+    pub(super) async fn find(
+        &self,
+        call: &Call,
+        tenant: &TenantName,
+        name: &AgentName,
+        action: Action,
+    ) -> Result<Agent, Error> {
+        // Somebody who may not see the tenant learns nothing of what is in it.
+        let found = self.inner.store.agent(tenant, name).await?.value;
+        let Some(agent) = found else {
+            return Err(Error::no_agent(name));
+        };
+        match authorize(&call.principal, action, resource_of(&agent)) {
+            Ok(()) => Ok(agent),
+            Err(denied) => {
+                self.refuse(call, tenant, action, &agent.name).await;
+                Err(refusal(denied, &call.principal, action.as_str(), "agent", name.as_str()))
+            }
+        }
+    }
+
+    /// Says no where the caller may not do `action` in this tenant at all.
+    pub(super) fn allow(&self, call: &Call, action: Action, resource: Resource<'_>) -> Result<(), Error> {
+        authorize(&call.principal, action, resource).map_err(|denied| {
+            let (what, name) = match resource {
+                Resource::Agents { tenant } | Resource::Events { tenant } | Resource::Agent { tenant, .. } => {
+                    ("tenant", tenant.as_str())
+                }
+                Resource::Users { name } => ("user", name.map_or("", |name| name.as_str())),
+                Resource::Installation => ("installation", ""),
+            };
+            refusal(denied, &call.principal, action.as_str(), what, name)
+        })
+    }
+
+    async fn refuse(&self, call: &Call, tenant: &TenantName, action: Action, name: &AgentName) {
+        if matches!(action, Action::Get | Action::List) {
+            return;
+        }
+        let mut commit = Commit::new(self.commit_id(), Vec::new());
+        let verb = format!("agents.{}", action.as_str());
+        commit.audit = Some(call.audit(Some(tenant), &verb, name.as_str(), false));
+        if let Err(error) = self.inner.store.commit(commit).await {
+            tracing::warn!(%error, principal = %call.principal, verb, "a refusal could not be recorded");
+        }
+    }
+
+    /// The agent whose program calls, if this is its present incarnation.
+    pub(super) async fn own(&self, call: &Call) -> Result<Agent, Error> {
+        let Principal::Agent { agent, .. } = &call.principal else {
+            return Err(Error::Forbidden {
+                principal: call.principal.to_string(),
+                action: Action::Serve.as_str(),
+                resource: "an agent".into(),
+            });
+        };
+        let found = self.inner.store.agent_by_id(*agent).await?.value;
+        let found = found.ok_or_else(|| Error::no_agent(agent))?;
+        let denied = |denied: Denied| refusal(denied, &call.principal, "serve", "agent", found.name.as_str());
+        authorize(&call.principal, Action::Serve, resource_of(&found)).map_err(denied)?;
+        if matches!(found.status.state(), crate::agent::State::Slept | crate::agent::State::Deleted) {
+            return Err(Error::StaleIncarnation { present: found.status.incarnation });
+        }
+        Ok(found)
+    }
+}
+
+fn resource_of(agent: &Agent) -> Resource<'_> {
+    Resource::Agent { tenant: &agent.tenant, id: agent.id, owner: &agent.owner, incarnation: agent.status.incarnation }
+}

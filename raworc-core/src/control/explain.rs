@@ -1,0 +1,121 @@
+//! Why an agent is as it is, and what comes next.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::ControlPlane;
+use super::activity::{ActivityKind, ActivityReason};
+use super::call::Call;
+use crate::agent::{Agent, Condition, ConditionKind, Desired, State};
+use crate::error::Error;
+use crate::ids::{AgentName, TenantName};
+use crate::principal::Action;
+
+/// Why an agent is as it is, and what comes next.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Explanation {
+    /// How it is.
+    pub state: State,
+    /// What its owner wants it to be.
+    pub desired: Desired,
+    /// A sentence for each thing worth knowing.
+    pub because: Vec<String>,
+    /// What keeps it awake.
+    pub activity: Vec<ActivityReason>,
+    /// When it would be put to sleep, if nothing happens until then.
+    pub sleeps_at: Option<Timestamp>,
+    /// When its next start is tried.
+    pub retry_at: Option<Timestamp>,
+    /// Messages that wait.
+    pub queued: u64,
+    /// Conditions that are not as they should be.
+    pub conditions: Vec<Condition>,
+}
+
+impl ControlPlane {
+    /// Explains an agent.
+    ///
+    /// # Errors
+    /// Where it is not there or the caller may not see it.
+    pub async fn explain(&self, call: &Call, tenant: &TenantName, name: &AgentName) -> Result<Explanation, Error> {
+        let agent = self.find(call, tenant, name, Action::Get).await?;
+        let held = self.inner.activity.reasons(agent.id);
+        Ok(explain(&agent, held))
+    }
+}
+
+fn explain(agent: &Agent, mut activity: Vec<ActivityReason>) -> Explanation {
+    let status = &agent.status;
+    if status.message.is_some() {
+        activity.push(ActivityReason {
+            kind: ActivityKind::Message,
+            since: Some(status.since),
+            until: status.busy_until,
+        });
+    }
+    if let Some(until) = status.keep_awake_until {
+        activity.push(ActivityReason { kind: ActivityKind::KeepAwake, since: None, until: Some(until) });
+    }
+    let asleep_by_time = status.state() == State::Idle && agent.spec.idle_timeout > 0;
+    let sleeps_at = if asleep_by_time && agent.inbox.queued == 0 { status.awake_until } else { None };
+    let retry_at = status.retry_at.filter(|&at| at < Timestamp::MAX);
+    let good = |condition: &&Condition| match condition.kind {
+        ConditionKind::Ready | ConditionKind::NetworkIsolated | ConditionKind::LimitsEnforced => !condition.status,
+        ConditionKind::SleepPending | ConditionKind::RestartNeeded | ConditionKind::DiskFull => condition.status,
+    };
+    Explanation {
+        state: status.state(),
+        desired: agent.desired,
+        because: sentences(agent),
+        activity,
+        sleeps_at,
+        retry_at,
+        queued: agent.inbox.queued,
+        conditions: status.conditions.iter().filter(good).cloned().collect(),
+    }
+}
+
+fn sentences(agent: &Agent) -> Vec<String> {
+    let status = &agent.status;
+    let ready = status.conditions.get(ConditionKind::Ready);
+    let mut because = Vec::new();
+    match status.state() {
+        State::Init => match (&status.run, ready.filter(|ready| !ready.status && status.restarts > 0)) {
+            (_, Some(ready)) if status.retry_at == Some(Timestamp::MAX) => because.push(format!(
+                "its last start failed ({}), and it waits for a change or for `wake --retry`: {}",
+                ready.reason, ready.message
+            )),
+            (None, Some(ready)) => because.push(format!(
+                "its last start failed ({}), {} in a row; it is tried again: {}",
+                ready.reason, status.restarts, ready.message
+            )),
+            (Some(run), _) if run.ending => because.push("its computer is being stopped before the next start".into()),
+            (Some(run), _) if run.booted_at.is_some() => {
+                because.push("its program has started and is getting ready, or runs the setup script".into());
+            }
+            (Some(_), _) => because.push("its computer is being started".into()),
+            (None, None) => because.push("it waits for an operator to start its computer".into()),
+        },
+        State::Idle if agent.spec.idle_timeout == 0 => {
+            because.push("it waits for a message, and is never put to sleep by time (idle_timeout is 0)".into());
+        }
+        State::Idle => because.push("it waits for a message".into()),
+        State::Busy => because.push("it works on a message".into()),
+        State::Slept => because.push(match &status.run {
+            Some(_) => "it sleeps, and its computer is being stopped".into(),
+            None => "it sleeps; a message, a wake or a call wakes it".into(),
+        }),
+        State::Deleted => because.push("it is deleted".into()),
+    }
+    if agent.desired == Desired::Asleep && status.state() == State::Busy {
+        because.push("it goes to sleep as soon as its message has ended".into());
+    }
+    if agent.desired == Desired::Deleted && status.state() != State::Deleted {
+        because.push("it is about to be deleted".into());
+    }
+    if agent.inbox.queued > 0 && status.state() == State::Slept && agent.desired == Desired::Asleep {
+        because.push("messages were queued when sleep was asked for; the next message or wake runs them".into());
+    }
+    because
+}

@@ -1,0 +1,172 @@
+//! The feed: one reader of the log a process, and everything that waits for it.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt;
+use tokio::sync::{broadcast, watch};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::error::Error;
+use crate::event::Event;
+use crate::ids::{AgentId, MessageId, Revision};
+use crate::store::{EventFilter, Store, StoreError};
+
+/// Events that a slow subscriber may be behind before it has to read the store instead.
+const BACKLOG: usize = 8192;
+
+/// Words that a model wrote just now. Not kept: who was not there has the steps and the reply.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delta {
+    /// The agent that thinks.
+    pub agent: AgentId,
+    /// For which message.
+    pub message: MessageId,
+    /// The words.
+    pub text: String,
+}
+
+type PerAgent = Mutex<HashMap<AgentId, watch::Sender<u64>>>;
+
+/// Everything that is committed, as it is committed, by whatever process.
+#[derive(Debug)]
+pub struct Feed {
+    events: broadcast::Sender<Arc<Event>>,
+    deltas: broadcast::Sender<Arc<Delta>>,
+    agents: Arc<PerAgent>,
+    head: watch::Receiver<Revision>,
+    _stop: DropGuard,
+}
+
+impl Feed {
+    /// Reads the log of `store` from its head on.
+    pub(crate) async fn start(store: Arc<dyn Store>) -> Result<Self, StoreError> {
+        let since = store.head().await?.value;
+        let (events, _) = broadcast::channel(BACKLOG);
+        let (deltas, _) = broadcast::channel(BACKLOG);
+        let (head_writer, head) = watch::channel(since);
+        let agents = Arc::new(PerAgent::default());
+        let stop = CancellationToken::new();
+        let reader = read(store, since, events.clone(), Arc::clone(&agents), head_writer);
+        let stopped = stop.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = reader => {}
+                () = stopped.cancelled() => {}
+            }
+        });
+        Ok(Self { events, deltas, agents, head, _stop: stop.drop_guard() })
+    }
+
+    /// Every event from now on. A subscriber that is too slow is told so, and reads the store from where it was.
+    #[must_use]
+    pub fn subscribe(&self) -> broadcast::Receiver<Arc<Event>> {
+        self.events.subscribe()
+    }
+
+    /// The last revision that this process has seen.
+    #[must_use]
+    pub fn head(&self) -> Revision {
+        *self.head.borrow()
+    }
+
+    /// Every delta from now on.
+    #[must_use]
+    pub fn deltas(&self) -> broadcast::Receiver<Arc<Delta>> {
+        self.deltas.subscribe()
+    }
+
+    /// Tells a delta to who listens.
+    pub(crate) fn tell(&self, delta: Delta) {
+        // Nobody need listen.
+        let _ = self.deltas.send(Arc::new(delta));
+    }
+
+    /// Changes whenever something of this agent does.
+    #[must_use]
+    pub fn agent(&self, id: AgentId) -> watch::Receiver<u64> {
+        let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
+        agents.entry(id).or_insert_with(|| watch::channel(0).0).subscribe()
+    }
+
+    /// Asks `probe` now and after every change of the agent, until it answers or the time is over.
+    pub(crate) async fn until<T, F, P>(&self, id: AgentId, limit: Duration, mut probe: P) -> Result<Option<T>, Error>
+    where
+        P: FnMut() -> F,
+        F: Future<Output = Result<Option<T>, Error>>,
+    {
+        let mut changes = self.agent(id);
+        let deadline = tokio::time::Instant::now() + limit;
+        loop {
+            changes.borrow_and_update();
+            if let Some(answer) = probe().await? {
+                return Ok(Some(answer));
+            }
+            match tokio::time::timeout_at(deadline, changes.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) => return Ok(None),
+            }
+        }
+    }
+}
+
+async fn read(
+    store: Arc<dyn Store>,
+    mut since: Revision,
+    events: broadcast::Sender<Arc<Event>>,
+    agents: Arc<PerAgent>,
+    head: watch::Sender<Revision>,
+) {
+    const PAUSE: Duration = Duration::from_millis(200);
+    loop {
+        match store.watch(since, EventFilter::default()).await {
+            Ok(mut stream) => {
+                while let Some(burst) = stream.next().await {
+                    match burst {
+                        Ok(burst) => {
+                            since = burst.last().map_or(since, |event| event.revision);
+                            publish(burst, &events, &agents);
+                            head.send_replace(since);
+                        }
+                        Err(error) => {
+                            tracing::warn!(%error, %since, "the log cannot be read; trying again");
+                            break;
+                        }
+                    }
+                }
+            }
+            Err(StoreError::Gone { .. }) => {
+                if let Ok(now) = store.head().await {
+                    since = now.value;
+                    wake_all(&agents);
+                }
+            }
+            Err(error) => tracing::warn!(%error, %since, "the log cannot be read; trying again"),
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+fn publish(burst: Vec<Event>, events: &broadcast::Sender<Arc<Event>>, agents: &PerAgent) {
+    let mut agents = agents.lock().unwrap_or_else(PoisonError::into_inner);
+    for event in burst {
+        if let Some(id) = event.agent
+            && let Some(waiters) = agents.get(&id)
+        {
+            if waiters.receiver_count() == 0 {
+                agents.remove(&id);
+            } else {
+                waiters.send_modify(|count| *count += 1);
+            }
+        }
+        // Nobody need listen.
+        let _ = events.send(Arc::new(event));
+    }
+}
+
+fn wake_all(agents: &PerAgent) {
+    let agents = agents.lock().unwrap_or_else(PoisonError::into_inner);
+    agents.values().for_each(|waiters| waiters.send_modify(|count| *count += 1));
+}

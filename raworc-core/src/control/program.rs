@@ -1,0 +1,363 @@
+//! What the program inside a computer does: boot, be ready, take messages, take steps, answer.
+
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use super::ControlPlane;
+use super::activity::{ActivityGuard, ActivityKind};
+use super::call::Call;
+use super::feed::Delta;
+use crate::agent::{Agent, AgentEvent, Desired, SetupRecord, State};
+use crate::entropy::EntropyExt;
+use crate::error::Error;
+use crate::hex;
+use crate::ids::{ComputerId, MessageId};
+use crate::message::{MESSAGE_LIMIT, MessageState, Part};
+use crate::principal::Principal;
+use crate::program::{
+    BootRequest, DeltaReport, EndReport, HeartbeatReply, LeaseReply, PROTOCOL, ProgramSpec, ReadyReport, SetupReport,
+    SetupTask, StepsReport, WorkSpec,
+};
+use crate::step::{NewStep, STEP_LIMIT};
+use crate::store::{
+    AgentChange, AgentOp, Backoff, Check, Commit, Conflict, Ending, MAX_PAGE, MessageQuery, Reply, StepQuery,
+    StoreError,
+};
+
+/// Steps that one report may hold.
+const STEPS_LIMIT: usize = 1000;
+
+/// A program that traded in its key.
+#[derive(Debug, Clone)]
+pub struct Booted {
+    /// Who it is from now on.
+    pub principal: Principal,
+    /// Its agent.
+    pub agent: Agent,
+}
+
+/// SHA-256 of a boot key, as the store keeps it.
+pub(crate) fn key_hash(key: &str) -> String {
+    hex(&Sha256::digest(key.as_bytes()))
+}
+
+/// SHA-256 of a setup script, as the store keeps it.
+fn setup_hash(script: &str) -> String {
+    hex(&Sha256::digest(script.as_bytes()))
+}
+
+impl ControlPlane {
+    /// Trades a program's one-time key for its identity.
+    ///
+    /// # Errors
+    /// [`Error::Unauthenticated`] where the key is not good or was used; [`Error::StaleIncarnation`] where its start is
+    /// over; [`Error::Invalid`] where its protocol is not spoken here.
+    pub async fn boot(&self, request: &BootRequest) -> Result<Booted, Error> {
+        const REFUSED: Error = Error::Unauthenticated { reason: "the boot key is not good, or was used before" };
+        if !PROTOCOL.accepts(request.protocol) {
+            let (own, other) = (PROTOCOL, request.protocol);
+            return Err(Error::invalid(
+                "protocol",
+                format!(
+                    "{}.{} is not spoken here: this server speaks {}.{} and two minors back",
+                    other.major, other.minor, own.major, own.minor
+                ),
+            ));
+        }
+        let computer = self.inner.store.computer(request.computer).await?.ok_or(REFUSED)?;
+        let change = AgentChange {
+            agent: computer.agent,
+            when: vec![Check::Alive, Check::Incarnation(request.incarnation)],
+            ops: vec![AgentOp::Boot { key_hash: key_hash(&request.key) }],
+        };
+        let committed = match self.inner.store.commit(Commit::of(self.commit_id(), change)).await {
+            Err(StoreError::Conflict(Conflict::NoAgent(_))) => return Err(REFUSED),
+            other => other?,
+        };
+        let agent = super::agents::first_agent(committed)?;
+        if agent.status.computer != Some(request.computer) {
+            return Err(Error::StaleIncarnation { present: agent.status.incarnation });
+        }
+        let principal = Principal::Agent {
+            tenant: agent.tenant.clone(),
+            agent: agent.id,
+            computer: request.computer,
+            incarnation: request.incarnation,
+        };
+        Ok(Booted { principal, agent })
+    }
+
+    /// All that the program has to know before it is ready. A setup script gets its time from here on.
+    ///
+    /// # Errors
+    /// [`Error::StaleIncarnation`] where the program's start is over.
+    pub async fn program_spec(&self, call: &Call) -> Result<ProgramSpec, Error> {
+        let agent = self.own(call).await?;
+        let computer = self.computer_of(call)?;
+        let setup = self.setup_due(&agent, computer);
+        if setup.is_some() {
+            let deadline = self.settings().setup_limit + Duration::from_secs(15);
+            self.commit_own(&agent, call, vec![AgentOp::Extend { deadline }], None).await?;
+        }
+        Ok(ProgramSpec {
+            agent: agent.id,
+            name: agent.name.clone(),
+            tenant: agent.tenant.clone(),
+            computer,
+            incarnation: agent.status.incarnation,
+            setup,
+            work: self.work_of(&agent),
+        })
+    }
+
+    fn computer_of(&self, call: &Call) -> Result<ComputerId, Error> {
+        match &call.principal {
+            Principal::Agent { computer, .. } => Ok(*computer),
+            Principal::User { .. } => Err(Error::Internal("a user has no computer".into())),
+        }
+    }
+
+    fn setup_due(&self, agent: &Agent, computer: ComputerId) -> Option<SetupTask> {
+        let script = agent.spec.setup.clone()?;
+        let hash = setup_hash(&script);
+        let done = agent
+            .status
+            .setup
+            .as_ref()
+            .is_some_and(|setup| setup.computer == computer && setup.hash == hash && setup.failure.is_none());
+        (!done).then(|| SetupTask { script, hash, limit: self.settings().setup_limit.as_secs() })
+    }
+
+    fn work_of(&self, agent: &Agent) -> WorkSpec {
+        WorkSpec {
+            instructions: agent.spec.instructions.clone(),
+            env: agent.spec.env.clone(),
+            model: self.settings().models.get(agent.spec.model.as_deref()).cloned(),
+            limits: self.settings().work,
+        }
+    }
+
+    /// The program takes messages from now on; or its setup failed, and it is stopped until somebody changes something.
+    ///
+    /// # Errors
+    /// [`Error::StaleIncarnation`] where the program's start is over.
+    pub async fn ready(&self, call: &Call, report: ReadyReport) -> Result<Agent, Error> {
+        let agent = self.own(call).await?;
+        let computer = self.computer_of(call)?;
+        let mut ops = Vec::new();
+        let mut failed = None;
+        if let Some(SetupReport { hash, failure }) = report.setup {
+            let failure = failure.map(|text| tail(text, 4 << 10));
+            failed.clone_from(&failure);
+            ops.push(AgentOp::SetSetup(SetupRecord { computer, hash, failure }));
+        } else if self.setup_due(&agent, computer).is_some() {
+            return Err(Error::invalid("setup", "the setup script has to run first"));
+        }
+        ops.push(match failed {
+            None => AgentOp::Transition {
+                event: AgentEvent::Ready,
+                reason: "Ready".into(),
+                message: "waits for a message".into(),
+                backoff: None,
+            },
+            Some(output) => AgentOp::Transition {
+                event: AgentEvent::StartFailed,
+                reason: "SetupFailed".into(),
+                message: format!(
+                    "the setup script failed; change it, or wake the agent with retry. The end of its output:\n{output}"
+                ),
+                backoff: Some(Backoff::UntilChanged),
+            },
+        });
+        self.commit_own(&agent, call, ops, None).await
+    }
+
+    /// The next message, if one comes within `wait`. The same again, if the program holds one already.
+    ///
+    /// # Errors
+    /// [`Error::StaleIncarnation`] where the program's start is over.
+    pub async fn lease(&self, call: &Call, wait: Duration) -> Result<Option<LeaseReply>, Error> {
+        let Principal::Agent { agent: id, .. } = &call.principal else {
+            return self.own(call).await.map(|_| None);
+        };
+        self.inner.feed.until(*id, wait, move || self.try_lease(call)).await
+    }
+
+    async fn try_lease(&self, call: &Call) -> Result<Option<LeaseReply>, Error> {
+        loop {
+            let agent = self.own(call).await?;
+            if let Some(held) = agent.status.message {
+                return self.held(&agent, held).await.map(Some);
+            }
+            if agent.status.state() != State::Idle || agent.desired != Desired::Awake || agent.inbox.queued == 0 {
+                return Ok(None);
+            }
+            let query = MessageQuery { open: true, limit: 1, ..MessageQuery::of(agent.id) };
+            let Some(message) = self.inner.store.messages(&query).await?.items.into_iter().next() else {
+                return Ok(None);
+            };
+            let change = AgentChange {
+                agent: agent.id,
+                when: vec![Check::Incarnation(agent.status.incarnation), Check::Desired(Desired::Awake)],
+                ops: vec![AgentOp::Lease(message.id)],
+            };
+            match self.inner.store.commit(Commit::of(self.commit_id(), change)).await {
+                Ok(committed) => {
+                    let message = committed.messages.into_iter().find(|found| found.id == message.id);
+                    let message = message.ok_or_else(|| Error::Internal("a lease without its message".into()))?;
+                    let earlier_steps =
+                        if message.attempt > 1 { self.steps_of(&agent, message.id).await? } else { Vec::new() };
+                    return Ok(Some(LeaseReply { message, earlier_steps, work: self.work_of(&agent) }));
+                }
+                Err(StoreError::Conflict(Conflict::StaleIncarnation { found, .. })) => {
+                    return Err(Error::StaleIncarnation { present: found });
+                }
+                // It was cancelled, or sleep was asked for, in this moment: look again.
+                Err(StoreError::Conflict(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    async fn held(&self, agent: &Agent, id: MessageId) -> Result<LeaseReply, Error> {
+        let message = self.inner.store.message(agent.id, id).await?;
+        let message = message.ok_or_else(|| Error::Internal("the message in hand is gone".into()))?;
+        let earlier_steps = self.steps_of(agent, id).await?;
+        Ok(LeaseReply { message, earlier_steps, work: self.work_of(agent) })
+    }
+
+    async fn steps_of(&self, agent: &Agent, id: MessageId) -> Result<Vec<crate::step::Step>, Error> {
+        let query = StepQuery { agent: agent.id, message: Some(id), after: 0, limit: MAX_PAGE };
+        Ok(self.inner.store.steps(&query).await?.items)
+    }
+
+    /// Records what the program did.
+    ///
+    /// # Errors
+    /// [`Error::StaleIncarnation`] where the program's start is over.
+    pub async fn add_steps(&self, call: &Call, report: StepsReport) -> Result<(), Error> {
+        check_steps(&report.steps)?;
+        let agent = self.own(call).await?;
+        let attempt = self.attempt_at(&agent, report.message).await?;
+        let op = AgentOp::AddSteps { message: report.message, attempt, steps: report.steps };
+        self.commit_own(&agent, call, vec![op], Some(report.commit)).await.map(drop)
+    }
+
+    async fn attempt_at(&self, agent: &Agent, message: Option<MessageId>) -> Result<u32, Error> {
+        let Some(id) = message else { return Ok(0) };
+        let message = self.inner.store.message(agent.id, id).await?;
+        message.map(|message| message.attempt).ok_or_else(|| Error::NotFound { what: "message", name: id.to_string() })
+    }
+
+    /// Passes on words as the model writes them. They are not kept.
+    ///
+    /// # Errors
+    /// [`Error::StaleIncarnation`] where the program's start is over.
+    pub async fn add_delta(&self, call: &Call, report: DeltaReport) -> Result<(), Error> {
+        let agent = self.own(call).await?;
+        self.inner.feed.tell(Delta { agent: agent.id, message: report.message, text: report.text });
+        Ok(())
+    }
+
+    /// Ends the message in hand, with its answer.
+    ///
+    /// # Errors
+    /// [`Error::StaleIncarnation`] where the program's start is over; a conflict where it does not hold the message.
+    pub async fn end(&self, call: &Call, report: EndReport) -> Result<Agent, Error> {
+        check_steps(&report.steps)?;
+        let size: usize = report.reply.iter().flatten().map(|part| part.as_text().len()).sum();
+        if size > MESSAGE_LIMIT {
+            return Err(Error::invalid("reply", "longer than 1 MiB in all"));
+        }
+        if let Ending::Parked = report.ending {
+            return Err(Error::invalid("ending", "this release knows no approvals yet"));
+        }
+        let agent = self.own(call).await?;
+        let mut ops = Vec::new();
+        if !report.steps.is_empty() {
+            let attempt = self.attempt_at(&agent, Some(report.message)).await?;
+            ops.push(AgentOp::AddSteps { message: Some(report.message), attempt, steps: report.steps });
+        }
+        let parts = report.reply.filter(|parts| !parts.is_empty());
+        let reply = parts.map(|parts: Vec<Part>| Reply { id: self.reply_id(), parts });
+        ops.push(AgentOp::End { message: report.message, ending: report.ending, reply });
+        self.commit_own(&agent, call, ops, Some(report.commit)).await
+    }
+
+    fn reply_id(&self) -> MessageId {
+        self.inner.entropy.message_id(self.inner.clock.now())
+    }
+
+    /// The program lives.
+    ///
+    /// # Errors
+    /// [`Error::StaleIncarnation`] where the program's start is over.
+    pub async fn heartbeat(&self, call: &Call) -> Result<HeartbeatReply, Error> {
+        let agent = self.own(call).await?;
+        self.inner.activity.heard(&agent);
+        let Some(id) = agent.status.message else {
+            return Ok(HeartbeatReply { cancel: None });
+        };
+        let message = self.inner.store.message(agent.id, id).await?;
+        let cancel = message.is_some_and(|m| m.cancel_requested && m.state == MessageState::Leased);
+        Ok(HeartbeatReply { cancel: cancel.then_some(id) })
+    }
+
+    /// The program is called by its server, or calls a model: it stays awake while the guard is held.
+    ///
+    /// # Errors
+    /// [`Error::StaleIncarnation`] where the program's start is over.
+    pub async fn hold_own(&self, call: &Call, kind: ActivityKind) -> Result<(Agent, ActivityGuard), Error> {
+        let agent = self.own(call).await?;
+        let guard = self.inner.activity.hold(&agent, kind, self.now()).await?;
+        Ok((agent, guard))
+    }
+
+    /// Whether this is the present program of its agent. Returns the agent.
+    ///
+    /// # Errors
+    /// [`Error::StaleIncarnation`] where the program's start is over.
+    pub async fn check_program(&self, call: &Call) -> Result<Agent, Error> {
+        self.own(call).await
+    }
+
+    /// Keeps an agent awake for something that is done in its computer, while the guard is held.
+    ///
+    /// # Errors
+    /// [`Error::AgentAsleep`] where it went to sleep meanwhile.
+    pub async fn hold(&self, agent: &Agent, kind: ActivityKind) -> Result<ActivityGuard, Error> {
+        self.inner.activity.hold(agent, kind, self.now()).await
+    }
+
+    async fn commit_own(
+        &self,
+        agent: &Agent,
+        call: &Call,
+        ops: Vec<AgentOp>,
+        id: Option<crate::ids::CommitId>,
+    ) -> Result<Agent, Error> {
+        let Principal::Agent { incarnation, .. } = &call.principal else {
+            return Err(Error::Internal("a user has no incarnation".into()));
+        };
+        let change = AgentChange { agent: agent.id, when: vec![Check::Incarnation(*incarnation)], ops };
+        let commit = Commit::of(id.unwrap_or_else(|| self.commit_id()), change);
+        super::agents::first_agent(self.inner.store.commit(commit).await?)
+    }
+}
+
+fn check_steps(steps: &[NewStep]) -> Result<(), Error> {
+    if steps.len() > STEPS_LIMIT || steps.iter().any(|step| step.text.len() > STEP_LIMIT) {
+        return Err(Error::invalid("steps", "use up to 1000 steps of up to 64 KiB each"));
+    }
+    Ok(())
+}
+
+/// The last `limit` bytes of a text at most, cut between characters.
+fn tail(mut text: String, limit: usize) -> String {
+    if text.len() > limit {
+        let cut = text.ceil_char_boundary(text.len() - limit);
+        text.drain(..cut);
+    }
+    text
+}
