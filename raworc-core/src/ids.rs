@@ -181,6 +181,14 @@ impl TenantName {
     }
 }
 
+impl RuntimeName {
+    /// The name of a simulated runtime that was given no other.
+    #[must_use]
+    pub fn simulated() -> Self {
+        Self("simulated".into())
+    }
+}
+
 impl Default for TenantName {
     fn default() -> Self {
         Self::default_tenant()

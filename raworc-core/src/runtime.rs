@@ -2,6 +2,9 @@
 //!
 //! A runtime knows engines, not agents. Everything inside a running computer goes over its program's own connection.
 
+#[cfg(feature = "simulated")]
+pub mod simulated;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +15,11 @@ use futures::stream::BoxStream;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
-use crate::agent::{Network, Resources};
+use crate::agent::{Network, NetworkMode, Resources};
 use crate::ids::{ComputerId, Incarnation, RuntimeName, VolumeId};
+
+/// Where a computer has its volume.
+pub const VOLUME_PATH: &str = "/agent";
 
 /// What a runtime can do. Checked against a spec before anything is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -33,6 +39,25 @@ pub struct Capabilities {
     pub keeps_root: bool,
     /// Volumes can be copied.
     pub copy_volume: bool,
+}
+
+impl Capabilities {
+    /// Checks that nothing is asked for which is not declared here. Every runtime begins its `ensure` with this.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Unsupported`] names the first thing that cannot be had.
+    pub fn check(&self, spec: &ComputerSpec) -> Result<(), RuntimeError> {
+        let wants = [
+            (spec.image.is_some(), self.images, "use images"),
+            (spec.root, self.root, "give root inside a computer"),
+            (spec.network.mode == NetworkMode::Open, self.open_network, "open a computer's network"),
+            (spec.resources.disk.is_some(), self.disk_limit, "limit the disk of a volume"),
+        ];
+        match wants.into_iter().find(|&(wanted, offered, _)| wanted && !offered) {
+            None => Ok(()),
+            Some((.., what)) => Err(RuntimeError::Unsupported(what)),
+        }
+    }
 }
 
 /// A computer, as its engine is asked for it.
