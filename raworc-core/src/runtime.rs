@@ -158,9 +158,9 @@ pub enum Phase {
         /// How its last start ended, if the engine remembers: `exit code 137`, `out of memory`.
         reason: Option<String>,
     },
-    /// Its program runs.
+    /// Its program runs, or is on its way to: whatever a `stop` of this start would have to end.
     Running(StartId),
-    /// It is about to stop.
+    /// It was told to stop, and something of this start is still there.
     Stopping(StartId),
 }
 
@@ -293,9 +293,11 @@ impl RuntimeError {
 /// - `R2` `ensure` makes the computer and its volume; a second one with the same spec changes nothing.
 /// - `R3` `ensure` does not disturb a computer that runs.
 /// - `R4` `start` hands the boot line to the program on its standard input and returns the identity of this start.
-/// - `R5` `start` of a computer that is not there is `NotFound`; of one that runs, it is `Refused` and nothing changes.
+/// - `R5` `start` of a computer that is not there is `NotFound`; of one that runs or is stopping, it is `Refused` and
+///   nothing changes. Of several at the same time one starts, and the others are `Refused`.
 /// - `R6` After `start`, `observe` says `Running` with the same identity, until the program ends.
-/// - `R7` `stop` returns once no process of that start is left, double-forked ones included.
+/// - `R7` `stop` asks the program to end, ends it after its grace, and returns once no process of that start is left,
+///   double-forked ones included.
 /// - `R8` `stop` with the identity of another start than the present one leaves the present one alone and succeeds.
 /// - `R9` `stop` of what does not run, or is not there, succeeds.
 /// - `R10` Files on the volume survive `stop`, `start` and `remove`.
@@ -304,11 +306,17 @@ impl RuntimeError {
 /// - `R13` `observe` of what is not there is `None`; a program that ended is `Stopped`.
 /// - `R14` `list` tells all computers of this installation and no others.
 /// - `R15` `watch` tells `Changed` after a start, after an end and after a removal.
-/// - `R16` `logs` gives what the program wrote, the last start's first bytes onwards; of what is not there, `NotFound`.
+/// - `R16` `logs` gives what the program wrote from the last start's first byte on, and with `follow` until its end; of
+///   what is not there, `NotFound`. An engine may forget it all when the start was stopped.
 /// - `R17` `copy_volume` makes a copy that lives apart from its source, where declared; else it is `Unsupported`.
 /// - `R18` `remove_volume` takes the files away; of what is not there it succeeds.
 /// - `R19` Two starts never have the same identity.
 /// - `R20` What one computer does to its volume never shows in another's.
+/// - `R21` What asks for an image, for root, for an open network or for a disk limit that is not declared is
+///   `Unsupported`, and nothing is made. Where `limits` is not declared, `ensure` of a spec that has some says why.
+/// - `R22` Every handle on the same engine and installation sees, stops and removes what another one made.
+/// - `R23` A call that was cut short leaves nothing which the same call, or a `stop` of what `observe` then tells, does
+///   not bring to its end. A program whose boot line never came is not left waiting for it unseen.
 #[async_trait]
 pub trait Runtime: Send + Sync + fmt::Debug {
     /// The name under which agents ask for it.
@@ -317,23 +325,26 @@ pub trait Runtime: Send + Sync + fmt::Debug {
     /// What it can do.
     fn capabilities(&self) -> Capabilities;
 
-    /// Sees to it that the image is there, telling `progress` on the way.
+    /// Sees to it that the image is there, the default one for `None`, telling `progress` on the way. Cut short, the
+    /// engine may go on by itself. An engine that cannot fetch ahead of a start makes sure as far as it can.
     async fn prepare(
         &self,
         image: Option<&str>,
         progress: &(dyn Fn(Progress) + Send + Sync),
     ) -> Result<(), RuntimeError>;
 
-    /// Sees to it that the computer is there.
+    /// Sees to it that the computer is there. One that is keeps the spec that it was made with. Cut short, it may be
+    /// there or not; a second call adopts what is there.
     async fn ensure(&self, spec: &ComputerSpec) -> Result<Ensured, RuntimeError>;
 
-    /// Starts the computer's program.
+    /// Starts the computer's program. Cut short, it may run or not: `observe` tells, and `stop` ends it.
     async fn start(&self, id: ComputerId, boot: &Boot) -> Result<StartId, RuntimeError>;
 
-    /// Ends that start: asks its program to end, and after `grace` ends everything.
+    /// Ends that start: asks its program to end, and after `grace` ends everything. A repeated call waits for the same
+    /// end. Cut short, the engine may go on by itself.
     async fn stop(&self, id: ComputerId, start: &StartId, grace: Duration) -> Result<(), RuntimeError>;
 
-    /// Takes the computer away and leaves its volume.
+    /// Takes the computer away, with every process in it and without grace, and leaves its volume.
     async fn remove(&self, id: ComputerId) -> Result<(), RuntimeError>;
 
     /// Looks at one computer.
@@ -342,17 +353,18 @@ pub trait Runtime: Send + Sync + fmt::Debug {
     /// Looks at all computers of this installation.
     async fn list(&self) -> Result<Vec<Observed>, RuntimeError>;
 
-    /// Tells from now on what happens.
+    /// Tells from now on what happens. Where the stream ends, the engine was lost: watch again, then look at all.
     async fn watch(&self) -> Result<BoxStream<'static, RuntimeEvent>, RuntimeError>;
 
-    /// What the program of the present or last start wrote.
+    /// What the program of the present or last start wrote; empty before the first.
     async fn logs(
         &self,
         id: ComputerId,
         options: LogsOptions,
     ) -> Result<BoxStream<'static, Result<Bytes, RuntimeError>>, RuntimeError>;
 
-    /// Copies a volume to a new one.
+    /// Copies a volume to a new one. A repeated call copies again, so it is for a target that no computer has yet. Of a
+    /// source that is not there it is `Refused`.
     async fn copy_volume(&self, from: VolumeId, to: VolumeId) -> Result<(), RuntimeError>;
 
     /// Takes a volume away with all its files.
