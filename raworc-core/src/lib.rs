@@ -3,7 +3,7 @@
 pub mod agent;
 pub mod blob;
 pub mod computer;
-#[cfg(feature = "conformance")]
+#[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 pub mod control;
 pub mod entropy;

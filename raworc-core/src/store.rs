@@ -5,6 +5,8 @@
 //! rows of [`Commit::footprint`], evaluates, and writes what comes out, in one transaction.
 
 mod commit;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 mod evaluate;
 mod memory;
 mod query;

@@ -1,0 +1,67 @@
+//! The suites that every [`Store`] and every [`BlobStore`] passes.
+//!
+//! ```no_run
+//! # use std::sync::Arc;
+//! # async fn run(subject: Arc<dyn raworc_core::store::conformance::StoreUnderTest>) {
+//! for case in raworc_core::store::conformance::cases() {
+//!     case.run(Arc::clone(&subject)).await;
+//! }
+//! # }
+//! ```
+//!
+//! Each case opens a store of its own, so they may run side by side. Where a sentence is about writers that meet, a
+//! case starts many tasks: give it a runtime with more than one thread.
+
+mod agents;
+mod commits;
+mod log;
+mod numbers;
+mod scene;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::Store;
+
+use crate::conformance::Case;
+use crate::ids::Revision;
+
+/// How the suite gets at stores of one kind.
+#[async_trait]
+pub trait StoreUnderTest: Send + Sync {
+    /// A new store, empty.
+    async fn open(&self) -> Arc<dyn Store>;
+
+    /// The same data as another process would open them, while `store` is open; `store` itself where one process has
+    /// them alone.
+    async fn beside(&self, store: &Arc<dyn Store>) -> Arc<dyn Store> {
+        Arc::clone(store)
+    }
+
+    /// The same data after the end of every process that had them open. A store that is no more than its process's
+    /// memory is given back as it is.
+    async fn reopen(&self, store: Arc<dyn Store>) -> Arc<dyn Store>;
+
+    /// Makes the store forget its log up to `upto`, this revision included, as its retention would in time.
+    async fn forget_log(&self, store: &Arc<dyn Store>, upto: Revision);
+}
+
+type StoreCase = Case<dyn StoreUnderTest>;
+
+/// A case with the name of the function that runs it.
+macro_rules! case {
+    ($run:ident shows $($id:literal),+) => {
+        crate::conformance::Case::new(&[$($id),+], stringify!($run), |subject| Box::pin($run(subject)))
+    };
+}
+use case;
+
+/// Every case for stores.
+#[must_use]
+pub fn cases() -> Vec<StoreCase> {
+    [agents::cases(), commits::cases(), log::cases(), numbers::cases()].into_iter().flatten().collect()
+}
