@@ -1,0 +1,7 @@
+//! The server: the API's router, and what it stands on.
+
+pub mod error;
+pub mod tokens;
+
+pub use error::ApiError;
+pub use tokens::Tokens;
