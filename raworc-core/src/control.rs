@@ -11,6 +11,7 @@ mod program;
 mod settings;
 
 pub use access::{LoginRequest, NewUser, TokenRecord, User};
+pub(crate) use activity::PRESENCE_PREFIX;
 pub use activity::{Activity, ActivityGuard, ActivityKind, ActivityReason};
 pub use agents::{CreateAgent, EditAgent, ListAgents, SleepMode};
 pub use call::Call;
@@ -18,6 +19,7 @@ pub use explain::Explanation;
 pub use feed::{Delta, Feed};
 pub use messages::{Accepted, History, SendMessage};
 pub use program::Booted;
+pub(crate) use program::key_hash;
 pub use settings::{Models, Settings};
 
 use std::sync::Arc;

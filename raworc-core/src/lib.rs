@@ -12,6 +12,7 @@ pub mod event;
 pub mod ids;
 pub mod labels;
 pub mod message;
+pub mod operator;
 pub mod principal;
 pub mod program;
 pub mod quantity;

@@ -142,7 +142,8 @@ impl ControlPlane {
         let found = found.ok_or_else(|| Error::no_agent(agent))?;
         let denied = |denied: Denied| refusal(denied, &call.principal, "serve", "agent", found.name.as_str());
         authorize(&call.principal, Action::Serve, resource_of(&found)).map_err(denied)?;
-        if matches!(found.status.state(), crate::agent::State::Slept | crate::agent::State::Deleted) {
+        // What is being ended, or has ended, is as old as what came before it.
+        if found.status.run.as_ref().is_none_or(|run| run.ending) {
             return Err(Error::StaleIncarnation { present: found.status.incarnation });
         }
         Ok(found)

@@ -10,7 +10,9 @@ use super::commit::{
     AgentChange, AgentOp, Answer, AuditRow, Backoff, Change, Check, Commit, Committed, Conflict, Ending,
     IdempotencyKey, NewMessage, QuotaKind, Record, RecordChange, RecordCheck, RecordKey, Reply,
 };
-use crate::agent::{Agent, AgentEvent, Condition, ConditionKind, Decision, Desired, Effect, Run, State, Status};
+use crate::agent::{
+    Agent, AgentEvent, Condition, ConditionKind, Decision, Denial, Desired, Effect, Run, State, Status,
+};
 use crate::computer::Computer;
 use crate::event::{Event, EventKind};
 use crate::ids::{AgentId, AgentName, ComputerId, MessageId, Revision, TenantName};
@@ -492,6 +494,10 @@ impl Draft {
     ) -> Result<(), Conflict> {
         let now = self.rows.now;
         let from = agent.status.state();
+        // A run that is being ended can report what it likes.
+        if *event == AgentEvent::Ready && agent.status.run.as_ref().is_none_or(|run| run.ending) {
+            return Err(Conflict::Denied { state: from, denial: Denial::NotUp });
+        }
         let (to, effects) = match from.on(event) {
             Decision::Ignore => return Ok(()),
             Decision::Deny(denial) => {

@@ -1,0 +1,295 @@
+//! The operator: makes what is become what is desired.
+//!
+//! It is level-triggered. A trigger says only *which* agent to look at: the log, an engine's event, a deadline, a
+//! resync. A look reads the agent, [plans](plan::plan) one step without I/O, and carries it out; the next look plans
+//! the next step. Steps that an engine has to do run apart, one at a time for each agent, so that one hung call delays
+//! nobody, and no transition waits for an engine.
+//!
+//! Several operators share the agents of a runtime by [shards](shards); that only spreads the work. What keeps them
+//! from each other's way are the preconditions of their commits.
+
+mod execute;
+mod gate;
+mod jobs;
+pub mod plan;
+mod queue;
+mod reclaim;
+mod settings;
+mod shards;
+
+pub use settings::OperatorSettings;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt;
+use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::gate::Gate;
+use self::jobs::Jobs;
+use self::queue::Queue;
+use self::shards::Shards;
+use crate::control::ControlPlane;
+use crate::entropy::{Clock, Entropy, EntropyExt};
+use crate::error::Error;
+use crate::event::EventKind;
+use crate::ids::{AgentId, ComputerId, RuntimeName};
+use crate::runtime::{Phase, RuntimeEntry, RuntimeEvent, Runtimes};
+use crate::store::{DueQuery, Store};
+
+/// A running operator. It stops when this is dropped, or in order by [`shutdown`](Self::shutdown).
+#[derive(Debug)]
+pub struct Operator {
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// What all tasks of an operator share.
+#[derive(Debug)]
+struct Shared {
+    store: Arc<dyn Store>,
+    engines: HashMap<RuntimeName, Engine>,
+    entropy: Arc<dyn Entropy>,
+    clock: Arc<dyn Clock>,
+    settings: OperatorSettings,
+    shards: Shards,
+    queue: Queue,
+    jobs: Jobs,
+    /// Since when a server could have received heartbeats.
+    listening: Mutex<Option<Timestamp>>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// An engine, and how many calls it gets at a time.
+#[derive(Debug)]
+struct Engine {
+    entry: RuntimeEntry,
+    gate: Gate,
+}
+
+impl Operator {
+    /// Begins to work on the agents of these runtimes, beside whatever other operators there are.
+    ///
+    /// # Errors
+    /// Where the store does not answer.
+    pub async fn start(control: &ControlPlane, runtimes: Runtimes, settings: OperatorSettings) -> Result<Self, Error> {
+        let inner = &control.inner;
+        let process = inner.entropy.process_id(inner.clock.now());
+        let engines: HashMap<_, _> = runtimes
+            .iter()
+            .map(|entry| {
+                let engine = Engine { entry: entry.clone(), gate: Gate::new(settings.engine_calls) };
+                (entry.runtime.name().clone(), engine)
+            })
+            .collect();
+        let stop = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        let shards = Shards::join(&inner.store, process, engines.keys().cloned().collect()).await?;
+        let shared = Arc::new(Shared {
+            store: inner.store.clone(),
+            engines,
+            entropy: inner.entropy.clone(),
+            clock: inner.clock.clone(),
+            settings,
+            shards,
+            queue: Queue::default(),
+            jobs: Jobs::default(),
+            listening: Mutex::new(None),
+            tasks: tasks.clone(),
+            stop: stop.clone(),
+        });
+        shared.refresh_listening().await;
+        let triggers = control.feed().subscribe();
+        spawn(&shared, follow_log(Arc::clone(&shared), triggers));
+        spawn(&shared, scan(Arc::clone(&shared)));
+        spawn(&shared, dispatch(Arc::clone(&shared)));
+        for name in shared.engines.keys() {
+            spawn(&shared, follow_engine(Arc::clone(&shared), name.clone()));
+        }
+        Ok(Self { shared, stop, tasks })
+    }
+
+    /// Stops in order: what an engine was asked is finished, nothing new is begun, and other operators take over at
+    /// once.
+    pub async fn shutdown(self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.shared.shards.leave(&self.shared.store).await;
+    }
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// Runs a task until the operator stops.
+fn spawn(shared: &Arc<Shared>, task: impl Future<Output = ()> + Send + 'static) {
+    let stop = shared.stop.clone();
+    shared.tasks.spawn(async move {
+        tokio::select! {
+            () = task => {}
+            () = stop.cancelled() => {}
+        }
+    });
+}
+
+impl Shared {
+    /// Learns since when a server could have received heartbeats.
+    async fn refresh_listening(&self) {
+        match self.store.leases(crate::control::PRESENCE_PREFIX).await {
+            Ok(servers) => {
+                let since = servers.value.iter().map(|server| server.since).min();
+                *self.listening.lock().unwrap_or_else(PoisonError::into_inner) = since;
+            }
+            Err(error) => tracing::warn!(%error, "the servers' signs of life cannot be read"),
+        }
+    }
+
+    fn listening(&self) -> Option<Timestamp> {
+        *self.listening.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks at the agent of a computer, or takes away a computer that nobody knows.
+    async fn trigger_computer(self: &Arc<Self>, runtime: &RuntimeName, id: ComputerId) {
+        match self.store.computer(id).await {
+            Ok(Some(computer)) if computer.reclaim_since.is_some() => reclaim::begin(self, computer),
+            Ok(Some(computer)) => self.queue.look(computer.agent),
+            Ok(None) => reclaim::orphan(self, runtime, id).await,
+            Err(error) => tracing::warn!(%error, computer = %id, "a computer cannot be looked up"),
+        }
+    }
+}
+
+/// Looks at every agent that the log tells something of.
+async fn follow_log(shared: Arc<Shared>, mut events: tokio::sync::broadcast::Receiver<Arc<crate::event::Event>>) {
+    use tokio::sync::broadcast::error::RecvError;
+    loop {
+        match events.recv().await {
+            Ok(event) => {
+                // Steps and replies ask nothing of an operator.
+                let telling =
+                    !matches!(event.kind, EventKind::StepsAdded | EventKind::MessageReply | EventKind::AccessChanged);
+                if let Some(agent) = event.agent.filter(|_| telling) {
+                    shared.queue.trigger(agent);
+                }
+            }
+            // What was missed is found by the scan for what is due.
+            Err(RecvError::Lagged(missed)) => tracing::info!(missed, "the log was faster than this operator"),
+            Err(RecvError::Closed) => break,
+        }
+    }
+}
+
+/// Looks at every agent that is due, renews this operator's place among the others, and reclaims.
+async fn scan(shared: Arc<Shared>) {
+    let mut tick = tokio::time::interval(shared.settings.scan_every);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut next_reclaim = tokio::time::Instant::now();
+    let runtimes: Vec<_> = shared.engines.keys().cloned().collect();
+    loop {
+        tick.tick().await;
+        shared.shards.renew(&shared.store).await;
+        shared.refresh_listening().await;
+        let query = DueQuery { runtimes: runtimes.clone(), before: None, limit: 10_000 };
+        match shared.store.due(&query).await {
+            Ok(due) => due.value.iter().for_each(|due| shared.queue.look(due.agent)),
+            Err(error) => tracing::warn!(%error, "what is due cannot be read"),
+        }
+        if tokio::time::Instant::now() >= next_reclaim {
+            reclaim::scan(&shared).await;
+            next_reclaim = tokio::time::Instant::now() + shared.settings.reclaim_every;
+        }
+    }
+}
+
+/// Takes what is due from the queue and looks at it, several at a time and no agent twice at once.
+async fn dispatch(shared: Arc<Shared>) {
+    let permits = Arc::new(tokio::sync::Semaphore::new(shared.settings.looks));
+    loop {
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { break };
+        let (agent, look) = shared.queue.next().await;
+        let task = Arc::clone(&shared);
+        spawn(&shared, async move {
+            let again = execute::look_at(&task, agent, look).await;
+            task.queue.done(agent, again);
+            drop(permit);
+        });
+    }
+}
+
+/// Looks at the agents of computers that an engine tells of, and at all from time to time.
+async fn follow_engine(shared: Arc<Shared>, name: RuntimeName) {
+    let Some(engine) = shared.engines.get(&name) else { return };
+    let runtime = &engine.entry.runtime;
+    loop {
+        match runtime.watch().await {
+            Ok(mut events) => {
+                resync(&shared, &name).await;
+                let mut tick = tokio::time::interval(shared.settings.resync_every);
+                tick.tick().await;
+                loop {
+                    tokio::select! {
+                        event = events.next() => match event {
+                            Some(RuntimeEvent::Changed(id)) => shared.trigger_computer(&name, id).await,
+                            Some(RuntimeEvent::Relist) => resync(&shared, &name).await,
+                            None => break,
+                        },
+                        _ = tick.tick() => resync(&shared, &name).await,
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(%error, runtime = %name, "the engine's events cannot be followed"),
+        }
+        tokio::time::sleep(shared.entropy.jitter(Duration::from_secs(2))).await;
+    }
+}
+
+/// Looks at every agent that has a run, and at every computer that the engine has.
+async fn resync(shared: &Arc<Shared>, name: &RuntimeName) {
+    let Some(engine) = shared.engines.get(name) else { return };
+    let query = DueQuery { runtimes: vec![name.clone()], before: Some(Timestamp::MAX), limit: usize::MAX };
+    match shared.store.due(&query).await {
+        Ok(due) => due.value.iter().for_each(|due| shared.queue.look(due.agent)),
+        Err(error) => tracing::warn!(%error, "agents cannot be listed"),
+    }
+    match tokio::time::timeout(shared.settings.call_limit, engine.entry.runtime.list()).await {
+        Ok(Ok(computers)) => {
+            for observed in computers {
+                match observed.phase {
+                    Phase::Running(_) | Phase::Stopping(_) => shared.trigger_computer(name, observed.computer).await,
+                    Phase::Stopped { .. } => reclaim::stopped(shared, name, observed.computer).await,
+                }
+            }
+        }
+        Ok(Err(error)) => tracing::warn!(%error, runtime = %name, "the engine's computers cannot be listed"),
+        Err(_) => tracing::warn!(runtime = %name, "the engine took too long to list its computers"),
+    }
+}
+
+/// An agent whose look could not be finished is looked at again after this long.
+const RETRY_LOOK: Duration = Duration::from_secs(1);
+
+/// When to look at an agent again, if nothing triggers it before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Again {
+    /// At once: a step was taken.
+    Now,
+    /// After so long.
+    After(Duration),
+    /// When something triggers it.
+    Triggered,
+}
+
+impl Shared {
+    fn owns(&self, runtime: &RuntimeName, agent: AgentId) -> bool {
+        self.shards.owns(runtime, agent)
+    }
+}

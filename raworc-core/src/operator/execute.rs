@@ -1,0 +1,425 @@
+//! Carries out what was planned, and makes no choices.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jiff::Timestamp;
+
+use super::jobs::Subject;
+use super::plan::{Observation, Place, Plan, View, Work, backoff, plan, wanted};
+use super::{Again, Engine, RETRY_LOOK, Shared, reclaim};
+use crate::agent::{Agent, AgentEvent, ConditionKind, Desired, State};
+use crate::computer::Computer;
+use crate::control::key_hash;
+use crate::entropy::EntropyExt;
+use crate::ids::{AgentId, CommitId, ComputerId};
+use crate::runtime::{Boot, ComputerSpec, Ensured, Phase, Progress, RuntimeError, RuntimeExt, StartId};
+use crate::store::{AgentChange, AgentOp, Check, Commit, NewComputer, QuotaDelta, QuotaKind, StoreError};
+
+/// Bytes of a program's log that are told with its death.
+const LOG_TAIL: u64 = 2 << 10;
+
+/// How long an image may take before people are told that it is being pulled.
+const PREPARE_QUIET: Duration = Duration::from_secs(1);
+
+/// Looks at an agent and takes one step for it.
+pub(super) async fn look_at(shared: &Arc<Shared>, id: AgentId, look: bool) -> Again {
+    match try_look(shared, id, look).await {
+        Ok(again) => again,
+        // Somebody else changed it in this moment: look at what is now.
+        Err(StoreError::Conflict(conflict)) => {
+            tracing::debug!(agent = %id, %conflict, "a step came too late");
+            Again::After(Duration::from_millis(1))
+        }
+        Err(error) => {
+            tracing::warn!(agent = %id, %error, "an agent cannot be looked after");
+            Again::After(RETRY_LOOK)
+        }
+    }
+}
+
+async fn try_look(shared: &Arc<Shared>, id: AgentId, look: bool) -> Result<Again, StoreError> {
+    let read = shared.store.agent_by_id(id).await?;
+    let Some(agent) = read.value else { return Ok(Again::Triggered) };
+    let Some(runtime) = &agent.spec.runtime else { return Ok(Again::Triggered) };
+    let Some(engine) = shared.engines.get(runtime) else { return Ok(Again::Triggered) };
+    if !shared.owns(runtime, id) {
+        return Ok(Again::Triggered);
+    }
+    let work = shared.jobs.work(id, agent.status.incarnation);
+    let observed = if look { observe(shared, engine, &agent, work).await } else { Observation::Unknown };
+    let computer = computer_of(shared, &agent).await?;
+    let view = View {
+        agent: &agent,
+        computer: computer.as_ref(),
+        observed,
+        work,
+        listening: shared.listening(),
+        now: read.now,
+    };
+    match plan(&view, &shared.settings) {
+        Plan::Wait(at) => Ok(wait(at, read.now)),
+        Plan::Commit { when, mut ops, release } => {
+            tell_log(engine, &agent, &mut ops).await;
+            commit(shared, &agent, when, ops, release).await?;
+            if agent.desired == Desired::Deleted
+                && let Some(id) = agent.status.computer
+            {
+                reclaim::soon(shared, id).await;
+            }
+            Ok(Again::Now)
+        }
+        Plan::Begin { on, wake } => {
+            let replaced = agent.status.computer.filter(|_| matches!(on, Place::Fresh(_)));
+            begin(shared, &agent, on, wake).await?;
+            if let Some(id) = replaced {
+                reclaim::soon(shared, id).await;
+            }
+            Ok(Again::Now)
+        }
+        Plan::Start => {
+            start(shared, agent, computer);
+            Ok(Again::Triggered)
+        }
+        Plan::Stop => {
+            stop(shared, agent);
+            Ok(Again::Triggered)
+        }
+    }
+}
+
+fn wait(at: Option<Timestamp>, now: Timestamp) -> Again {
+    match at {
+        None => Again::Triggered,
+        Some(at) => {
+            // A little late rather than a little early, which would be a look for nothing.
+            let wait = Duration::try_from(at.duration_since(now)).unwrap_or_default();
+            Again::After(wait + Duration::from_millis(1))
+        }
+    }
+}
+
+/// What the engine says of an agent's computer, where a run of it is to be judged by that.
+async fn observe(shared: &Shared, engine: &Engine, agent: &Agent, work: Work) -> Observation {
+    let running = agent.status.run.as_ref().is_some_and(|run| !run.ending);
+    let (Some(id), true, true) = (agent.status.computer, running, work == Work::None) else {
+        return Observation::Unknown;
+    };
+    match tokio::time::timeout(shared.settings.call_limit, engine.entry.runtime.observe(id)).await {
+        Ok(Ok(Some(observed))) => Observation::Present(observed.phase),
+        Ok(Ok(None)) => Observation::Absent,
+        Ok(Err(error)) => {
+            tracing::warn!(agent = %agent.id, computer = %id, %error, "a computer cannot be observed");
+            Observation::Unknown
+        }
+        Err(_) => Observation::Unknown,
+    }
+}
+
+/// The computer's row, where a start may be planned.
+async fn computer_of(shared: &Shared, agent: &Agent) -> Result<Option<Computer>, StoreError> {
+    match (agent.status.state(), agent.status.computer) {
+        (State::Init | State::Slept, Some(id)) => shared.store.computer(id).await,
+        _ => Ok(None),
+    }
+}
+
+/// Adds the end of the program's log to what is said of its death.
+async fn tell_log(engine: &Engine, agent: &Agent, ops: &mut [AgentOp]) {
+    let (Some(AgentOp::Transition { event: AgentEvent::Lost | AgentEvent::StartFailed, message, .. }), Some(id)) =
+        (ops.first_mut(), agent.status.computer)
+    else {
+        return;
+    };
+    let tail = tokio::time::timeout(Duration::from_secs(2), engine.entry.runtime.log_tail(id, LOG_TAIL)).await;
+    if let Ok(tail) = tail
+        && !tail.trim().is_empty()
+    {
+        message.push_str(". The end of its log:\n");
+        message.push_str(tail.trim_end());
+    }
+}
+
+fn commit_id(shared: &Shared) -> CommitId {
+    shared.entropy.commit_id(shared.clock.now())
+}
+
+async fn commit(
+    shared: &Shared,
+    agent: &Agent,
+    mut when: Vec<Check>,
+    ops: Vec<AgentOp>,
+    release: bool,
+) -> Result<(), StoreError> {
+    when.push(Check::Status(agent.status.version));
+    let mut commit = Commit::of(commit_id(shared), AgentChange { agent: agent.id, when, ops });
+    if release {
+        commit.quota = vec![released(agent)];
+    }
+    shared.store.commit(commit).await.map(drop)
+}
+
+fn released(agent: &Agent) -> QuotaDelta {
+    QuotaDelta { tenant: agent.tenant.clone(), kind: QuotaKind::Agents, delta: -1, limit: None }
+}
+
+async fn begin(shared: &Shared, agent: &Agent, on: Place, wake: bool) -> Result<(), StoreError> {
+    let now = shared.clock.now();
+    let runtime = agent.spec.runtime.clone();
+    let fresh = |volume| {
+        let spec = ComputerSpec {
+            id: shared.entropy.computer_id(now),
+            volume,
+            image: None,
+            resources: agent.spec.resources,
+            network: agent.spec.network.clone(),
+            root: false,
+        };
+        runtime.map(|runtime| NewComputer { runtime, spec: wanted(agent, &spec) })
+    };
+    let new = match on {
+        Place::Same => None,
+        Place::Fresh(volume) => fresh(volume),
+        Place::First => fresh(shared.entropy.volume_id(now)),
+    };
+    let key = URL_SAFE_NO_PAD.encode(shared.entropy.bytes::<32>());
+    let mut ops = Vec::new();
+    if wake {
+        ops.push(AgentOp::Transition {
+            event: AgentEvent::WakeAsked,
+            reason: "Waking".into(),
+            message: "its computer is being started".into(),
+            backoff: None,
+        });
+    }
+    ops.push(AgentOp::Begin {
+        computer: new,
+        key_hash: key_hash(&key),
+        deadline: shared.settings.start_limit,
+        generation: agent.generation,
+    });
+    ops.push(AgentOp::ClearCondition(ConditionKind::RestartNeeded));
+    // The key is kept before the commit: another task may look at the agent as soon as the commit is there.
+    shared.jobs.keep_key(agent.id, agent.status.incarnation.next(), key.into());
+    let begun = commit(shared, agent, vec![Check::Generation(agent.generation)], ops, false).await;
+    if begun.is_err() {
+        shared.jobs.take_key(agent.id, agent.status.incarnation.next());
+    }
+    begun
+}
+
+/// Asks the engine to start the run that was begun, apart from the look.
+fn start(shared: &Arc<Shared>, agent: Agent, computer: Option<Computer>) {
+    let Some(job) = shared.jobs.begin(Subject::Agent(agent.id)) else { return };
+    let shared = Arc::clone(shared);
+    shared.tasks.clone().spawn(async move {
+        let result = match computer {
+            Some(computer) => started(&shared, &agent, &computer).await,
+            None => Err(RuntimeError::Refused { what: "start", reason: "the computer's row is missing".into() }),
+        };
+        let ops = match result {
+            Ok((start_id, ensured)) => started_ops(&agent, start_id, &ensured),
+            Err(error) => {
+                tracing::warn!(agent = %agent.id, name = %agent.name, %error, "a computer could not be started");
+                vec![AgentOp::Transition {
+                    event: AgentEvent::StartFailed,
+                    reason: error.reason().into(),
+                    message: error.to_string(),
+                    backoff: Some(backoff(agent.status.restarts.max(1), &shared.settings)),
+                }]
+            }
+        };
+        record(&shared, &agent, ops).await;
+        drop(job);
+        shared.queue.look(agent.id);
+    });
+}
+
+/// Records what an engine did for a run, if that run is still the present one.
+async fn record(shared: &Shared, agent: &Agent, ops: Vec<AgentOp>) {
+    let when = vec![Check::Incarnation(agent.status.incarnation)];
+    let change = AgentChange { agent: agent.id, when, ops };
+    let commit = Commit::of(commit_id(shared), change);
+    let mut wait = Duration::from_millis(50);
+    loop {
+        match shared.store.commit(commit.clone()).await {
+            Err(error) if error.is_retryable() && !shared.stop.is_cancelled() => {
+                tokio::time::sleep(shared.entropy.jitter(wait)).await;
+                wait = (wait * 2).min(Duration::from_secs(5));
+            }
+            Err(error) => {
+                tracing::info!(agent = %agent.id, %error, "what an engine did came too late");
+                return;
+            }
+            Ok(_) => return,
+        }
+    }
+}
+
+fn started_ops(agent: &Agent, start_id: StartId, ensured: &Ensured) -> Vec<AgentOp> {
+    let mut ops = vec![AgentOp::Started { start_id }];
+    let facts = [
+        (ConditionKind::LimitsEnforced, &ensured.limits_missing),
+        (ConditionKind::NetworkIsolated, &ensured.network_unproved),
+    ];
+    for (kind, missing) in facts {
+        match missing {
+            Some(why) => ops.push(AgentOp::SetCondition {
+                kind,
+                status: false,
+                reason: "NotEnforced".into(),
+                message: why.clone(),
+            }),
+            None if agent.status.conditions.get(kind).is_some() => ops.push(AgentOp::ClearCondition(kind)),
+            None => {}
+        }
+    }
+    ops
+}
+
+async fn started(shared: &Shared, agent: &Agent, computer: &Computer) -> Result<(StartId, Ensured), RuntimeError> {
+    let engine = &shared.engines[&computer.runtime];
+    let runtime = &engine.entry.runtime;
+    prepare(shared, engine, agent, computer).await?;
+    let incarnation = agent.status.incarnation;
+    let key = shared.jobs.take_key(agent.id, incarnation);
+    let key = key.ok_or(RuntimeError::Refused { what: "start", reason: "its key is gone".into() })?;
+    let boot = Boot {
+        agent_url: engine.entry.agent_url.clone(),
+        ca: engine.entry.ca.clone(),
+        computer: computer.id(),
+        incarnation,
+        key,
+    };
+    let _pass = engine.gate.enter(&agent.tenant).await;
+    // The way here may have been long: what is over is not started.
+    let over = RuntimeError::Refused { what: "start", reason: "this start is over".into() };
+    match shared.store.agent_by_id(agent.id).await {
+        Ok(now)
+            if now
+                .value
+                .as_ref()
+                .and_then(|now| now.status.run.as_ref())
+                .is_some_and(|run| run.incarnation == incarnation && !run.ending) => {}
+        Ok(_) => return Err(over),
+        Err(error) => return Err(RuntimeError::Unavailable(error.to_string())),
+    }
+    let ensured = limited(shared, "make the computer", runtime.ensure(&computer.spec)).await?;
+    let start_id = limited(shared, "start the computer", runtime.start(computer.id(), &boot)).await?;
+    Ok((start_id, ensured))
+}
+
+async fn limited<T>(
+    shared: &Shared,
+    what: &'static str,
+    call: impl Future<Output = Result<T, RuntimeError>>,
+) -> Result<T, RuntimeError> {
+    let limit = shared.settings.call_limit;
+    tokio::time::timeout(limit, call).await.unwrap_or(Err(RuntimeError::TimedOut { what, limit }))
+}
+
+/// Sees to it that the image is there. Where that takes long, people are told, and the start has longer.
+async fn prepare(shared: &Shared, engine: &Engine, agent: &Agent, computer: &Computer) -> Result<(), RuntimeError> {
+    let (progress, mut told) = tokio::sync::watch::channel(None::<Progress>);
+    let image = computer.spec.image.as_deref();
+    let limit = shared.settings.prepare_limit;
+    let tell = move |now: Progress| {
+        progress.send_replace(Some(now));
+    };
+    let pull = tokio::time::timeout(limit, engine.entry.runtime.prepare(image, &tell));
+    tokio::pin!(pull);
+    let timed_out = |_| Err(RuntimeError::TimedOut { what: "have the image", limit });
+    if let Ok(done) = tokio::time::timeout(PREPARE_QUIET, &mut pull).await {
+        return done.unwrap_or_else(timed_out);
+    }
+    record(shared, agent, vec![AgentOp::Extend { deadline: limit }]).await;
+    let done = loop {
+        let message = told.borrow_and_update().as_ref().map_or_else(|| "is being pulled".into(), describe);
+        let condition = AgentOp::SetCondition {
+            kind: ConditionKind::Ready,
+            status: false,
+            reason: "ImagePulling".into(),
+            message: format!("image {}: {message}", image.unwrap_or("(default)")),
+        };
+        record(shared, agent, vec![condition]).await;
+        let pause = tokio::time::timeout(Duration::from_secs(2), &mut pull);
+        if let Ok(done) = pause.await {
+            break done.unwrap_or_else(timed_out);
+        }
+    };
+    record(shared, agent, vec![AgentOp::Extend { deadline: shared.settings.start_limit }]).await;
+    done
+}
+
+fn describe(progress: &Progress) -> String {
+    match progress.total {
+        Some(total) if total > 0 => format!("{} ({} %)", progress.what, progress.done * 100 / total),
+        _ => progress.what.clone(),
+    }
+}
+
+/// Asks the engine to end the present run, apart from the look.
+fn stop(shared: &Arc<Shared>, agent: Agent) {
+    let subject = Subject::Agent(agent.id);
+    let Some(job) = shared.jobs.begin(subject) else { return };
+    let shared = Arc::clone(shared);
+    shared.tasks.clone().spawn(async move {
+        let incarnation = agent.status.incarnation;
+        shared.jobs.take_key(agent.id, incarnation);
+        let start_id = agent.status.run.as_ref().and_then(|run| run.start_id.clone());
+        let stopped = match (agent.status.computer, &agent.spec.runtime) {
+            (Some(id), Some(runtime)) => {
+                let engine = &shared.engines[runtime];
+                let _pass = engine.gate.enter(&agent.tenant).await;
+                stop_computer(&shared, engine, id, start_id).await
+            }
+            _ => Ok(()),
+        };
+        match stopped {
+            Ok(()) => {
+                shared.jobs.succeeded(subject);
+                record(&shared, &agent, vec![AgentOp::RunEnded { incarnation }]).await;
+            }
+            Err(error) => {
+                tracing::warn!(agent = %agent.id, name = %agent.name, %error, "a computer could not be stopped");
+                pause(&shared, subject).await;
+            }
+        }
+        drop(job);
+        shared.queue.look(agent.id);
+    });
+}
+
+/// Waits before the engine is asked again.
+pub(super) async fn pause(shared: &Shared, subject: Subject) {
+    let failures = shared.jobs.failed(subject);
+    let wait = Duration::from_millis(500) * (1 << failures.min(7));
+    tokio::select! {
+        () = tokio::time::sleep(shared.entropy.jitter(wait)) => {}
+        () = shared.stop.cancelled() => {}
+    }
+}
+
+/// Ends a start of a computer: the one that is known, or whichever the engine says runs.
+pub(super) async fn stop_computer(
+    shared: &Shared,
+    engine: &Engine,
+    id: ComputerId,
+    start: Option<StartId>,
+) -> Result<(), RuntimeError> {
+    let runtime = &engine.entry.runtime;
+    let grace = shared.settings.stop_grace;
+    let start = match start {
+        Some(start) => Some(start),
+        None => match limited(shared, "look at the computer", runtime.observe(id)).await?.map(|seen| seen.phase) {
+            Some(Phase::Running(start) | Phase::Stopping(start)) => Some(start),
+            Some(Phase::Stopped { .. }) | None => None,
+        },
+    };
+    match start {
+        Some(start) => limited(shared, "stop the computer", runtime.stop(id, &start, grace)).await,
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,324 @@
+//! What is to be done for an agent: a pure function from what is known to one step.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::settings::OperatorSettings;
+use crate::agent::{Agent, AgentEvent, ConditionKind, Desired, HEARTBEAT_LIMIT, Run, State};
+use crate::computer::Computer;
+use crate::ids::VolumeId;
+use crate::runtime::{ComputerSpec, Phase};
+use crate::store::{AgentOp, Backoff, Check};
+
+/// What is known of an agent when a step is planned.
+#[derive(Debug, Clone)]
+pub struct View<'a> {
+    /// The agent's row.
+    pub agent: &'a Agent,
+    /// Its computer's row.
+    pub computer: Option<&'a Computer>,
+    /// What the engine says of its computer.
+    pub observed: Observation,
+    /// What this operator is doing with its engine, or has in hand for it.
+    pub work: Work,
+    /// Since when a server could have received its heartbeats.
+    pub listening: Option<Timestamp>,
+    /// The store's time.
+    pub now: Timestamp,
+}
+
+/// What the engine says of a computer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Observation {
+    /// It was not asked, or did not answer.
+    Unknown,
+    /// The computer is not there.
+    Absent,
+    /// It is there.
+    Present(Phase),
+}
+
+/// What this operator does for an agent at this moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// Nothing.
+    None,
+    /// It began the present run and has its key, and has not asked the engine yet.
+    Begun,
+    /// The engine is at work.
+    Engine,
+}
+
+/// One step, and when to look again if it is none.
+#[derive(Debug, Clone)]
+pub enum Plan {
+    /// Nothing is to be done before this time, if ever.
+    Wait(Option<Timestamp>),
+    /// Commit these changes of the agent.
+    Commit {
+        /// What must hold beside the version of the status.
+        when: Vec<Check>,
+        /// What changes.
+        ops: Vec<AgentOp>,
+        /// Whether the agent's quota is given back with it.
+        release: bool,
+    },
+    /// Begin the next incarnation.
+    Begin {
+        /// On which computer.
+        on: Place,
+        /// Whether the agent sleeps and is woken by it.
+        wake: bool,
+    },
+    /// Ask the engine to start the run that was begun.
+    Start,
+    /// Ask the engine to end the run.
+    Stop,
+}
+
+/// The computer of a start.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Place {
+    /// The one that it has.
+    Same,
+    /// Another one on the same volume.
+    Fresh(VolumeId),
+    /// Its first one.
+    First,
+}
+
+/// The next step for an agent.
+#[must_use]
+pub fn plan(view: &View<'_>, settings: &OperatorSettings) -> Plan {
+    let agent = view.agent;
+    let state = agent.status.state();
+    if agent.desired == Desired::Deleted && state != State::Deleted {
+        let mut plan = happened(AgentEvent::DeleteAsked, "Deleted", "deleted by its owner".into(), None);
+        if let Plan::Commit { release, .. } = &mut plan {
+            *release = agent.status.computer.is_none();
+        }
+        return plan;
+    }
+    match state {
+        State::Init => plan_init(view, settings),
+        State::Idle => plan_idle(view, settings),
+        State::Busy => plan_busy(view, settings),
+        State::Slept => plan_slept(view),
+        State::Deleted => Plan::Wait(None),
+    }
+}
+
+fn plan_init(view: &View<'_>, settings: &OperatorSettings) -> Plan {
+    let agent = view.agent;
+    if agent.desired == Desired::Asleep {
+        return happened(AgentEvent::SleepAsked, "SleepAsked", "put to sleep by request".into(), None);
+    }
+    let Some(run) = &agent.status.run else {
+        let changed = agent.generation != agent.status.observed_generation;
+        return match agent.status.retry_at {
+            Some(at) if at > view.now && !changed => Plan::Wait((at < Timestamp::MAX).then_some(at)),
+            _ => Plan::Begin { on: place(view), wake: false },
+        };
+    };
+    if run.ending {
+        return stop(view);
+    }
+    if view.now >= run.deadline {
+        let what = if run.booted_at.is_some() { "its program was not ready" } else { "its program did not report" };
+        return failed(view, settings, "StartTimeout", format!("{what} in time"));
+    }
+    if let Some(plan) = adopt(view, run) {
+        return plan;
+    }
+    match (view.work, &run.start_id) {
+        (Work::Begun, None) => return Plan::Start,
+        (Work::None, None) if run.booted_at.is_none() => {
+            let why = "the operator that began this start is gone".into();
+            return happened(AgentEvent::Lost, "OperatorGone", why, Some(Backoff::None));
+        }
+        _ => {}
+    }
+    match gone(view, run) {
+        Some(reason) => failed(view, settings, "ProgramExited", reason),
+        None => Plan::Wait(Some(run.deadline)),
+    }
+}
+
+fn plan_idle(view: &View<'_>, settings: &OperatorSettings) -> Plan {
+    let agent = view.agent;
+    if let Some(plan) = plan_lost(view, settings) {
+        return plan;
+    }
+    if agent.desired == Desired::Asleep {
+        return happened(AgentEvent::SleepAsked, "SleepAsked", "put to sleep by request".into(), None);
+    }
+    let quiet_at = match agent.status.awake_until {
+        Some(until) if agent.spec.idle_timeout > 0 && agent.inbox.queued == 0 => Some(until),
+        _ => None,
+    };
+    if quiet_at.is_some_and(|at| at <= view.now) {
+        return Plan::Commit {
+            when: vec![Check::InboxEmpty, Check::Quiet, Check::Desired(Desired::Awake)],
+            ops: vec![
+                AgentOp::Transition {
+                    event: AgentEvent::IdleExpired,
+                    reason: "IdleTimeout".into(),
+                    message: format!("nothing happened for {} s", agent.spec.idle_timeout),
+                    backoff: None,
+                },
+                AgentOp::SetDesired { desired: Desired::Asleep, retry: false },
+            ],
+            release: false,
+        };
+    }
+    Plan::Wait(earliest([quiet_at, heartbeat_limit(view)]))
+}
+
+fn plan_busy(view: &View<'_>, settings: &OperatorSettings) -> Plan {
+    let agent = view.agent;
+    let status = &agent.status;
+    if let Some(plan) = plan_lost(view, settings) {
+        return plan;
+    }
+    let passed = |at: Option<Timestamp>| at.is_some_and(|at| at <= view.now);
+    if passed(status.cancel_by) {
+        let why = "the cancel was not obeyed in time, so the computer is started anew".into();
+        return happened(AgentEvent::CancelIgnored, "CancelIgnored", why, None);
+    }
+    if passed(status.busy_until) {
+        let why = format!("the message took longer than {} s (busy_timeout)", agent.spec.busy_timeout);
+        return happened(AgentEvent::BusyExpired, "BusyTimeout", why, None);
+    }
+    let pending = status.conditions.holds(ConditionKind::SleepPending);
+    if agent.desired == Desired::Asleep && !pending {
+        return commit(vec![AgentOp::SetCondition {
+            kind: ConditionKind::SleepPending,
+            status: true,
+            reason: "MessageInHand".into(),
+            message: "goes to sleep as soon as its message has ended".into(),
+        }]);
+    }
+    if agent.desired == Desired::Awake && pending {
+        return commit(vec![AgentOp::ClearCondition(ConditionKind::SleepPending)]);
+    }
+    Plan::Wait(earliest([status.cancel_by, status.busy_until, heartbeat_limit(view)]))
+}
+
+fn plan_slept(view: &View<'_>) -> Plan {
+    if view.agent.status.run.is_some() {
+        return stop(view);
+    }
+    match view.agent.desired {
+        Desired::Awake => Plan::Begin { on: place(view), wake: true },
+        Desired::Asleep | Desired::Deleted => Plan::Wait(None),
+    }
+}
+
+/// What is to be done for a program that should run and does not, or has not been heard for too long.
+fn plan_lost(view: &View<'_>, settings: &OperatorSettings) -> Option<Plan> {
+    let status = &view.agent.status;
+    let run = status.run.as_ref()?;
+    let lost = |reason: &str, message: String| {
+        let backoff = Some(backoff(status.restarts, settings));
+        Some(happened(AgentEvent::Lost, reason, message, backoff))
+    };
+    if let Some(plan) = adopt(view, run) {
+        return Some(plan);
+    }
+    if let Some(reason) = gone(view, run) {
+        return lost("ProgramExited", reason);
+    }
+    if heartbeat_limit(view).is_some_and(|limit| limit <= view.now) {
+        let message = format!("its program was not heard for {} s", HEARTBEAT_LIMIT.as_secs());
+        return lost("HeartbeatLost", message);
+    }
+    None
+}
+
+/// A program that booted before its start could be recorded is recorded now.
+fn adopt(view: &View<'_>, run: &Run) -> Option<Plan> {
+    match &view.observed {
+        Observation::Present(Phase::Running(start))
+            if run.start_id.is_none() && run.booted_at.is_some() && view.work == Work::None =>
+        {
+            Some(commit(vec![AgentOp::Started { start_id: start.clone() }]))
+        }
+        _ => None,
+    }
+}
+
+/// Why a run that the engine had started is over, if it is.
+fn gone(view: &View<'_>, run: &Run) -> Option<String> {
+    let started = run.start_id.as_ref()?;
+    match &view.observed {
+        Observation::Unknown => None,
+        Observation::Absent => Some("its computer is gone".into()),
+        Observation::Present(Phase::Stopped { reason }) => {
+            Some(reason.as_ref().map_or_else(|| "its program ended".into(), |why| format!("its program ended: {why}")))
+        }
+        Observation::Present(Phase::Running(start) | Phase::Stopping(start)) => {
+            (start != started).then(|| "its computer was started by somebody else".into())
+        }
+    }
+}
+
+/// When a silent program counts as lost: the time runs only while a server could have heard it.
+fn heartbeat_limit(view: &View<'_>) -> Option<Timestamp> {
+    let heard = view.agent.status.heard_at?.max(view.listening?);
+    Some(heard + SignedDuration::try_from(HEARTBEAT_LIMIT).unwrap_or_default())
+}
+
+fn stop(view: &View<'_>) -> Plan {
+    match view.work {
+        Work::Engine => Plan::Wait(None),
+        Work::None | Work::Begun => Plan::Stop,
+    }
+}
+
+fn place(view: &View<'_>) -> Place {
+    match view.computer {
+        None => Place::First,
+        Some(computer) if wanted(view.agent, &computer.spec) == computer.spec => Place::Same,
+        Some(computer) => Place::Fresh(computer.spec.volume),
+    }
+}
+
+/// What an engine is asked for: the agent's wishes, on a computer and volume that are decided on.
+pub(super) fn wanted(agent: &Agent, on: &ComputerSpec) -> ComputerSpec {
+    let spec = &agent.spec;
+    ComputerSpec {
+        id: on.id,
+        volume: on.volume,
+        image: spec.image.clone(),
+        resources: spec.resources,
+        network: spec.network.clone(),
+        root: spec.root,
+    }
+}
+
+fn failed(view: &View<'_>, settings: &OperatorSettings, reason: &str, message: String) -> Plan {
+    let backoff = backoff(view.agent.status.restarts, settings);
+    happened(AgentEvent::StartFailed, reason, message, Some(backoff))
+}
+
+/// The first failure is tried again at once; then the wait doubles.
+pub(super) fn backoff(restarts: u32, settings: &OperatorSettings) -> Backoff {
+    let wait = match restarts {
+        0 => Duration::ZERO,
+        n => Duration::from_secs(1 << (n - 1).min(16)),
+    };
+    Backoff::After(wait.min(settings.backoff_limit))
+}
+
+fn happened(event: AgentEvent, reason: &str, message: String, backoff: Option<Backoff>) -> Plan {
+    commit(vec![AgentOp::Transition { event, reason: reason.into(), message, backoff }])
+}
+
+const fn commit(ops: Vec<AgentOp>) -> Plan {
+    Plan::Commit { when: Vec::new(), ops, release: false }
+}
+
+fn earliest<const N: usize>(times: [Option<Timestamp>; N]) -> Option<Timestamp> {
+    times.into_iter().flatten().min()
+}

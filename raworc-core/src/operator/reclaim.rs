@@ -1,0 +1,138 @@
+//! Reclaims what no agent owns: computers of deleted agents, computers that were replaced, and orphans.
+
+use std::sync::Arc;
+
+use super::execute::{pause, stop_computer};
+use super::jobs::Subject;
+use super::{Engine, Shared};
+use crate::computer::Computer;
+use crate::entropy::EntropyExt;
+use crate::ids::{ComputerId, RuntimeName};
+use crate::runtime::RuntimeError;
+use crate::store::{Change, Commit, ComputerQuery, Conflict, MAX_PAGE, QuotaDelta, QuotaKind, StoreError};
+
+/// Goes through the reclaim list.
+pub(super) async fn scan(shared: &Arc<Shared>) {
+    for runtime in shared.engines.keys() {
+        let mut query = ComputerQuery { runtime: runtime.clone(), reclaim: true, after: None, limit: MAX_PAGE };
+        loop {
+            let page = match shared.store.computers(&query).await {
+                Ok(page) => page,
+                Err(error) => {
+                    tracing::warn!(%error, %runtime, "the reclaim list cannot be read");
+                    break;
+                }
+            };
+            query.after = page.items.last().map(Computer::id);
+            page.items.into_iter().for_each(|computer| begin(shared, computer));
+            if page.next.is_none() {
+                break;
+            }
+        }
+    }
+}
+
+/// Takes a computer of the reclaim list away, apart from whatever calls this.
+pub(super) fn begin(shared: &Arc<Shared>, computer: Computer) {
+    if !shared.owns(&computer.runtime, computer.agent) {
+        return;
+    }
+    let subject = Subject::Reclaim(computer.id());
+    let Some(job) = shared.jobs.begin(subject) else { return };
+    let shared = Arc::clone(shared);
+    shared.tasks.clone().spawn(async move {
+        let Some(engine) = shared.engines.get(&computer.runtime) else { return };
+        loop {
+            // What was asked for its agent before may still be under way, and would make it anew.
+            if shared.jobs.is_running(Subject::Agent(computer.agent)) {
+                pause(&shared, subject).await;
+                if shared.stop.is_cancelled() {
+                    return;
+                }
+                continue;
+            }
+            match reclaim(&shared, engine, &computer).await {
+                Ok(()) => break,
+                Err(error) => {
+                    tracing::warn!(computer = %computer.id(), %error, "a computer cannot be taken away yet");
+                    pause(&shared, subject).await;
+                }
+            }
+            if shared.stop.is_cancelled() {
+                return;
+            }
+        }
+        shared.jobs.succeeded(subject);
+        if let Err(error) = forget(&shared, &computer).await {
+            tracing::warn!(computer = %computer.id(), %error, "a computer is gone and stays on the reclaim list");
+        }
+        drop(job);
+    });
+}
+
+async fn reclaim(shared: &Shared, engine: &Engine, computer: &Computer) -> Result<(), RuntimeError> {
+    let _pass = engine.gate.enter(&computer.tenant).await;
+    let (runtime, id) = (&engine.entry.runtime, computer.id());
+    let limit = shared.settings.call_limit;
+    stop_computer(shared, engine, id, None).await?;
+    let removed = async {
+        runtime.remove(id).await?;
+        if computer.keep_volume { Ok(()) } else { runtime.remove_volume(computer.spec.volume).await }
+    };
+    let timed_out = Err(RuntimeError::TimedOut { what: "take the computer away", limit });
+    tokio::time::timeout(limit, removed).await.unwrap_or(timed_out)
+}
+
+async fn forget(shared: &Shared, computer: &Computer) -> Result<(), StoreError> {
+    let id = shared.entropy.commit_id(shared.clock.now());
+    let mut commit = Commit::new(id, vec![Change::Reclaimed(computer.id())]);
+    // A volume goes only with its agent, and the agent's quota with its volume.
+    if !computer.keep_volume {
+        let tenant = computer.tenant.clone();
+        commit.quota = vec![QuotaDelta { tenant, kind: QuotaKind::Agents, delta: -1, limit: None }];
+    }
+    match shared.store.commit(commit).await {
+        // Another operator was quicker.
+        Ok(_) | Err(StoreError::Conflict(Conflict::NotReclaimable(_))) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Takes away a computer that bears this installation's label and that the store has never heard of.
+///
+/// Computers are committed before the engine is called, so no start can be under way for it. Its volume is left: what
+/// nobody knows may still hold somebody's files.
+pub(super) async fn orphan(shared: &Arc<Shared>, runtime: &RuntimeName, id: ComputerId) {
+    let Some(engine) = shared.engines.get(runtime) else { return };
+    let Some(_job) = shared.jobs.begin(Subject::Reclaim(id)) else { return };
+    tracing::warn!(computer = %id, %runtime, "a computer that no agent ever had is taken away");
+    let removed = async {
+        stop_computer(shared, engine, id, None).await?;
+        engine.entry.runtime.remove(id).await
+    };
+    match tokio::time::timeout(shared.settings.call_limit, removed).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(computer = %id, %error, "an orphan cannot be taken away yet"),
+        Err(_) => tracing::warn!(computer = %id, "the engine took too long to take an orphan away"),
+    }
+}
+
+/// Takes a computer that does not run away, if no agent owns it.
+pub(super) async fn stopped(shared: &Arc<Shared>, runtime: &RuntimeName, id: ComputerId) {
+    match shared.store.computer(id).await {
+        Ok(None) => orphan(shared, runtime, id).await,
+        Ok(Some(computer)) if computer.reclaim_since.is_some() => begin(shared, computer),
+        Ok(Some(_)) => {}
+        Err(error) => tracing::warn!(%error, computer = %id, "a computer cannot be looked up"),
+    }
+}
+
+/// Takes a computer away that was just put on the reclaim list.
+pub(super) async fn soon(shared: &Arc<Shared>, id: ComputerId) {
+    match shared.store.computer(id).await {
+        Ok(Some(computer)) if computer.reclaim_since.is_some() => begin(shared, computer),
+        Ok(_) => {}
+        // The scan of the reclaim list finds it.
+        Err(error) => tracing::debug!(%error, computer = %id, "a computer cannot be looked up"),
+    }
+}

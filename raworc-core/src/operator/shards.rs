@@ -1,0 +1,130 @@
+//! Shards: how several operators share the agents of a runtime.
+//!
+//! Each operator holds one lease a runtime as a sign of life. An agent falls into one of 64 shards, and a shard belongs
+//! to the live operator that weighs most for it. All operators reckon alike from the same leases, so nothing is written
+//! for a shard; while two of them see different leases, both may look at an agent, and preconditions decide.
+
+use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use crate::ids::{AgentId, ProcessId, RuntimeName};
+use crate::store::{LeaseClaim, Store, StoreError};
+
+/// Shards of a runtime.
+const SHARDS: u64 = 64;
+
+/// For how long an operator counts as live after its last sign.
+const TTL: Duration = Duration::from_secs(5);
+
+/// How often a sign of life is given.
+const RENEW: Duration = Duration::from_secs(2);
+
+#[derive(Debug)]
+pub(super) struct Shards {
+    process: ProcessId,
+    members: RwLock<HashMap<RuntimeName, Vec<ProcessId>>>,
+    runtimes: Vec<RuntimeName>,
+    renewed: std::sync::Mutex<tokio::time::Instant>,
+}
+
+fn prefix(runtime: &RuntimeName) -> String {
+    format!("operator/{runtime}/")
+}
+
+impl Shards {
+    pub(super) async fn join(
+        store: &Arc<dyn Store>,
+        process: ProcessId,
+        runtimes: Vec<RuntimeName>,
+    ) -> Result<Self, StoreError> {
+        let shards = Self {
+            process,
+            members: RwLock::default(),
+            runtimes,
+            renewed: std::sync::Mutex::new(tokio::time::Instant::now()),
+        };
+        shards.renew_now(store).await?;
+        Ok(shards)
+    }
+
+    /// Gives a sign of life where it is time for one, and learns who else lives.
+    pub(super) async fn renew(&self, store: &Arc<dyn Store>) {
+        let due = self.renewed.lock().unwrap_or_else(PoisonError::into_inner).elapsed() >= RENEW;
+        if !due {
+            return;
+        }
+        if let Err(error) = self.renew_now(store).await {
+            tracing::warn!(%error, "this operator's sign of life could not be written");
+        }
+    }
+
+    async fn renew_now(&self, store: &Arc<dyn Store>) -> Result<(), StoreError> {
+        for runtime in &self.runtimes {
+            let key = format!("{}{}", prefix(runtime), self.process);
+            store.claim(&LeaseClaim { key, holder: self.process, ttl: TTL }).await?;
+            let live = store.leases(&prefix(runtime)).await?;
+            let mut members: Vec<_> = live.value.iter().map(|lease| lease.holder).collect();
+            members.sort_unstable();
+            self.members.write().unwrap_or_else(PoisonError::into_inner).insert(runtime.clone(), members);
+        }
+        *self.renewed.lock().unwrap_or_else(PoisonError::into_inner) = tokio::time::Instant::now();
+        Ok(())
+    }
+
+    /// Lets the others take over at once.
+    pub(super) async fn leave(&self, store: &Arc<dyn Store>) {
+        for runtime in &self.runtimes {
+            let key = format!("{}{}", prefix(runtime), self.process);
+            let claim = LeaseClaim { key, holder: self.process, ttl: Duration::ZERO };
+            if let Err(error) = store.claim(&claim).await {
+                tracing::warn!(%error, "this operator's lease could not be given back; it runs out by itself");
+            }
+        }
+    }
+
+    /// Whether this operator looks after the agent.
+    pub(super) fn owns(&self, runtime: &RuntimeName, agent: AgentId) -> bool {
+        let members = self.members.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(members) = members.get(runtime) else { return false };
+        owner(members, shard(agent)).is_none_or(|owner| owner == self.process)
+    }
+}
+
+fn shard(agent: AgentId) -> u64 {
+    // The last bytes of a UUIDv7 are random.
+    let bytes = agent.as_uuid().into_bytes();
+    u64::from(bytes[15]) % SHARDS
+}
+
+fn owner(members: &[ProcessId], shard: u64) -> Option<ProcessId> {
+    members.iter().copied().max_by_key(|member| (weight(*member, shard), *member))
+}
+
+fn weight(member: ProcessId, shard: u64) -> u64 {
+    // Keys are fixed, so every process and every release of Rust's hasher in one build weighs alike.
+    let mut hasher = std::hash::DefaultHasher::new();
+    (member.as_uuid().as_u128(), shard).hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entropy::{EntropyExt, SystemEntropy};
+
+    #[test]
+    fn shards_spread_over_members_and_only_those_of_a_lost_one_move() {
+        let process = || SystemEntropy.process_id(jiff::Timestamp::UNIX_EPOCH);
+        let members = [process(), process(), process(), process()];
+        let owners: Vec<_> = (0..SHARDS).map(|shard| owner(&members, shard).expect("one")).collect();
+        for member in &members {
+            assert!(owners.contains(member), "every operator has work");
+        }
+        for (shard, before) in owners.iter().enumerate() {
+            let after = owner(&members[1..], shard as u64).expect("one");
+            assert!(*before == members[0] || *before == after, "shard {shard} moved without need");
+        }
+    }
+}
