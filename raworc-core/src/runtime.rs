@@ -2,6 +2,8 @@
 //!
 //! A runtime knows engines, not agents. Everything inside a running computer goes over its program's own connection.
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 #[cfg(feature = "simulated")]
 pub mod simulated;
 
