@@ -144,6 +144,22 @@ pub struct DeltaData {
     pub text: String,
 }
 
+/// How a command ended that was waited for, and what it wrote.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+pub struct ExecResult {
+    /// Its exit code; 128 and the signal's number where a signal ended it; null where it took too long.
+    pub exit_code: Option<i32>,
+    /// What it wrote to its standard output, the first MiB at most.
+    pub stdout: String,
+    /// What it wrote to its standard error, the first MiB at most.
+    pub stderr: String,
+    /// Whether there was more than that.
+    pub truncated: bool,
+    /// Whether it took longer than was waited for, and was ended.
+    pub timed_out: bool,
+}
+
 /// How long a call waits: `30s`, `500ms`, `2m`, or seconds as a plain number; at most [`WAIT_LIMIT`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Wait(pub Duration);

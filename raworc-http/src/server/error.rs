@@ -13,13 +13,21 @@ use serde_json::{Map, Value, json};
 use crate::api::{ErrorBody, ErrorInfo};
 
 /// Codes of errors that the HTTP layer itself finds, beside those of [`Error::code`], and their status.
-pub const HTTP_CODES: [(&str, StatusCode); 6] = [
+pub const HTTP_CODES: [(&str, StatusCode); 14] = [
     ("malformed", StatusCode::BAD_REQUEST),
     ("not_found", StatusCode::NOT_FOUND),
     ("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED),
     ("too_large", StatusCode::PAYLOAD_TOO_LARGE),
     ("unsupported_media_type", StatusCode::UNSUPPORTED_MEDIA_TYPE),
     ("too_many_requests", StatusCode::TOO_MANY_REQUESTS),
+    ("upgrade_required", StatusCode::UPGRADE_REQUIRED),
+    ("program_failed", StatusCode::BAD_GATEWAY),
+    ("model_forbidden", StatusCode::FORBIDDEN),
+    ("model_busy", StatusCode::TOO_MANY_REQUESTS),
+    ("model_rejected", StatusCode::BAD_REQUEST),
+    ("model_refused", StatusCode::BAD_GATEWAY),
+    ("model_unavailable", StatusCode::BAD_GATEWAY),
+    ("model_timeout", StatusCode::GATEWAY_TIMEOUT),
 ];
 
 /// The status that an error of this [code](Error::code) is answered with.

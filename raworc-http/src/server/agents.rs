@@ -1,0 +1,66 @@
+//! The agents' side: what programs inside computers call, and the links over which they are called back.
+//!
+//! Nothing of the API for people is served here, so that a program that is out of its mind can reach no more than its
+//! own agent's inbox, steps, replies, heartbeat and model.
+
+mod auth;
+pub mod gateway;
+mod link;
+mod links;
+mod listener;
+mod protocol;
+
+pub use links::Links;
+pub use listener::{AgentsListener, AgentsTls, ListenError, ListenerLimits};
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{get, post};
+use raworc_core::control::ControlPlane;
+
+use self::gateway::Upstreams;
+use super::error::ApiError;
+use super::tokens::Tokens;
+
+/// Bytes of the body of most calls: a token is asked for, a heartbeat is told, words are passed on.
+const SMALL_BODY: usize = 256 << 10;
+
+/// Bytes of a report of steps or of an end. Programs send steps as they go, far fewer at once.
+const REPORT_BODY: usize = 8 << 20;
+
+/// What the agents' side is made of.
+#[derive(Debug, Clone)]
+pub struct AgentsState {
+    /// The use cases.
+    pub control: ControlPlane,
+    /// Issues programs their tokens and checks them.
+    pub tokens: Tokens,
+    /// The programs that are linked here. The API calls them through the same.
+    pub links: Links,
+    /// The models behind the gateway.
+    pub upstreams: Upstreams,
+}
+
+/// What programs call, for an [`AgentsListener`] to serve. Its paths begin with `/agent/v0`.
+pub fn agents_router(state: AgentsState) -> Router {
+    let reports = Router::new()
+        .route("/steps", post(protocol::steps))
+        .route("/end", post(protocol::end))
+        .layer(DefaultBodyLimit::max(REPORT_BODY));
+    let calls = Router::new()
+        .route("/boot", post(protocol::boot))
+        .route("/token", post(protocol::token))
+        .route("/spec", get(protocol::spec))
+        .route("/ready", post(protocol::ready))
+        .route("/lease", post(protocol::lease))
+        .route("/deltas", post(protocol::deltas))
+        .route("/heartbeat", post(protocol::heartbeat))
+        .route("/link", post(link::link))
+        .layer(DefaultBodyLimit::max(SMALL_BODY));
+    let models = gateway::routes();
+    Router::new()
+        .nest("/agent/v0", calls.merge(reports).merge(models))
+        .fallback(async || ApiError::new("not_found", "there is no such address here"))
+        .method_not_allowed_fallback(async || ApiError::new("method_not_allowed", "this address has other methods"))
+        .with_state(state)
+}

@@ -1,0 +1,250 @@
+//! [`AgentsListener`]: serves programs on a Unix socket, or on TCP with TLS.
+
+mod tls;
+mod unix;
+
+pub use tls::AgentsTls;
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use http::Request;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tower::ServiceExt;
+
+/// Limits of an [`AgentsListener`].
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ListenerLimits {
+    /// Connections at one time, links included. More wait to be accepted.
+    pub connections: usize,
+    /// How long a TLS handshake may take.
+    pub handshake: Duration,
+    /// How long a request's head may take to come.
+    pub head: Duration,
+    /// How long requests that are under way may take to end when the listener shuts down.
+    pub drain: Duration,
+}
+
+impl Default for ListenerLimits {
+    fn default() -> Self {
+        Self {
+            connections: 16 << 10,
+            handshake: Duration::from_secs(10),
+            head: Duration::from_secs(30),
+            drain: Duration::from_secs(5),
+        }
+    }
+}
+
+impl ListenerLimits {
+    /// With another limit of connections at one time.
+    #[must_use]
+    pub const fn with_connections(mut self, connections: usize) -> Self {
+        self.connections = connections;
+        self
+    }
+
+    /// With another time for requests that are under way at the end.
+    #[must_use]
+    pub const fn with_drain(mut self, drain: Duration) -> Self {
+        self.drain = drain;
+        self
+    }
+}
+
+/// Why the agents' listener could not begin.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ListenError {
+    /// Another process listens there.
+    #[error("another process serves agents at {0} already; stop it, or choose another path")]
+    InUse(PathBuf),
+    /// Something that is no socket is there.
+    #[error("{0} exists and is no socket; move it away, or choose another path")]
+    NotASocket(PathBuf),
+    /// The path is longer than a socket's may be.
+    #[error("{0} is longer than the path of a socket may be (107 bytes); choose a shorter data directory")]
+    PathTooLong(PathBuf),
+    /// The socket could not be made.
+    #[error("cannot listen for agents at {address}")]
+    Io {
+        /// Where.
+        address: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The certificate could not be made.
+    #[error("cannot make the agents' listener's certificate: {0}")]
+    Certificate(String),
+}
+
+#[derive(Debug)]
+enum Socket {
+    Unix { listener: UnixListener, socket: unix::SocketFile },
+    Tls { listener: TcpListener, tls: AgentsTls },
+}
+
+/// Where programs dial. It listens from the moment it is made; [`serve`](Self::serve) answers them.
+#[derive(Debug)]
+pub struct AgentsListener {
+    socket: Socket,
+    limits: ListenerLimits,
+}
+
+impl AgentsListener {
+    /// Listens on a Unix socket. Its directory is made where it is not there; computers are given that directory.
+    ///
+    /// # Errors
+    /// Where another process listens there, or the path cannot be used.
+    pub async fn unix(path: impl AsRef<Path>, limits: ListenerLimits) -> Result<Self, ListenError> {
+        let (listener, socket) = unix::bind(path.as_ref()).await?;
+        Ok(Self { socket: Socket::Unix { listener, socket }, limits })
+    }
+
+    /// Listens on TCP, with TLS.
+    ///
+    /// # Errors
+    /// Where the address is in use or cannot be had.
+    pub async fn tcp(address: SocketAddr, tls: AgentsTls, limits: ListenerLimits) -> Result<Self, ListenError> {
+        let listener = TcpListener::bind(address).await;
+        let listener = listener.map_err(|source| ListenError::Io { address: address.to_string(), source })?;
+        Ok(Self { socket: Socket::Tls { listener, tls }, limits })
+    }
+
+    /// The port and address on TCP.
+    #[must_use]
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        match &self.socket {
+            Socket::Unix { .. } => None,
+            Socket::Tls { listener, .. } => listener.local_addr().ok(),
+        }
+    }
+
+    /// The socket's path, where it is a Unix socket.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        match &self.socket {
+            Socket::Unix { socket, .. } => Some(socket.path()),
+            Socket::Tls { .. } => None,
+        }
+    }
+
+    /// Serves `router`, an [`agents_router`](super::agents_router), until `shutdown` is done and what is under way has
+    /// ended or had its time. Links are connections that were handed over: close those with [`Links`](super::Links).
+    pub async fn serve(self, router: Router, shutdown: impl Future<Output = ()> + Send) {
+        let Self { socket, limits } = self;
+        let room = Arc::new(Semaphore::new(limits.connections));
+        let graceful = GracefulShutdown::new();
+        let mut shutdown = std::pin::pin!(shutdown);
+        loop {
+            let accept = async {
+                // The semaphore is never closed.
+                let permit = Arc::clone(&room).acquire_owned().await.ok();
+                (socket.accept().await, permit)
+            };
+            let (accepted, permit) = tokio::select! {
+                accepted = accept => accepted,
+                () = &mut shutdown => break,
+            };
+            match (accepted, permit) {
+                (Ok(stream), Some(permit)) => {
+                    let watcher = graceful.watcher();
+                    tokio::spawn(connection(stream, router.clone(), limits.clone(), watcher, permit));
+                }
+                (Err(error), _) => {
+                    // Out of file descriptors, most often: some will be free in a moment.
+                    tracing::warn!(%error, "an agent's connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                (Ok(_), None) => break,
+            }
+        }
+        drop(socket);
+        if tokio::time::timeout(limits.drain, graceful.shutdown()).await.is_err() {
+            tracing::info!("requests of agents that were under way are cut off");
+        }
+    }
+}
+
+enum Accepted {
+    Unix(tokio::net::UnixStream),
+    Tls(tokio::net::TcpStream, tokio_rustls::TlsAcceptor),
+}
+
+impl Socket {
+    async fn accept(&self) -> io::Result<Accepted> {
+        match self {
+            Self::Unix { listener, .. } => Ok(Accepted::Unix(listener.accept().await?.0)),
+            Self::Tls { listener, tls } => {
+                let (stream, _) = listener.accept().await?;
+                stream.set_nodelay(true)?;
+                Ok(Accepted::Tls(stream, tls.acceptor.clone()))
+            }
+        }
+    }
+}
+
+type Watcher = hyper_util::server::graceful::Watcher;
+
+async fn connection(
+    accepted: Accepted,
+    router: Router,
+    limits: ListenerLimits,
+    watcher: Watcher,
+    permit: OwnedSemaphorePermit,
+) {
+    // A link counts as a connection for as long as it lasts: the permit goes with the request that may become one.
+    let permit = Arc::new(permit);
+    match accepted {
+        Accepted::Unix(stream) => http(stream, router, &limits, watcher, permit).await,
+        Accepted::Tls(stream, acceptor) => {
+            match tokio::time::timeout(limits.handshake, acceptor.accept(stream)).await {
+                Ok(Ok(stream)) => http(stream, router, &limits, watcher, permit).await,
+                Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+                Err(_) => tracing::debug!("a TLS handshake took too long"),
+            }
+        }
+    }
+}
+
+/// Holds a connection's place among those that are allowed.
+#[derive(Debug, Clone)]
+pub(super) struct Place(#[expect(dead_code, reason = "held, not read")] Arc<OwnedSemaphorePermit>);
+
+async fn http<S>(
+    stream: S,
+    router: Router,
+    limits: &ListenerLimits,
+    watcher: Watcher,
+    permit: Arc<OwnedSemaphorePermit>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(Place(Arc::clone(&permit)));
+        let router = router.clone();
+        async move { Ok::<_, Infallible>(router.oneshot(request).await.unwrap_or_else(|never| match never {})) }
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new()).http1_only();
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.head).max_buf_size(64 << 10);
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+    if let Err(error) = watcher.watch(connection).await {
+        tracing::debug!(%error, "an agent's connection ended in an error");
+    }
+}

@@ -1,0 +1,109 @@
+//! What programs call: each handler reads, makes one call of the control plane, and answers.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use raworc_core::principal::Principal;
+use raworc_core::program::{
+    BootRequest, DeltaReport, EndReport, HeartbeatReply, ProgramSpec, ReadyReport, StepsReport, TokenReply,
+};
+use serde::Deserialize;
+
+use super::AgentsState;
+use super::auth::{JsonBody, Program};
+use crate::server::error::ApiError;
+
+/// The longest that one lease waits for a message.
+const LEASE_LIMIT: u64 = 60;
+
+/// How long a program's token is good. Programs renew theirs when half of it is over.
+const TOKEN_TTL: Duration = Duration::from_secs(3600);
+
+fn issue(state: &AgentsState, principal: &Principal) -> Result<Json<TokenReply>, ApiError> {
+    let issued = state.tokens.issue(principal, TOKEN_TTL)?;
+    Ok(Json(TokenReply { token: issued.token, expires_at: issued.record.expires_at }))
+}
+
+pub(super) async fn boot(
+    State(state): State<AgentsState>,
+    JsonBody(request): JsonBody<BootRequest>,
+) -> Result<Json<TokenReply>, ApiError> {
+    let booted = state.control.boot(&request).await?;
+    issue(&state, &booted.principal)
+}
+
+pub(super) async fn token(State(state): State<AgentsState>, program: Program) -> Result<Json<TokenReply>, ApiError> {
+    state.control.check_program(&program.call).await?;
+    issue(&state, &program.call.principal)
+}
+
+pub(super) async fn spec(State(state): State<AgentsState>, program: Program) -> Result<Json<ProgramSpec>, ApiError> {
+    Ok(Json(state.control.program_spec(&program.call).await?))
+}
+
+pub(super) async fn ready(
+    State(state): State<AgentsState>,
+    program: Program,
+    JsonBody(report): JsonBody<ReadyReport>,
+) -> Result<StatusCode, ApiError> {
+    state.control.ready(&program.call, report).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LeaseQuery {
+    #[serde(default)]
+    wait: u64,
+}
+
+pub(super) async fn lease(
+    State(state): State<AgentsState>,
+    program: Program,
+    query: Result<Query<LeaseQuery>, QueryRejection>,
+) -> Result<Response, ApiError> {
+    let Query(LeaseQuery { wait }) = query.map_err(|error| ApiError::invalid("wait", error.body_text()))?;
+    let wait = Duration::from_secs(wait.min(LEASE_LIMIT));
+    Ok(match state.control.lease(&program.call, wait).await? {
+        Some(reply) => Json(reply).into_response(),
+        None => StatusCode::NO_CONTENT.into_response(),
+    })
+}
+
+pub(super) async fn steps(
+    State(state): State<AgentsState>,
+    program: Program,
+    JsonBody(report): JsonBody<StepsReport>,
+) -> Result<StatusCode, ApiError> {
+    state.control.add_steps(&program.call, report).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn deltas(
+    State(state): State<AgentsState>,
+    program: Program,
+    JsonBody(report): JsonBody<DeltaReport>,
+) -> Result<StatusCode, ApiError> {
+    state.control.add_delta(&program.call, report).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn end(
+    State(state): State<AgentsState>,
+    program: Program,
+    JsonBody(report): JsonBody<EndReport>,
+) -> Result<StatusCode, ApiError> {
+    state.control.end(&program.call, report).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn heartbeat(
+    State(state): State<AgentsState>,
+    program: Program,
+) -> Result<Json<HeartbeatReply>, ApiError> {
+    Ok(Json(state.control.heartbeat(&program.call).await?))
+}

@@ -1,0 +1,295 @@
+//! How a call reaches a computer, and how its answer comes back.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{FromRef, FromRequestParts, Query, RawPathParams};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use raworc_core::agent::Agent;
+use raworc_core::control::{ActivityGuard, ActivityKind, Call};
+use raworc_core::error::Error;
+use raworc_core::ids::{AgentId, AgentName, TenantName};
+use raworc_core::principal::Action;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::Computers;
+use crate::api::{ErrorBody, ErrorInfo, IDEMPOTENCY_KEY, REQUEST_ID};
+use crate::server::error::ApiError;
+
+/// How long a call waits for a computer that has to be started: as long as a start may take, and its setup begins.
+const START_LIMIT: Duration = Duration::from_secs(150);
+
+/// How long a program may take to begin its answer, where it does not wait for something on purpose.
+pub(super) const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+
+/// Bytes of a program's answer that is read as a whole: an error, or what is parsed here.
+const WHOLE_LIMIT: usize = 1 << 20;
+
+/// Characters of a program's error that are passed on.
+const MESSAGE_LIMIT: usize = 2000;
+
+/// Who calls, and which agent they mean.
+#[derive(Debug)]
+pub(super) struct Visit {
+    computers: Computers,
+    call: Call,
+    tenant: TenantName,
+    name: AgentName,
+    /// The id of the command, in paths that hold one.
+    pub(super) id: Option<String>,
+}
+
+impl<S> FromRequestParts<S> for Visit
+where
+    Computers: FromRef<S>,
+    S: Send + Sync,
+{
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let computers = Computers::from_ref(state);
+        let call = caller(parts, &computers).await?;
+        if parts.headers.contains_key(IDEMPOTENCY_KEY) {
+            let reason = "commands and files take none: what was sent twice is done twice; leave the header out";
+            return Err(ApiError::invalid("Idempotency-Key", reason));
+        }
+        let params = RawPathParams::from_request_parts(parts, state).await;
+        let params = params.map_err(|error| ApiError::invalid("path", error.body_text()))?;
+        let param = |wanted: &str| params.iter().find(|(name, _)| *name == wanted).map(|(_, value)| value.to_owned());
+        let tenant = match param("tenant") {
+            Some(tenant) => TenantName::new(tenant).map_err(Error::from)?,
+            None => call.principal.tenant().clone(),
+        };
+        let name = AgentName::new(param("name").unwrap_or_default()).map_err(Error::from)?;
+        let id = param("id");
+        if let Some(id) = &id
+            && (id.is_empty() || id.len() > 64 || !id.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-'))
+        {
+            return Err(ApiError::new("not_found", "there is no such command"));
+        }
+        Ok(Self { computers, call, tenant, name, id })
+    }
+}
+
+async fn caller(parts: &Parts, computers: &Computers) -> Result<Call, ApiError> {
+    const MISSING: Error = Error::Unauthenticated { reason: "a token is needed: Authorization: Bearer" };
+    let value = parts.headers.get(header::AUTHORIZATION).ok_or(MISSING)?;
+    let (scheme, token) = value.to_str().ok().and_then(|text| text.split_once(' ')).ok_or(MISSING)?;
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Err(MISSING.into());
+    }
+    let token = computers.tokens.verify_user(token.trim())?;
+    let mut call = Call::by(computers.control.user_principal(&token.name).await?);
+    call.request_id = parts.headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).map(str::to_owned);
+    Ok(call)
+}
+
+/// A query whose refusal is JSON.
+#[derive(Debug)]
+pub(super) struct Asked<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let query = Query::from_request_parts(parts, state).await;
+        query.map(|Query(value)| Self(value)).map_err(|error| ApiError::invalid("query", error.body_text()))
+    }
+}
+
+impl Visit {
+    /// The computer, up and kept awake for as long as what is returned is held.
+    pub(super) async fn reach(&self, wake: bool, kind: ActivityKind) -> Result<Reached, ApiError> {
+        let control = &self.computers.control;
+        let rouse = || control.rouse(&self.call, &self.tenant, &self.name, Action::Exec, wake, START_LIMIT);
+        let agent = rouse().await?;
+        let (agent, guard) = match control.hold(&agent, kind).await {
+            Ok(guard) => (agent, guard),
+            // It went to sleep in between: it is woken again.
+            Err(Error::AgentAsleep(_)) if wake => {
+                let agent = rouse().await?;
+                let guard = control.hold(&agent, kind).await?;
+                (agent, guard)
+            }
+            Err(error) => return Err(error.into()),
+        };
+        Ok(Reached { computers: self.computers.clone(), agent, guard })
+    }
+
+    /// The path of this command on the link.
+    pub(super) fn command(&self, rest: &str) -> String {
+        format!("/exec/{}{rest}", self.id.as_deref().unwrap_or_default())
+    }
+}
+
+/// A computer that is up, and kept awake.
+#[derive(Debug)]
+pub(super) struct Reached {
+    pub(super) computers: Computers,
+    pub(super) agent: Agent,
+    guard: ActivityGuard,
+}
+
+/// A request as it goes over a link.
+pub(super) fn link_request(
+    method: Method,
+    path: &str,
+    query: &[(&str, &str)],
+    body: Body,
+) -> Result<Request<Body>, ApiError> {
+    let base = format!("http://computer{path}");
+    let url = if query.is_empty() { reqwest::Url::parse(&base) } else { reqwest::Url::parse_with_params(&base, query) };
+    let url = url.map_err(|error| ApiError::invalid("path", error))?;
+    let request = Request::builder().method(method).uri(url.as_str()).body(body);
+    request.map_err(|error| ApiError::invalid("path", error))
+}
+
+impl Reached {
+    /// Asks the program. The head of its answer has to come within `limit`, where one is given.
+    pub(super) async fn ask(
+        &self,
+        request: Request<Body>,
+        limit: Option<Duration>,
+    ) -> Result<http::Response<Incoming>, ApiError> {
+        let answer = self.computers.links.request(&self.agent, request);
+        let answer = match limit {
+            None => answer.await?,
+            Some(limit) => match tokio::time::timeout(limit, answer).await {
+                Ok(answer) => answer?,
+                Err(_) => return Err(Error::TimedOut { what: "an answer of the agent's program", limit }.into()),
+            },
+        };
+        Ok(answer)
+    }
+
+    /// Asks the program and reads its answer as a whole.
+    pub(super) async fn ask_json<T: DeserializeOwned>(
+        &self,
+        request: Request<Body>,
+        limit: Option<Duration>,
+    ) -> Result<Result<T, Response>, ApiError> {
+        let answer = self.ask(request, limit).await?;
+        if !answer.status().is_success() {
+            return Ok(Err(refusal(answer).await));
+        }
+        let body = whole(answer.into_body()).await.ok_or_else(|| self.broke_off())?;
+        let value = serde_json::from_slice(&body).map_err(|error| {
+            tracing::warn!(agent = %self.agent.id, %error, "a program's answer cannot be read");
+            ApiError::new("program_failed", "the program in the computer gave an answer that cannot be read")
+        })?;
+        Ok(Ok(value))
+    }
+
+    pub(super) fn broke_off(&self) -> ApiError {
+        let reason = "the connection to its program was lost during the call".to_owned();
+        Error::Unreachable { name: self.agent.name.clone(), reason }.into()
+    }
+
+    /// Asks the program and passes its answer on as it comes. The agent is kept awake until its end.
+    pub(super) async fn pass(self, request: Request<Body>, limit: Option<Duration>) -> Result<Response, ApiError> {
+        let answer = self.ask(request, limit).await?;
+        if !answer.status().is_success() {
+            return Ok(refusal(answer).await);
+        }
+        let (parts, body) = answer.into_parts();
+        // A program's word is not taken for more than it is needed: what it sends must not become a page, or a
+        // cookie, of this server's address.
+        let json = parts.headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
+        let kind = if json { "application/json" } else { "application/octet-stream" };
+        let status = if parts.status == StatusCode::NO_CONTENT { StatusCode::NO_CONTENT } else { StatusCode::OK };
+        let body = Body::new(Held { body, agent: self.agent.id, _guard: self.guard });
+        let mut response = Response::new(body);
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        if status != StatusCode::NO_CONTENT {
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+            if let Some(length) = parts.headers.get(header::CONTENT_LENGTH) {
+                headers.insert(header::CONTENT_LENGTH, length.clone());
+            }
+        }
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+        Ok(response)
+    }
+}
+
+async fn whole(body: Incoming) -> Option<Bytes> {
+    let body = tokio::time::timeout(ANSWER_LIMIT, Limited::new(body, WHOLE_LIMIT).collect()).await.ok()?;
+    body.ok().map(http_body_util::Collected::to_bytes)
+}
+
+#[derive(Deserialize)]
+struct ProgramError {
+    error: ProgramErrorInfo,
+}
+
+#[derive(Deserialize)]
+struct ProgramErrorInfo {
+    code: String,
+    message: String,
+}
+
+/// What a program refused, in this API's shape and with a status that means the same here.
+async fn refusal(answer: http::Response<Incoming>) -> Response {
+    let (parts, body) = answer.into_parts();
+    let said = whole(body).await.and_then(|body| serde_json::from_slice::<ProgramError>(&body).ok());
+    let status = match parts.status {
+        status @ (StatusCode::BAD_REQUEST
+        | StatusCode::NOT_FOUND
+        | StatusCode::CONFLICT
+        | StatusCode::FORBIDDEN
+        | StatusCode::GONE
+        | StatusCode::PAYLOAD_TOO_LARGE
+        | StatusCode::INSUFFICIENT_STORAGE) => status,
+        _ => StatusCode::BAD_GATEWAY,
+    };
+    let word = |code: &str| (1..=40).contains(&code.len()) && code.bytes().all(|c| c.is_ascii_lowercase() || c == b'_');
+    let Some(ProgramError { error }) = said.filter(|said| word(&said.error.code)) else {
+        let message = format!("the program in the computer failed (status {})", parts.status.as_u16());
+        return ApiError::new("program_failed", message).into_response();
+    };
+    let info = ErrorInfo {
+        code: error.code,
+        message: error.message.chars().take(MESSAGE_LIMIT).collect(),
+        details: serde_json::Map::new(),
+    };
+    (status, Json(ErrorBody { error: info })).into_response()
+}
+
+/// A body from a computer, which keeps its agent awake until it has ended or nobody wants it any more.
+struct Held {
+    body: Incoming,
+    agent: AgentId,
+    _guard: ActivityGuard,
+}
+
+impl HttpBody for Held {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        if let Poll::Ready(Some(Err(error))) = &frame {
+            tracing::info!(agent = %self.agent, %error, "a stream from a computer broke off");
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
