@@ -1,1 +1,4 @@
-//! raworc-backends
+#![doc = include_str!("../README.md")]
+
+#[cfg(feature = "sqlite")]
+pub mod sqlite;

@@ -1,0 +1,322 @@
+//! What a batch is to write, collected row by row and written in few statements.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use raworc_core::agent::{Agent, State};
+use raworc_core::computer::Computer;
+use raworc_core::event::Event;
+use raworc_core::ids::{AgentId, CommitId, ComputerId, MessageId, Revision, TenantName};
+use raworc_core::message::Message;
+use raworc_core::step::Step;
+use raworc_core::store::{AuditRow, Committed, Evaluated, IdempotencyKey, Lease, QuotaKind, Record, RecordKey};
+use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, SqliteConnection};
+
+use super::Head;
+use super::rowset::Rowset;
+use crate::sqlite::convert::{int, micros, quota_word, tenant_key, to_doc};
+use crate::sqlite::sql::{self, Insert};
+
+/// Rows that one statement writes at most. Others are powers of two below, so that few statements are prepared.
+const ROWS: usize = 64;
+
+/// A value to bind.
+#[derive(Debug)]
+enum Cell {
+    Int(i64),
+    Time(Option<i64>),
+    Text(String),
+    Maybe(Option<String>),
+}
+
+/// Rows to write, the latest of each key.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    agents: BTreeMap<AgentId, Vec<Cell>>,
+    touched: BTreeSet<AgentId>,
+    unlabelled: BTreeSet<AgentId>,
+    labels: BTreeMap<AgentId, Vec<(String, String)>>,
+    messages: BTreeMap<MessageId, Vec<Cell>>,
+    steps: Vec<Cell>,
+    computers: BTreeMap<ComputerId, Option<Vec<Cell>>>,
+    records: BTreeMap<RecordKey, Option<Vec<Cell>>>,
+    usage: BTreeMap<(TenantName, QuotaKind), Vec<Cell>>,
+    answers: BTreeMap<IdempotencyKey, Vec<Cell>>,
+    leases: BTreeMap<String, Vec<Cell>>,
+    log: Vec<Cell>,
+    commits: Vec<Cell>,
+    audit: Vec<Cell>,
+    pub(super) events: Vec<Event>,
+    /// Blobs were written, or the log is to be cut: all else may be empty.
+    pub(super) other: bool,
+}
+
+impl Pending {
+    /// Whether there is anything to write.
+    pub(super) fn is_empty(&self) -> bool {
+        !self.other && self.commits.is_empty() && self.touched.is_empty() && self.leases.is_empty()
+    }
+
+    /// Adds what a commit leaves, over the rows as they were before it. Takes its events.
+    pub(super) fn commit(
+        &mut self,
+        id: CommitId,
+        seq: u64,
+        evaluated: &mut Evaluated,
+        before: &mut Rowset,
+    ) -> Result<(), sqlx::Error> {
+        let mut agents = Vec::with_capacity(evaluated.agents.len());
+        for agent in &evaluated.agents {
+            let doc = to_doc(agent)?;
+            if !matches!(before.agents.get(&agent.id), Some(Some(_))) {
+                before.weigh(doc.len());
+            }
+            self.labels(agent, before.agents.get(&agent.id).and_then(Option::as_ref));
+            agents.push((agent, doc));
+        }
+        let messages = evaluated.messages.iter().map(|message| Ok((message, to_doc(message)?)));
+        let messages: Vec<_> = messages.collect::<Result<_, sqlx::Error>>()?;
+        let doc = committed_doc(&evaluated.committed, &agents, &messages)?;
+        let at = micros(evaluated.now);
+        self.commits.extend([Cell::Int(int(seq)), Cell::Text(id.to_string()), Cell::Int(at), Cell::Text(doc)]);
+        self.agents.extend(agents.into_iter().map(|(agent, doc)| (agent.id, agent_row(agent, doc))));
+        self.messages.extend(messages.into_iter().map(|(message, doc)| (message.id, message_row(message, doc))));
+        for step in &evaluated.steps {
+            self.steps.extend(step_row(step)?);
+        }
+        for computer in &evaluated.computers {
+            self.computers.insert(computer.id(), Some(computer_row(computer)?));
+        }
+        self.computers.extend(evaluated.removed_computers.iter().map(|id| (*id, None)));
+        for (key, record) in &evaluated.records {
+            self.records.insert(key.clone(), record.as_ref().map(record_row).transpose()?);
+        }
+        for (key, used) in &evaluated.usage {
+            let row = vec![Cell::Text(key.0.to_string()), Cell::Text(quota_word(key.1)?), Cell::Int(int(*used))];
+            self.usage.insert(key.clone(), row);
+        }
+        if let Some((key, answer)) = &evaluated.answer {
+            let (principal, name) = (Cell::Text(key.principal.clone()), Cell::Text(key.key.clone()));
+            let row = vec![principal, name, Cell::Int(micros(answer.expires)), Cell::Text(to_doc(answer)?)];
+            self.answers.insert(key.clone(), row);
+        }
+        if let Some(row) = &evaluated.audit {
+            self.audit.extend(audit_row(row, seq)?);
+        }
+        for event in std::mem::take(&mut evaluated.events) {
+            self.log.extend([
+                Cell::Int(int(event.revision.0)),
+                Cell::Text(tenant_key(event.tenant.as_ref())),
+                Cell::Maybe(event.agent.map(|agent| agent.to_string())),
+                Cell::Text(to_doc(&event)?),
+            ]);
+            self.events.push(event);
+        }
+        Ok(())
+    }
+
+    /// Notes that an agent's hot columns moved.
+    pub(super) fn touch(&mut self, agent: AgentId) {
+        self.touched.insert(agent);
+    }
+
+    pub(super) fn lease(&mut self, lease: &Lease) {
+        let row = vec![
+            Cell::Text(lease.key.clone()),
+            Cell::Text(lease.holder.to_string()),
+            Cell::Int(int(lease.epoch)),
+            Cell::Int(micros(lease.since)),
+            Cell::Int(micros(lease.expires)),
+        ];
+        self.leases.insert(lease.key.clone(), row);
+    }
+
+    fn labels(&mut self, agent: &Agent, before: Option<&Agent>) {
+        let deleted = agent.status.state() == State::Deleted;
+        if before.is_some_and(|before| before.spec.labels == agent.spec.labels) && !deleted {
+            return;
+        }
+        let labels = if deleted { Vec::new() } else { agent.spec.labels.clone().into_iter().collect() };
+        if before.is_some_and(|before| !before.spec.labels.is_empty()) {
+            self.unlabelled.insert(agent.id);
+        }
+        self.labels.insert(agent.id, labels);
+    }
+
+    /// Writes everything, the head last.
+    pub(super) async fn write(
+        self,
+        conn: &mut SqliteConnection,
+        rows: &Rowset,
+        head: &Head,
+    ) -> Result<Vec<Event>, sqlx::Error> {
+        put(conn, &sql::PUT_AGENTS, self.agents.into_values().flatten()).await?;
+        touch(conn, &self.touched, rows).await?;
+        by_list(conn, sql::DELETE_LABELS, self.unlabelled.iter().map(|id| json!(id)).collect()).await?;
+        let labels = self.labels.into_iter().flat_map(|(id, labels)| {
+            labels.into_iter().flat_map(move |(name, value)| [id.to_string(), name, value].map(Cell::Text))
+        });
+        put(conn, &sql::PUT_LABELS, labels).await?;
+        put(conn, &sql::PUT_MESSAGES, self.messages.into_values().flatten()).await?;
+        put(conn, &sql::PUT_STEPS, self.steps.into_iter()).await?;
+        let gone = self.computers.iter().filter(|(_, row)| row.is_none()).map(|(id, _)| json!(id)).collect();
+        by_list(conn, sql::DELETE_COMPUTERS, gone).await?;
+        put(conn, &sql::PUT_COMPUTERS, self.computers.into_values().flatten().flatten()).await?;
+        for (key, _) in self.records.iter().filter(|(_, row)| row.is_none()) {
+            sqlx::query(sql::DELETE_RECORD)
+                .bind(key.kind.as_str())
+                .bind(tenant_key(key.tenant.as_ref()))
+                .bind(key.name.clone())
+                .execute(&mut *conn)
+                .await?;
+        }
+        put(conn, &sql::PUT_RECORDS, self.records.into_values().flatten().flatten()).await?;
+        put(conn, &sql::PUT_USAGE, self.usage.into_values().flatten()).await?;
+        put(conn, &sql::PUT_ANSWERS, self.answers.into_values().flatten()).await?;
+        put(conn, &sql::PUT_LEASES, self.leases.into_values().flatten()).await?;
+        put(conn, &sql::PUT_LOG, self.log.into_iter()).await?;
+        put(conn, &sql::PUT_AUDIT, self.audit.into_iter()).await?;
+        put(conn, &sql::PUT_COMMITS, self.commits.into_iter()).await?;
+        sqlx::query(sql::SET_HEAD)
+            .bind(int(head.revision.0))
+            .bind(int(head.oldest.0))
+            .bind(int(head.commits))
+            .execute(conn)
+            .await?;
+        Ok(self.events)
+    }
+}
+
+async fn touch(conn: &mut SqliteConnection, touched: &BTreeSet<AgentId>, rows: &Rowset) -> Result<(), sqlx::Error> {
+    let touched = touched.iter().filter_map(|id| rows.agents.get(id)?.as_ref()).map(|agent| {
+        let status = &agent.status;
+        let times = [status.awake_until, status.heard_at, agent.due_at()].map(|time| time.map(micros));
+        json!([agent.id, times[0], times[1], times[2]])
+    });
+    by_list(conn, sql::TOUCH_AGENTS, touched.collect()).await
+}
+
+async fn by_list(conn: &mut SqliteConnection, statement: &'static str, keys: Vec<Value>) -> Result<(), sqlx::Error> {
+    if keys.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(statement).bind(Value::Array(keys).to_string()).execute(conn).await?;
+    Ok(())
+}
+
+/// Writes rows, whose cells come one after another.
+async fn put(
+    conn: &mut SqliteConnection,
+    insert: &Insert,
+    cells: impl Iterator<Item = Cell>,
+) -> Result<(), sqlx::Error> {
+    let cells: Vec<_> = cells.collect();
+    let mut rows = cells.len() / insert.columns;
+    let mut cells = cells.into_iter();
+    while rows > 0 {
+        let some = ROWS.min(1 << rows.ilog2());
+        let mut query = sqlx::query(AssertSqlSafe(insert.text(some)));
+        for cell in cells.by_ref().take(some * insert.columns) {
+            query = match cell {
+                Cell::Int(value) => query.bind(value),
+                Cell::Time(value) => query.bind(value),
+                Cell::Text(value) => query.bind(value),
+                Cell::Maybe(value) => query.bind(value),
+            };
+        }
+        query.execute(&mut *conn).await?;
+        rows -= some;
+    }
+    Ok(())
+}
+
+/// The JSON of a [`Committed`], from documents that are there already.
+fn committed_doc(
+    committed: &Committed,
+    agents: &[(&Agent, String)],
+    messages: &[(&Message, String)],
+) -> Result<String, sqlx::Error> {
+    fn list<'a>(docs: impl Iterator<Item = &'a str>) -> String {
+        docs.collect::<Vec<_>>().join(",")
+    }
+    let Committed { revision: Revision(revision), now, agents: _, messages: _, replayed } = committed;
+    Ok(format!(
+        r#"{{"revision":{revision},"now":{now},"agents":[{agents}],"messages":[{messages}],"replayed":{replayed}}}"#,
+        now = to_doc(now)?,
+        agents = list(agents.iter().map(|(_, doc)| doc.as_str())),
+        messages = list(messages.iter().map(|(_, doc)| doc.as_str())),
+    ))
+}
+
+fn agent_row(agent: &Agent, doc: String) -> Vec<Cell> {
+    let status = &agent.status;
+    let living = status.state() != State::Deleted;
+    let time = |time: Option<Timestamp>| Cell::Time(time.map(micros));
+    vec![
+        Cell::Text(agent.id.to_string()),
+        Cell::Text(agent.tenant.to_string()),
+        Cell::Maybe(living.then(|| agent.name.to_string())),
+        Cell::Text(agent.owner.to_string()),
+        Cell::Text(status.state().as_str().to_owned()),
+        Cell::Text(agent.spec.runtime.as_ref().map_or_else(String::new, ToString::to_string)),
+        time(agent.due_at()),
+        time(status.awake_until),
+        time(status.heard_at),
+        Cell::Text(doc),
+    ]
+}
+
+fn message_row(message: &Message, doc: String) -> Vec<Cell> {
+    let seq = int(message.seq);
+    vec![
+        Cell::Text(message.agent.to_string()),
+        Cell::Int(seq),
+        Cell::Text(message.tenant.to_string()),
+        Cell::Text(message.id.to_string()),
+        Cell::Time((!message.state.is_ended()).then_some(seq)),
+        Cell::Text(doc),
+    ]
+}
+
+fn step_row(step: &Step) -> Result<[Cell; 5], sqlx::Error> {
+    Ok([
+        Cell::Text(step.agent.to_string()),
+        Cell::Int(int(step.seq)),
+        Cell::Text(step.tenant.to_string()),
+        Cell::Maybe(step.message.map(|message| message.to_string())),
+        Cell::Text(to_doc(step)?),
+    ])
+}
+
+fn computer_row(computer: &Computer) -> Result<Vec<Cell>, sqlx::Error> {
+    Ok(vec![
+        Cell::Text(computer.id().to_string()),
+        Cell::Text(computer.tenant.to_string()),
+        Cell::Text(computer.runtime.to_string()),
+        Cell::Int(computer.reclaim_since.is_some().into()),
+        Cell::Text(to_doc(computer)?),
+    ])
+}
+
+fn record_row(record: &Record) -> Result<Vec<Cell>, sqlx::Error> {
+    Ok(vec![
+        Cell::Text(record.key.kind.as_str().to_owned()),
+        Cell::Text(tenant_key(record.key.tenant.as_ref())),
+        Cell::Text(record.key.name.clone()),
+        Cell::Int(int(record.version)),
+        Cell::Time(record.expires.map(micros)),
+        Cell::Text(to_doc(&record.body)?),
+    ])
+}
+
+fn audit_row(row: &AuditRow, seq: u64) -> Result<[Cell; 6], sqlx::Error> {
+    Ok([
+        Cell::Int(int(seq)),
+        Cell::Text(row.commit.to_string()),
+        Cell::Text(tenant_key(row.entry.tenant.as_ref())),
+        Cell::Int(int(row.revision.0)),
+        Cell::Int(micros(row.at)),
+        Cell::Text(to_doc(row)?),
+    ])
+}

@@ -1,0 +1,276 @@
+//! The rows that the writer works on: loaded once for a batch, changed in memory, agents kept for the next batch.
+//!
+//! Nobody else writes to the database, so that what was read or written once stays true.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::hash::Hash;
+
+use jiff::Timestamp;
+use raworc_core::agent::{Agent, State};
+use raworc_core::computer::Computer;
+use raworc_core::ids::{AgentId, AgentName, CommitId, ComputerId, MessageId, TenantName};
+use raworc_core::message::Message;
+use raworc_core::store::{
+    Answer, Committed, Evaluated, Footprint, IdempotencyKey, Lease, QuotaKind, Record, RecordKey, Rows,
+};
+use serde_json::{Value, json};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Row, SqliteConnection};
+
+use crate::sqlite::convert::{agent, broken, count, doc, lease, record, tenant_key};
+use crate::sqlite::sql;
+
+/// Bytes of agents that are kept from batch to batch.
+const KEPT: usize = 8 << 20;
+
+/// Rows by key; `None` for what is known not to be there.
+#[derive(Debug, Default)]
+pub(super) struct Rowset {
+    pub(super) agents: HashMap<AgentId, Option<Agent>>,
+    taken: HashMap<(TenantName, AgentName), bool>,
+    messages: HashMap<MessageId, Option<Message>>,
+    /// Agents whose open messages are all loaded.
+    opened: HashSet<AgentId>,
+    computers: HashMap<ComputerId, Option<Computer>>,
+    records: HashMap<RecordKey, Option<Record>>,
+    usage: HashMap<(TenantName, QuotaKind), Option<u64>>,
+    answers: HashMap<IdempotencyKey, Option<Answer>>,
+    pub(super) commits: HashMap<CommitId, Option<Committed>>,
+    pub(super) leases: HashMap<String, Option<Lease>>,
+    /// Bytes of documents that went into `agents`.
+    weight: usize,
+}
+
+impl Rowset {
+    /// Forgets what is only good for one batch.
+    pub(super) fn next_batch(&mut self) {
+        let mut agents = std::mem::take(&mut self.agents);
+        let mut weight = self.weight;
+        if weight > KEPT {
+            agents.clear();
+            weight = 0;
+        }
+        agents.retain(|_, agent| agent.is_some());
+        *self = Self { agents, weight, ..Self::default() };
+    }
+
+    /// Notes the size of an agent's document that is kept here.
+    pub(super) fn weigh(&mut self, bytes: usize) {
+        // What a document takes in memory is about twice its text.
+        self.weight += 2 * bytes;
+    }
+
+    /// Loads the results of these commits, if they were made.
+    pub(super) async fn load_commits(
+        &mut self,
+        conn: &mut SqliteConnection,
+        ids: impl Iterator<Item = CommitId>,
+    ) -> Result<(), sqlx::Error> {
+        let keys = missing(&mut self.commits, ids);
+        for row in fetch(conn, sql::LOAD_COMMITS, &keys).await? {
+            let id: CommitId = row.try_get::<&str, _>(0)?.parse().map_err(broken)?;
+            self.commits.insert(id, Some(doc(&row, 1)?));
+        }
+        Ok(())
+    }
+
+    /// Loads these leases.
+    pub(super) async fn load_leases(
+        &mut self,
+        conn: &mut SqliteConnection,
+        names: impl Iterator<Item = String>,
+    ) -> Result<(), sqlx::Error> {
+        let keys = missing(&mut self.leases, names);
+        for row in fetch(conn, sql::LOAD_LEASES, &keys).await? {
+            let lease = lease(&row)?;
+            self.leases.insert(lease.key.clone(), Some(lease));
+        }
+        Ok(())
+    }
+
+    /// Loads these agents.
+    pub(super) async fn load_agents(
+        &mut self,
+        conn: &mut SqliteConnection,
+        ids: impl Iterator<Item = AgentId>,
+    ) -> Result<(), sqlx::Error> {
+        let keys = missing(&mut self.agents, ids);
+        for row in fetch(conn, sql::LOAD_AGENTS, &keys).await? {
+            let agent = agent(&row)?;
+            self.weigh(row.try_get::<&str, _>(2)?.len());
+            self.agents.insert(agent.id, Some(agent));
+        }
+        Ok(())
+    }
+
+    /// Loads all of a footprint that is not here yet.
+    pub(super) async fn load(&mut self, conn: &mut SqliteConnection, footprint: &Footprint) -> Result<(), sqlx::Error> {
+        self.load_agents(conn, footprint.agents.keys().copied()).await?;
+        let mut messages: BTreeSet<_> = footprint.messages.clone();
+        let mut computers: BTreeSet<_> = footprint.computers.clone();
+        for (id, needs) in &footprint.agents {
+            let Some(Some(agent)) = self.agents.get(id) else { continue };
+            if needs.held {
+                messages.extend(agent.status.message);
+            }
+            if needs.computer {
+                computers.extend(agent.status.computer);
+            }
+        }
+        let keys = missing(&mut self.messages, messages.into_iter());
+        for row in fetch(conn, sql::LOAD_MESSAGES, &keys).await? {
+            let message: Message = doc(&row, 0)?;
+            self.messages.insert(message.id, Some(message));
+        }
+        for (id, _) in footprint.agents.iter().filter(|(_, needs)| needs.open) {
+            self.load_open(conn, *id).await?;
+        }
+        let keys = missing(&mut self.computers, computers.into_iter());
+        for row in fetch(conn, sql::LOAD_COMPUTERS, &keys).await? {
+            let computer: Computer = doc(&row, 0)?;
+            self.computers.insert(computer.id(), Some(computer));
+        }
+        self.load_keyed(conn, footprint).await
+    }
+
+    async fn load_open(&mut self, conn: &mut SqliteConnection, agent: AgentId) -> Result<(), sqlx::Error> {
+        if !self.opened.insert(agent) {
+            return Ok(());
+        }
+        for row in sqlx::query(sql::LOAD_OPEN).bind(agent.to_string()).fetch_all(conn).await? {
+            let message: Message = doc(&row, 0)?;
+            // What the batch has changed already is newer than what stands in the database.
+            self.messages.entry(message.id).or_insert(Some(message));
+        }
+        Ok(())
+    }
+
+    async fn load_keyed(&mut self, conn: &mut SqliteConnection, footprint: &Footprint) -> Result<(), sqlx::Error> {
+        let mut names = Vec::new();
+        for name in &footprint.names {
+            self.taken.entry(name.clone()).or_insert_with(|| {
+                names.push(json!([name.0, name.1]));
+                false
+            });
+        }
+        for row in fetch(conn, sql::LOAD_NAMES, &names).await? {
+            let name = (TenantName::new(text(&row, 0)?), AgentName::new(text(&row, 1)?));
+            self.taken.insert((name.0.map_err(broken)?, name.1.map_err(broken)?), true);
+        }
+        let key = |key: &RecordKey| json!([key.kind.as_str(), tenant_key(key.tenant.as_ref()), key.name]);
+        let keys = missing_by(&mut self.records, footprint.records.iter(), key);
+        for row in fetch(conn, sql::LOAD_RECORDS, &keys).await? {
+            let record = record(&row)?;
+            self.records.insert(record.key.clone(), Some(record));
+        }
+        let keys = missing_by(&mut self.usage, footprint.usage.iter(), |(tenant, kind)| json!([tenant, kind]));
+        for row in fetch(conn, sql::LOAD_USAGE, &keys).await? {
+            let kind: QuotaKind = serde_json::from_value(text(&row, 1)?.into()).map_err(broken)?;
+            self.usage.insert((TenantName::new(text(&row, 0)?).map_err(broken)?, kind), Some(count(&row, 2)?));
+        }
+        let key = |key: &IdempotencyKey| json!([key.principal, key.key]);
+        let keys = missing_by(&mut self.answers, footprint.idempotency.iter(), key);
+        for row in fetch(conn, sql::LOAD_ANSWERS, &keys).await? {
+            let key = IdempotencyKey { principal: text(&row, 0)?, key: text(&row, 1)? };
+            self.answers.insert(key, Some(doc(&row, 2)?));
+        }
+        Ok(())
+    }
+
+    /// The rows of a footprint that was loaded.
+    pub(super) fn rows(&self, footprint: &Footprint, now: Timestamp) -> Rows {
+        let mut rows = Rows::at(now);
+        let mut messages: BTreeSet<_> = footprint.messages.clone();
+        let mut computers: BTreeSet<_> = footprint.computers.clone();
+        for (id, needs) in &footprint.agents {
+            let Some(Some(agent)) = self.agents.get(id) else { continue };
+            if needs.held {
+                messages.extend(agent.status.message);
+            }
+            if needs.open {
+                let open = self.messages.values().flatten().filter(|m| m.agent == *id && !m.state.is_ended());
+                messages.extend(open.map(|message| message.id));
+            }
+            if needs.computer {
+                computers.extend(agent.status.computer);
+            }
+            rows.agents.insert(*id, agent.clone());
+        }
+        rows.taken.extend(footprint.names.iter().filter(|name| self.taken.get(name) == Some(&true)).cloned());
+        rows.messages.extend(there(&self.messages, messages.iter()));
+        rows.computers.extend(there(&self.computers, computers.iter()));
+        let records = there(&self.records, footprint.records.iter());
+        rows.records.extend(records.filter(|(_, record)| record.expires.is_none_or(|expires| expires > now)));
+        rows.usage.extend(there(&self.usage, footprint.usage.iter()));
+        let answer = there(&self.answers, footprint.idempotency.iter()).map(|(_, answer)| answer).next();
+        rows.answer = answer.filter(|answer| answer.expires > now);
+        rows
+    }
+
+    /// Takes over what a commit leaves.
+    pub(super) fn apply(&mut self, id: CommitId, evaluated: Evaluated) -> Committed {
+        for agent in evaluated.agents {
+            let living = agent.status.state() != State::Deleted;
+            self.taken.insert((agent.tenant.clone(), agent.name.clone()), living);
+            self.agents.insert(agent.id, Some(agent));
+        }
+        self.messages.extend(evaluated.messages.into_iter().map(|message| (message.id, Some(message))));
+        self.computers.extend(evaluated.computers.into_iter().map(|computer| (computer.id(), Some(computer))));
+        self.computers.extend(evaluated.removed_computers.into_iter().map(|id| (id, None)));
+        self.records.extend(evaluated.records);
+        self.usage.extend(evaluated.usage.into_iter().map(|(key, used)| (key, Some(used))));
+        self.answers.extend(evaluated.answer.map(|(key, answer)| (key, Some(answer))));
+        self.commits.insert(id, Some(evaluated.committed.clone()));
+        evaluated.committed
+    }
+}
+
+/// Those of `keys` that nothing is known of, which counts as absent from now on unless it is loaded.
+fn missing<K: Eq + Hash + ToString, V>(known: &mut HashMap<K, Option<V>>, keys: impl Iterator<Item = K>) -> Vec<Value> {
+    let mut found = Vec::new();
+    for key in keys {
+        let text = key.to_string();
+        known.entry(key).or_insert_with(|| {
+            found.push(text.into());
+            None
+        });
+    }
+    found
+}
+
+fn missing_by<'a, K: Clone + Eq + Hash + 'a, V>(
+    known: &mut HashMap<K, Option<V>>,
+    keys: impl Iterator<Item = &'a K>,
+    write: impl Fn(&K) -> Value,
+) -> Vec<Value> {
+    let mut found = Vec::new();
+    for key in keys.filter(|key| !known.contains_key(key)).collect::<Vec<_>>() {
+        found.push(write(key));
+        known.insert(key.clone(), None);
+    }
+    found
+}
+
+fn there<'a, K: Clone + Eq + Hash + 'a, V: Clone + 'a>(
+    known: &'a HashMap<K, Option<V>>,
+    keys: impl Iterator<Item = &'a K>,
+) -> impl Iterator<Item = (K, V)> {
+    keys.filter_map(|key| Some((key.clone(), known.get(key)?.clone()?)))
+}
+
+fn text(row: &SqliteRow, at: usize) -> Result<String, sqlx::Error> {
+    row.try_get(at)
+}
+
+/// The rows of `keys`; none without asking where there is no key.
+async fn fetch(
+    conn: &mut SqliteConnection,
+    statement: &'static str,
+    keys: &[Value],
+) -> Result<Vec<SqliteRow>, sqlx::Error> {
+    if keys.is_empty() {
+        return Ok(Vec::new());
+    }
+    let keys = serde_json::to_string(keys).map_err(|error| sqlx::Error::Encode(error.into()))?;
+    sqlx::query(statement).bind(keys).fetch_all(conn).await
+}
