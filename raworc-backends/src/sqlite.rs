@@ -84,6 +84,8 @@ impl SqliteStore {
         let readers = SqlitePoolOptions::new()
             .max_connections(options.readers.max(1))
             .test_before_acquire(false)
+            .idle_timeout(None)
+            .max_lifetime(None)
             .connect_with(options.reader())
             .await
             .map_err(fault)?;

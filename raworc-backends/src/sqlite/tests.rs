@@ -1,1 +1,120 @@
+//! What the conformance suite cannot see: plans of statements, files, faults.
 
+mod durable;
+mod faults;
+mod plans;
+
+use std::time::Duration;
+
+use raworc_core::entropy::{Clock, EntropyExt, SystemClock, SystemEntropy};
+use raworc_core::ids::{AgentId, AgentName, MessageId, TenantName, UserName};
+use raworc_core::message::{Part, Role};
+use raworc_core::store::{
+    AgentChange, AgentOp, Check, Commit, IdempotencyKey, IdempotencyRecord, NewAgent, NewMessage, Store,
+};
+use tempfile::TempDir;
+
+use super::{SqliteOptions, SqliteStore};
+
+async fn open(directory: &TempDir) -> SqliteStore {
+    SqliteStore::open(SqliteOptions::new(directory.path())).await.expect("an empty directory can be used")
+}
+
+fn directory() -> TempDir {
+    TempDir::new().expect("a temporary directory can be made")
+}
+
+fn change(agent: AgentId, when: Check, op: AgentOp) -> Commit {
+    let id = SystemEntropy.commit_id(SystemClock.now());
+    Commit::of(id, AgentChange { agent, when: vec![when], ops: vec![op] })
+}
+
+fn create(name: &str) -> (AgentId, Commit) {
+    let agent = SystemEntropy.agent_id(SystemClock.now());
+    let new = NewAgent {
+        tenant: TenantName::default_tenant(),
+        name: AgentName::new(name).expect("a good name"),
+        owner: UserName::new("ada").expect("a good name"),
+        spec: raworc_core::agent::AgentSpec::default(),
+    };
+    (agent, change(agent, Check::Absent, AgentOp::Create(Box::new(new))))
+}
+
+fn accept(agent: AgentId, id: MessageId, text: &str) -> Commit {
+    let parts = vec![Part::text(text)];
+    change(agent, Check::Alive, AgentOp::Accept(NewMessage { id, role: Role::User, author: "user:ada".into(), parts }))
+}
+
+fn message_id() -> MessageId {
+    SystemEntropy.message_id(SystemClock.now())
+}
+
+#[tokio::test]
+async fn what_a_commit_came_to_reads_back_from_its_document_as_it_was() {
+    let directory = directory();
+    let store = open(&directory).await;
+    let (agent, made) = create("one");
+    let mut commits = vec![made, accept(agent, message_id(), "a \u{0} and a \" and a 🦀")];
+    commits[1].idempotency = Some(IdempotencyRecord {
+        key: IdempotencyKey { principal: "user:ada".into(), key: "k".into() },
+        request: "r".into(),
+        ttl: Duration::from_secs(60),
+    });
+    let mut first = Vec::new();
+    for commit in &commits {
+        first.push(store.commit(commit.clone()).await.expect("goes through"));
+    }
+    store.close().await;
+    let store = open(&directory).await;
+    for (commit, first) in commits.iter().zip(&first) {
+        assert_eq!(store.commit(commit.clone()).await.expect("is known"), *first);
+    }
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_row_that_the_database_refuses_fails_alone() {
+    let directory = directory();
+    let store = open(&directory).await;
+    let (agent, made) = create("one");
+    let (other, made_other) = create("other");
+    store.commit(made).await.expect("goes through");
+    store.commit(made_other).await.expect("goes through");
+    let taken = message_id();
+    store.commit(accept(agent, taken, "mine")).await.expect("goes through");
+
+    // All are queued before the writer runs, so that they meet in one batch.
+    let (before, refused, after) = tokio::join!(
+        store.commit(accept(agent, message_id(), "before")),
+        store.commit(accept(other, taken, "stolen")),
+        store.commit(accept(other, message_id(), "after")),
+    );
+    before.expect("goes through");
+    after.expect("goes through");
+    let error = refused.expect_err("a message's id is used once");
+    assert!(error.to_string().contains("refused a row"), "{error}");
+    let message = store.message(agent, taken).await.expect("answers").expect("is there");
+    assert_eq!(message.text(), "mine");
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_closed_store_says_that_it_is_closed() {
+    let directory = directory();
+    let store = open(&directory).await;
+    store.close().await;
+    for error in
+        [store.commit(create("one").1).await.expect_err("closed"), store.head().await.map(drop).expect_err("closed")]
+    {
+        assert!(error.to_string().contains("it was closed"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_is_closed_at_once_gives_its_directory_free() {
+    let directory = directory();
+    for _ in 0..20 {
+        let store = open(&directory).await;
+        tokio::time::timeout(Duration::from_secs(20), store.close()).await.expect("closes");
+    }
+}

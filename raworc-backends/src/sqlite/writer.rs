@@ -127,14 +127,13 @@ impl Writer {
     }
 
     async fn next(&mut self) -> Option<Job> {
-        if !self.closing.is_cancelled() {
-            tokio::select! {
-                biased;
-                job = self.jobs.recv() => return job,
-                () = self.closing.cancelled() => self.jobs.close(),
-            }
+        tokio::select! {
+            biased;
+            job = self.jobs.recv() => return job,
+            () = self.closing.cancelled() => {}
         }
         // What was queued before is still written.
+        self.jobs.close();
         self.jobs.recv().await
     }
 
