@@ -66,6 +66,15 @@ impl Agent {
     #[must_use]
     pub fn due_at(&self) -> Option<Timestamp> {
         let status = &self.status;
+        // A wish that is not met waits for nothing, except a sleep for the end of the message in hand.
+        match (status.state(), self.desired) {
+            (State::Deleted, _) => return None,
+            (_, Desired::Deleted) | (State::Init | State::Idle, Desired::Asleep) | (State::Slept, Desired::Awake) => {
+                return Some(status.since);
+            }
+            (State::Init | State::Idle | State::Busy, Desired::Awake)
+            | (State::Busy | State::Slept, Desired::Asleep) => {}
+        }
         match status.state() {
             State::Init => match &status.run {
                 Some(run) if run.ending => Some(status.since),
@@ -73,7 +82,8 @@ impl Agent {
                 None => Some(status.retry_at.unwrap_or(status.since)),
             },
             State::Idle => {
-                let sleep = if self.spec.idle_timeout == 0 { None } else { status.awake_until };
+                let sleeps = self.spec.idle_timeout > 0 && self.inbox.queued == 0;
+                let sleep = status.awake_until.filter(|_| sleeps);
                 earliest([sleep, status.heartbeat_due()])
             }
             State::Busy => earliest([status.busy_until, status.cancel_by, status.heartbeat_due()]),

@@ -152,6 +152,9 @@ pub enum Denial {
     /// Its program is not ready.
     #[error("its computer is not up yet")]
     NotUp,
+    /// A computer is being started, or runs, already.
+    #[error("its computer is up, or about to be")]
+    Up,
     /// It holds a message.
     #[error("it works on a message")]
     MessageInHand,

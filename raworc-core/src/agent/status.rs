@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::condition::Conditions;
+use super::condition::{Condition, ConditionKind, Conditions};
 use super::state::State;
 use crate::ids::{ComputerId, Incarnation, MessageId};
 use crate::runtime::StartId;
@@ -87,6 +87,18 @@ impl Status {
     pub(crate) const fn state_moved(&mut self, to: State) {
         self.state = to;
         self.version += 1;
+    }
+
+    /// Sets a condition as it is now.
+    pub(crate) fn set_condition(
+        &mut self,
+        kind: ConditionKind,
+        status: bool,
+        reason: &str,
+        message: &str,
+        since: Timestamp,
+    ) {
+        self.conditions.set(Condition { kind, status, reason: reason.to_owned(), message: message.to_owned(), since });
     }
 
     /// When a program that stays silent counts as lost.

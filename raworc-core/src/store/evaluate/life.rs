@@ -1,0 +1,266 @@
+//! What happens to an agent: its owner's wishes, its starts, and the moves of its state machine.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
+
+use super::draft::{Draft, short};
+use super::later;
+use crate::agent::{Agent, AgentEvent, AgentSpec, ConditionKind, Decision, Denial, Desired, Effect, Run, State};
+use crate::computer::Computer;
+use crate::event::EventKind;
+use crate::message::MessageEvent;
+use crate::store::commit::{Backoff, Conflict, NewComputer};
+
+/// A shorter idle time leaves what is active now so long to renew itself.
+const RENEWAL: SignedDuration = SignedDuration::from_secs(15);
+
+impl Draft {
+    pub(super) fn set_spec(&mut self, agent: &mut Agent, spec: &AgentSpec) {
+        let before = std::mem::replace(&mut agent.spec, spec.clone());
+        agent.generation += 1;
+        agent.try_at_once();
+        if agent.status.state() == State::Idle && before.idle_timeout != spec.idle_timeout {
+            let longer = SignedDuration::from_secs(i64::from(spec.idle_timeout) - i64::from(before.idle_timeout));
+            let status = &mut agent.status;
+            if let Some(until) = status.awake_until {
+                let moved = until.checked_add(longer).unwrap_or(until);
+                let renewed = until.min(self.rows.now.checked_add(RENEWAL).unwrap_or(until));
+                status.awake_until = Some(moved.max(renewed)).max(status.keep_awake_until);
+                status.version += 1;
+            }
+        }
+        self.tell(agent, EventKind::AgentEdited, None, json!({ "generation": agent.generation }));
+    }
+
+    pub(super) fn desire(&mut self, agent: &mut Agent, desired: Desired, retry: bool) -> Result<(), Conflict> {
+        if agent.desired == desired && !retry {
+            return Ok(());
+        }
+        if agent.desired == Desired::Deleted || agent.status.state() == State::Deleted && desired != Desired::Deleted {
+            return Err(Conflict::NoAgent(agent.id));
+        }
+        agent.desired = desired;
+        agent.generation += 1;
+        agent.try_at_once();
+        self.tell(agent, EventKind::AgentDesired, None, json!({ "desired": desired, "retry": retry }));
+        if desired != Desired::Asleep {
+            self.clear_condition(agent, ConditionKind::SleepPending);
+        }
+        Ok(())
+    }
+
+    pub(super) fn keep_awake(&mut self, agent: &mut Agent, time: Option<Duration>) {
+        let now = self.rows.now;
+        let status = &mut agent.status;
+        let until = time.map(|time| later(now, time));
+        // What lies beyond the wish that was there has another reason, and stays.
+        let others = status.awake_until.filter(|awake| status.keep_awake_until.is_none_or(|kept| *awake > kept));
+        let quiet = later(now, Duration::from_secs(agent.spec.idle_timeout.into()));
+        status.keep_awake_until = until;
+        status.awake_until = others.max(until).max(Some(quiet));
+        self.status_changed(agent, json!({ "keep_awake_until": until }));
+    }
+
+    pub(super) fn begin(
+        &mut self,
+        agent: &mut Agent,
+        computer: Option<&NewComputer>,
+        key_hash: &str,
+        deadline: Duration,
+        generation: u64,
+    ) -> Result<(), Conflict> {
+        let now = self.rows.now;
+        let state = agent.status.state();
+        let denied = match state {
+            State::Init => agent.status.run.as_ref().filter(|run| !run.ending).map(|_| Denial::Up),
+            State::Idle | State::Busy => Some(Denial::Up),
+            State::Slept => Some(Denial::Asleep),
+            State::Deleted => Some(Denial::Deleted),
+        };
+        if let Some(denial) = denied {
+            return Err(Conflict::Denied { state, denial });
+        }
+        if let Some(new) = computer {
+            self.new_computer(agent, new);
+        }
+        let status = &mut agent.status;
+        status.incarnation = status.incarnation.next();
+        status.observed_generation = generation;
+        status.retry_at = None;
+        status.heard_at = None;
+        status.run = Some(Run {
+            incarnation: status.incarnation,
+            began_at: now,
+            deadline: later(now, deadline),
+            start_id: None,
+            key_hash: Some(key_hash.to_owned()),
+            booted_at: None,
+            ready_at: None,
+            ending: false,
+        });
+        self.status_changed(agent, json!({ "incarnation": agent.status.incarnation }));
+        Ok(())
+    }
+
+    fn new_computer(&mut self, agent: &mut Agent, new: &NewComputer) {
+        let now = self.rows.now;
+        if let Some(old) = agent.status.computer.and_then(|id| self.rows.computers.get_mut(&id)) {
+            old.reclaim_since = Some(now);
+            old.keep_volume = old.spec.volume == new.spec.volume;
+            self.computers.insert(old.id());
+        }
+        let computer = Computer {
+            tenant: agent.tenant.clone(),
+            agent: agent.id,
+            runtime: new.runtime.clone(),
+            spec: new.spec.clone(),
+            reclaim_since: None,
+            keep_volume: false,
+        };
+        agent.status.computer = Some(computer.id());
+        self.computers.insert(computer.id());
+        self.rows.computers.insert(computer.id(), computer);
+    }
+
+    pub(super) fn transition(
+        &mut self,
+        agent: &mut Agent,
+        event: &AgentEvent,
+        reason: &str,
+        message: &str,
+        backoff: Option<Backoff>,
+    ) -> Result<(), Conflict> {
+        let from = agent.status.state();
+        let (to, effects) = match from.on(event) {
+            Decision::Ignore => return Ok(()),
+            Decision::Deny(denial) => return Err(Conflict::Denied { state: from, denial }),
+            Decision::Move { to, effects } => (to, effects),
+        };
+        let given_up = agent.status.run.as_ref().is_some_and(|run| run.ending);
+        if given_up && matches!(event, AgentEvent::StartFailed | AgentEvent::Lost) {
+            // Somebody else has found out before, and has said when the next start is tried.
+            return Ok(());
+        }
+        if *event == AgentEvent::Ready {
+            // The row's number is still that of a run that was given up, until the next one begins.
+            agent.check_run()?;
+        }
+        if *event == AgentEvent::Ended && agent.status.message.is_some() {
+            // A message that is held ends by an op of its own, or nobody would ever end it.
+            return Err(Conflict::Denied { state: from, denial: Denial::MessageInHand });
+        }
+        for effect in effects {
+            self.effect(agent, *effect, message, backoff)?;
+        }
+        self.enter(agent, to, reason, message);
+        let summary = json!({ "from": from, "to": to, "reason": short(reason) });
+        self.tell(agent, EventKind::AgentState, None, summary);
+        Ok(())
+    }
+
+    fn effect(
+        &mut self,
+        agent: &mut Agent,
+        effect: Effect,
+        message: &str,
+        backoff: Option<Backoff>,
+    ) -> Result<(), Conflict> {
+        let now = self.rows.now;
+        let reason = || message.to_owned();
+        match effect {
+            Effect::EndRun => {
+                if let Some(run) = &mut agent.status.run {
+                    run.ending = true;
+                    run.key_hash = None;
+                }
+                Ok(())
+            }
+            Effect::BackOff => {
+                let status = &mut agent.status;
+                let failures = u32::from(!matches!(backoff, None | Some(Backoff::None)));
+                status.restarts = status.restarts.saturating_add(failures);
+                status.retry_at = match backoff {
+                    None | Some(Backoff::None) => None,
+                    Some(Backoff::After(wait)) => Some(later(now, wait)),
+                    Some(Backoff::UntilChanged) => Some(Timestamp::MAX),
+                };
+                Ok(())
+            }
+            Effect::RequeueMessage => self.held_message(agent, MessageEvent::Requeue { reason: reason() }),
+            Effect::FailMessage => self.held_message(agent, MessageEvent::Fail { reason: reason() }),
+            Effect::CancelMessage => self.held_message(agent, MessageEvent::Cancel { reason: reason() }),
+            Effect::CancelInbox => self.cancel_inbox(agent, message),
+            Effect::Reclaim => {
+                let computer = agent.status.computer.take();
+                if let Some(computer) = computer.and_then(|id| self.rows.computers.get_mut(&id)) {
+                    computer.reclaim_since = Some(now);
+                    self.computers.insert(computer.id());
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn enter(&mut self, agent: &mut Agent, to: State, reason: &str, message: &str) {
+        let now = self.rows.now;
+        let quiet = later(now, Duration::from_secs(agent.spec.idle_timeout.into()));
+        let status = &mut agent.status;
+        if status.state() != to {
+            status.since = now;
+        }
+        if to != State::Busy {
+            status.message = None;
+            status.busy_until = None;
+            status.cancel_by = None;
+        }
+        match to {
+            State::Idle => {
+                status.awake_until = status.awake_until.max(status.keep_awake_until).max(Some(quiet));
+                status.heard_at = Some(now);
+                status.retry_at = None;
+                if let Some(run) = &mut status.run {
+                    run.ready_at.get_or_insert(now);
+                }
+                status.set_condition(ConditionKind::Ready, true, reason, message, now);
+            }
+            State::Busy => {}
+            State::Init | State::Slept => {
+                status.awake_until = None;
+                status.set_condition(ConditionKind::Ready, false, reason, message, now);
+            }
+            State::Deleted => {
+                status.awake_until = None;
+                // The computer's run is ended from the reclaim list.
+                status.run = None;
+                status.heard_at = None;
+            }
+        }
+        if matches!(to, State::Slept | State::Deleted) {
+            status.keep_awake_until = None;
+            status.restarts = 0;
+            status.retry_at = None;
+            status.conditions.clear(ConditionKind::SleepPending);
+        }
+        status.state_moved(to);
+    }
+}
+
+impl Agent {
+    /// What waits to be tried again is tried at once: its owner has changed something that it may have waited for.
+    fn try_at_once(&mut self) {
+        if self.status.retry_at.take().is_some() {
+            self.status.version += 1;
+        }
+    }
+
+    /// That its present run is not over, nor given up.
+    pub(super) fn check_run(&self) -> Result<(), Conflict> {
+        let present = self.status.incarnation;
+        match &self.status.run {
+            Some(run) if !run.ending => Ok(()),
+            _ => Err(Conflict::StaleIncarnation { wanted: present, found: present }),
+        }
+    }
+}
