@@ -1,4 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+#[cfg(feature = "local")]
+pub mod local;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;

@@ -1,0 +1,177 @@
+//! [`LocalRuntime`]: computers on plain Linux, by namespaces, control groups and a directory each. No engine is needed.
+//!
+//! A binary that opens one calls [`init_main`] first thing in `main`: it runs itself again as the helper that builds a
+//! computer from inside.
+
+mod cgroup;
+mod computers;
+mod config;
+mod error;
+mod home;
+mod init;
+mod installation;
+mod logs;
+mod plan;
+mod probe;
+mod process;
+mod sandbox;
+mod volume;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::{BoxStream, FuturesUnordered};
+use raworc_core::ids::{ComputerId, RuntimeName, VolumeId};
+use raworc_core::runtime::{
+    Boot, Capabilities, ComputerSpec, Ensured, LogsOptions, Observed, Progress, Runtime, RuntimeError, RuntimeEvent,
+    StartId,
+};
+use tokio_stream::wrappers::BroadcastStream;
+
+use self::error::At;
+use self::installation::{Installation, no_images};
+use self::logs::Log;
+use self::sandbox::END_LIMIT;
+
+pub use self::config::{INIT_COMMAND, Isolation, LINK_PATH, LocalOptions, PROGRAM_PATH, UidRange};
+pub use self::init::init_main;
+pub use self::probe::ProbeReport;
+
+/// Computers on this machine.
+///
+/// They end with it: when it is dropped, or its process is killed, the kernel closes the pipe that each of them
+/// watches.
+#[derive(Debug)]
+pub struct LocalRuntime {
+    installation: Arc<Installation>,
+}
+
+impl LocalRuntime {
+    /// Opens the computers of an installation, and ends what an earlier process left behind.
+    ///
+    /// # Errors
+    /// Where the directory is in use by another process or cannot be written, or something left behind does not end.
+    pub async fn open(options: LocalOptions) -> Result<Self, RuntimeError> {
+        Ok(Self { installation: Arc::new(Installation::open(options).await?) })
+    }
+
+    /// The address of the socket `name` in the link directory, as a program reaches it.
+    #[must_use]
+    pub fn agent_url(&self, name: &str) -> String {
+        let directory = match (self.installation.options.isolation, &self.installation.options.link_dir) {
+            (Isolation::None, Some(directory)) => directory.clone(),
+            (Isolation::None, None) | (Isolation::Required, _) => PathBuf::from(LINK_PATH),
+        };
+        format!("unix:{}", directory.join(name).display())
+    }
+
+    /// Starts a computer that looks around and ends, and shows by what it saw that computers are cut off.
+    ///
+    /// # Errors
+    /// Says what failed and what can be done about it.
+    pub async fn probe(&self) -> Result<ProbeReport, RuntimeError> {
+        self.installation.probe().await
+    }
+
+    /// Ends every computer and waits until nothing of them is left.
+    pub async fn close(self) {
+        let running = self.installation.computers.all();
+        for sandbox in &running {
+            sandbox.release().await;
+        }
+        let mut ends: FuturesUnordered<_> = running.iter().map(|sandbox| sandbox.ended_within(END_LIMIT * 2)).collect();
+        while ends.next().await.is_some() {}
+        self.installation.cgroups.remove();
+    }
+}
+
+impl Drop for LocalRuntime {
+    fn drop(&mut self) {
+        for sandbox in self.installation.computers.all() {
+            sandbox.release_now();
+        }
+    }
+}
+
+#[async_trait]
+impl Runtime for LocalRuntime {
+    fn name(&self) -> &RuntimeName {
+        &self.installation.options.name
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let mut capabilities = Capabilities::default();
+        capabilities.limits = self.installation.cgroups.missing().is_none();
+        capabilities.copy_volume = true;
+        capabilities
+    }
+
+    async fn prepare(
+        &self,
+        image: Option<&str>,
+        _progress: &(dyn Fn(Progress) + Send + Sync),
+    ) -> Result<(), RuntimeError> {
+        image.map_or(Ok(()), |image| Err(no_images(image)))
+    }
+
+    async fn ensure(&self, spec: &ComputerSpec) -> Result<Ensured, RuntimeError> {
+        self.installation.ensure(spec).await
+    }
+
+    async fn start(&self, id: ComputerId, boot: &Boot) -> Result<StartId, RuntimeError> {
+        let (installation, line) = (Arc::clone(&self.installation), boot.to_line());
+        // A start that is cut short would leave a helper that nobody looks after.
+        tokio::spawn(async move { installation.start(id, &line).await })
+            .await
+            .map_err(|error| RuntimeError::Unavailable(format!("the start was cut short: {error}")))?
+    }
+
+    async fn stop(&self, id: ComputerId, start: &StartId, grace: Duration) -> Result<(), RuntimeError> {
+        self.installation.stop(id, Some(start), grace).await
+    }
+
+    async fn remove(&self, id: ComputerId) -> Result<(), RuntimeError> {
+        self.installation.remove(id).await
+    }
+
+    async fn observe(&self, id: ComputerId) -> Result<Option<Observed>, RuntimeError> {
+        self.installation.observe(id)
+    }
+
+    async fn list(&self) -> Result<Vec<Observed>, RuntimeError> {
+        let ids = self.installation.home.computers()?;
+        ids.into_iter().filter_map(|id| self.installation.observe(id).transpose()).collect()
+    }
+
+    async fn watch(&self) -> Result<BoxStream<'static, RuntimeEvent>, RuntimeError> {
+        let events = BroadcastStream::new(self.installation.events.subscribe());
+        Ok(events.map(|event| event.unwrap_or(RuntimeEvent::Relist)).boxed())
+    }
+
+    async fn logs(
+        &self,
+        id: ComputerId,
+        options: LogsOptions,
+    ) -> Result<BoxStream<'static, Result<Bytes, RuntimeError>>, RuntimeError> {
+        if let Some(sandbox) = self.installation.computers.get(id) {
+            return Ok(Arc::clone(&sandbox.log).read(options));
+        }
+        if self.installation.home.spec(id)?.is_none() {
+            return Err(RuntimeError::NotFound(id));
+        }
+        let directory = self.installation.home.computer(id);
+        Ok(Arc::new(Log::finished(&directory).at("read the log", &directory)?).read(options))
+    }
+
+    async fn copy_volume(&self, from: VolumeId, to: VolumeId) -> Result<(), RuntimeError> {
+        self.installation.copy_volume(from, to).await
+    }
+
+    async fn remove_volume(&self, id: VolumeId) -> Result<(), RuntimeError> {
+        self.installation.remove_volume(id).await
+    }
+}

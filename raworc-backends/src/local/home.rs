@@ -1,0 +1,177 @@
+//! The directory of an installation: its computers, its volumes, and what is being thrown away.
+
+use std::fs::{self, DirBuilder, File, TryLockError};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use raworc_core::ids::{ComputerId, VolumeId};
+use raworc_core::runtime::{ComputerSpec, RuntimeError};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::error::{At, refused};
+use super::process::Identity;
+
+/// How long another process may take to let go of the directory.
+const LOCK_LIMIT: Duration = Duration::from_secs(10);
+
+/// A start, written down before anything of it runs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct StartRecord {
+    /// The helper's first stage.
+    pub(crate) process: Identity,
+    /// Its control groups.
+    pub(crate) cgroups: Vec<PathBuf>,
+}
+
+/// How a start ended.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct EndRecord {
+    /// In words.
+    pub(crate) reason: String,
+}
+
+/// The directory of an installation, held for as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Home {
+    root: PathBuf,
+    _lock: File,
+}
+
+impl Home {
+    /// Makes the directory where it is not there, and holds it against other processes.
+    pub(crate) async fn open(state_dir: &Path, installation: &str) -> Result<Self, RuntimeError> {
+        let what = "open the computers' directory";
+        let name_fits = !installation.is_empty()
+            && installation.len() <= 64
+            && installation.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-' || c == b'_');
+        if !name_fits {
+            return Err(refused(
+                what,
+                format!("{installation:?} is no name for an installation: use 1 to 64 letters, digits, - and _"),
+            ));
+        }
+        private_directory(state_dir).at(what, state_dir)?;
+        let state_dir = state_dir.canonicalize().at(what, state_dir)?;
+        let root = state_dir.join(installation);
+        for directory in [root.clone(), root.join("computers"), root.join("volumes"), root.join("trash")] {
+            private_directory(&directory).at(what, &directory)?;
+        }
+        let path = root.join("lock");
+        let lock = File::options().create(true).truncate(false).write(true).open(&path).at(what, &path)?;
+        let deadline = tokio::time::Instant::now() + LOCK_LIMIT;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => return Ok(Self { root, _lock: lock }),
+                Err(TryLockError::WouldBlock) if tokio::time::Instant::now() < deadline => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                Err(TryLockError::WouldBlock) => {
+                    return Err(refused(
+                        what,
+                        format!("{} is in use by another process; end it first", root.display()),
+                    ));
+                }
+                Err(TryLockError::Error(error)) => return Err(error).at(what, &path),
+            }
+        }
+    }
+
+    pub(crate) fn computer(&self, id: ComputerId) -> PathBuf {
+        self.root.join("computers").join(id.to_string())
+    }
+
+    pub(crate) fn volume(&self, id: VolumeId) -> PathBuf {
+        self.volumes().join(id.to_string())
+    }
+
+    pub(crate) fn volumes(&self) -> PathBuf {
+        self.root.join("volumes")
+    }
+
+    pub(crate) fn trash(&self) -> PathBuf {
+        self.root.join("trash")
+    }
+
+    pub(crate) fn scratch(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    /// All computers that were made and not removed.
+    pub(crate) fn computers(&self) -> Result<Vec<ComputerId>, RuntimeError> {
+        let path = self.root.join("computers");
+        let mut ids = Vec::new();
+        for entry in fs::read_dir(&path).at("list computers", &path)? {
+            let entry = entry.at("list computers", &path)?;
+            if let Some(id) = entry.file_name().to_str().and_then(|name| name.parse().ok())
+                && self.spec(id)?.is_some()
+            {
+                ids.push(id);
+            }
+        }
+        Ok(ids)
+    }
+
+    /// What a computer was made from; none where it was not.
+    pub(crate) fn spec(&self, id: ComputerId) -> Result<Option<ComputerSpec>, RuntimeError> {
+        read(&self.computer(id).join("spec.json"))
+    }
+
+    pub(crate) fn write_spec(&self, spec: &ComputerSpec) -> Result<(), RuntimeError> {
+        write(&self.computer(spec.id).join("spec.json"), spec)
+    }
+
+    pub(crate) fn start(&self, id: ComputerId) -> Result<Option<StartRecord>, RuntimeError> {
+        read(&self.computer(id).join("start.json"))
+    }
+
+    /// Writes down a start, and forgets how the one before it ended.
+    pub(crate) fn write_start(&self, id: ComputerId, start: &StartRecord) -> Result<(), RuntimeError> {
+        let end = self.computer(id).join("end.json");
+        match fs::remove_file(&end) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).at("start", &end),
+            Ok(()) | Err(_) => {}
+        }
+        write(&self.computer(id).join("start.json"), start)
+    }
+
+    pub(crate) fn end(&self, id: ComputerId) -> Result<Option<EndRecord>, RuntimeError> {
+        read(&self.computer(id).join("end.json"))
+    }
+
+    /// Writes down how the last start ended, and that nothing of it is left.
+    pub(crate) fn write_end(&self, id: ComputerId, reason: &str) -> Result<(), RuntimeError> {
+        write(&self.computer(id).join("end.json"), &EndRecord { reason: reason.to_owned() })?;
+        let start = self.computer(id).join("start.json");
+        match fs::remove_file(&start) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).at("record an end", &start),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+}
+
+/// Makes a directory that only its owner enters.
+pub(crate) fn private_directory(path: &Path) -> std::io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, RuntimeError> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).at("read a record", path),
+    };
+    serde_json::from_slice(&bytes)
+        .map(Some)
+        .map_err(|error| refused("read a record", format!("{} is damaged: {error}", path.display())))
+}
+
+/// Writes a record whole or not at all.
+fn write<T: Serialize>(path: &Path, record: &T) -> Result<(), RuntimeError> {
+    let what = "write a record";
+    let bytes = serde_json::to_vec(record).map_err(|error| refused(what, error.to_string()))?;
+    let new = path.with_extension("new");
+    fs::write(&new, bytes).at(what, &new)?;
+    fs::rename(&new, path).at(what, path)
+}

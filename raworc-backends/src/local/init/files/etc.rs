@@ -1,0 +1,92 @@
+//! `/etc` of a computer: a few files of its own, and what programs need to find libraries, certificates and names.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use rustix::mount::MountFlags;
+
+use super::super::privileges::AGENT;
+use super::super::{Failure, Tried};
+use super::Root;
+use crate::local::plan::{Plan, Step};
+
+/// Directories that are shown read-only. None of them holds a key or a password.
+const DIRECTORIES: [&str; 11] = [
+    "/etc/ssl/certs",
+    "/etc/ca-certificates",
+    "/etc/pki/tls/certs",
+    "/etc/pki/ca-trust",
+    "/etc/ld.so.conf.d",
+    "/etc/fonts",
+    "/etc/terminfo",
+    "/etc/profile.d",
+    "/etc/skel",
+    "/etc/perl",
+    "/etc/vim",
+];
+
+/// Files that are copied, or linked where they are links.
+const FILES: [&str; 17] = [
+    "/etc/ld.so.cache",
+    "/etc/ld.so.conf",
+    "/etc/ssl/openssl.cnf",
+    "/etc/ca-certificates.conf",
+    "/etc/localtime",
+    "/etc/timezone",
+    "/etc/os-release",
+    "/etc/debian_version",
+    "/etc/services",
+    "/etc/protocols",
+    "/etc/mime.types",
+    "/etc/magic",
+    "/etc/profile",
+    "/etc/bash.bashrc",
+    "/etc/inputrc",
+    "/etc/login.defs",
+    "/etc/shells",
+];
+
+pub(super) fn fill(root: &Root<'_>, plan: &Plan) -> Result<(), Failure> {
+    let host = &plan.hostname;
+    let shell = if Path::new("/bin/bash").exists() { "/bin/bash" } else { "/bin/sh" };
+    root.file("/etc/passwd", passwd(shell).as_bytes())?;
+    root.file("/etc/group", format!("root:x:0:\ntty:x:5:\nagent:x:{AGENT}:\nnogroup:x:65534:\n").as_bytes())?;
+    root.file("/etc/hostname", format!("{host}\n").as_bytes())?;
+    root.file("/etc/hosts", format!("127.0.0.1 localhost {host}\n::1 localhost {host}\n").as_bytes())?;
+    root.file("/etc/resolv.conf", b"")?;
+    root.file("/etc/nsswitch.conf", b"passwd: files\ngroup: files\nshadow: files\nhosts: files\nservices: files\n")?;
+    for directory in DIRECTORIES {
+        if fs::symlink_metadata(directory).is_ok_and(|kind| kind.is_dir()) {
+            root.bind(Path::new(directory), directory, MountFlags::RDONLY)?;
+        }
+    }
+    for file in FILES {
+        copy(root, file)?;
+    }
+    symlink("/proc/self/mounts", root.at("/etc/mtab")).tried(Step::Files, "link /etc/mtab")
+}
+
+/// Copies a file that every user of the machine may read anyway, or leaves it out.
+fn copy(root: &Root<'_>, path: &str) -> Result<(), Failure> {
+    let Ok(kind) = fs::symlink_metadata(path) else { return Ok(()) };
+    if kind.is_symlink() {
+        if let (Ok(target), Some(parent)) = (fs::read_link(path), root.at(path).parent()) {
+            fs::create_dir_all(parent).tried(Step::Files, format!("make the directory of {path}"))?;
+            return symlink(target, root.at(path)).tried(Step::Files, format!("link {path}"));
+        }
+        return Ok(());
+    }
+    match fs::read(path) {
+        Ok(content) if kind.is_file() => root.file(path, &content),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+fn passwd(shell: &str) -> String {
+    format!(
+        "root:x:0:0:root:/:/usr/sbin/nologin\n\
+         agent:x:{AGENT}:{AGENT}:agent:/agent:{shell}\n\
+         nobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n"
+    )
+}

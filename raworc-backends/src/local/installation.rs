@@ -1,0 +1,391 @@
+//! What a [`LocalRuntime`](super::LocalRuntime) does to the computers and volumes of its installation.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use std::{fs, io};
+
+use raworc_core::agent::NetworkMode;
+use raworc_core::ids::{ComputerId, VolumeId};
+use raworc_core::runtime::{ComputerSpec, Ensured, Observed, Phase, RuntimeError, RuntimeEvent, StartId};
+use tokio::sync::broadcast;
+
+use super::cgroup::{Cgroups, Controller, Group, Limits};
+use super::computers::Computers;
+use super::config::{Isolation, LocalOptions};
+use super::error::{At, refused};
+use super::home::{Home, StartRecord, private_directory};
+use super::logs::Log;
+use super::plan::{Plan, Status};
+use super::probe::{self, ProbeReport};
+use super::sandbox::{END_LIMIT, Keeper, Launch};
+use super::volume::{self, Users};
+
+/// Where programs look for others.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+#[derive(Debug)]
+pub(crate) struct Installation {
+    pub(crate) options: LocalOptions,
+    pub(crate) home: Home,
+    pub(crate) cgroups: Cgroups,
+    pub(crate) computers: Computers,
+    pub(crate) events: broadcast::Sender<RuntimeEvent>,
+    /// The users of volumes, where the caller is root and computers are isolated.
+    users: Option<Mutex<Users>>,
+}
+
+impl Installation {
+    pub(crate) async fn open(options: LocalOptions) -> Result<Self, RuntimeError> {
+        let home = Home::open(&options.state_dir, &options.installation).await?;
+        let cgroups = Cgroups::prepare(&options.installation);
+        let as_root = rustix::process::geteuid().is_root();
+        let users = if as_root && options.isolation == Isolation::Required {
+            Some(Mutex::new(Users::read(options.uids, &home.volumes())?))
+        } else {
+            None
+        };
+        let events = broadcast::Sender::new(1024);
+        let installation = Self { options, home, cgroups, computers: Computers::default(), events, users };
+        installation.end_leftovers().await?;
+        Ok(installation)
+    }
+
+    /// Ends what an earlier process of this installation left behind.
+    async fn end_leftovers(&self) -> Result<(), RuntimeError> {
+        for id in self.home.computers()? {
+            let Some(start) = self.home.start(id)? else { continue };
+            start.process.kill();
+            let group = Group::at(start.cgroups);
+            group.end(END_LIMIT).await.at("end what was left behind", &self.home.computer(id))?;
+            self.home.write_end(id, "the server ended")?;
+        }
+        for directory in self.cgroups.leftovers() {
+            Group::at([directory.clone()]).end(END_LIMIT).await.at("end what was left behind", &directory)?;
+        }
+        let trash = self.home.trash();
+        for entry in fs::read_dir(&trash).at("empty the trash", &trash)?.flatten() {
+            self.throw_away(entry.file_name().to_string_lossy().into_owned()).await?;
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn ensure(&self, spec: &ComputerSpec) -> Result<Ensured, RuntimeError> {
+        if let Some(image) = &spec.image {
+            return Err(no_images(image));
+        }
+        if spec.root {
+            return Err(RuntimeError::Unsupported("make a program root inside its computer"));
+        }
+        if spec.network.mode == NetworkMode::Open {
+            return Err(RuntimeError::Unsupported("give a computer a network"));
+        }
+        let _turn = self.computers.turn(spec.id).await;
+        self.ensure_volume(spec.volume)?;
+        let directory = self.home.computer(spec.id);
+        private_directory(&directory.join("root")).at("make the computer", &directory)?;
+        if self.home.spec(spec.id)?.as_ref() != Some(spec) {
+            self.home.write_spec(spec)?;
+        }
+        let mut missing: Vec<String> = self.cgroups.missing().into_iter().collect();
+        if spec.resources.disk.is_some() {
+            missing.push("disk: this runtime does not limit it".into());
+        }
+        let mut ensured = Ensured::default();
+        ensured.limits_missing = (!missing.is_empty()).then(|| missing.join("; "));
+        if self.options.isolation == Isolation::None {
+            ensured.network_unproved = Some("isolation is switched off".into());
+        }
+        Ok(ensured)
+    }
+
+    fn ensure_volume(&self, id: VolumeId) -> Result<(), RuntimeError> {
+        let path = self.home.volume(id);
+        if volume::owner(&path)?.is_some() {
+            return Ok(());
+        }
+        let uid = self.take_user()?;
+        volume::create(&path, uid).inspect_err(|_| self.give_user_back(uid))
+    }
+
+    fn take_user(&self) -> Result<Option<u32>, RuntimeError> {
+        self.users.as_ref().map(|users| users.lock().unwrap_or_else(PoisonError::into_inner).take()).transpose()
+    }
+
+    fn give_user_back(&self, uid: Option<u32>) {
+        if let (Some(users), Some(uid)) = (&self.users, uid) {
+            users.lock().unwrap_or_else(PoisonError::into_inner).give_back(uid);
+        }
+    }
+
+    pub(crate) async fn start(self: Arc<Self>, id: ComputerId, boot: &str) -> Result<StartId, RuntimeError> {
+        let _turn = self.computers.turn(id).await;
+        let spec = self.home.spec(id)?.ok_or(RuntimeError::NotFound(id))?;
+        if let Some(running) = self.computers.get(id) {
+            return Err(refused("start the computer", format!("computer {id} runs already, as {}", running.start)));
+        }
+        self.ensure_volume(spec.volume)?;
+        let directory = self.home.computer(id);
+        let limits = Limits {
+            cpu_millis: spec.resources.cpu.or(self.options.default_cpu).map(|cpu| cpu.millis()),
+            memory: spec.resources.memory.or(self.options.default_memory).map(|memory| memory.get()),
+            pids: spec.resources.pids.or(self.options.default_pids),
+        };
+        let group = self.cgroups.create(id, limits).at("limit the computer", &directory)?;
+        let started = self.launch(&spec, &directory, limits, &group, boot).await;
+        let (launch, log) = match started {
+            Ok(started) => started,
+            Err(error) => {
+                self.home.write_end(id, &error.to_string())?;
+                self.changed(id);
+                return Err(error);
+            }
+        };
+        let (sandbox, keeper) = launch.keep(group, log);
+        let start = sandbox.start.clone();
+        self.computers.insert(id, Arc::new(sandbox));
+        tokio::spawn(Arc::clone(&self).look_after(id, keeper));
+        self.changed(id);
+        Ok(start)
+    }
+
+    async fn launch(
+        &self,
+        spec: &ComputerSpec,
+        directory: &Path,
+        limits: Limits,
+        group: &Group,
+        boot: &str,
+    ) -> Result<(Launch, Arc<Log>), RuntimeError> {
+        let log = Arc::new(Log::create(directory).at("begin the log", directory)?);
+        let volume = self.home.volume(spec.volume);
+        let short = spec.id.as_uuid().simple().to_string();
+        let mut plan = self.plan(&directory.join("root"), &volume, &format!("agent-{}", &short[20..]))?;
+        plan.cgroups = group.entries();
+        plan.program.clone_from(&self.options.program);
+        if !self.cgroups.has(Controller::Pids) && plan.isolated {
+            plan.nproc = limits.pids.map(|pids| u64::from(pids) + 1);
+        }
+        let mut launch = Launch::spawn(&self.options.init)?;
+        let record = StartRecord { process: launch.process.clone(), cgroups: group.directories() };
+        let outcome = async {
+            self.home.write_start(spec.id, &record)?;
+            launch.brief(&plan, boot).await?;
+            launch.outcome().await
+        };
+        match outcome.await {
+            Ok(Status::Started) => Ok((launch, log)),
+            Ok(other) => {
+                launch.abandon(group).await?;
+                Err(refused("start the computer", format!("the helper said {other:?}; is it of another version?")))
+            }
+            Err(error) => {
+                launch.abandon(group).await?;
+                Err(error)
+            }
+        }
+    }
+
+    /// What every computer of this installation has.
+    fn plan(&self, root: &Path, volume: &Path, hostname: &str) -> Result<Plan, RuntimeError> {
+        let isolated = self.options.isolation == Isolation::Required;
+        let home = if isolated { PathBuf::from("/agent") } else { volume.to_path_buf() };
+        let shell = if Path::new("/bin/bash").exists() { "/bin/bash" } else { "/bin/sh" };
+        let env = BTreeMap::from(
+            [
+                ("PATH", PATH.to_owned()),
+                ("HOME", home.display().to_string()),
+                ("USER", "agent".into()),
+                ("LOGNAME", "agent".into()),
+                ("SHELL", shell.into()),
+                ("LANG", "C.UTF-8".into()),
+            ]
+            .map(|(key, value)| (key.to_owned(), value)),
+        );
+        let drop_to = if self.users.is_some() { volume::owner(volume)? } else { None };
+        Ok(Plan {
+            isolated,
+            root: root.to_path_buf(),
+            drop_to,
+            cgroups: Vec::new(),
+            hostname: hostname.to_owned(),
+            volume: volume.to_path_buf(),
+            link_dir: self.options.link_dir.clone(),
+            program_file: self.options.program_file.clone(),
+            program: Vec::new(),
+            env,
+            cwd: home,
+            tmp_size: self.options.tmp_size.get(),
+            nproc: None,
+        })
+    }
+
+    /// Waits for the end of a start, and tells of it.
+    async fn look_after(self: Arc<Self>, id: ComputerId, mut keeper: Keeper) {
+        let reason = keeper.wait().await;
+        if let Err(error) = self.home.write_end(id, &reason) {
+            tracing::error!(%id, %error, "the end of a computer is not written down");
+        }
+        self.computers.take(id);
+        keeper.tell();
+        self.changed(id);
+    }
+
+    pub(crate) async fn stop(
+        &self,
+        id: ComputerId,
+        start: Option<&StartId>,
+        grace: Duration,
+    ) -> Result<(), RuntimeError> {
+        let Some(running) = self.computers.get(id) else { return Ok(()) };
+        if start.is_some_and(|start| *start != running.start) {
+            return Ok(());
+        }
+        if !grace.is_zero() {
+            running.ask_end().await;
+            self.changed(id);
+            if running.ended_within(grace).await {
+                return Ok(());
+            }
+        }
+        running.release().await;
+        if running.ended_within(END_LIMIT).await {
+            return Ok(());
+        }
+        running.kill();
+        if running.ended_within(END_LIMIT).await {
+            Ok(())
+        } else {
+            Err(RuntimeError::TimedOut { what: "end every process", limit: END_LIMIT * 2 })
+        }
+    }
+
+    pub(crate) async fn remove(&self, id: ComputerId) -> Result<(), RuntimeError> {
+        let _turn = self.computers.turn(id).await;
+        self.stop(id, None, Duration::ZERO).await?;
+        if self.discard(&self.home.computer(id), &format!("computer-{id}")).await? {
+            self.changed(id);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn observe(&self, id: ComputerId) -> Result<Option<Observed>, RuntimeError> {
+        if let Some(running) = self.computers.get(id) {
+            let start = running.start.clone();
+            let phase = if running.is_stopping() { Phase::Stopping(start) } else { Phase::Running(start) };
+            return Ok(Some(Observed { computer: id, phase }));
+        }
+        if self.home.spec(id)?.is_none() {
+            return Ok(None);
+        }
+        let reason = self.home.end(id)?.map(|end| end.reason);
+        Ok(Some(Observed { computer: id, phase: Phase::Stopped { reason } }))
+    }
+
+    pub(crate) async fn copy_volume(&self, from: VolumeId, to: VolumeId) -> Result<(), RuntimeError> {
+        let what = "copy the volume";
+        let (source, target) = (self.home.volume(from), self.home.volume(to));
+        if volume::owner(&target)?.is_some() {
+            return Err(refused(what, format!("volume {to} is there already")));
+        }
+        if volume::owner(&source)?.is_none() {
+            return Err(refused(what, format!("volume {from} is not there")));
+        }
+        let uid = self.take_user()?;
+        // What a copy that was cut short left behind is thrown away first.
+        let new = self.home.trash().join(format!("copy-{to}"));
+        self.throw_away(format!("copy-{to}")).await?;
+        let copied = blocking({
+            let (source, new) = (source.clone(), new.clone());
+            move || volume::copy(&source, &new, uid)
+        })
+        .await
+        .and_then(|()| fs::rename(&new, &target))
+        .at(what, &source);
+        if copied.is_err() {
+            self.give_user_back(uid);
+            self.throw_away(format!("copy-{to}")).await?;
+        }
+        copied
+    }
+
+    pub(crate) async fn remove_volume(&self, id: VolumeId) -> Result<(), RuntimeError> {
+        let path = self.home.volume(id);
+        let uid = volume::owner(&path)?;
+        if self.discard(&path, &format!("volume-{id}")).await? {
+            self.give_user_back(uid);
+        }
+        Ok(())
+    }
+
+    /// Takes a directory out of its place at once and throws it away; whether it was there.
+    async fn discard(&self, path: &Path, name: &str) -> Result<bool, RuntimeError> {
+        self.throw_away(name.to_owned()).await?;
+        match fs::rename(path, self.home.trash().join(name)) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error).at("remove", path),
+        }
+        self.throw_away(name.to_owned()).await?;
+        Ok(true)
+    }
+
+    async fn throw_away(&self, name: String) -> Result<(), RuntimeError> {
+        let trash = self.home.trash();
+        blocking({
+            let trash = trash.clone();
+            move || volume::remove(&trash, &name)
+        })
+        .await
+        .at("empty the trash", &trash)
+    }
+
+    pub(crate) async fn probe(&self) -> Result<ProbeReport, RuntimeError> {
+        if self.options.isolation == Isolation::None {
+            return Err(refused("isolate a computer", "isolation is switched off"));
+        }
+        let directory = self.home.scratch("probe");
+        let _turn = self.computers.turn(ComputerId::from_uuid(uuid::Uuid::nil())).await;
+        self.discard(&directory, "probe").await?;
+        let (root, volume) = (directory.join("root"), directory.join("volume"));
+        for path in [&directory, &root] {
+            private_directory(path).at("probe", path)?;
+        }
+        let uid = self.take_user()?;
+        let seen = async {
+            volume::create(&volume, uid)?;
+            let plan = self.plan(&root, &volume, "probe")?;
+            let mut launch = Launch::spawn(&self.options.init)?;
+            launch.brief(&plan, "").await?;
+            let seen = launch.outcome().await;
+            launch.abandon(&Group::default()).await?;
+            match seen? {
+                Status::Seen(sight) => probe::judge(sight, self.cgroups.missing()),
+                other => Err(refused("isolate a computer", format!("the helper said {other:?}"))),
+            }
+        }
+        .await;
+        self.give_user_back(uid);
+        self.discard(&directory, "probe").await?;
+        seen
+    }
+
+    fn changed(&self, id: ComputerId) {
+        // Nobody has to be watching.
+        self.events.send(RuntimeEvent::Changed(id)).ok();
+    }
+}
+
+/// Runs what waits for the disk where it holds nobody up.
+async fn blocking(work: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<()> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
+}
+
+pub(crate) fn no_images(image: &str) -> RuntimeError {
+    RuntimeError::ImageMissing {
+        image: image.into(),
+        reason: "computers of this runtime show the machine's own system and have no images; leave the image out"
+            .into(),
+    }
+}

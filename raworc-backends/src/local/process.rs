@@ -1,0 +1,95 @@
+//! Processes of this machine: who they are, and their end.
+
+use std::collections::HashMap;
+use std::fs;
+
+use raworc_core::runtime::StartId;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use serde::{Deserialize, Serialize};
+
+/// A process that cannot be mistaken for a later one of the same number.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Identity {
+    /// Its number.
+    pub(crate) pid: i32,
+    /// When it started, in clock ticks after the machine did.
+    pub(crate) started: u64,
+    /// Which start of the machine that was.
+    pub(crate) boot: String,
+}
+
+impl Identity {
+    /// Reads the identity of a process that exists.
+    pub(crate) fn of(pid: u32) -> Option<Self> {
+        let pid = i32::try_from(pid).ok()?;
+        let (_, started) = stat(pid)?;
+        Some(Self { pid, started, boot: boot_id() })
+    }
+
+    /// Its form as a [`StartId`].
+    pub(crate) fn start_id(&self) -> StartId {
+        StartId(format!("{}.{}.{}", self.pid, self.started, self.boot))
+    }
+
+    /// Whether it still exists.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.boot == boot_id() && stat(self.pid).is_some_and(|(_, started)| started == self.started)
+    }
+
+    /// Ends it, and never another process that got its number.
+    pub(crate) fn kill(&self) {
+        let Some(pid) = Pid::from_raw(self.pid) else { return };
+        let Ok(handle) = pidfd_open(pid, PidfdFlags::empty()) else { return };
+        if self.is_alive() {
+            pidfd_send_signal(&handle, Signal::KILL).ok();
+        }
+    }
+}
+
+/// Parent and start time of a process.
+fn stat(pid: i32) -> Option<(i32, u64)> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The command's name stands in parentheses and may hold any character.
+    let mut fields = text.get(text.rfind(')')? + 1..)?.split_ascii_whitespace();
+    let parent = fields.nth(1)?.parse().ok()?;
+    let started = fields.nth(17)?.parse().ok()?;
+    Some((parent, started))
+}
+
+/// Which start of the machine this is.
+fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
+}
+
+/// All processes below `ancestor`, as far as `/proc` shows them.
+pub(crate) fn descendants(ancestor: Pid) -> Vec<Pid> {
+    let mut children: HashMap<i32, Vec<i32>> = HashMap::new();
+    for pid in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        if let Some(pid) = pid.file_name().to_str().and_then(|name| name.parse().ok())
+            && let Some((parent, _)) = stat(pid)
+        {
+            children.entry(parent).or_default().push(pid);
+        }
+    }
+    let mut found = Vec::new();
+    let mut next = vec![ancestor.as_raw_nonzero().get()];
+    while let Some(pid) = next.pop() {
+        let below = children.remove(&pid).unwrap_or_default();
+        found.extend(below.iter().filter_map(|&pid| Pid::from_raw(pid)));
+        next.extend(below);
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_told_from_a_later_one_of_the_same_number() {
+        let me = Identity::of(std::process::id()).expect("this process exists");
+        assert!(me.is_alive());
+        assert!(!Identity { started: me.started + 1, ..me.clone() }.is_alive());
+        assert!(!Identity { boot: "another".into(), ..me }.is_alive());
+    }
+}

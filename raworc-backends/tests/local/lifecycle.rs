@@ -1,0 +1,47 @@
+//! Start, stop, and what is left in between.
+
+use libtest_mimic::Trial;
+use raworc_core::runtime::{Phase, Runtime};
+
+use crate::machine::{LIMIT, Machine, trial};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("the_probe_starts_a_computer_that_is_cut_off", the_probe_starts_a_computer_that_is_cut_off),
+        trial("a_program_reads_its_boot_line_and_runs_as_agent", a_program_reads_its_boot_line_and_runs_as_agent),
+        trial("a_stop_asks_first_and_leaves_nothing", a_stop_asks_first_and_leaves_nothing),
+    ]
+}
+
+async fn the_probe_starts_a_computer_that_is_cut_off() {
+    let machine = Machine::new("").await;
+    let report = machine.runtime.probe().await.unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(report.interfaces, ["lo"]);
+    machine.close().await;
+}
+
+async fn a_program_reads_its_boot_line_and_runs_as_agent() {
+    let script = r#"cat; id; pwd; env; hostname; echo "fds $(echo /proc/self/fd/*)""#;
+    let machine = Machine::new(script).await;
+    let made = machine.make().await;
+    let (reason, log) = machine.run(&made).await;
+    assert!(reason.starts_with("exit code"), "{reason}");
+    assert!(log.contains(&made.id.to_string()) && log.contains("one-time-key"), "{log}");
+    assert!(log.contains("uid=1000(agent)"), "{log}");
+    assert!(log.contains("\n/agent\n") && log.contains("HOME=/agent"), "{log}");
+    // Descriptor 3 is the shell's own look into the directory.
+    assert!(log.contains("fds /proc/self/fd/0 /proc/self/fd/1 /proc/self/fd/2 /proc/self/fd/3\n"), "{log}");
+    machine.close().await;
+}
+
+async fn a_stop_asks_first_and_leaves_nothing() {
+    let machine = Machine::new("trap 'echo bye; exit 3' TERM; echo ready; while :; do sleep 0.01; done").await;
+    let made = machine.make().await;
+    let start = machine.start(&made).await;
+    assert_eq!(machine.phase(&made).await, Some(Phase::Running(start.clone())));
+    machine.wrote(&made, "ready").await;
+    machine.runtime.stop(made.id, &start, LIMIT).await.expect("stopped");
+    assert_eq!(machine.phase(&made).await, Some(Phase::Stopped { reason: Some("exit code 3".into()) }));
+    assert!(machine.log(&made).await.contains("bye"));
+    machine.close().await;
+}
