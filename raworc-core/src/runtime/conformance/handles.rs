@@ -76,7 +76,7 @@ async fn another_handle_removes_what_the_first_one_made(scope: Arc<Scope>) {
 async fn an_ensure_that_was_cut_short_is_finished_by_another(scope: Arc<Scope>) {
     for polls in 0..AWAITS {
         let spec = scope.spec();
-        scope.done("prepare", scope.runtime.prepare(spec.image.as_deref(), &|_| ())).await;
+        scope.prepare(&spec).await;
         let answer = cut_short(scope.runtime.ensure(&spec), polls).await;
         scope.done("R23: `ensure` after one that was cut short", scope.runtime.ensure(&spec)).await;
         scope.told(&spec, vec![]).await;
@@ -128,7 +128,8 @@ async fn a_stop_that_was_cut_short_is_finished_by_another(scope: Arc<Scope>) {
     for polls in 0..AWAITS {
         let start = scope.start(&spec, vec![Op::Wait]).await;
         let answer = cut_short(scope.runtime.stop(spec.id, &start, GRACE), polls).await;
-        scope.stop(&spec, &start).await;
+        let again = scope.runtime.stop(spec.id, &start, GRACE);
+        scope.done("R23: `stop` after one that was cut short", again).await;
         scope.assert_stopped("R23: `stop` after one that was cut short", spec.id).await;
         if answer.is_some() {
             return;

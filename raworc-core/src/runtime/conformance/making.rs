@@ -78,7 +78,7 @@ async fn ensure_makes_a_computer_and_again_changes_nothing(scope: Arc<Scope>) {
 
 async fn many_ensures_at_once_make_one_computer(scope: Arc<Scope>) {
     let spec = scope.spec();
-    scope.done("prepare", scope.runtime.prepare(spec.image.as_deref(), &|_| ())).await;
+    scope.prepare(&spec).await;
     let other = scope.subject.another_handle().await;
     let calls = (0..8).map(|n| {
         let runtime = if n % 2 == 0 { &scope.runtime } else { &other };
@@ -115,7 +115,8 @@ async fn root_is_unsupported_where_it_is_not_given(scope: Arc<Scope>) {
 async fn a_computer_with_an_open_network_is_made(scope: Arc<Scope>) {
     let mut spec = scope.spec();
     spec.network.mode = NetworkMode::Open;
-    scope.make(&spec).await;
+    scope.prepare(&spec).await;
+    scope.done("R21: `open_network` is declared: ensure", scope.runtime.ensure(&spec)).await;
     scope.told(&spec, vec![]).await;
 }
 
@@ -128,7 +129,8 @@ async fn an_open_network_is_unsupported_where_there_is_none(scope: Arc<Scope>) {
 async fn a_computer_with_a_disk_limit_is_made(scope: Arc<Scope>) {
     let mut spec = scope.spec();
     spec.resources.disk = Some(Bytes::new(1 << 30));
-    scope.make(&spec).await;
+    scope.prepare(&spec).await;
+    scope.done("R21: `disk_limit` is declared: ensure", scope.runtime.ensure(&spec)).await;
     scope.told(&spec, vec![]).await;
 }
 
@@ -148,6 +150,7 @@ fn limited(scope: &Scope) -> ComputerSpec {
 
 async fn a_computer_with_limits_runs(scope: Arc<Scope>) {
     let spec = limited(&scope);
+    scope.prepare(&spec).await;
     let ensured = scope.done("R21: ensure", scope.runtime.ensure(&spec)).await;
     assert_eq!(ensured.limits_missing, None, "R21: `limits` is declared, so none is missing");
     scope.told(&spec, vec![]).await;
@@ -155,6 +158,7 @@ async fn a_computer_with_limits_runs(scope: Arc<Scope>) {
 
 async fn limits_that_are_not_enforced_are_told(scope: Arc<Scope>) {
     let spec = limited(&scope);
+    scope.prepare(&spec).await;
     let ensured = scope.done("R21: ensure", scope.runtime.ensure(&spec)).await;
     assert!(
         ensured.limits_missing.is_some_and(|reason| !reason.is_empty()),

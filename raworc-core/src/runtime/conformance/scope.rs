@@ -157,9 +157,14 @@ impl Scope {
         }
     }
 
+    /// Has the computer's image brought.
+    pub(super) async fn prepare(&self, spec: &ComputerSpec) {
+        self.done("prepare", self.runtime.prepare(spec.image.as_deref(), &|_| ())).await;
+    }
+
     /// Has the computer made.
     pub(super) async fn make(&self, spec: &ComputerSpec) {
-        self.done("prepare", self.runtime.prepare(spec.image.as_deref(), &|_| ())).await;
+        self.prepare(spec).await;
         self.done("ensure", self.runtime.ensure(spec)).await;
     }
 
