@@ -25,6 +25,28 @@ impl Clock for SystemClock {
     }
 }
 
+/// Tokio's clock, which a test can pause and move: a time to begin with, and what has passed since.
+#[derive(Debug, Clone, Copy)]
+pub struct TokioClock {
+    origin: Timestamp,
+    since: tokio::time::Instant,
+}
+
+impl TokioClock {
+    /// A clock that stands at `origin` now.
+    #[must_use]
+    pub fn starting_at(origin: Timestamp) -> Self {
+        Self { origin, since: tokio::time::Instant::now() }
+    }
+}
+
+impl Clock for TokioClock {
+    fn now(&self) -> Timestamp {
+        let passed = i64::try_from(self.since.elapsed().as_micros()).unwrap_or(i64::MAX);
+        self.origin + jiff::SignedDuration::from_micros(passed)
+    }
+}
+
 /// A source of random bytes: ids, keys and jitter all come from one.
 pub trait Entropy: Send + Sync + fmt::Debug {
     /// Fills `bytes`.

@@ -16,6 +16,8 @@ mod queue;
 mod reclaim;
 mod settings;
 mod shards;
+#[cfg(all(test, feature = "simulated"))]
+mod tests;
 
 pub use settings::OperatorSettings;
 

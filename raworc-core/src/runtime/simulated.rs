@@ -19,6 +19,7 @@
 //! # }
 //! ```
 
+mod agent;
 mod control;
 mod engine;
 mod faults;
@@ -28,6 +29,7 @@ mod program;
 #[cfg(test)]
 mod tests;
 
+pub use agent::{Act, SetupAct, SimulatedAgent};
 pub use control::SimulatedControl;
 pub use faults::{Fault, Injected, Method, Rule, StartStep};
 pub use options::{Latency, Profile, SimulatedOptions};

@@ -169,7 +169,7 @@ impl Draft {
         }
         agent.status.restarts = 0;
         agent.status.message = None;
-        self.transition(agent, &AgentEvent::Ended, "Waiting", "waits for a message", None)
+        self.transition(agent, &AgentEvent::Ended, "MessageEnded", "its message has ended", None)
     }
 
     pub(super) fn request_cancel(&mut self, agent: &mut Agent, id: MessageId, obey: Duration) -> Result<(), Conflict> {

@@ -223,7 +223,7 @@ impl Draft {
                 if let Some(run) = &mut status.run {
                     run.ready_at.get_or_insert(now);
                 }
-                status.set_condition(ConditionKind::Ready, true, reason, message, now);
+                status.set_condition(ConditionKind::Ready, true, "Ready", "its program takes messages", now);
             }
             State::Busy => {}
             State::Init | State::Slept => {

@@ -1,0 +1,193 @@
+//! Engines that fail, hang and lie; operators that die.
+
+use super::*;
+use crate::control::SleepMode;
+use crate::runtime::RuntimeError;
+use crate::runtime::simulated::{Fault, Method, Rule, SetupAct};
+
+#[tokio::test(start_paused = true)]
+async fn daytona_3294_a_start_that_hangs_leaves_the_state_in_time_and_delete_works_at_once() {
+    let world = World::new().await;
+    let hang = world.engine.inject(Rule::new(Method::Start, Fault::Hang));
+    let agent = world.create("a", AgentSpec::default()).await;
+    let failed = world.until(&agent, "failed", |a| a.status.restarts > 0).await;
+    assert!(!ready(&failed).status);
+    let asked = tokio::time::Instant::now();
+    world.control.delete(&world.call, &world.tenant, &agent.name).await.expect("asked");
+    world.until(&agent, "deleted", |a| a.status.state() == State::Deleted).await;
+    assert!(asked.elapsed() < Duration::from_secs(1), "deleted after {:?}", asked.elapsed());
+    hang.release();
+    world.engine_until("empty", |engine| engine.computers().is_empty() && engine.volumes().is_empty()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_hung_start_holds_up_nobody_else() {
+    let world = World::new().await;
+    let stuck = world.idle("stuck", AgentSpec::default()).await;
+    world.control.sleep(&world.call, &world.tenant, &stuck.name, SleepMode::Now).await.expect("asked");
+    world.until(&stuck, "stopped", |a| a.status.state() == State::Slept && a.status.run.is_none()).await;
+    world.engine.inject(Rule::new(Method::Start, Fault::Hang).on(computer(&stuck)));
+    world.control.wake(&world.call, &world.tenant, &stuck.name, false).await.expect("asked");
+    let begun = tokio::time::Instant::now();
+    for n in 0..100 {
+        world.create(&format!("other-{n}"), AgentSpec::default()).await;
+    }
+    for n in 0..100 {
+        let name = agent_name(&format!("other-{n}"));
+        let agent = world.control.get_agent(&world.call, &world.tenant, &name).await.expect("there");
+        world.until(&agent, "idle", |a| a.status.state() == State::Idle).await;
+    }
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_whose_answer_is_lost_leaves_one_computer_and_one_program() {
+    let world = World::new().await;
+    let lost = Fault::LoseAnswer(RuntimeError::Unavailable("cut".into()));
+    world.engine.inject(Rule::new(Method::Start, lost).times(1));
+    let agent = world.idle("a", AgentSpec::default()).await;
+    world.done(&agent, "hello").await;
+    assert_eq!((world.engine.computers().len(), world.running()), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_image_is_a_condition_without_a_storm_and_a_change_is_tried_at_once() {
+    let world = World::new().await;
+    world.engine.lose_image("ghost", "not found in any registry");
+    world.engine.offer_image("here");
+    let spec = AgentSpec { image: Some("ghost".into()), ..AgentSpec::default() };
+    let agent = world.create("a", spec).await;
+    let failed = world.until(&agent, "failed", |a| a.status.restarts > 0).await;
+    assert_eq!(ready(&failed).reason, "ImageMissing");
+    assert!(ready(&failed).message.contains("ghost"));
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    let tries = world.engine.calls(Method::Prepare);
+    assert!((5..40).contains(&tries), "{tries} tries in an hour");
+    let change = serde_json::from_str(r#"{"image": "here"}"#).expect("a change");
+    let edit = crate::control::EditAgent { spec: change };
+    let asked = tokio::time::Instant::now();
+    world.control.edit_agent(&world.call, &world.tenant, &agent.name, &edit, None).await.expect("edited");
+    world.until(&agent, "idle", |a| a.status.state() == State::Idle).await;
+    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_setup_that_fails_shows_its_output_and_waits_for_a_change_or_a_retry() {
+    let works = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let working = Arc::clone(&works);
+    let program = SimulatedAgent::echo().with_setup(move |_| {
+        if working.load(std::sync::atomic::Ordering::Relaxed) {
+            SetupAct::Succeed
+        } else {
+            SetupAct::Fail("no such package".into())
+        }
+    });
+    let world = World::with(program, Profile::Container).await;
+    let spec = AgentSpec { setup: Some("apt-get install nothing".into()), ..AgentSpec::default() };
+    let agent = world.create("a", spec).await;
+    let message = world.send(&agent, "hello").await;
+    let failed = world.until(&agent, "failed", |a| a.status.restarts > 0 && a.status.run.is_none()).await;
+    assert_eq!(ready(&failed).reason, "SetupFailed");
+    assert!(ready(&failed).message.contains("no such package"));
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert_eq!(world.agent(&agent).await.status.incarnation, failed.status.incarnation, "it waits");
+    let why = world.control.explain(&world.call, &world.tenant, &agent.name).await.expect("explained");
+    assert!(why.because.iter().any(|line| line.contains("wake --retry")), "{why:?}");
+    works.store(true, std::sync::atomic::Ordering::Relaxed);
+    world.control.wake(&world.call, &world.tenant, &agent.name, true).await.expect("asked");
+    assert_eq!(world.ended(&agent, &message).await.state, MessageState::Done);
+    let starts = world.agent(&agent).await.status.incarnation;
+    world.control.sleep(&world.call, &world.tenant, &agent.name, SleepMode::Now).await.expect("asked");
+    world.until(&agent, "stopped", |a| a.status.state() == State::Slept && a.status.run.is_none()).await;
+    works.store(false, std::sync::atomic::Ordering::Relaxed);
+    world.done(&agent, "the setup is not run twice").await;
+    assert_eq!(world.agent(&agent).await.status.incarnation, starts.next());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_setup_that_hangs_is_stopped_at_its_limit_and_by_sleep_at_once() {
+    let program = SimulatedAgent::echo().with_setup(|_| SetupAct::Hang);
+    let world = World::with(program, Profile::Container).await;
+    let spec = AgentSpec { setup: Some("sleep infinity".into()), ..AgentSpec::default() };
+    let agent = world.create("a", spec.clone()).await;
+    let begun = tokio::time::Instant::now();
+    world.until(&agent, "failed", |a| a.status.restarts > 0).await;
+    let limit = begun.elapsed().as_secs();
+    assert!((600..700).contains(&limit), "stopped after {limit} s");
+    let other = world.create("b", spec).await;
+    world.until(&other, "booted", |a| a.status.run.as_ref().is_some_and(|run| run.booted_at.is_some())).await;
+    let asked = tokio::time::Instant::now();
+    world.control.sleep(&world.call, &world.tenant, &other.name, SleepMode::AfterMessage).await.expect("asked");
+    world.until(&other, "stopped", |a| a.status.state() == State::Slept && a.status.run.is_none()).await;
+    assert!(asked.elapsed() < Duration::from_secs(8), "{:?}", asked.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn agent_sandbox_1266_a_stale_list_makes_no_second_computer() {
+    let world = World::new().await;
+    for method in [Method::List, Method::Observe] {
+        world.engine.inject(Rule::new(method, Fault::Stale));
+    }
+    let agent = world.idle("a", AgentSpec::default()).await;
+    world.engine.cut_events();
+    tokio::time::sleep(Duration::from_secs(900)).await;
+    assert!(world.engine.computers().len() <= 1, "{:?}", world.engine.computers());
+    world.engine.heal();
+    world.done(&agent, "hello").await;
+    assert_eq!((world.engine.computers().len(), world.running()), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operator_that_dies_in_the_middle_of_a_start_is_followed_by_one_that_finishes_it() {
+    let mut world = World::new().await;
+    let hang = world.engine.inject(Rule::new(Method::Start, Fault::Hang));
+    let agent = world.create("a", AgentSpec::default()).await;
+    world.until(&agent, "begun", |a| a.status.run.is_some()).await;
+    world.kill_operator();
+    hang.release();
+    world.start_operator().await;
+    let idle = world.until(&agent, "idle", |a| a.status.state() == State::Idle).await;
+    world.done(&idle, "hello").await;
+    assert_eq!((world.engine.computers().len(), world.running()), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn openshell_a_delete_that_was_cut_short_is_finished_by_the_next_operator() {
+    let mut world = World::new().await;
+    let agent = world.idle("a", AgentSpec::default()).await;
+    let hang = world.engine.inject(Rule::new(Method::Remove, Fault::Hang));
+    world.control.delete(&world.call, &world.tenant, &agent.name).await.expect("asked");
+    world.until(&agent, "deleted", |a| a.status.state() == State::Deleted).await;
+    world.kill_operator();
+    hang.release();
+    world.start_operator().await;
+    world.engine_until("empty", |engine| engine.computers().is_empty() && engine.volumes().is_empty()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_program_is_seen_within_two_seconds_and_started_again() {
+    let world = World::new().await;
+    let agent = world.idle("a", AgentSpec::default()).await;
+    let killed = tokio::time::Instant::now();
+    world.engine.crash(computer(&agent), "killed from outside");
+    world.until(&agent, "started again", |a| a.status.state() == State::Idle && a.status.incarnation.0 == 2).await;
+    assert!(killed.elapsed() < Duration::from_secs(2), "{:?}", killed.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_engine_that_is_away_is_waited_for_and_nothing_is_lost() {
+    let world = World::new().await;
+    let agent = world.idle("a", AgentSpec::default()).await;
+    world.control.sleep(&world.call, &world.tenant, &agent.name, SleepMode::Now).await.expect("asked");
+    world.until(&agent, "stopped", |a| a.status.state() == State::Slept && a.status.run.is_none()).await;
+    let down = || Fault::Fail(RuntimeError::Unavailable("connection refused".into()));
+    for method in [Method::Prepare, Method::Ensure, Method::Start, Method::Stop, Method::Observe, Method::List] {
+        world.engine.inject(Rule::new(method, down()));
+    }
+    let message = world.send(&agent, "hello").await;
+    let failed = world.until(&agent, "failed", |a| a.status.restarts > 0).await;
+    assert_eq!(ready(&failed).reason, "EngineUnavailable");
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    world.engine.heal();
+    assert_eq!(world.ended(&agent, &message).await.state, MessageState::Done);
+}
