@@ -130,6 +130,29 @@ pub enum Error {
 }
 
 impl Error {
+    /// Every [code](Self::code) that there is.
+    pub const CODES: [&str; 19] = [
+        "not_found",
+        "forbidden",
+        "unauthenticated",
+        "stale_incarnation",
+        "invalid",
+        "name_taken",
+        "generation_mismatch",
+        "agent_asleep",
+        "agent_state",
+        "message_state",
+        "inbox_full",
+        "quota_exceeded",
+        "idempotency_mismatch",
+        "timed_out",
+        "unreachable",
+        "contended",
+        "gone",
+        "store_unavailable",
+        "internal",
+    ];
+
     /// A word for programs, the same in every release.
     #[must_use]
     pub const fn code(&self) -> &'static str {
@@ -247,5 +270,19 @@ pub(crate) fn refusal(
             Error::Forbidden { principal: principal.to_string(), action, resource: format!("{what} {name:?}") }
         }
         Denied::StaleIncarnation { present } => Error::StaleIncarnation { present },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_is_in_the_list_of_codes() {
+        let source = include_str!("error.rs");
+        let (_, arms) = source.split_once("pub const fn code").expect("the function is here");
+        let (arms, _) = arms.split_once("/// Whether").expect("another function follows");
+        let codes: Vec<_> = arms.split("=> \"").skip(1).map(|arm| arm.split('"').next().expect("quoted")).collect();
+        assert_eq!(codes, Error::CODES);
     }
 }

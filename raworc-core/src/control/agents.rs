@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::ControlPlane;
-use super::call::Call;
+use super::call::{Call, resource_of};
 use crate::agent::{Agent, AgentSpec, ConditionKind, Desired, InvalidSpec, SpecChange, State};
 use crate::entropy::EntropyExt;
 use crate::error::Error;
@@ -61,6 +61,15 @@ pub enum SleepMode {
     Now,
 }
 
+/// What somebody wants of an agent from now on.
+#[derive(Clone, Copy)]
+struct Wish {
+    verb: &'static str,
+    desired: Desired,
+    /// Try again what waits to be tried, or do not wait for the message in hand.
+    insist: bool,
+}
+
 impl ControlPlane {
     /// Makes an agent. It is `init` then, and becomes `idle` as soon as its computer is up.
     ///
@@ -93,7 +102,7 @@ impl ControlPlane {
             limit: self.settings().agents_per_tenant,
         }];
         let commit = self.sign(call, commit, tenant, "agents.create", name.as_str(), &request)?;
-        first_agent(self.inner.store.commit(commit).await?)
+        first_agent(call.note(self.inner.store.commit(commit).await?))
     }
 
     fn runtime_of(&self, spec: &AgentSpec) -> Result<&(RuntimeName, Capabilities), Error> {
@@ -161,6 +170,10 @@ impl ControlPlane {
         request: &EditAgent,
         generation: Option<u64>,
     ) -> Result<Agent, Error> {
+        let verb = "agents.update";
+        if let Some(done) = self.replay(call, tenant, verb, name.as_str(), request).await? {
+            return first_agent(done);
+        }
         let agent = self.find(call, tenant, name, Action::Update).await?;
         if let Some(wanted) = generation
             && wanted != agent.generation
@@ -181,8 +194,8 @@ impl ControlPlane {
         }
         let when = vec![Check::Alive, Check::Generation(agent.generation)];
         let commit = Commit::of(self.commit_id(), AgentChange { agent: agent.id, when, ops });
-        let commit = self.sign(call, commit, tenant, "agents.update", name.as_str(), request)?;
-        first_agent(self.inner.store.commit(commit).await?)
+        let commit = self.sign(call, commit, tenant, verb, name.as_str(), request)?;
+        first_agent(call.note(self.inner.store.commit(commit).await?))
     }
 
     /// Wakes an agent. `retry` tries at once what waits to be tried again: a failed setup, an image that was missing.
@@ -190,7 +203,7 @@ impl ControlPlane {
     /// # Errors
     /// Where it is not there.
     pub async fn wake(&self, call: &Call, tenant: &TenantName, name: &AgentName, retry: bool) -> Result<Agent, Error> {
-        self.desire(call, tenant, name, Action::Operate, "agents.wake", Desired::Awake, retry, Vec::new()).await
+        self.desire(call, tenant, name, Wish { verb: "agents.wake", desired: Desired::Awake, insist: retry }).await
     }
 
     /// Puts an agent to sleep. Messages that are queued stay queued.
@@ -204,14 +217,8 @@ impl ControlPlane {
         name: &AgentName,
         mode: SleepMode,
     ) -> Result<Agent, Error> {
-        let agent = self.find(call, tenant, name, Action::Operate).await?;
-        let mut ops = Vec::new();
-        if mode == SleepMode::Now
-            && let Some(message) = agent.status.message
-        {
-            ops.push(AgentOp::RequestCancel { message, obey: self.settings().cancel_grace });
-        }
-        self.desire(call, tenant, name, Action::Operate, "agents.sleep", Desired::Asleep, false, ops).await
+        let insist = mode == SleepMode::Now;
+        self.desire(call, tenant, name, Wish { verb: "agents.sleep", desired: Desired::Asleep, insist }).await
     }
 
     /// Deletes an agent: nothing of it is served from then on, and its computer goes as soon as the engine can.
@@ -219,27 +226,28 @@ impl ControlPlane {
     /// # Errors
     /// Where it is not there.
     pub async fn delete(&self, call: &Call, tenant: &TenantName, name: &AgentName) -> Result<Agent, Error> {
-        self.desire(call, tenant, name, Action::Delete, "agents.delete", Desired::Deleted, false, Vec::new()).await
+        self.desire(call, tenant, name, Wish { verb: "agents.delete", desired: Desired::Deleted, insist: false }).await
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the one place where three verbs of the same shape meet")]
-    async fn desire(
-        &self,
-        call: &Call,
-        tenant: &TenantName,
-        name: &AgentName,
-        action: Action,
-        verb: &str,
-        desired: Desired,
-        retry: bool,
-        mut ops: Vec<AgentOp>,
-    ) -> Result<Agent, Error> {
+    async fn desire(&self, call: &Call, tenant: &TenantName, name: &AgentName, wish: Wish) -> Result<Agent, Error> {
+        let Wish { verb, desired, insist } = wish;
+        if let Some(done) = self.replay(call, tenant, verb, name.as_str(), &insist).await? {
+            return first_agent(done);
+        }
+        let action = if desired == Desired::Deleted { Action::Delete } else { Action::Operate };
         let agent = self.find(call, tenant, name, action).await?;
-        ops.push(AgentOp::SetDesired { desired, retry });
+        let mut ops = Vec::new();
+        if desired == Desired::Asleep
+            && insist
+            && let Some(message) = agent.status.message
+        {
+            ops.push(AgentOp::RequestCancel { message, obey: self.settings().cancel_grace });
+        }
+        ops.push(AgentOp::SetDesired { desired, retry: desired == Desired::Awake && insist });
         let change = AgentChange { agent: agent.id, when: vec![Check::Alive], ops };
         let commit = Commit::of(self.commit_id(), change);
-        let commit = self.sign(call, commit, tenant, verb, name.as_str(), &retry)?;
-        first_agent(self.inner.store.commit(commit).await?)
+        let commit = self.sign(call, commit, tenant, verb, name.as_str(), &insist)?;
+        first_agent(call.note(self.inner.store.commit(commit).await?))
     }
 
     /// Keeps an agent awake for so long from now, or no longer than its idle time where `time` is absent.
@@ -257,14 +265,18 @@ impl ControlPlane {
         if time.is_some_and(|time| time > limit || time.is_zero()) {
             return Err(Error::invalid("for", format!("use 1 s to {} s", limit.as_secs())));
         }
+        let verb = "agents.keep_awake";
+        if let Some(done) = self.replay(call, tenant, verb, name.as_str(), &time).await? {
+            return first_agent(done);
+        }
         let agent = self.find(call, tenant, name, Action::Operate).await?;
         if agent.status.state() == State::Slept {
             return Err(Error::AgentAsleep(agent.name));
         }
         let change = AgentChange { agent: agent.id, when: vec![Check::Alive], ops: vec![AgentOp::KeepAwake(time)] };
         let commit = Commit::of(self.commit_id(), change);
-        let commit = self.sign(call, commit, tenant, "agents.keep_awake", name.as_str(), &time)?;
-        first_agent(self.inner.store.commit(commit).await?)
+        let commit = self.sign(call, commit, tenant, verb, name.as_str(), &time)?;
+        first_agent(call.note(self.inner.store.commit(commit).await?))
     }
 
     /// Cancels the message that the agent holds, or does nothing where it holds none.
@@ -272,6 +284,10 @@ impl ControlPlane {
     /// # Errors
     /// Where the agent is not there.
     pub async fn cancel(&self, call: &Call, tenant: &TenantName, name: &AgentName) -> Result<Agent, Error> {
+        let verb = "agents.cancel";
+        if let Some(done) = self.replay(call, tenant, verb, name.as_str(), &()).await? {
+            return first_agent(done);
+        }
         let agent = self.find(call, tenant, name, Action::Operate).await?;
         let Some(message) = agent.status.message else {
             return Ok(agent);
@@ -279,8 +295,8 @@ impl ControlPlane {
         let op = AgentOp::RequestCancel { message, obey: self.settings().cancel_grace };
         let change = AgentChange { agent: agent.id, when: vec![Check::Alive], ops: vec![op] };
         let commit = Commit::of(self.commit_id(), change);
-        let commit = self.sign(call, commit, tenant, "agents.cancel", name.as_str(), &message)?;
-        first_agent(self.inner.store.commit(commit).await?)
+        let commit = self.sign(call, commit, tenant, verb, name.as_str(), &())?;
+        first_agent(call.note(self.inner.store.commit(commit).await?))
     }
 
     /// Waits until the agent is as `done` says, or the time is over. Returns the agent as it is then.
@@ -294,8 +310,8 @@ impl ControlPlane {
         limit: Duration,
         done: impl Fn(&Agent) -> bool + Send + Sync,
     ) -> Result<Agent, Error> {
-        let tenant = &agent.tenant;
-        self.find(call, tenant, &agent.name, Action::Get).await?;
+        // By what it is, not by its name: it may be deleted by now, which is one of the things to wait for.
+        self.allow(call, Action::Get, resource_of(agent))?;
         let done = &done;
         let probe = move || async move {
             let found = self.inner.store.agent_by_id(agent.id).await?.value;

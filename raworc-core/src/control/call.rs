@@ -1,15 +1,21 @@
 //! A call: who asks, and what they say about the asking.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::ControlPlane;
 use crate::agent::Agent;
+use crate::entropy::EntropyExt;
 use crate::error::{Error, refusal};
 use crate::hex;
 use crate::ids::{AgentName, TenantName};
 use crate::principal::{Action, Denied, Principal, Resource, authorize};
-use crate::store::{AuditEntry, Commit, IdempotencyKey, IdempotencyRecord};
+use crate::store::{
+    AgentChange, AuditEntry, Check, Commit, Committed, Conflict, IdempotencyKey, IdempotencyRecord, StoreError,
+};
 
 /// Who asks, and what they say about the asking. No use case can be called without one.
 #[derive(Debug, Clone)]
@@ -20,13 +26,15 @@ pub struct Call {
     pub idempotency_key: Option<String>,
     /// The id of the request, for logs and audit rows.
     pub request_id: Option<String>,
+    /// Whether the answer was the one to an earlier request with the same key; the same for all clones.
+    replayed: Arc<AtomicBool>,
 }
 
 impl Call {
     /// A call by `principal`.
     #[must_use]
-    pub const fn by(principal: Principal) -> Self {
-        Self { principal, idempotency_key: None, request_id: None }
+    pub fn by(principal: Principal) -> Self {
+        Self { principal, idempotency_key: None, request_id: None, replayed: Arc::default() }
     }
 
     /// With a key of idempotency.
@@ -34,6 +42,27 @@ impl Call {
     pub fn with_idempotency_key(mut self, key: impl Into<String>) -> Self {
         self.idempotency_key = Some(key.into());
         self
+    }
+
+    /// With the id of the request.
+    #[must_use]
+    pub fn with_request_id(mut self, id: impl Into<String>) -> Self {
+        self.request_id = Some(id.into());
+        self
+    }
+
+    /// Whether this call was answered as an earlier one with the same key was, and changed nothing.
+    #[must_use]
+    pub fn was_replayed(&self) -> bool {
+        self.replayed.load(Ordering::Relaxed)
+    }
+
+    /// Remembers whether a commit was a replay.
+    pub(super) fn note(&self, committed: Committed) -> Committed {
+        if committed.replayed {
+            self.replayed.store(true, Ordering::Relaxed);
+        }
+        committed
     }
 
     pub(super) fn audit(&self, tenant: Option<&TenantName>, verb: &str, resource: &str, allowed: bool) -> AuditEntry {
@@ -79,6 +108,38 @@ impl ControlPlane {
             }
         };
         Ok(Commit { idempotency, audit: Some(call.audit(Some(tenant), verb, resource, true)), ..commit })
+    }
+
+    /// The answer to an earlier request with the same key, where there was one. It is asked for first by whatever looks
+    /// at the agent before its commit: the agent may have changed, or be gone, because of that earlier request.
+    pub(super) async fn replay(
+        &self,
+        call: &Call,
+        tenant: &TenantName,
+        verb: &str,
+        resource: &str,
+        body: &impl Serialize,
+    ) -> Result<Option<Committed>, Error> {
+        if call.idempotency_key.is_none() {
+            return Ok(None);
+        }
+        // Where the key is new, this commit fails: there is no agent with an id that was made just now.
+        let nobody = self.inner.entropy.agent_id(self.inner.clock.now());
+        let change = AgentChange { agent: nobody, when: vec![Check::Alive], ops: Vec::new() };
+        let commit = self.sign(call, Commit::of(self.commit_id(), change), tenant, verb, resource, body)?;
+        match self.inner.store.commit(commit).await {
+            Ok(committed) => Ok(Some(call.note(committed))),
+            Err(StoreError::Conflict(Conflict::NoAgent(_))) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether the caller may see what belongs to the installation as a whole, such as its metrics.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] where they may not.
+    pub fn check_installation(&self, call: &Call) -> Result<(), Error> {
+        self.allow(call, Action::Get, Resource::Installation)
     }
 
     /// The agent of this name, if the caller may do `action` to it.
@@ -150,6 +211,6 @@ impl ControlPlane {
     }
 }
 
-fn resource_of(agent: &Agent) -> Resource<'_> {
+pub(super) fn resource_of(agent: &Agent) -> Resource<'_> {
     Resource::Agent { tenant: &agent.tenant, id: agent.id, owner: &agent.owner, incarnation: agent.status.incarnation }
 }

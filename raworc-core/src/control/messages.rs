@@ -15,7 +15,8 @@ use crate::message::{MESSAGE_LIMIT, Message, PARTS_LIMIT, Part, Role};
 use crate::principal::Action;
 use crate::step::Step;
 use crate::store::{
-    AgentChange, AgentOp, Check, Commit, Conflict, MAX_PAGE, MessageQuery, NewMessage, Page, StepQuery, StoreError,
+    AgentChange, AgentOp, Check, Commit, Committed, Conflict, MAX_PAGE, MessageQuery, NewMessage, Page, StepQuery,
+    StoreError,
 };
 
 /// Says something to an agent.
@@ -77,7 +78,13 @@ impl ControlPlane {
             Role::User if Message::command(&request.parts).is_some() => Action::Exec,
             Role::User | Role::Agent => Action::Message,
         };
-        let agent = self.find(call, tenant, name, action).await?;
+        let agent = match self.find(call, tenant, name, action).await {
+            Err(Error::NotFound { what, name: absent }) => {
+                let done = self.replay(call, tenant, "messages.create", name.as_str(), &request).await?;
+                return accepted(done.ok_or(Error::NotFound { what, name: absent })?);
+            }
+            found => found?,
+        };
         let limit = self.settings().inbox_limit;
         let new = NewMessage {
             id: self.inner.entropy.message_id(self.inner.clock.now()),
@@ -98,10 +105,7 @@ impl ControlPlane {
             }
             other => other?,
         };
-        let replayed = committed.replayed;
-        let message = committed.messages.first().cloned();
-        let message = message.ok_or_else(|| Error::Internal("a commit changed no message".into()))?;
-        Ok(Accepted { message, agent: first_agent(committed)?, replayed })
+        accepted(call.note(committed))
     }
 
     /// A message of an agent.
@@ -183,7 +187,7 @@ impl ControlPlane {
         let change = AgentChange { agent: agent.id, when: vec![Check::Alive], ops: vec![op] };
         let commit = Commit::of(self.commit_id(), change);
         let commit = self.sign(call, commit, tenant, "messages.cancel", name.as_str(), &id)?;
-        self.inner.store.commit(commit).await?;
+        call.note(self.inner.store.commit(commit).await?);
         self.message_of(&agent, id).await
     }
 
@@ -210,6 +214,13 @@ impl ControlPlane {
             None => self.message_of(agent, id).await,
         }
     }
+}
+
+fn accepted(committed: Committed) -> Result<Accepted, Error> {
+    let replayed = committed.replayed;
+    let message = committed.messages.first().cloned();
+    let message = message.ok_or_else(|| Error::Internal("a commit changed no message".into()))?;
+    Ok(Accepted { message, agent: first_agent(committed)?, replayed })
 }
 
 fn check_message(request: &SendMessage) -> Result<(), Error> {

@@ -1,0 +1,204 @@
+//! Following the log: what a caller may see of it, from a revision on and for as long as they listen.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::broadcast::{self, Receiver};
+
+use super::agents::visible_owner;
+use super::call::Call;
+use super::{ControlPlane, Delta};
+use crate::error::Error;
+use crate::event::Event;
+use crate::ids::{AgentId, AgentName, Revision, TenantName, UserName};
+use crate::principal::{Action, Resource};
+use crate::store::{EventFilter, Store, StoreError};
+
+/// What somebody who follows the log is told.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Followed {
+    /// Something changed.
+    Event(Arc<Event>),
+    /// A model writes, best effort: only to those who follow this one agent.
+    Delta(Arc<Delta>),
+}
+
+/// The log as a caller may see it, from a revision on. It ends with an error, or when the control plane does.
+pub struct Following {
+    store: Arc<dyn Store>,
+    live: Receiver<Arc<Event>>,
+    deltas: Option<Receiver<Arc<Delta>>>,
+    backlog: Option<BoxStream<'static, Result<Vec<Event>, StoreError>>>,
+    /// All up to here was looked at.
+    last: Revision,
+    /// All up to here is read from the store; what comes later comes from the feed.
+    target: Revision,
+    ready: VecDeque<Arc<Event>>,
+    filter: EventFilter,
+    owner: Option<UserName>,
+    owned: HashMap<AgentId, bool>,
+}
+
+impl fmt::Debug for Following {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Following").field("last", &self.last).field("filter", &self.filter).finish_non_exhaustive()
+    }
+}
+
+impl ControlPlane {
+    /// Follows a tenant's log, or one agent's part of it, after the revision `since`; from now on where it is absent.
+    ///
+    /// # Errors
+    /// Where the caller may not see it; [`StoreError::Gone`] inside of [`Error::Store`] where the log no longer goes
+    /// back that far; [`Error::Invalid`] where it never was that long.
+    pub async fn follow(
+        &self,
+        call: &Call,
+        tenant: &TenantName,
+        agent: Option<&AgentName>,
+        since: Option<Revision>,
+    ) -> Result<Following, Error> {
+        let (agent, owner) = match agent {
+            Some(name) => (Some(self.find(call, tenant, name, Action::Get).await?.id), None),
+            None => {
+                self.allow(call, Action::List, Resource::Events { tenant })?;
+                (None, visible_owner(&call.principal))
+            }
+        };
+        let live = self.inner.feed.subscribe();
+        let deltas = agent.map(|_| self.inner.feed.deltas());
+        // After the subscription: what the feed has told before it is in the store up to this revision.
+        let head = self.inner.store.head().await?.value;
+        let last = since.unwrap_or(head);
+        if last > head {
+            let reason = format!("the log ends at revision {head}; read everything anew and follow from there");
+            return Err(Error::invalid("since", reason));
+        }
+        let mut following = Following {
+            store: Arc::clone(&self.inner.store),
+            live,
+            deltas,
+            backlog: None,
+            last,
+            target: head,
+            ready: VecDeque::new(),
+            filter: EventFilter { tenant: Some(tenant.clone()), agent },
+            owner,
+            owned: HashMap::new(),
+        };
+        if last < head {
+            following.open().await?;
+        }
+        Ok(following)
+    }
+}
+
+impl Following {
+    /// What comes next; none once the control plane is gone.
+    ///
+    /// # Errors
+    /// Where the store fails. The caller may follow anew from the last revision that it saw.
+    pub async fn next(&mut self) -> Option<Result<Followed, Error>> {
+        loop {
+            while let Some(event) = self.ready.pop_front() {
+                match self.is_visible(&event).await {
+                    Ok(true) => return Some(Ok(Followed::Event(event))),
+                    Ok(false) => {}
+                    Err(error) => return Some(Err(error.into())),
+                }
+            }
+            if self.last < self.target {
+                if let Err(error) = self.read_back().await {
+                    return Some(Err(error.into()));
+                }
+                continue;
+            }
+            tokio::select! {
+                event = self.live.recv() => match event {
+                    Ok(event) if event.revision <= self.last => {}
+                    Ok(event) if event.revision == self.last.next() => self.look_at(event),
+                    Ok(_) | Err(RecvError::Lagged(_)) => match self.store.head().await {
+                        Ok(head) => self.target = head.value,
+                        Err(error) => return Some(Err(error.into())),
+                    },
+                    Err(RecvError::Closed) => return None,
+                },
+                delta = next_delta(&mut self.deltas) => {
+                    if Some(delta.agent) == self.filter.agent {
+                        return Some(Ok(Followed::Delta(delta)));
+                    }
+                }
+            }
+        }
+    }
+
+    /// As a stream that ends after its first error.
+    #[must_use]
+    pub fn into_stream(self) -> BoxStream<'static, Result<Followed, Error>> {
+        stream::unfold(Some(self), |following| async {
+            let mut following = following?;
+            let next = following.next().await?;
+            let rest = next.is_ok().then_some(following);
+            Some((next, rest))
+        })
+        .boxed()
+    }
+
+    /// Reads without a filter, so that the end of what is past is seen for sure.
+    async fn open(&mut self) -> Result<(), StoreError> {
+        self.backlog = Some(self.store.watch(self.last, EventFilter::default()).await?);
+        Ok(())
+    }
+
+    async fn read_back(&mut self) -> Result<(), StoreError> {
+        if self.backlog.is_none() {
+            self.open().await?;
+        }
+        let Some(backlog) = &mut self.backlog else { return Ok(()) };
+        match backlog.next().await {
+            Some(burst) => burst?.into_iter().for_each(|event| self.look_at(Arc::new(event))),
+            None => return Err(StoreError::Unavailable { reason: "the log ended".into() }),
+        }
+        if self.last >= self.target {
+            self.backlog = None;
+        }
+        Ok(())
+    }
+
+    fn look_at(&mut self, event: Arc<Event>) {
+        self.last = event.revision;
+        if self.filter.matches(&event) {
+            self.ready.push_back(event);
+        }
+    }
+
+    /// Whether the agent that an event is about belongs to the owner whose agents alone are seen.
+    async fn is_visible(&mut self, event: &Event) -> Result<bool, StoreError> {
+        let Some(owner) = &self.owner else { return Ok(true) };
+        let Some(id) = event.agent else { return Ok(false) };
+        if let Some(&owned) = self.owned.get(&id) {
+            return Ok(owned);
+        }
+        let agent = self.store.agent_by_id(id).await?.value;
+        let owned = agent.is_some_and(|agent| agent.owner == *owner);
+        self.owned.insert(id, owned);
+        Ok(owned)
+    }
+}
+
+/// The next delta; never, where none are wanted.
+async fn next_delta(deltas: &mut Option<broadcast::Receiver<Arc<Delta>>>) -> Arc<Delta> {
+    while let Some(receiver) = deltas {
+        match receiver.recv().await {
+            Ok(delta) => return delta,
+            // They are best effort.
+            Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => *deltas = None,
+        }
+    }
+    std::future::pending().await
+}
