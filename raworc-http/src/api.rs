@@ -118,10 +118,6 @@ pub struct VersionReply {
     pub version: String,
     /// The version of this API.
     pub api: String,
-    /// The runtimes that agents may ask for; the first is the default.
-    pub runtimes: Vec<String>,
-    /// The models that agents may ask for.
-    pub models: Vec<String>,
 }
 
 /// Whether a server can do its work.

@@ -1,9 +1,25 @@
 //! The server: the API's router, and what it stands on.
+//!
+//! [`router`] is the whole API of a control plane as an axum router; [`serve`] answers with it on a listener. Both are
+//! conveniences over [`ApiState`] and the routes, for applications that mount them in their own way.
 
 pub mod agents;
 pub mod computers;
 pub mod error;
+pub mod extract;
+mod layers;
+mod listen;
+pub mod metrics;
+pub mod openapi;
+mod options;
+mod routes;
+mod state;
 pub mod tokens;
 
 pub use error::ApiError;
+pub use layers::RequestId;
+pub use listen::serve;
+pub use options::{Options, ReadyCheck};
+pub use routes::{AgentRoutes, document, router, router_with};
+pub use state::{ApiState, StreamGuard};
 pub use tokens::Tokens;

@@ -37,6 +37,8 @@ pub struct Following {
     last: Revision,
     /// All up to here is read from the store; what comes later comes from the feed.
     target: Revision,
+    /// The feed has told something that was not heard here.
+    missed: bool,
     ready: VecDeque<Arc<Event>>,
     filter: EventFilter,
     owner: Option<UserName>,
@@ -85,6 +87,7 @@ impl ControlPlane {
             backlog: None,
             last,
             target: head,
+            missed: false,
             ready: VecDeque::new(),
             filter: EventFilter { tenant: Some(tenant.clone()), agent },
             owner,
@@ -98,18 +101,36 @@ impl ControlPlane {
 }
 
 impl Following {
-    /// What comes next; none once the control plane is gone.
+    /// All up to here was looked at: who follows anew after it misses nothing.
+    #[must_use]
+    pub fn position(&self) -> Revision {
+        match self.ready.front() {
+            Some(event) => Revision(event.revision.0.saturating_sub(1)),
+            None => self.last,
+        }
+    }
+
+    /// What comes next; none once the control plane is gone. Nothing is lost where the future is dropped.
     ///
     /// # Errors
     /// Where the store fails. The caller may follow anew from the last revision that it saw.
     pub async fn next(&mut self) -> Option<Result<Followed, Error>> {
         loop {
-            while let Some(event) = self.ready.pop_front() {
-                match self.is_visible(&event).await {
+            while let Some(event) = self.ready.front().cloned() {
+                let visible = self.is_visible(&event).await;
+                self.ready.pop_front();
+                match visible {
                     Ok(true) => return Some(Ok(Followed::Event(event))),
                     Ok(false) => {}
                     Err(error) => return Some(Err(error.into())),
                 }
+            }
+            if self.missed {
+                match self.store.head().await {
+                    Ok(head) => self.target = head.value,
+                    Err(error) => return Some(Err(error.into())),
+                }
+                self.missed = false;
             }
             if self.last < self.target {
                 if let Err(error) = self.read_back().await {
@@ -121,10 +142,7 @@ impl Following {
                 event = self.live.recv() => match event {
                     Ok(event) if event.revision <= self.last => {}
                     Ok(event) if event.revision == self.last.next() => self.look_at(event),
-                    Ok(_) | Err(RecvError::Lagged(_)) => match self.store.head().await {
-                        Ok(head) => self.target = head.value,
-                        Err(error) => return Some(Err(error.into())),
-                    },
+                    Ok(_) | Err(RecvError::Lagged(_)) => self.missed = true,
                     Err(RecvError::Closed) => return None,
                 },
                 delta = next_delta(&mut self.deltas) => {

@@ -1,0 +1,77 @@
+//! Bodies: JSON, up to the limit.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{FromRequest, Request};
+use bytes::BytesMut;
+use http::HeaderMap;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http_body_util::BodyExt;
+use serde::de::DeserializeOwned;
+
+use crate::server::{ApiError, ApiState};
+
+/// Of a body that is too large so much is still taken, so that the caller gets to see why it was refused.
+const DRAIN_LIMIT: usize = 64 << 20;
+
+/// For how long.
+const DRAIN_TIME: Duration = Duration::from_secs(5);
+
+/// A body of JSON.
+#[derive(Debug, Clone, Copy)]
+pub struct Json<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequest<ApiState> for Json<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &ApiState) -> Result<Self, ApiError> {
+        let (parts, body) = request.into_parts();
+        if !is_json(&parts.headers) {
+            let message = "the body has to be JSON, with Content-Type: application/json";
+            return Err(ApiError::new("unsupported_media_type", message));
+        }
+        let bytes = read(&parts.headers, body, state.options().body_limit).await?;
+        serde_json::from_slice(&bytes).map(Self).map_err(|error| match error.classify() {
+            serde_json::error::Category::Data => ApiError::invalid("body", error),
+            serde_json::error::Category::Io
+            | serde_json::error::Category::Syntax
+            | serde_json::error::Category::Eof => ApiError::new("malformed", format!("the body is not JSON: {error}")),
+        })
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(value) = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()) else {
+        return false;
+    };
+    let essence = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
+}
+
+async fn read(headers: &HeaderMap, mut body: Body, limit: usize) -> Result<BytesMut, ApiError> {
+    let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    let mut bytes = BytesMut::with_capacity(announced.unwrap_or(0).min(limit));
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| ApiError::new("malformed", "the body ended before it was whole"))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if bytes.len() + data.len() > limit {
+            // Bounded in bytes and in time; what comes of it changes nothing.
+            let _ = tokio::time::timeout(DRAIN_TIME, drain(body)).await;
+            let message = format!("the body is longer than {limit} bytes");
+            return Err(ApiError::new("too_large", message).with_detail("limit", limit));
+        }
+        bytes.extend_from_slice(&data);
+    }
+    Ok(bytes)
+}
+
+async fn drain(mut body: Body) {
+    let mut left = DRAIN_LIMIT;
+    while let Some(Ok(frame)) = body.frame().await {
+        left = left.saturating_sub(frame.data_ref().map_or(0, |data| data.len()));
+        if left == 0 {
+            break;
+        }
+    }
+}

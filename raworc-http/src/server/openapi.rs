@@ -1,0 +1,127 @@
+//! The description of the API, beyond what stands at each handler.
+
+use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{
+    ContentBuilder, InfoBuilder, LicenseBuilder, ObjectBuilder, OpenApi, OpenApiBuilder, PathItem, Ref, RefOr,
+    Required, ResponseBuilder, Type,
+};
+use utoipa::{IntoParams, PartialSchema, ToSchema};
+
+use crate::api::{ErrorBody, ErrorInfo};
+
+/// The header by which a request that is sent again has no second effect.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "it stands for a header in the description")]
+pub struct IdempotencyHeader {
+    /// 1 to 255 characters: the same request with the same key has one effect and one answer, for a day.
+    #[param(rename = "Idempotency-Key")]
+    key: Option<String>,
+}
+
+/// The header that makes a change conditional.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "it stands for a header in the description")]
+pub struct IfMatchHeader {
+    /// The generation that the change is for: the `ETag` of the agent.
+    #[param(rename = "If-Match")]
+    generation: Option<String>,
+}
+
+/// The header with which a stream is resumed.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "it stands for a header in the description")]
+pub struct LastEventIdHeader {
+    /// The id of the last event that was seen.
+    #[param(rename = "Last-Event-ID")]
+    id: Option<u64>,
+}
+
+/// How long a call waits.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "it stands for a parameter in the description")]
+pub struct WaitQuery {
+    /// How long to wait for it: `30s`, `500ms`, `2m` or seconds, 10 minutes at most. The answer is what is then.
+    wait: Option<String>,
+}
+
+/// The empty description.
+pub(super) fn base() -> OpenApi {
+    let license = LicenseBuilder::new().name("MIT OR Apache-2.0").build();
+    let info = InfoBuilder::new()
+        .title("Raworc")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some(
+            "A computer of its own for every AI agent. Every error has the shape of ErrorBody; every answer bears \
+             `x-request-id`.",
+        ))
+        .license(Some(license))
+        .build();
+    OpenApiBuilder::new().info(info).build()
+}
+
+/// Adds what is true of every operation: the token, the errors that any call may get, the tenant in nested paths.
+pub(super) fn complete(document: &mut OpenApi) {
+    let components = document.components.get_or_insert_default();
+    let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
+    components.security_schemes.insert("token".into(), RefOr::T(SecurityScheme::Http(scheme)));
+    for (name, schema) in [("ErrorBody", ErrorBody::schema()), ("ErrorInfo", ErrorInfo::schema())] {
+        components.schemas.insert(name.into(), schema);
+    }
+    debug_assert_eq!(ErrorBody::name(), "ErrorBody");
+    document.security = Some(vec![SecurityRequirement::new("token", Vec::<String>::new())]);
+    for (path, item) in &mut document.paths.paths {
+        let of_tenant = path.contains("/tenants/{tenant}/");
+        for operation in operations(item) {
+            if of_tenant {
+                operation.parameters.get_or_insert_default().insert(0, RefOr::T(tenant()));
+                operation.operation_id = operation.operation_id.take().map(|id| format!("{id}_in_tenant"));
+            }
+            add_errors(path, operation);
+        }
+    }
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch].into_iter().flatten()
+}
+
+fn tenant() -> Parameter {
+    let schema = ObjectBuilder::new().schema_type(Type::String).build();
+    ParameterBuilder::new()
+        .name("tenant")
+        .parameter_in(ParameterIn::Path)
+        .required(Required::True)
+        .description(Some("The tenant's name."))
+        .schema(Some(schema))
+        .build()
+}
+
+fn add_errors(path: &str, operation: &mut Operation) {
+    let public = operation.security.is_some();
+    let mut errors = vec![("500", "`internal`")];
+    if path.starts_with(crate::api::BASE) {
+        errors.push(("400", "`invalid`, `malformed`"));
+        errors.push(("503", "`store_unavailable`"));
+    }
+    if !public {
+        errors.push(("401", "`unauthenticated`"));
+    }
+    if path.contains('{') || path.ends_with("/agents") || path.ends_with("/metrics") {
+        errors.push(("404", "`not_found`"));
+    }
+    if operation.request_body.is_some() {
+        errors.push(("413", "`too_large`"));
+        errors.push(("415", "`unsupported_media_type`"));
+    }
+    for (status, codes) in errors {
+        operation.responses.responses.entry(status.to_owned()).or_insert_with(|| {
+            let body = ContentBuilder::new().schema(Some(Ref::from_schema_name("ErrorBody"))).build();
+            RefOr::T(ResponseBuilder::new().description(codes).content("application/json", body).build())
+        });
+    }
+}

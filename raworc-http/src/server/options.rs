@@ -1,0 +1,100 @@
+//! What can be chosen about a router.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio_util::sync::CancellationToken;
+
+/// What can be chosen about a router.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Options {
+    /// For how long a login is good.
+    pub token_ttl: Duration,
+    /// Bytes that the body of a request may have.
+    pub body_limit: usize,
+    /// Streams of events that one principal may have open at this server.
+    pub streams_per_principal: usize,
+    /// Passwords that are checked at one time; more wait their turn.
+    pub logins_at_once: usize,
+    /// After so long without an event a stream says that it is alive.
+    pub keep_alive: Duration,
+    /// What `/metrics` shows; there are none where absent.
+    pub metrics: Option<PrometheusHandle>,
+    /// Whether `/metrics` needs no token. For servers on a loopback address.
+    pub open_metrics: bool,
+    /// What `/readyz` looks at beside the store.
+    pub checks: Vec<ReadyCheck>,
+    /// Streams and waiting calls end when this is cancelled.
+    pub closing: CancellationToken,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            token_ttl: Duration::from_secs(12 * 3600),
+            body_limit: 2 << 20,
+            streams_per_principal: 600,
+            logins_at_once: 4,
+            keep_alive: Duration::from_secs(15),
+            metrics: None,
+            open_metrics: false,
+            checks: Vec::new(),
+            closing: CancellationToken::new(),
+        }
+    }
+}
+
+impl Options {
+    /// With a token whose cancellation ends streams and waiting calls.
+    #[must_use]
+    pub fn with_closing(mut self, closing: CancellationToken) -> Self {
+        self.closing = closing;
+        self
+    }
+
+    /// With another thing for `/readyz` to look at: whether it is well, or what is the matter.
+    #[must_use]
+    pub fn with_check(
+        mut self,
+        name: &'static str,
+        check: impl Fn() -> Result<(), String> + Send + Sync + 'static,
+    ) -> Self {
+        self.checks.push(ReadyCheck { name, check: Arc::new(check) });
+        self
+    }
+
+    /// With figures for `/metrics`, from [`metrics::install`](super::metrics::install).
+    #[must_use]
+    pub fn with_metrics(mut self, handle: PrometheusHandle, open: bool) -> Self {
+        self.metrics = Some(handle);
+        self.open_metrics = open;
+        self
+    }
+}
+
+/// Something that has to be well before a server takes calls.
+#[derive(Clone)]
+pub struct ReadyCheck {
+    /// What it is.
+    pub name: &'static str,
+    check: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
+}
+
+impl ReadyCheck {
+    /// Whether it is well, or what is the matter.
+    ///
+    /// # Errors
+    /// A sentence that says what is the matter.
+    pub fn look(&self) -> Result<(), String> {
+        (self.check)()
+    }
+}
+
+impl fmt::Debug for ReadyCheck {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReadyCheck").field("name", &self.name).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,79 @@
+//! Every route of the API, and the router that is made of them.
+
+mod agents;
+mod answer;
+mod auth;
+mod events;
+mod health;
+mod lifecycle;
+mod messages;
+mod users;
+
+use axum::Router;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use http::header::CONTENT_TYPE;
+use http::{Method, Uri};
+use raworc_core::control::ControlPlane;
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+
+use super::{ApiError, ApiState, Options, layers, openapi};
+use crate::api::BASE;
+
+/// Routes with their part of the API's description.
+pub type AgentRoutes = OpenApiRouter<ApiState>;
+
+/// The API of a control plane, from `/api/v0` on, with `/version`, `/livez`, `/readyz` and `/metrics` beside it.
+pub fn router(control: ControlPlane, options: Options) -> Router {
+    router_with(ApiState::new(control, options), AgentRoutes::default())
+}
+
+/// The same with more routes for each agent: their paths begin with `/{name}` and are served under `/agents` and
+/// `/tenants/{tenant}/agents`.
+pub fn router_with(state: ApiState, more: AgentRoutes) -> Router {
+    let (router, document) = parts(more);
+    // A document of types that serialize cannot fail to.
+    let document = bytes::Bytes::from(document.to_json().unwrap_or_default());
+    let serve = move || std::future::ready(([(CONTENT_TYPE, "application/json")], document.clone()).into_response());
+    router
+        .route(&format!("{BASE}/openapi.json"), get(serve))
+        .fallback(no_route)
+        .method_not_allowed_fallback(no_method)
+        .layer(CatchPanicLayer::custom(layers::panicked))
+        .layer(axum::middleware::from_fn(layers::observe))
+        .with_state(state)
+}
+
+/// The description of the API, as `/api/v0/openapi.json` serves it.
+#[must_use]
+pub fn document(more: AgentRoutes) -> OpenApi {
+    parts(more).1
+}
+
+fn parts(more: AgentRoutes) -> (Router<ApiState>, OpenApi) {
+    let of_agents = agents::routes().merge(lifecycle::routes()).merge(messages::routes()).merge(more);
+    let of_tenant = || OpenApiRouter::new().nest("/agents", of_agents.clone()).merge(events::routes());
+    let api = of_tenant().nest("/tenants/{tenant}", of_tenant()).merge(auth::routes()).merge(users::routes());
+    let all = OpenApiRouter::with_openapi(openapi::base()).nest(BASE, api).merge(health::routes());
+    let (router, mut document) = all.split_for_parts();
+    openapi::complete(&mut document);
+    (router, document)
+}
+
+async fn no_route(uri: Uri) -> ApiError {
+    let path: String = uri.path().chars().take(200).collect();
+    ApiError::new("not_found", format!("there is no route {path:?}; {BASE}/openapi.json lists them"))
+        .with_detail("what", "route")
+        .with_detail("name", path)
+}
+
+async fn no_method(method: Method, uri: Uri) -> ApiError {
+    let path: String = uri.path().chars().take(200).collect();
+    let method: String = method.as_str().chars().take(40).collect();
+    ApiError::new("method_not_allowed", format!("{path:?} does not take {method}; the Allow header says what it takes"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,186 @@
+//! The log, as it grows: server-sent events whose ids are revisions.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::extract::{FromRequestParts, State};
+use axum::response::sse::{Event as SseEvent, Sse};
+use axum::response::{IntoResponse, Response};
+use futures::Stream;
+use futures::stream;
+use http::header::{CACHE_CONTROL, HeaderValue};
+use http::request::Parts;
+use raworc_core::control::{Followed, Following, TokenRecord};
+use raworc_core::ids::{AgentName, Revision};
+use serde::Deserialize;
+use tokio::time::Instant;
+use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::api::{DeltaData, ErrorBody, ErrorInfo};
+use crate::server::extract::{AgentAt, AgentsOf, Caller, Query};
+use crate::server::openapi::LastEventIdHeader;
+use crate::server::{ApiError, ApiState, StreamGuard};
+
+pub(super) fn routes() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new().routes(routes!(of_tenant)).routes(routes!(of_agent))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct SinceQuery {
+    /// After this revision; from now on where absent. `Last-Event-ID` goes before it.
+    since: Option<u64>,
+}
+
+/// The id of the last event that a caller has seen.
+struct LastEventId(Option<u64>);
+
+impl FromRequestParts<ApiState> for LastEventId {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &ApiState) -> Result<Self, ApiError> {
+        let Some(value) = parts.headers.get("last-event-id") else {
+            return Ok(Self(None));
+        };
+        match value.to_str().unwrap_or_default().trim() {
+            "" => Ok(Self(None)),
+            text => match text.parse() {
+                Ok(revision) => Ok(Self(Some(revision))),
+                Err(_) => Err(ApiError::invalid("Last-Event-ID", "the ids of events are numbers")),
+            },
+        }
+    }
+}
+
+/// What happens in a tenant, from now on or after a revision.
+///
+/// A stream of server-sent events. The id of each is its revision, the name its kind, the data an `Event` in JSON.
+/// Who is no admin sees the events of their own agents.
+#[utoipa::path(
+    get, path = "/events", operation_id = "follow_events", tag = "events",
+    params(SinceQuery, LastEventIdHeader),
+    responses(
+        (status = 200, description = "The stream.", content_type = "text/event-stream", body = String),
+        (status = 410, description = "`gone`: the log does not go back that far", body = ErrorBody),
+        (status = 429, description = "`too_many_requests`: too many streams are open", body = ErrorBody),
+    )
+)]
+async fn of_tenant(
+    State(state): State<ApiState>,
+    AgentsOf { caller, tenant }: AgentsOf,
+    LastEventId(last): LastEventId,
+    Query(query): Query<SinceQuery>,
+) -> Result<Response, ApiError> {
+    let guard = state.open_stream(&caller.call.principal)?;
+    let since = last.or(query.since).map(Revision);
+    let following = state.control().follow(&caller.call, &tenant, None, since).await?;
+    Ok(stream_of(state, following, guard, caller.token))
+}
+
+/// What happens to an agent, from now on or after a revision.
+///
+/// As the tenant's stream, and with `delta` events besides: words as the model writes them, best effort, without an id.
+#[utoipa::path(
+    get, path = "/agents/{name}/events", operation_id = "follow_agent", tag = "events",
+    params(("name" = AgentName, Path, description = "The agent's name."), SinceQuery, LastEventIdHeader),
+    responses(
+        (status = 200, description = "The stream.", content_type = "text/event-stream", body = String),
+        (status = 410, description = "`gone`: the log does not go back that far", body = ErrorBody),
+        (status = 429, description = "`too_many_requests`: too many streams are open", body = ErrorBody),
+    )
+)]
+async fn of_agent(
+    State(state): State<ApiState>,
+    caller: Caller,
+    at: AgentAt,
+    LastEventId(last): LastEventId,
+    Query(query): Query<SinceQuery>,
+) -> Result<Response, ApiError> {
+    let guard = state.open_stream(&at.call.principal)?;
+    let since = last.or(query.since).map(Revision);
+    let following = state.control().follow(&at.call, &at.tenant, Some(&at.name), since).await?;
+    Ok(stream_of(state, following, guard, caller.token))
+}
+
+fn stream_of(state: ApiState, following: Following, guard: StreamGuard, token: TokenRecord) -> Response {
+    let left = token.expires_at.duration_since(state.control().now());
+    let ends = Instant::now() + Duration::try_from(left).unwrap_or_default();
+    let teller = Teller { state, following, token, ends, said: None, over: false, _guard: guard };
+    let mut response = Sse::new(teller.into_stream()).into_response();
+    // What stands between must hand on each event as it comes.
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
+    response
+}
+
+/// Tells one listener what happens.
+struct Teller {
+    state: ApiState,
+    following: Following,
+    token: TokenRecord,
+    /// The stream is no longer good than the token that it was opened with.
+    ends: Instant,
+    /// The last id that the listener knows.
+    said: Option<Revision>,
+    over: bool,
+    _guard: StreamGuard,
+}
+
+impl Teller {
+    fn into_stream(self) -> impl Stream<Item = Result<SseEvent, Infallible>> {
+        stream::unfold(self, |mut teller| async move { teller.next().await.map(|event| (Ok(event), teller)) })
+    }
+
+    async fn next(&mut self) -> Option<SseEvent> {
+        if self.over {
+            return None;
+        }
+        // From the beginning the listener knows where to resume, even if nothing happens.
+        if self.said.is_none() {
+            return Some(self.position());
+        }
+        let state = self.state.clone();
+        let options = state.options();
+        tokio::select! {
+            next = self.following.next() => match next? {
+                _ if self.state.control().is_revoked(self.token.id) => None,
+                Ok(Followed::Event(event)) => {
+                    self.said = Some(event.revision);
+                    let sse = SseEvent::default().id(event.revision.to_string()).event(event.kind.as_str());
+                    Some(sse.json_data(&*event).unwrap_or_default())
+                }
+                Ok(Followed::Delta(delta)) => {
+                    let data = DeltaData { message: delta.message, text: delta.text.clone() };
+                    Some(SseEvent::default().event("delta").json_data(data).unwrap_or_default())
+                }
+                Err(error) => {
+                    self.over = true;
+                    Some(failure(error))
+                }
+            },
+            () = tokio::time::sleep(options.keep_alive) => Some(self.position()),
+            () = tokio::time::sleep_until(self.ends) => None,
+            () = options.closing.cancelled() => None,
+        }
+    }
+
+    /// A comment that shows life, with an id where there is a newer one: what was passed over need not be read again.
+    fn position(&mut self) -> SseEvent {
+        let position = self.following.position();
+        let sse = SseEvent::default().comment("alive");
+        if self.said.is_some_and(|said| said >= position) {
+            return sse;
+        }
+        self.said = Some(position);
+        sse.id(position.to_string())
+    }
+}
+
+fn failure(error: raworc_core::error::Error) -> SseEvent {
+    let error = ApiError::from(error);
+    let info = ErrorInfo { code: error.code().to_owned(), message: error.to_string(), details: Default::default() };
+    SseEvent::default().event("error").json_data(ErrorBody { error: info }).unwrap_or_default()
+}
