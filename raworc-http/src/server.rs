@@ -20,6 +20,6 @@ pub use error::ApiError;
 pub use layers::RequestId;
 pub use listen::serve;
 pub use options::{Options, ReadyCheck};
-pub use routes::{AgentRoutes, document, router, router_with};
+pub use routes::{document, router, router_of};
 pub use state::{ApiState, StreamGuard};
 pub use tokens::Tokens;

@@ -77,8 +77,15 @@ pub(super) fn complete(document: &mut OpenApi) {
     for (path, item) in &mut document.paths.paths {
         let of_tenant = path.contains("/tenants/{tenant}/");
         for operation in operations(item) {
+            if operation.tags.iter().flatten().any(|tag| tag == "computers") {
+                operation.operation_id = operation.operation_id.take().map(|id| format!("computer_{id}"));
+            }
+            for (name, description) in PLACES {
+                if path.contains(&format!("{{{name}}}")) {
+                    add_place(operation, name, description);
+                }
+            }
             if of_tenant {
-                operation.parameters.get_or_insert_default().insert(0, RefOr::T(tenant()));
                 operation.operation_id = operation.operation_id.take().map(|id| format!("{id}_in_tenant"));
             }
             add_errors(path, operation);
@@ -90,15 +97,25 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
     [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch].into_iter().flatten()
 }
 
-fn tenant() -> Parameter {
+/// What stands in paths, the outermost last, as each is put before the others.
+const PLACES: [(&str, &str); 3] =
+    [("id", "The id of the command."), ("name", "The agent's name."), ("tenant", "The tenant's name.")];
+
+fn add_place(operation: &mut Operation, name: &str, description: &str) {
+    let parameters = operation.parameters.get_or_insert_default();
+    let known = |parameter: &RefOr<Parameter>| matches!(parameter, RefOr::T(parameter) if parameter.name == name);
+    if parameters.iter().any(known) {
+        return;
+    }
     let schema = ObjectBuilder::new().schema_type(Type::String).build();
-    ParameterBuilder::new()
-        .name("tenant")
+    let parameter = ParameterBuilder::new()
+        .name(name)
         .parameter_in(ParameterIn::Path)
         .required(Required::True)
-        .description(Some("The tenant's name."))
+        .description(Some(description))
         .schema(Some(schema))
-        .build()
+        .build();
+    parameters.insert(0, RefOr::T(parameter));
 }
 
 fn add_errors(path: &str, operation: &mut Operation) {

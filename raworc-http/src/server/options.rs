@@ -7,6 +7,8 @@ use std::time::Duration;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::agents::Links;
+
 /// What can be chosen about a router.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -27,6 +29,8 @@ pub struct Options {
     pub open_metrics: bool,
     /// What `/readyz` looks at beside the store.
     pub checks: Vec<ReadyCheck>,
+    /// The programs that are linked here, shared with the agents' listener; none of them where absent.
+    pub links: Option<Links>,
     /// Streams and waiting calls end when this is cancelled.
     pub closing: CancellationToken,
 }
@@ -42,6 +46,7 @@ impl Default for Options {
             metrics: None,
             open_metrics: false,
             checks: Vec::new(),
+            links: None,
             closing: CancellationToken::new(),
         }
     }
@@ -52,6 +57,13 @@ impl Options {
     #[must_use]
     pub fn with_closing(mut self, closing: CancellationToken) -> Self {
         self.closing = closing;
+        self
+    }
+
+    /// With the programs that are linked here.
+    #[must_use]
+    pub fn with_links(mut self, links: Links) -> Self {
+        self.links = Some(links);
         self
     }
 

@@ -19,21 +19,18 @@ use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
+use super::computers::computer_routes;
 use super::{ApiError, ApiState, Options, layers, openapi};
 use crate::api::BASE;
 
-/// Routes with their part of the API's description.
-pub type AgentRoutes = OpenApiRouter<ApiState>;
-
 /// The API of a control plane, from `/api/v0` on, with `/version`, `/livez`, `/readyz` and `/metrics` beside it.
 pub fn router(control: ControlPlane, options: Options) -> Router {
-    router_with(ApiState::new(control, options), AgentRoutes::default())
+    router_of(ApiState::new(control, options))
 }
 
-/// The same with more routes for each agent: their paths begin with `/{name}` and are served under `/agents` and
-/// `/tenants/{tenant}/agents`.
-pub fn router_with(state: ApiState, more: AgentRoutes) -> Router {
-    let (router, document) = parts(more);
+/// The same over a state that something else shares.
+pub fn router_of(state: ApiState) -> Router {
+    let (router, document) = parts();
     // A document of types that serialize cannot fail to.
     let document = bytes::Bytes::from(document.to_json().unwrap_or_default());
     let serve = move || std::future::ready(([(CONTENT_TYPE, "application/json")], document.clone()).into_response());
@@ -48,12 +45,13 @@ pub fn router_with(state: ApiState, more: AgentRoutes) -> Router {
 
 /// The description of the API, as `/api/v0/openapi.json` serves it.
 #[must_use]
-pub fn document(more: AgentRoutes) -> OpenApi {
-    parts(more).1
+pub fn document() -> OpenApi {
+    parts().1
 }
 
-fn parts(more: AgentRoutes) -> (Router<ApiState>, OpenApi) {
-    let of_agents = agents::routes().merge(lifecycle::routes()).merge(messages::routes()).merge(more);
+fn parts() -> (Router<ApiState>, OpenApi) {
+    let of_agents =
+        agents::routes().merge(lifecycle::routes()).merge(messages::routes()).nest("/{name}", computer_routes());
     let of_tenant = || OpenApiRouter::new().nest("/agents", of_agents.clone()).merge(events::routes());
     let api = of_tenant().nest("/tenants/{tenant}", of_tenant()).merge(auth::routes()).merge(users::routes());
     let all = OpenApiRouter::with_openapi(openapi::base()).nest(BASE, api).merge(health::routes());

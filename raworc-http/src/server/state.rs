@@ -5,6 +5,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use axum::extract::FromRef;
 use raworc_core::control::{ControlPlane, TokenRecord};
 use raworc_core::error::Error;
 use raworc_core::ids::UserName;
@@ -12,6 +13,8 @@ use raworc_core::principal::Principal;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use super::agents::Links;
+use super::computers::Computers;
 use super::{ApiError, Options, Tokens};
 
 /// For how long it is believed that a user is as they were: so long a removed user's token is still good.
@@ -34,6 +37,14 @@ struct Inner {
     users: Mutex<HashMap<UserName, (Principal, Instant)>>,
     streams: Arc<Mutex<HashMap<String, usize>>>,
     logins: Semaphore,
+    links: Links,
+}
+
+impl FromRef<ApiState> for Computers {
+    fn from_ref(state: &ApiState) -> Self {
+        let Inner { control, tokens, links, .. } = &*state.inner;
+        Self { control: control.clone(), tokens: tokens.clone(), links: links.clone() }
+    }
 }
 
 impl ApiState {
@@ -41,6 +52,7 @@ impl ApiState {
     #[must_use]
     pub fn new(control: ControlPlane, options: Options) -> Self {
         let inner = Inner {
+            links: options.links.clone().unwrap_or_else(|| Links::start(&control)),
             tokens: Tokens::new(&control),
             logins: Semaphore::new(options.logins_at_once.max(1)),
             control,
