@@ -13,10 +13,21 @@
 //! case starts many tasks: give it a runtime with more than one thread.
 
 mod agents;
+mod audit;
+mod blobs;
 mod commits;
+mod due;
+mod idempotency;
+mod leases;
 mod log;
 mod numbers;
+mod pages;
+mod quotas;
+mod records;
 mod scene;
+mod text;
+mod times;
+mod touches;
 
 #[cfg(test)]
 mod tests;
@@ -26,6 +37,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::Store;
+use crate::blob::BlobStore;
 
 use crate::conformance::Case;
 use crate::ids::Revision;
@@ -50,7 +62,15 @@ pub trait StoreUnderTest: Send + Sync {
     async fn forget_log(&self, store: &Arc<dyn Store>, upto: Revision);
 }
 
+/// How the suite gets at blob stores of one kind.
+#[async_trait]
+pub trait BlobStoreUnderTest: Send + Sync {
+    /// A new blob store, empty.
+    async fn open(&self) -> Arc<dyn BlobStore>;
+}
+
 type StoreCase = Case<dyn StoreUnderTest>;
+type BlobCase = Case<dyn BlobStoreUnderTest>;
 
 /// A case with the name of the function that runs it.
 macro_rules! case {
@@ -63,5 +83,29 @@ use case;
 /// Every case for stores.
 #[must_use]
 pub fn cases() -> Vec<StoreCase> {
-    [agents::cases(), commits::cases(), log::cases(), numbers::cases()].into_iter().flatten().collect()
+    [
+        agents::cases(),
+        audit::cases(),
+        commits::cases(),
+        due::cases(),
+        idempotency::cases(),
+        leases::cases(),
+        log::cases(),
+        numbers::cases(),
+        pages::cases(),
+        quotas::cases(),
+        records::cases(),
+        text::cases(),
+        times::cases(),
+        touches::cases(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// Every case for blob stores.
+#[must_use]
+pub fn blob_cases() -> Vec<BlobCase> {
+    blobs::cases()
 }

@@ -12,7 +12,9 @@ use super::StoreUnderTest;
 use crate::agent::{Agent, AgentEvent, AgentSpec, Desired, Resources};
 use crate::entropy::{Clock, EntropyExt, SystemClock, SystemEntropy};
 use crate::event::Event;
-use crate::ids::{AgentId, AgentName, CommitId, ComputerId, MessageId, Revision, RuntimeName, TenantName, UserName};
+use crate::ids::{
+    AgentId, AgentName, CommitId, ComputerId, MessageId, ProcessId, Revision, RuntimeName, TenantName, UserName,
+};
 use crate::message::{Message, Part, Role};
 use crate::runtime::{ComputerSpec, StartId};
 use crate::store::{
@@ -202,6 +204,10 @@ pub(super) fn agent_id() -> AgentId {
 
 pub(super) fn message_id() -> MessageId {
     SystemEntropy.message_id(SystemClock.now())
+}
+
+pub(super) fn process_id() -> ProcessId {
+    SystemEntropy.process_id(SystemClock.now())
 }
 
 pub(super) fn computer_id() -> ComputerId {

@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 
-use super::{StoreUnderTest, cases};
+use super::{BlobStoreUnderTest, StoreUnderTest, blob_cases, cases};
+use crate::blob::BlobStore;
 use crate::ids::Revision;
 use crate::store::{MemoryStore, Store};
 
@@ -32,10 +33,23 @@ impl StoreUnderTest for Memory {
     }
 }
 
+#[async_trait]
+impl BlobStoreUnderTest for Memory {
+    async fn open(&self) -> Arc<dyn BlobStore> {
+        Arc::new(MemoryStore::default())
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_in_memory_store_passes_every_case() {
     for case in cases() {
+        let name = case.name;
         let run = tokio::spawn(async move { case.run(Arc::new(Memory::default())).await });
-        run.await.expect("the case passes");
+        run.await.expect(name);
+    }
+    for case in blob_cases() {
+        let name = case.name;
+        let run = tokio::spawn(async move { case.run(Arc::new(Memory::default())).await });
+        run.await.expect(name);
     }
 }
