@@ -1,1 +1,28 @@
-//! raworc-agent
+//! The agent's mind and hands inside its computer.
+//!
+//! The program is started with one line on its standard input that says who it is and where the agents' listener is.
+//! It runs the agent's setup script, takes messages one after the other, works on each with a model and two tools, a
+//! shell and files, and serves the server's own requests (commands, files, logs) on a connection that it dials.
+
+mod boot;
+mod calls;
+mod context;
+mod entry;
+mod errors;
+mod link;
+mod log;
+mod model;
+mod outbox;
+mod processes;
+mod program;
+mod server;
+mod session;
+mod setup;
+mod shared;
+mod tools;
+mod truncate;
+mod worker;
+
+pub use boot::NoBoot;
+pub use entry::main;
+pub use program::{Ended, Options, run};

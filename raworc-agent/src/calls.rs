@@ -1,0 +1,293 @@
+//! The calls that the program makes to the agents' listener.
+
+mod gateway;
+
+use std::future::Future;
+use std::sync::{PoisonError, RwLock};
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use bytes::Bytes;
+use http::{Method, Request, StatusCode, header};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use raworc_core::program::{
+    BootRequest, DeltaReport, EndReport, HeartbeatReply, LeaseReply, PROTOCOL, ProgramSpec, ReadyReport, StepsReport,
+    TokenReply,
+};
+use raworc_core::runtime::Boot;
+use secrecy::ExposeSecret;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio_util::sync::CancellationToken;
+
+use crate::server::{Away, Server};
+
+pub(crate) use gateway::Answer;
+
+/// Seconds that one request for a message waits.
+const LEASE_WAIT: u64 = 25;
+
+/// How long a call may take beside what it waits for on purpose.
+const CALL_LIMIT: Duration = Duration::from_secs(10);
+
+/// Bytes that an answer may hold: a message and its predecessors' steps.
+const ANSWER_LIMIT: usize = 64 << 20;
+
+/// The longest pause between two attempts while the server is away.
+const LONGEST_PAUSE: Duration = Duration::from_millis(1500);
+
+/// Why a call did not do what it was to do.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CallError {
+    /// The server is away or overloaded; the same call may succeed later.
+    #[error("the server does not answer: {0}")]
+    Away(String),
+    /// A newer incarnation of this computer has begun: this one has to end.
+    #[error("this run of the program is over: a newer one has begun")]
+    Stale,
+    /// The server said no.
+    #[error("the server refused {path}: {message} ({code}, HTTP {status})")]
+    Refused {
+        /// What was asked.
+        path: String,
+        /// The status.
+        status: u16,
+        /// What kind of no.
+        code: String,
+        /// In words.
+        message: String,
+    },
+}
+
+impl CallError {
+    /// Whether the same call may succeed later.
+    const fn is_retryable(&self) -> bool {
+        match self {
+            Self::Away(_) => true,
+            Self::Stale | Self::Refused { .. } => false,
+        }
+    }
+}
+
+impl From<Away> for CallError {
+    fn from(away: Away) -> Self {
+        Self::Away(chain(&away))
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(&format!(": {error}"));
+        source = error.source();
+    }
+    text
+}
+
+/// A client with the token of this incarnation.
+#[derive(Debug)]
+pub(crate) struct Calls {
+    server: Server,
+    token: RwLock<String>,
+    /// Cancelled once the server has said that this incarnation is over.
+    stale: CancellationToken,
+}
+
+impl Calls {
+    /// A client that has no token yet.
+    pub(crate) fn new(server: Server) -> Self {
+        Self { server, token: RwLock::default(), stale: CancellationToken::new() }
+    }
+
+    /// Waits until the server has said that this incarnation is over.
+    pub(crate) async fn stale(&self) {
+        self.stale.cancelled().await;
+    }
+
+    /// The connections.
+    pub(crate) const fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// What stands in `Authorization`.
+    pub(crate) fn bearer(&self) -> String {
+        format!("Bearer {}", self.token.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Why the link was refused; a stale incarnation is known by that too.
+    pub(crate) async fn link_refused(&self, response: http::Response<Incoming>) -> String {
+        let status = response.status();
+        let body = whole(response.into_body()).await.unwrap_or_default();
+        self.refusal("link", status, &body).to_string()
+    }
+
+    /// Trades the one-time key for a token.
+    pub(crate) async fn boot(&self, boot: &Boot) -> Result<TokenReply, CallError> {
+        let request = BootRequest {
+            computer: boot.computer,
+            incarnation: boot.incarnation,
+            key: boot.key.expose_secret().into(),
+            protocol: PROTOCOL,
+        };
+        let reply = self.persist(|| self.post("boot", &request)).await?;
+        self.keep(reply)
+    }
+
+    /// Renews the token.
+    pub(crate) async fn renew(&self) -> Result<TokenReply, CallError> {
+        let reply = self.persist(|| self.post("token", &())).await?;
+        self.keep(reply)
+    }
+
+    fn keep(&self, reply: TokenReply) -> Result<TokenReply, CallError> {
+        self.token.write().unwrap_or_else(PoisonError::into_inner).clone_from(&reply.token);
+        Ok(reply)
+    }
+
+    /// What the program has to know before it is ready.
+    pub(crate) async fn spec(&self) -> Result<ProgramSpec, CallError> {
+        self.persist(|| async { self.read("spec", self.request(Method::GET, "spec", Bytes::new()), CALL_LIMIT).await })
+            .await
+    }
+
+    /// The program takes messages from now on, unless its setup failed.
+    pub(crate) async fn ready(&self, report: &ReadyReport) -> Result<(), CallError> {
+        self.persist(|| self.tell("ready", report)).await
+    }
+
+    /// Waits for a message; none if there is none for a while.
+    pub(crate) async fn lease(&self) -> Result<Option<LeaseReply>, CallError> {
+        let path = format!("lease?wait={LEASE_WAIT}");
+        let limit = CALL_LIMIT + Duration::from_secs(LEASE_WAIT);
+        self.persist(|| async {
+            let body = self.call(&path, self.request(Method::POST, &path, Bytes::new()), limit).await?;
+            if body.is_empty() { Ok(None) } else { parse(&path, &body).map(Some) }
+        })
+        .await
+    }
+
+    /// Reports steps. What is sent again is recorded once.
+    pub(crate) async fn steps(&self, report: &StepsReport) -> Result<(), CallError> {
+        self.persist(|| self.tell("steps", report)).await
+    }
+
+    /// Shows words as they come: once, and no matter whether they arrive.
+    pub(crate) async fn deltas(&self, report: &DeltaReport) -> Result<(), CallError> {
+        self.tell("deltas", report).await
+    }
+
+    /// Ends the message in hand. What is sent again is recorded once.
+    pub(crate) async fn end(&self, report: &EndReport) -> Result<(), CallError> {
+        self.persist(|| self.tell("end", report)).await
+    }
+
+    /// Says that the program lives. Not repeated: the next one comes soon.
+    pub(crate) async fn heartbeat(&self) -> Result<HeartbeatReply, CallError> {
+        self.post("heartbeat", &()).await
+    }
+
+    async fn post<T: Serialize + Sync, R: DeserializeOwned>(&self, path: &str, body: &T) -> Result<R, CallError> {
+        self.read(path, self.json(path, body)?, CALL_LIMIT).await
+    }
+
+    async fn tell<T: Serialize + Sync>(&self, path: &str, body: &T) -> Result<(), CallError> {
+        self.call(path, self.json(path, body)?, CALL_LIMIT).await.map(drop)
+    }
+
+    async fn read<R: DeserializeOwned>(
+        &self,
+        path: &str,
+        request: Request<Bytes>,
+        limit: Duration,
+    ) -> Result<R, CallError> {
+        parse(path, &self.call(path, request, limit).await?)
+    }
+
+    fn json<T: Serialize>(&self, path: &str, body: &T) -> Result<Request<Bytes>, CallError> {
+        let json = serde_json::to_vec(body).map_err(|error| unreadable(path, &error.to_string()))?;
+        let mut request = self.request(Method::POST, path, json.into());
+        request.headers_mut().insert(header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+        Ok(request)
+    }
+
+    fn request(&self, method: Method, path: &str, body: Bytes) -> Request<Bytes> {
+        let mut request = Request::new(body);
+        *request.method_mut() = method;
+        // Paths are the program's own and always valid.
+        *request.uri_mut() = format!("/agent/v0/{path}").parse().unwrap_or_default();
+        if let Ok(mut bearer) = http::HeaderValue::try_from(self.bearer()) {
+            bearer.set_sensitive(true);
+            request.headers_mut().insert(header::AUTHORIZATION, bearer);
+        }
+        request
+    }
+
+    async fn call(&self, path: &str, request: Request<Bytes>, limit: Duration) -> Result<Bytes, CallError> {
+        let whole = async {
+            let response = self.server.send(request).await?;
+            let status = response.status();
+            let body = whole(response.into_body()).await?;
+            if status.is_success() { Ok(body) } else { Err(self.refusal(path, status, &body)) }
+        };
+        match tokio::time::timeout(limit, whole).await {
+            Ok(result) => result,
+            Err(_) => Err(CallError::Away(format!("no answer to {path} within {limit:?}"))),
+        }
+    }
+
+    fn refusal(&self, path: &str, status: StatusCode, body: &[u8]) -> CallError {
+        let (code, message) = crate::errors::read(body);
+        if code == "stale_incarnation" {
+            self.stale.cancel();
+            return CallError::Stale;
+        }
+        if status.is_server_error() || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT) {
+            return CallError::Away(format!("{message} (HTTP {})", status.as_u16()));
+        }
+        CallError::Refused { path: path.into(), status: status.as_u16(), code, message }
+    }
+
+    /// Makes a call again and again while the server is away.
+    async fn persist<T, F: Future<Output = Result<T, CallError>>>(
+        &self,
+        mut call: impl FnMut() -> F,
+    ) -> Result<T, CallError> {
+        let mut pauses = pauses();
+        loop {
+            match call().await {
+                Err(error) if error.is_retryable() => {
+                    let pause = pauses.next().unwrap_or(LONGEST_PAUSE);
+                    tracing::info!("{error}; trying again in {pause:?}");
+                    tokio::time::sleep(pause).await;
+                }
+                result => return result,
+            }
+        }
+    }
+}
+
+/// Pauses between attempts: short at first, never longer than what lets a reconnection take two seconds.
+pub(crate) fn pauses() -> impl Iterator<Item = Duration> {
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(50))
+        .with_max_delay(LONGEST_PAUSE)
+        .without_max_times()
+        .build()
+}
+
+async fn whole(body: Incoming) -> Result<Bytes, CallError> {
+    match Limited::new(body, ANSWER_LIMIT).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) => Err(CallError::Away(format!("the answer broke off: {error}"))),
+    }
+}
+
+fn parse<R: DeserializeOwned>(path: &str, body: &[u8]) -> Result<R, CallError> {
+    serde_json::from_slice(body).map_err(|error| unreadable(path, &error.to_string()))
+}
+
+fn unreadable(path: &str, error: &str) -> CallError {
+    CallError::Refused { path: path.into(), status: 200, code: "unreadable".into(), message: error.into() }
+}

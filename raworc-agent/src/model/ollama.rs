@@ -1,0 +1,145 @@
+//! Ollama's own API: one JSON object a line.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::lines::{Lines, garbage};
+use super::{ModelEvent, ModelFailure, ModelRequest, Parser, ToolCall, Turn, Wire};
+use crate::tools;
+
+/// The wire.
+#[derive(Debug)]
+pub(super) struct Ollama;
+
+impl Wire for Ollama {
+    fn path(&self) -> &'static str {
+        "/api/chat"
+    }
+
+    fn body(&self, request: &ModelRequest) -> Value {
+        let mut body = json!({
+            "model": request.model.name,
+            "messages": request.turns.iter().map(turn).collect::<Vec<_>>(),
+            "stream": true,
+            "options": { "num_ctx": request.model.context, "num_predict": request.max_tokens },
+        });
+        if request.tools {
+            body["tools"] = tools::definitions();
+        }
+        body
+    }
+
+    fn parser(&self) -> Box<dyn Parser> {
+        Box::<OllamaParser>::default()
+    }
+}
+
+fn turn(turn: &Turn) -> Value {
+    match turn {
+        Turn::System { text } => json!({ "role": "system", "content": text }),
+        Turn::User { text } => json!({ "role": "user", "content": text }),
+        Turn::Assistant { text, calls } if calls.is_empty() => json!({ "role": "assistant", "content": text }),
+        Turn::Assistant { text, calls } => json!({
+            "role": "assistant",
+            "content": text,
+            "tool_calls": calls
+                .iter()
+                .map(|call| json!({ "function": { "name": call.name, "arguments": super::arguments_object(call) } }))
+                .collect::<Vec<_>>(),
+        }),
+        Turn::Tool { name, output, .. } => json!({ "role": "tool", "tool_name": name, "content": output }),
+    }
+}
+
+#[derive(Debug, Default)]
+struct OllamaParser {
+    lines: Lines,
+    /// Whether anything that could be read has come.
+    begun: bool,
+    done: bool,
+}
+
+#[derive(Deserialize)]
+struct Chunk {
+    message: Option<ChunkMessage>,
+    #[serde(default)]
+    done: bool,
+    done_reason: Option<String>,
+    prompt_eval_count: Option<u64>,
+    eval_count: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct ChunkMessage {
+    content: Option<String>,
+    thinking: Option<String>,
+    #[serde(default)]
+    tool_calls: Option<Vec<ChunkCall>>,
+}
+
+#[derive(Deserialize)]
+struct ChunkCall {
+    #[serde(default)]
+    id: Option<String>,
+    function: ChunkFunction,
+}
+
+#[derive(Deserialize)]
+struct ChunkFunction {
+    name: String,
+    #[serde(default)]
+    arguments: Value,
+}
+
+impl OllamaParser {
+    fn line(&mut self, line: &[u8], events: &mut Vec<ModelEvent>) -> Result<(), ModelFailure> {
+        if self.done || line.trim_ascii().is_empty() {
+            return Ok(());
+        }
+        let value: Value = serde_json::from_slice(line).map_err(|_| garbage(line))?;
+        if let Some(error) = super::error_in(&value) {
+            return Err(ModelFailure::Refused(error));
+        }
+        let chunk: Chunk = serde_json::from_value(value).map_err(|_| garbage(line))?;
+        if chunk.message.is_none() && !chunk.done {
+            return Err(garbage(line));
+        }
+        self.begun = true;
+        if let Some(message) = chunk.message {
+            events.extend(message.thinking.filter(|text| !text.is_empty()).map(ModelEvent::Thinking));
+            events.extend(message.content.filter(|text| !text.is_empty()).map(ModelEvent::Text));
+            events.extend(message.tool_calls.unwrap_or_default().into_iter().map(|call| {
+                ModelEvent::Call(ToolCall {
+                    id: call.id.unwrap_or_default(),
+                    name: call.function.name,
+                    arguments: super::arguments(call.function.arguments),
+                })
+            }));
+        }
+        if chunk.done {
+            self.done = true;
+            if let Some(written) = chunk.eval_count {
+                events.push(ModelEvent::Usage { read: chunk.prompt_eval_count.unwrap_or(0), written });
+            }
+            events.push(ModelEvent::Done { cut: chunk.done_reason.as_deref() == Some("length") });
+        }
+        Ok(())
+    }
+}
+
+impl Parser for OllamaParser {
+    fn feed(&mut self, bytes: &[u8]) -> Result<Vec<ModelEvent>, ModelFailure> {
+        let mut events = Vec::new();
+        for line in self.lines.feed(bytes)? {
+            self.line(&line, &mut events)?;
+        }
+        Ok(events)
+    }
+
+    fn finish(&mut self) -> Result<Vec<ModelEvent>, ModelFailure> {
+        let mut events = Vec::new();
+        let rest = self.lines.take();
+        self.line(&rest, &mut events).map_err(|failure| super::lines::at_end(failure, self.begun))?;
+        if self.done { Ok(events) } else { Err(ModelFailure::Cut) }
+    }
+}

@@ -1,0 +1,267 @@
+//! OpenAI-compatible chat completions: server-sent events, each with one JSON object.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::lines::{LINE_LIMIT, Lines, garbage};
+use super::{ModelEvent, ModelFailure, ModelRequest, Parser, ToolCall, Turn, Wire};
+use crate::tools;
+
+/// Tool calls that one answer may hold.
+const CALLS_LIMIT: usize = 64;
+
+/// Bytes that the arguments of one tool call may hold.
+const ARGUMENTS_LIMIT: usize = 1 << 20;
+
+/// The wire.
+#[derive(Debug)]
+pub(super) struct OpenAi;
+
+impl Wire for OpenAi {
+    fn path(&self) -> &'static str {
+        "/v1/chat/completions"
+    }
+
+    fn body(&self, request: &ModelRequest) -> Value {
+        let mut body = json!({
+            "model": request.model.name,
+            "messages": request.turns.iter().map(turn).collect::<Vec<_>>(),
+            "stream": true,
+            "stream_options": { "include_usage": true },
+            "max_tokens": request.max_tokens,
+        });
+        if request.tools {
+            body["tools"] = tools::definitions();
+        }
+        body
+    }
+
+    fn parser(&self) -> Box<dyn Parser> {
+        Box::<OpenAiParser>::default()
+    }
+}
+
+fn turn(turn: &Turn) -> Value {
+    match turn {
+        Turn::System { text } => json!({ "role": "system", "content": text }),
+        Turn::User { text } => json!({ "role": "user", "content": text }),
+        Turn::Assistant { text, calls } if calls.is_empty() => json!({ "role": "assistant", "content": text }),
+        Turn::Assistant { text, calls } => json!({
+            "role": "assistant",
+            "content": text,
+            "tool_calls": calls
+                .iter()
+                .map(|call| json!({
+                    "id": call.id,
+                    "type": "function",
+                    "function": { "name": call.name, "arguments": super::arguments_object(call).to_string() },
+                }))
+                .collect::<Vec<_>>(),
+        }),
+        Turn::Tool { call, output, .. } => json!({ "role": "tool", "tool_call_id": call, "content": output }),
+    }
+}
+
+#[derive(Debug, Default)]
+struct OpenAiParser {
+    lines: Lines,
+    data: Vec<u8>,
+    calls: BTreeMap<usize, PartialCall>,
+    /// Why the answer ended, once it did; what was counted may still follow.
+    finished: Option<String>,
+    /// Whether anything that could be read has come.
+    begun: bool,
+    done: bool,
+}
+
+#[derive(Debug, Default)]
+struct PartialCall {
+    id: String,
+    name: String,
+    arguments: String,
+    object: Option<Value>,
+}
+
+#[derive(Deserialize)]
+struct Chunk {
+    choices: Option<Vec<Choice>>,
+    usage: Option<Usage>,
+}
+
+#[derive(Deserialize)]
+struct Usage {
+    prompt_tokens: Option<u64>,
+    completion_tokens: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct Choice {
+    delta: Option<Delta>,
+    /// In place of `delta` where a server does not stream.
+    message: Option<Delta>,
+    finish_reason: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Delta {
+    content: Option<String>,
+    /// Servers name the thought in one of two ways.
+    reasoning_content: Option<String>,
+    reasoning: Option<String>,
+    tool_calls: Option<Vec<CallDelta>>,
+}
+
+#[derive(Deserialize)]
+struct CallDelta {
+    index: Option<usize>,
+    id: Option<String>,
+    function: Option<FunctionDelta>,
+}
+
+#[derive(Deserialize)]
+struct FunctionDelta {
+    name: Option<String>,
+    arguments: Option<Value>,
+}
+
+impl OpenAiParser {
+    fn line(&mut self, line: &[u8], events: &mut Vec<ModelEvent>) -> Result<(), ModelFailure> {
+        if self.done {
+            return Ok(());
+        }
+        if line.is_empty() {
+            return self.event(events);
+        }
+        if self.data.len() + line.len() > LINE_LIMIT {
+            return Err(ModelFailure::Garbage(format!("an event of more than {LINE_LIMIT} bytes")));
+        }
+        if let Some(data) = line.strip_prefix(b"data:") {
+            if !self.data.is_empty() {
+                self.data.push(b'\n');
+            }
+            self.data.extend_from_slice(data.strip_prefix(b" ").unwrap_or(data));
+            return Ok(());
+        }
+        let field = [&b":"[..], b"event:", b"id:", b"retry:"].iter().any(|start| line.starts_with(start));
+        if field {
+            return Ok(());
+        }
+        // A server that does not stream, or fails, answers with the object alone.
+        self.data.extend_from_slice(line);
+        Ok(())
+    }
+
+    fn event(&mut self, events: &mut Vec<ModelEvent>) -> Result<(), ModelFailure> {
+        let data = std::mem::take(&mut self.data);
+        if data.trim_ascii().is_empty() {
+            return Ok(());
+        }
+        if data.trim_ascii() == b"[DONE]" {
+            self.end(events);
+            return Ok(());
+        }
+        let value: Value = serde_json::from_slice(&data).map_err(|_| garbage(&data))?;
+        if let Some(error) = value.get("error").filter(|error| !error.is_null()).and_then(|_| super::error_in(&value)) {
+            return Err(ModelFailure::Refused(error));
+        }
+        let chunk: Chunk = serde_json::from_value(value).map_err(|_| garbage(&data))?;
+        let choices = match (chunk.choices, &chunk.usage) {
+            (Some(choices), _) => choices,
+            (None, Some(_)) => Vec::new(),
+            (None, None) => return Err(garbage(&data)),
+        };
+        self.begun = true;
+        for choice in choices {
+            if let Some(delta) = choice.delta.or(choice.message) {
+                self.delta(delta, events)?;
+            }
+            if choice.finish_reason.is_some() {
+                self.finished = choice.finish_reason;
+            }
+        }
+        if let Some(usage) = chunk.usage {
+            let (read, written) = (usage.prompt_tokens.unwrap_or(0), usage.completion_tokens.unwrap_or(0));
+            if written > 0 && self.finished.is_some() {
+                events.push(ModelEvent::Usage { read, written });
+            }
+        }
+        Ok(())
+    }
+
+    fn delta(&mut self, delta: Delta, events: &mut Vec<ModelEvent>) -> Result<(), ModelFailure> {
+        let thinking = delta.reasoning_content.or(delta.reasoning);
+        events.extend(thinking.filter(|text| !text.is_empty()).map(ModelEvent::Thinking));
+        events.extend(delta.content.filter(|text| !text.is_empty()).map(ModelEvent::Text));
+        for call in delta.tool_calls.unwrap_or_default() {
+            let index = self.index_of(&call);
+            if index >= CALLS_LIMIT {
+                return Err(ModelFailure::Garbage(format!("more than {CALLS_LIMIT} tool calls at once")));
+            }
+            let partial = self.calls.entry(index).or_default();
+            if let Some(id) = call.id {
+                partial.id = id;
+            }
+            let Some(function) = call.function else { continue };
+            if let Some(name) = function.name {
+                partial.name.push_str(&name);
+            }
+            match function.arguments {
+                Some(Value::String(text)) => {
+                    partial.arguments.push_str(&text);
+                    if partial.arguments.len() > ARGUMENTS_LIMIT {
+                        return Err(ModelFailure::Garbage(format!("a tool call of more than {ARGUMENTS_LIMIT} bytes")));
+                    }
+                }
+                Some(Value::Null) | None => {}
+                Some(object) => partial.object = Some(object),
+            }
+        }
+        Ok(())
+    }
+
+    /// Servers that number no calls send each whole, or go on with the one of the same id.
+    fn index_of(&self, call: &CallDelta) -> usize {
+        let last = self.calls.last_key_value();
+        match (call.index, last) {
+            (Some(index), _) => index,
+            (None, None) => 0,
+            (None, Some((&last, partial))) => match &call.id {
+                Some(id) if *id != partial.id => last + 1,
+                Some(_) | None => last,
+            },
+        }
+    }
+
+    fn end(&mut self, events: &mut Vec<ModelEvent>) {
+        self.done = true;
+        for partial in std::mem::take(&mut self.calls).into_values() {
+            let written = partial.object.unwrap_or(Value::String(partial.arguments));
+            let arguments = super::arguments(written);
+            events.push(ModelEvent::Call(ToolCall { id: partial.id, name: partial.name, arguments }));
+        }
+        events.push(ModelEvent::Done { cut: self.finished.as_deref() == Some("length") });
+    }
+}
+
+impl Parser for OpenAiParser {
+    fn feed(&mut self, bytes: &[u8]) -> Result<Vec<ModelEvent>, ModelFailure> {
+        let mut events = Vec::new();
+        for line in self.lines.feed(bytes)? {
+            self.line(&line, &mut events)?;
+        }
+        Ok(events)
+    }
+
+    fn finish(&mut self) -> Result<Vec<ModelEvent>, ModelFailure> {
+        let mut events = Vec::new();
+        let rest = self.lines.take();
+        let read = self.line(&rest, &mut events).and_then(|()| self.event(&mut events));
+        read.map_err(|failure| super::lines::at_end(failure, self.begun))?;
+        if !self.done && self.finished.is_some() {
+            self.end(&mut events);
+        }
+        if self.done { Ok(events) } else { Err(ModelFailure::Cut) }
+    }
+}

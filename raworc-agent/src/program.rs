@@ -1,0 +1,160 @@
+//! The program from its start to its end.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use raworc_core::entropy::{Clock, SystemClock};
+use raworc_core::program::{HEARTBEAT_SECONDS, ReadyReport, TokenReply};
+use tokio::io::AsyncRead;
+use tokio::time::MissedTickBehavior;
+
+use crate::boot::{self, NoBoot};
+use crate::calls::{CallError, Calls};
+use crate::link::{self, Hands};
+use crate::log::Log;
+use crate::server::Server;
+use crate::setup;
+use crate::shared::Shared;
+use crate::worker::Worker;
+
+/// How the program is set up.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Options {
+    /// The agent's home, where its volume is.
+    pub home: PathBuf,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { home: "/agent".into() }
+    }
+}
+
+impl Options {
+    /// As the environment says: `RAWORC_HOME` names another home than `/agent`.
+    #[must_use]
+    pub fn from_env() -> Self {
+        std::env::var_os("RAWORC_HOME").map_or_else(Self::default, |home| Self { home: home.into() })
+    }
+
+    /// With this home.
+    #[must_use]
+    pub fn with_home(mut self, home: impl Into<PathBuf>) -> Self {
+        self.home = home.into();
+        self
+    }
+}
+
+/// Why the program ended without being asked to.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Ended {
+    /// It was not told who it is.
+    #[error("the program was not told who it is")]
+    NoBoot(#[from] NoBoot),
+    /// The address in the boot line cannot be used.
+    #[error("the boot line cannot be followed")]
+    BadAddress(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A newer incarnation has begun.
+    #[error("a newer run of this computer's program has begun")]
+    Stale,
+    /// The server does not want it.
+    #[error("the server does not want this program")]
+    Refused(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl From<CallError> for Ended {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::Stale => Self::Stale,
+            CallError::Away(_) | CallError::Refused { .. } => Self::Refused(Box::new(error)),
+        }
+    }
+}
+
+/// Runs the program: reads the boot line from `input`, and works until the server ends it.
+///
+/// Dropping the future ends what it has started, apart from what runs in the background.
+///
+/// # Errors
+/// [`Ended`] says why it cannot go on. It never ends otherwise.
+pub async fn run(input: impl AsyncRead + Unpin, options: Options) -> Result<std::convert::Infallible, Ended> {
+    run_with_log(input, options, Log::default()).await
+}
+
+pub(crate) async fn run_with_log(
+    input: impl AsyncRead + Unpin,
+    options: Options,
+    log: Log,
+) -> Result<std::convert::Infallible, Ended> {
+    let boot = boot::read(input).await?;
+    tracing::info!(computer = %boot.computer, incarnation = %boot.incarnation, "starting");
+    let server =
+        Server::new(&boot.agent_url, boot.ca.as_deref()).map_err(|error| Ended::BadAddress(Box::new(error)))?;
+    let calls = Arc::new(Calls::new(server));
+    let token = calls.boot(&boot).await?;
+    drop(boot);
+    let spec = calls.spec().await?;
+    if let Err(error) = tokio::fs::create_dir_all(&options.home).await {
+        tracing::warn!(%error, "the home {} is not there", options.home.display());
+    }
+    let shared = Arc::new(Shared::default());
+    shared.set_env(&spec.work.env);
+    let hands = Arc::new(Hands::new(&options.home, Arc::clone(&shared), log));
+    let work = async {
+        let mut report = ReadyReport { setup: None };
+        if let Some(task) = &spec.setup {
+            tracing::info!("the setup begins");
+            report.setup = Some(setup::run(task, &options.home, &shared, &calls).await?);
+        }
+        let failed = report.setup.as_ref().is_some_and(|setup| setup.failure.is_some());
+        calls.ready(&report).await?;
+        if failed {
+            tracing::warn!("the setup failed; waiting for what the operator does");
+            return std::future::pending().await;
+        }
+        tracing::info!("ready");
+        Err(Worker::new(Arc::clone(&calls), Arc::clone(&shared), &options.home).run().await)
+    };
+    let result: Result<std::convert::Infallible, CallError> = tokio::select! {
+        biased;
+        () = calls.stale() => Err(CallError::Stale),
+        result = work => result,
+        error = renew(&calls, token) => Err(error),
+        () = heartbeat(&calls, &shared) => Err(CallError::Stale),
+        () = link::keep(Arc::clone(&calls), hands) => Err(CallError::Stale),
+    };
+    Ok(result?)
+}
+
+/// Says that the program lives, and hears what is to be cancelled. Ends with the incarnation.
+async fn heartbeat(calls: &Calls, shared: &Shared) {
+    let mut ticks = tokio::time::interval(Duration::from_secs(HEARTBEAT_SECONDS));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        match calls.heartbeat().await {
+            Ok(reply) => {
+                if let Some(message) = reply.cancel {
+                    shared.cancel(message);
+                }
+            }
+            Err(CallError::Stale) => return,
+            Err(error) => tracing::info!("a heartbeat was not heard: {error}"),
+        }
+    }
+}
+
+/// Renews the token in the middle of its life. Ends where the server refuses.
+async fn renew(calls: &Calls, mut token: TokenReply) -> CallError {
+    loop {
+        let left = Duration::try_from(token.expires_at.duration_since(SystemClock.now())).unwrap_or_default();
+        tokio::time::sleep((left / 2).clamp(Duration::from_secs(1), Duration::from_secs(24 * 3600))).await;
+        match calls.renew().await {
+            Ok(fresh) => token = fresh,
+            Err(error) => return error,
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! What the parts of the program tell each other.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use raworc_core::ids::MessageId;
+use tokio::sync::watch;
+
+/// What the worker, the heartbeat and the link share.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    env: RwLock<Arc<BTreeMap<String, String>>>,
+    cancelled: watch::Sender<Option<MessageId>>,
+}
+
+impl Shared {
+    /// The agent's environment as the last lease told it.
+    pub(crate) fn env(&self) -> Arc<BTreeMap<String, String>> {
+        Arc::clone(&self.env.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A newer environment.
+    pub(crate) fn set_env(&self, env: &BTreeMap<String, String>) {
+        let mut held = self.env.write().unwrap_or_else(PoisonError::into_inner);
+        if **held != *env {
+            *held = Arc::new(env.clone());
+        }
+    }
+
+    /// Somebody asked to give this message up.
+    pub(crate) fn cancel(&self, message: MessageId) {
+        self.cancelled.send_replace(Some(message));
+    }
+
+    /// Waits until somebody asks to give this message up.
+    pub(crate) async fn cancelled(&self, message: MessageId) {
+        let mut cancelled = self.cancelled.subscribe();
+        // The sender lives as long as this.
+        let _ = cancelled.wait_for(|asked| *asked == Some(message)).await;
+    }
+}

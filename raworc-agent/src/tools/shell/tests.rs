@@ -1,0 +1,142 @@
+use super::*;
+
+struct Fixture {
+    home: tempfile::TempDir,
+    shell: Shell,
+    env: BTreeMap<String, String>,
+    cancel: CancellationToken,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let home = tempfile::tempdir().expect("a directory");
+        let shell = Shell::new(home.path());
+        Self { home, shell, env: BTreeMap::new(), cancel: CancellationToken::new() }
+    }
+
+    async fn run_within(&mut self, command: &str, limit: Duration) -> Ran {
+        self.shell.run(command, &self.env, limit, &self.cancel).await.expect("a shell")
+    }
+
+    async fn run(&mut self, command: &str) -> Ran {
+        self.run_within(command, Duration::from_secs(60)).await
+    }
+
+    async fn output(&mut self, command: &str) -> String {
+        self.run(command).await.output
+    }
+}
+
+#[tokio::test]
+async fn output_and_exit_code_of_a_command_come_back() {
+    let mut f = Fixture::new();
+    let ran = f.run("echo out; echo err >&2; false").await;
+    assert_eq!((ran.output.as_str(), ran.exit), ("out\nerr\n", Exit::Code(1)));
+    let ran = f.run("(exit 42)").await;
+    assert_eq!((ran.exit, ran.remark), (Exit::Code(42), None));
+}
+
+#[tokio::test]
+async fn directory_variables_and_functions_stay_between_calls() {
+    let mut f = Fixture::new();
+    f.run("mkdir d; cd d; X=1; export Y=2; f() { echo \"f $X\"; }").await;
+    assert_eq!(f.output("pwd; f; sh -c 'echo $Y'").await, format!("{}/d\nf 1\n2\n", f.home.path().display()));
+    assert_eq!(f.shell.cwd(), f.home.path().join("d"));
+}
+
+#[tokio::test]
+async fn a_command_cannot_read_what_is_meant_for_the_shell() {
+    let mut f = Fixture::new();
+    assert_eq!(f.output("cat; read x; echo \"[$x]\"").await, "[]\n");
+}
+
+#[tokio::test]
+async fn what_a_command_writes_is_never_taken_for_its_end() {
+    let mut f = Fixture::new();
+    assert_eq!(f.output("printf '\\036abc 0\\036'; echo here").await, "\u{1e}abc 0\u{1e}here\n");
+    assert!(f.output("set -x; echo traced").await.ends_with("+ echo traced\ntraced\n"));
+}
+
+#[tokio::test]
+async fn broken_syntax_is_an_error_of_the_command_alone() {
+    let mut f = Fixture::new();
+    let ran = f.run("if then 'quote").await;
+    assert!(matches!(ran.exit, Exit::Code(code) if code != 0), "{ran:?}");
+    assert_eq!(f.output("echo 'it'\"'\"'s' fine").await, "it's fine\n");
+}
+
+#[tokio::test]
+async fn a_redirected_shell_prints_the_next_command_again() {
+    let mut f = Fixture::new();
+    f.run("exec >/dev/null 2>&1").await;
+    assert_eq!(f.output("echo seen").await, "seen\n");
+}
+
+#[tokio::test]
+async fn a_shell_that_was_ended_begins_anew_where_it_was() {
+    let mut f = Fixture::new();
+    f.run("mkdir d; cd d; export Y=\"a'b\"").await;
+    let ran = f.run("echo bye; exit 3").await;
+    assert_eq!((ran.output.as_str(), ran.exit), ("bye\n", Exit::Code(3)));
+    assert!(ran.remark.expect("a remark").contains("ended the shell"));
+    assert_eq!(f.output("basename $PWD; echo $Y").await, "d\na'b\n");
+}
+
+#[tokio::test]
+async fn a_command_over_its_time_is_ended_with_all_its_children() {
+    let mut f = Fixture::new();
+    let before = Instant::now();
+    let ran = f
+        .run_within("echo begun; (sleep 1000 & echo $! >pid; wait) ; timeout 900 sleep 800", Duration::from_millis(400))
+        .await;
+    assert_eq!((ran.output.as_str(), ran.exit), ("begun\n", Exit::TimedOut));
+    assert!(before.elapsed() < Duration::from_secs(5), "{:?}", before.elapsed());
+    let pid: i32 = f.output("cat pid").await.trim().parse().expect("a pid");
+    assert!(!processes::all().iter().any(|p| p.pid == pid && p.state != 'Z'), "sleep lives on");
+}
+
+#[tokio::test]
+async fn a_cancelled_command_ends_within_a_second_and_earlier_jobs_live_on() {
+    let mut f = Fixture::new();
+    let pid: i32 = f.output("sleep 1000 & echo $!").await.trim().parse().expect("a pid");
+    let cancel = f.cancel.clone();
+    let marker = f.home.path().join("begun");
+    tokio::spawn(async move {
+        while !marker.exists() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        cancel.cancel();
+    });
+    let ran = f.run("touch begun; while true; do sleep 0.01; done").await;
+    assert_eq!(ran.exit, Exit::Cancelled);
+    assert!(processes::all().iter().any(|p| p.pid == pid), "the earlier job was ended too");
+    f.cancel = CancellationToken::new();
+    assert_eq!(f.output(&format!("kill {pid}; echo gone")).await, "gone\n");
+}
+
+#[tokio::test]
+async fn a_background_job_does_not_hold_its_command_and_its_output_comes_later() {
+    let mut f = Fixture::new();
+    let ran = f.run("(while [ ! -e go ]; do sleep 0.01; done; echo late) & echo now").await;
+    assert_eq!(ran.output, "now\n");
+    assert_eq!(f.output("touch go; wait").await, "late\n");
+}
+
+#[tokio::test]
+async fn very_much_output_is_cut_in_a_bounded_space() {
+    let mut f = Fixture::new();
+    let ran = f.run("echo first; head -c 300000000 /dev/zero | tr '\\0' x; echo; echo last").await;
+    assert!(ran.output.len() < OUTPUT_LIMIT + 100, "{}", ran.output.len());
+    assert!(ran.output.starts_with("first\n") && ran.output.ends_with("\nlast\n"));
+    assert!(ran.output.contains("bytes are cut here"));
+}
+
+#[tokio::test]
+async fn a_changed_environment_reaches_the_next_command() {
+    let mut f = Fixture::new();
+    f.run("export KEEP=1").await;
+    f.env.insert("TOKEN".into(), "new".into());
+    let ran = f.run("echo $TOKEN $KEEP").await;
+    assert_eq!(ran.output, "new 1\n");
+    assert!(ran.remark.expect("a remark").contains("environment has changed"));
+}
