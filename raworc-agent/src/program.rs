@@ -33,10 +33,14 @@ impl Default for Options {
 }
 
 impl Options {
-    /// As the environment says: `RAWORC_HOME` names another home than `/agent`.
+    /// As the computer says: the directory that `RAWORC_HOME` names; else `/agent`, where a volume is; else `HOME`, for
+    /// computers that are no more than a directory.
     #[must_use]
     pub fn from_env() -> Self {
-        std::env::var_os("RAWORC_HOME").map_or_else(Self::default, |home| Self { home: home.into() })
+        let own = Self::default();
+        let named = std::env::var_os("RAWORC_HOME");
+        let named = named.or_else(|| std::env::var_os("HOME").filter(|_| !own.home.is_dir()));
+        named.filter(|home| !home.is_empty()).map_or(own, |home| Self { home: home.into() })
     }
 
     /// With this home.

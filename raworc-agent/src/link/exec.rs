@@ -144,9 +144,8 @@ impl Execs {
 
 impl Exec {
     fn end(&self) {
-        // The number of a process that has ended may be another's by now.
+        // What an ended command has left in the background goes on, and its number may be another's by now.
         if self.ended.borrow().is_some() {
-            processes::kill_group(self.pid);
             return;
         }
         let pid = self.pid;

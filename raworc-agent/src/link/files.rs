@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use raworc_core::entropy::{EntropyExt, SystemEntropy};
 use raworc_core::program::FileEntry;
 use tokio::fs::{File, OpenOptions};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Take};
 
 use super::reply::{self, Body, LinkError};
 
@@ -37,16 +37,18 @@ pub(super) async fn read(path: PathBuf) -> Result<Response<Body>, LinkError> {
     // A pipe that nobody writes must not hold the request.
     options.read(true).custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
     let file = options.open(&path).await.map_err(failed)?;
-    let mut response = reply::bytes(contents(file));
-    if metadata.is_file() && metadata.len() > 0 {
-        response.headers_mut().insert("x-raworc-size", metadata.len().into());
+    // Files of the kernel tell no size, and what grows meanwhile is given as it was.
+    let size = if metadata.is_file() { metadata.len() } else { 0 };
+    let mut response = reply::bytes(contents(file.take(if size > 0 { size } else { u64::MAX })));
+    if size > 0 {
+        response.headers_mut().insert(header::CONTENT_LENGTH, size.into());
     }
     response.headers_mut().insert("x-raworc-mode", (metadata.permissions().mode() & 0o777).into());
     response.headers_mut().insert(header::CACHE_CONTROL, http::HeaderValue::from_static("no-store"));
     Ok(response)
 }
 
-fn contents(file: File) -> impl futures::Stream<Item = io::Result<Bytes>> + Send + 'static {
+fn contents(file: Take<File>) -> impl futures::Stream<Item = io::Result<Bytes>> + Send + 'static {
     stream::unfold(Some(file), |file| async move {
         let mut file = file?;
         let mut buffer = BytesMut::with_capacity(PIECE);
