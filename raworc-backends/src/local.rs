@@ -33,7 +33,7 @@ use raworc_core::runtime::{
 use tokio_stream::wrappers::BroadcastStream;
 
 use self::error::At;
-use self::installation::{Installation, no_images};
+use self::installation::Installation;
 use self::logs::Log;
 use self::sandbox::END_LIMIT;
 
@@ -43,12 +43,18 @@ pub use self::probe::ProbeReport;
 
 /// Computers on this machine.
 ///
-/// They end with it: when it is dropped, or its process is killed, the kernel closes the pipe that each of them
-/// watches.
-#[derive(Debug)]
+/// A clone is another handle on the same computers. They end with the last handle: when it is dropped, or its process
+/// is killed, the kernel closes the pipe that each of them watches. Another process cannot open the same installation
+/// meanwhile.
+#[derive(Debug, Clone)]
 pub struct LocalRuntime {
     installation: Arc<Installation>,
+    _owner: Arc<Owner>,
 }
+
+/// Ends the computers when the last handle is gone; those who look after them hold the installation itself.
+#[derive(Debug)]
+struct Owner(Arc<Installation>);
 
 impl LocalRuntime {
     /// Opens the computers of an installation, and ends what an earlier process left behind.
@@ -56,7 +62,8 @@ impl LocalRuntime {
     /// # Errors
     /// Where the directory is in use by another process or cannot be written, or something left behind does not end.
     pub async fn open(options: LocalOptions) -> Result<Self, RuntimeError> {
-        Ok(Self { installation: Arc::new(Installation::open(options).await?) })
+        let installation = Arc::new(Installation::open(options).await?);
+        Ok(Self { _owner: Arc::new(Owner(Arc::clone(&installation))), installation })
     }
 
     /// The address of the socket `name` in the link directory, as a program reaches it.
@@ -89,9 +96,9 @@ impl LocalRuntime {
     }
 }
 
-impl Drop for LocalRuntime {
+impl Drop for Owner {
     fn drop(&mut self) {
-        for sandbox in self.installation.computers.all() {
+        for sandbox in self.0.computers.all() {
             sandbox.release_now();
         }
     }
@@ -104,10 +111,7 @@ impl Runtime for LocalRuntime {
     }
 
     fn capabilities(&self) -> Capabilities {
-        let mut capabilities = Capabilities::default();
-        capabilities.limits = self.installation.cgroups.missing().is_none();
-        capabilities.copy_volume = true;
-        capabilities
+        self.installation.capabilities()
     }
 
     async fn prepare(
@@ -115,7 +119,10 @@ impl Runtime for LocalRuntime {
         image: Option<&str>,
         _progress: &(dyn Fn(Progress) + Send + Sync),
     ) -> Result<(), RuntimeError> {
-        image.map_or(Ok(()), |image| Err(no_images(image)))
+        match image {
+            None => Ok(()),
+            Some(_) => Err(RuntimeError::Unsupported("use images")),
+        }
     }
 
     async fn ensure(&self, spec: &ComputerSpec) -> Result<Ensured, RuntimeError> {
@@ -125,9 +132,7 @@ impl Runtime for LocalRuntime {
     async fn start(&self, id: ComputerId, boot: &Boot) -> Result<StartId, RuntimeError> {
         let (installation, line) = (Arc::clone(&self.installation), boot.to_line());
         // A start that is cut short would leave a helper that nobody looks after.
-        tokio::spawn(async move { installation.start(id, &line).await })
-            .await
-            .map_err(|error| RuntimeError::Unavailable(format!("the start was cut short: {error}")))?
+        to_its_end(async move { installation.start(id, &line).await }).await
     }
 
     async fn stop(&self, id: ComputerId, start: &StartId, grace: Duration) -> Result<(), RuntimeError> {
@@ -135,7 +140,8 @@ impl Runtime for LocalRuntime {
     }
 
     async fn remove(&self, id: ComputerId) -> Result<(), RuntimeError> {
-        self.installation.remove(id).await
+        let installation = Arc::clone(&self.installation);
+        to_its_end(async move { installation.remove(id).await }).await
     }
 
     async fn observe(&self, id: ComputerId) -> Result<Option<Observed>, RuntimeError> {
@@ -168,10 +174,19 @@ impl Runtime for LocalRuntime {
     }
 
     async fn copy_volume(&self, from: VolumeId, to: VolumeId) -> Result<(), RuntimeError> {
-        self.installation.copy_volume(from, to).await
+        let installation = Arc::clone(&self.installation);
+        to_its_end(async move { installation.copy_volume(from, to).await }).await
     }
 
     async fn remove_volume(&self, id: VolumeId) -> Result<(), RuntimeError> {
-        self.installation.remove_volume(id).await
+        let installation = Arc::clone(&self.installation);
+        to_its_end(async move { installation.remove_volume(id).await }).await
     }
+}
+
+/// Goes on with the work when the caller is gone.
+async fn to_its_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, RuntimeError>> + Send + 'static,
+) -> Result<T, RuntimeError> {
+    tokio::spawn(work).await.map_err(|error| RuntimeError::Unavailable(format!("the call was cut short: {error}")))?
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use raworc_core::ids::ComputerId;
 use tokio::sync::OwnedMutexGuard;
+use uuid::Uuid;
 
 use super::sandbox::Sandbox;
 
@@ -12,7 +13,7 @@ use super::sandbox::Sandbox;
 #[derive(Debug, Default)]
 pub(crate) struct Computers {
     running: Mutex<HashMap<ComputerId, Arc<Sandbox>>>,
-    turns: Mutex<HashMap<ComputerId, Arc<tokio::sync::Mutex<()>>>>,
+    turns: Mutex<HashMap<Uuid, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 impl Computers {
@@ -32,8 +33,8 @@ impl Computers {
         lock(&self.running).remove(&id);
     }
 
-    /// Waits until no other call makes, starts or removes this computer.
-    pub(crate) async fn turn(&self, id: ComputerId) -> OwnedMutexGuard<()> {
+    /// Waits until no other call makes, starts or removes this computer or volume.
+    pub(crate) async fn turn(&self, id: Uuid) -> OwnedMutexGuard<()> {
         let turn = {
             let mut turns = lock(&self.turns);
             // Those that nobody holds are forgotten, so that computers that are gone leave nothing.

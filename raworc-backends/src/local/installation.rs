@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use std::{fs, io};
 
-use raworc_core::agent::NetworkMode;
 use raworc_core::ids::{ComputerId, VolumeId};
-use raworc_core::runtime::{ComputerSpec, Ensured, Observed, Phase, RuntimeError, RuntimeEvent, StartId};
+use raworc_core::runtime::{Capabilities, ComputerSpec, Ensured, Observed, Phase, RuntimeError, RuntimeEvent, StartId};
 use tokio::sync::broadcast;
+use uuid::Uuid;
 
 use super::cgroup::{Cgroups, Controller, Group, Limits};
 use super::computers::Computers;
@@ -34,6 +35,7 @@ pub(crate) struct Installation {
     pub(crate) events: broadcast::Sender<RuntimeEvent>,
     /// The users of volumes, where the caller is root and computers are isolated.
     users: Option<Mutex<Users>>,
+    thrown_away: AtomicU64,
 }
 
 impl Installation {
@@ -47,7 +49,15 @@ impl Installation {
             None
         };
         let events = broadcast::Sender::new(1024);
-        let installation = Self { options, home, cgroups, computers: Computers::default(), events, users };
+        let installation = Self {
+            options,
+            home,
+            cgroups,
+            computers: Computers::default(),
+            events,
+            users,
+            thrown_away: AtomicU64::new(0),
+        };
         installation.end_leftovers().await?;
         Ok(installation)
     }
@@ -71,29 +81,24 @@ impl Installation {
         Ok(())
     }
 
+    pub(crate) fn capabilities(&self) -> Capabilities {
+        let mut capabilities = Capabilities::default();
+        capabilities.limits = self.cgroups.missing().is_none();
+        capabilities.copy_volume = true;
+        capabilities
+    }
+
     pub(crate) async fn ensure(&self, spec: &ComputerSpec) -> Result<Ensured, RuntimeError> {
-        if let Some(image) = &spec.image {
-            return Err(no_images(image));
-        }
-        if spec.root {
-            return Err(RuntimeError::Unsupported("make a program root inside its computer"));
-        }
-        if spec.network.mode == NetworkMode::Open {
-            return Err(RuntimeError::Unsupported("give a computer a network"));
-        }
-        let _turn = self.computers.turn(spec.id).await;
+        self.capabilities().check(spec)?;
+        let _turn = self.computers.turn(spec.id.as_uuid()).await;
         self.ensure_volume(spec.volume)?;
         let directory = self.home.computer(spec.id);
         private_directory(&directory.join("root")).at("make the computer", &directory)?;
-        if self.home.spec(spec.id)?.as_ref() != Some(spec) {
+        if self.home.spec(spec.id)?.is_none() {
             self.home.write_spec(spec)?;
         }
-        let mut missing: Vec<String> = self.cgroups.missing().into_iter().collect();
-        if spec.resources.disk.is_some() {
-            missing.push("disk: this runtime does not limit it".into());
-        }
         let mut ensured = Ensured::default();
-        ensured.limits_missing = (!missing.is_empty()).then(|| missing.join("; "));
+        ensured.limits_missing = self.cgroups.missing();
         if self.options.isolation == Isolation::None {
             ensured.network_unproved = Some("isolation is switched off".into());
         }
@@ -120,7 +125,7 @@ impl Installation {
     }
 
     pub(crate) async fn start(self: Arc<Self>, id: ComputerId, boot: &str) -> Result<StartId, RuntimeError> {
-        let _turn = self.computers.turn(id).await;
+        let _turn = self.computers.turn(id.as_uuid()).await;
         let spec = self.home.spec(id)?.ok_or(RuntimeError::NotFound(id))?;
         if let Some(running) = self.computers.get(id) {
             return Err(refused("start the computer", format!("computer {id} runs already, as {}", running.start)));
@@ -262,9 +267,9 @@ impl Installation {
     }
 
     pub(crate) async fn remove(&self, id: ComputerId) -> Result<(), RuntimeError> {
-        let _turn = self.computers.turn(id).await;
+        let _turn = self.computers.turn(id.as_uuid()).await;
         self.stop(id, None, Duration::ZERO).await?;
-        if self.discard(&self.home.computer(id), &format!("computer-{id}")).await? {
+        if self.discard(&self.home.computer(id)).await? {
             self.changed(id);
         }
         Ok(())
@@ -285,49 +290,58 @@ impl Installation {
 
     pub(crate) async fn copy_volume(&self, from: VolumeId, to: VolumeId) -> Result<(), RuntimeError> {
         let what = "copy the volume";
+        let _turn = self.computers.turn(to.as_uuid()).await;
         let (source, target) = (self.home.volume(from), self.home.volume(to));
-        if volume::owner(&target)?.is_some() {
-            return Err(refused(what, format!("volume {to} is there already")));
-        }
         if volume::owner(&source)?.is_none() {
             return Err(refused(what, format!("volume {from} is not there")));
         }
         let uid = self.take_user()?;
-        // What a copy that was cut short left behind is thrown away first.
-        let new = self.home.trash().join(format!("copy-{to}"));
-        self.throw_away(format!("copy-{to}")).await?;
+        let name = self.trash_name();
+        let new = self.home.trash().join(&name);
         let copied = blocking({
             let (source, new) = (source.clone(), new.clone());
             move || volume::copy(&source, &new, uid)
         })
         .await
-        .and_then(|()| fs::rename(&new, &target))
         .at(what, &source);
-        if copied.is_err() {
+        let in_place = match copied {
+            Ok(()) => self.discard_volume(&target).await.and_then(|()| fs::rename(&new, &target).at(what, &target)),
+            Err(error) => Err(error),
+        };
+        if in_place.is_err() {
             self.give_user_back(uid);
-            self.throw_away(format!("copy-{to}")).await?;
+            self.throw_away(name).await?;
         }
-        copied
+        in_place
     }
 
     pub(crate) async fn remove_volume(&self, id: VolumeId) -> Result<(), RuntimeError> {
-        let path = self.home.volume(id);
-        let uid = volume::owner(&path)?;
-        if self.discard(&path, &format!("volume-{id}")).await? {
+        let _turn = self.computers.turn(id.as_uuid()).await;
+        self.discard_volume(&self.home.volume(id)).await
+    }
+
+    async fn discard_volume(&self, path: &Path) -> Result<(), RuntimeError> {
+        let uid = volume::owner(path)?;
+        if self.discard(path).await? {
             self.give_user_back(uid);
         }
         Ok(())
     }
 
+    /// A name in the trash that nothing has.
+    fn trash_name(&self) -> String {
+        self.thrown_away.fetch_add(1, Ordering::Relaxed).to_string()
+    }
+
     /// Takes a directory out of its place at once and throws it away; whether it was there.
-    async fn discard(&self, path: &Path, name: &str) -> Result<bool, RuntimeError> {
-        self.throw_away(name.to_owned()).await?;
-        match fs::rename(path, self.home.trash().join(name)) {
+    async fn discard(&self, path: &Path) -> Result<bool, RuntimeError> {
+        let name = self.trash_name();
+        match fs::rename(path, self.home.trash().join(&name)) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(error).at("remove", path),
         }
-        self.throw_away(name.to_owned()).await?;
+        self.throw_away(name).await?;
         Ok(true)
     }
 
@@ -346,8 +360,8 @@ impl Installation {
             return Err(refused("isolate a computer", "isolation is switched off"));
         }
         let directory = self.home.scratch("probe");
-        let _turn = self.computers.turn(ComputerId::from_uuid(uuid::Uuid::nil())).await;
-        self.discard(&directory, "probe").await?;
+        let _turn = self.computers.turn(Uuid::nil()).await;
+        self.discard(&directory).await?;
         let (root, volume) = (directory.join("root"), directory.join("volume"));
         for path in [&directory, &root] {
             private_directory(path).at("probe", path)?;
@@ -367,7 +381,7 @@ impl Installation {
         }
         .await;
         self.give_user_back(uid);
-        self.discard(&directory, "probe").await?;
+        self.discard(&directory).await?;
         seen
     }
 
@@ -380,12 +394,4 @@ impl Installation {
 /// Runs what waits for the disk where it holds nobody up.
 async fn blocking(work: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<()> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
-}
-
-pub(crate) fn no_images(image: &str) -> RuntimeError {
-    RuntimeError::ImageMissing {
-        image: image.into(),
-        reason: "computers of this runtime show the machine's own system and have no images; leave the image out"
-            .into(),
-    }
 }

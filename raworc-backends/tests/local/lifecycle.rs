@@ -9,6 +9,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("the_probe_starts_a_computer_that_is_cut_off", the_probe_starts_a_computer_that_is_cut_off),
         trial("a_program_reads_its_boot_line_and_runs_as_agent", a_program_reads_its_boot_line_and_runs_as_agent),
+        trial("a_shell_waits_for_what_it_started", a_shell_waits_for_what_it_started),
         trial("a_stop_asks_first_and_leaves_nothing", a_stop_asks_first_and_leaves_nothing),
     ]
 }
@@ -43,5 +44,13 @@ async fn a_stop_asks_first_and_leaves_nothing() {
     machine.runtime.stop(made.id, &start, LIMIT).await.expect("stopped");
     assert_eq!(machine.phase(&made).await, Some(Phase::Stopped { reason: Some("exit code 3".into()) }));
     assert!(machine.log(&made).await.contains("bye"));
+    machine.close().await;
+}
+
+async fn a_shell_waits_for_what_it_started() {
+    let machine = Machine::new("sleep 0.01 & wait $!; echo waited; grep SigBlk /proc/self/status").await;
+    let made = machine.make().await;
+    let (_, log) = machine.run(&made).await;
+    assert!(log.contains("waited\nSigBlk:\t0000000000000000\n"), "{log}");
     machine.close().await;
 }

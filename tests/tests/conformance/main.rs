@@ -4,16 +4,24 @@
 //! fails the run.
 
 mod required;
+mod runtimes;
 mod stores;
+
+use std::process::ExitCode;
 
 use libtest_mimic::Arguments;
 
 use self::required::Required;
 
-fn main() {
+fn main() -> ExitCode {
+    // Computers of the local runtime are built by this very binary.
+    if let Some(code) = raworc_backends::local::init_main() {
+        return code;
+    }
     let arguments = Arguments::from_args();
     let required = Required::from_env();
     let mut trials = required.trials();
     trials.extend(stores::trials());
-    libtest_mimic::run(&arguments, trials).exit();
+    trials.extend(runtimes::trials(&required));
+    libtest_mimic::run(&arguments, trials).exit_code()
 }

@@ -22,7 +22,6 @@ impl Required {
     }
 
     /// Whether the run fails where this backend cannot be reached.
-    #[expect(dead_code, reason = "a backend that some machines do not have asks for it")]
     pub(crate) fn contains(&self, name: &str) -> bool {
         self.0.contains(name)
     }

@@ -54,9 +54,10 @@ pub(super) fn build(plan: &Plan) -> Result<OwnedFd, Failure> {
     if let Some(file) = &plan.program_file {
         root.bind(file, PROGRAM_PATH, MountFlags::RDONLY)?;
     }
-    for link in ["var/tmp", "home", "mnt", "srv"] {
-        root.directory(link, 0o755)?;
+    for directory in ["var/cache", "var/lib", "var/log", "home", "mnt", "srv"] {
+        root.directory(directory, 0o755)?;
     }
+    symlink("/tmp", root.at("var/tmp")).tried(Step::Files, "link /var/tmp")?;
     root.bind(&plan.volume, "agent", MountFlags::empty())?;
     nix::unistd::sethostname(&plan.hostname).tried(Step::Files, "set the host name")?;
     root.enter()?;

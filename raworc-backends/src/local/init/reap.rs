@@ -40,12 +40,6 @@ pub(super) fn run(control: &mut File, plan: &Plan, boot: &[u8]) -> Result<(), Fa
 impl Running {
     /// Starts the program and hands it its boot line.
     pub(super) fn start(plan: &Plan, boot: &[u8]) -> Result<Self, Failure> {
-        let mut mask = SigSet::empty();
-        mask.add(NixSignal::SIGCHLD);
-        mask.thread_block().tried(Step::Program, "block SIGCHLD")?;
-        let children = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
-            .tried(Step::Program, "listen for ended processes")?;
-
         let (name, arguments) = plan.program.split_first().map_or(("", [].as_slice()), |(n, a)| (n.as_str(), a));
         let file = match &plan.program_file {
             Some(file) if !plan.isolated && name == PROGRAM_PATH => file.clone(),
@@ -71,20 +65,20 @@ impl Running {
         boot_end.write_all(boot).ok();
         drop(boot_end);
         tell(&Status::Started);
+        // Only now, because the program would begin with the signals that are blocked here.
+        let mut mask = SigSet::empty();
+        mask.add(NixSignal::SIGCHLD);
+        mask.thread_block().tried(Step::Program, "block SIGCHLD")?;
+        let children = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+            .tried(Step::Program, "listen for ended processes")?;
         Ok(Self { pid, children })
     }
 
     /// Reaps until the program ends or the runtime lets go.
     pub(super) fn supervise(&self, control: &mut File) -> io::Result<Outcome> {
+        // Whatever ended before the signal was listened to.
+        let mut died = true;
         loop {
-            let (asked, died) = {
-                let mut fds = [PollFd::new(&*control, PollFlags::IN), PollFd::new(&self.children, PollFlags::IN)];
-                match poll(&mut fds, None) {
-                    Err(rustix::io::Errno::INTR) => continue,
-                    Err(error) => return Err(error.into()),
-                    Ok(_) => (!fds[0].revents().is_empty(), !fds[1].revents().is_empty()),
-                }
-            };
             if died {
                 while self.children.read_signal().is_ok_and(|signal| signal.is_some()) {}
                 if let Some(ended) = self.reap() {
@@ -92,6 +86,15 @@ impl Running {
                     return Ok(Outcome::Ended);
                 }
             }
+            let asked;
+            (asked, died) = {
+                let mut fds = [PollFd::new(&*control, PollFlags::IN), PollFd::new(&self.children, PollFlags::IN)];
+                match poll(&mut fds, None) {
+                    Err(rustix::io::Errno::INTR) => (false, false),
+                    Err(error) => return Err(error.into()),
+                    Ok(_) => (!fds[0].revents().is_empty(), !fds[1].revents().is_empty()),
+                }
+            };
             if asked {
                 let mut byte = [0];
                 match control.read(&mut byte) {
