@@ -9,6 +9,10 @@ mod link;
 mod links;
 mod listener;
 mod protocol;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use links::Links;
 pub use listener::{AgentsListener, AgentsTls, ListenError, ListenerLimits};

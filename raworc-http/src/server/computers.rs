@@ -6,6 +6,8 @@
 mod exec;
 mod files;
 mod reach;
+#[cfg(test)]
+mod tests;
 
 use axum::extract::FromRef;
 use raworc_core::control::ControlPlane;

@@ -25,7 +25,7 @@ pub const HTTP_CODES: [(&str, StatusCode); 14] = [
     ("model_forbidden", StatusCode::FORBIDDEN),
     ("model_busy", StatusCode::TOO_MANY_REQUESTS),
     ("model_rejected", StatusCode::BAD_REQUEST),
-    ("model_refused", StatusCode::BAD_GATEWAY),
+    ("model_refused", StatusCode::FAILED_DEPENDENCY),
     ("model_unavailable", StatusCode::BAD_GATEWAY),
     ("model_timeout", StatusCode::GATEWAY_TIMEOUT),
 ];

@@ -10,11 +10,10 @@ use axum::response::{IntoResponse, Response};
 use http::{Method, StatusCode};
 use http_body_util::BodyExt;
 use raworc_core::control::ActivityKind;
-use raworc_core::error::Error;
 use raworc_core::program::{ExecRequest, ExecStarted, ExecStatus, TerminalSize};
 use serde::de::DeserializeOwned;
 
-use super::reach::{ANSWER_LIMIT, Asked, Reached, Visit, link_request};
+use super::reach::{ANSWER_LIMIT, Asked, Reached, Visit, json_request, link_request};
 use crate::api::{ErrorBody, ExecResult, Wait};
 use crate::server::error::ApiError;
 
@@ -70,8 +69,7 @@ pub(super) async fn start(
         return Err(ApiError::invalid("wait", reason));
     }
     let reached = visit.reach(query.wake, ActivityKind::Command).await?;
-    let body = serde_json::to_vec(&exec).map_err(|error| Error::Internal(error.to_string()))?;
-    let request = link_request(Method::POST, "/exec", &[], Body::from(body))?;
+    let request = json_request(Method::POST, "/exec", &exec)?;
     let started: ExecStarted = match reached.ask_json(request, Some(ANSWER_LIMIT)).await? {
         Ok(started) => started,
         Err(refusal) => return Ok(refusal),
@@ -223,8 +221,7 @@ pub(super) async fn stdin(visit: Visit, request: Request) -> Result<Response, Ap
 pub(super) async fn resize(visit: Visit, request: Request) -> Result<Response, ApiError> {
     let size: TerminalSize = json(request).await?;
     let reached = visit.reach(false, ActivityKind::Command).await?;
-    let body = serde_json::to_vec(&size).map_err(|error| Error::Internal(error.to_string()))?;
-    let request = link_request(Method::POST, &visit.command("/resize"), &[], Body::from(body))?;
+    let request = json_request(Method::POST, &visit.command("/resize"), &size)?;
     reached.pass(request, Some(ANSWER_LIMIT)).await
 }
 

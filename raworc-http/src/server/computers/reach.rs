@@ -18,8 +18,8 @@ use raworc_core::control::{ActivityGuard, ActivityKind, Call};
 use raworc_core::error::Error;
 use raworc_core::ids::{AgentId, AgentName, TenantName};
 use raworc_core::principal::Action;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use super::Computers;
 use crate::api::{ErrorBody, ErrorInfo, IDEMPOTENCY_KEY, REQUEST_ID};
@@ -151,6 +151,14 @@ pub(super) fn link_request(
     let url = url.map_err(|error| ApiError::invalid("path", error))?;
     let request = Request::builder().method(method).uri(url.as_str()).body(body);
     request.map_err(|error| ApiError::invalid("path", error))
+}
+
+/// A request with a body of JSON.
+pub(super) fn json_request(method: Method, path: &str, body: &impl Serialize) -> Result<Request<Body>, ApiError> {
+    let body = serde_json::to_vec(body).map_err(|error| Error::Internal(error.to_string()))?;
+    let mut request = link_request(method, path, &[], Body::from(body))?;
+    request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Ok(request)
 }
 
 impl Reached {

@@ -1,0 +1,114 @@
+//! What models were used: calls and tokens, in all and for each agent.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use raworc_core::ids::AgentId;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+/// Calls that one agent may have open at once. Its program makes one after another.
+const OPEN_LIMIT: u32 = 8;
+
+/// What was used of models since this process began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelUsage {
+    /// Calls that were made.
+    pub calls: u64,
+    /// Calls that did not end well.
+    pub failed: u64,
+    /// Tokens that models read.
+    pub prompt_tokens: u64,
+    /// Tokens that models wrote.
+    pub completion_tokens: u64,
+}
+
+impl ModelUsage {
+    const fn add(&mut self, tokens: Tokens, failed: bool) {
+        self.calls += 1;
+        self.failed += failed as u64;
+        self.prompt_tokens += tokens.prompt;
+        self.completion_tokens += tokens.completion;
+    }
+}
+
+/// Tokens of one call.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Tokens {
+    pub(super) prompt: u64,
+    pub(super) completion: u64,
+}
+
+#[derive(Debug, Default)]
+struct Book {
+    totals: ModelUsage,
+    agents: HashMap<AgentId, ModelUsage>,
+    open: HashMap<AgentId, u32>,
+}
+
+/// Counts.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Meter(Arc<Mutex<Book>>);
+
+impl Meter {
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn totals(&self) -> ModelUsage {
+        self.book().totals
+    }
+
+    pub(super) fn of(&self, agent: AgentId) -> ModelUsage {
+        self.book().agents.get(&agent).copied().unwrap_or_default()
+    }
+
+    /// Begins to count a call. None where the agent has too many open.
+    pub(super) fn begin(&self, agent: Option<AgentId>, model: &str) -> Option<Counter> {
+        if let Some(agent) = agent {
+            let mut book = self.book();
+            let open = book.open.entry(agent).or_default();
+            if *open >= OPEN_LIMIT {
+                return None;
+            }
+            *open += 1;
+        }
+        let (meter, model, began) = (self.clone(), model.to_owned(), Instant::now());
+        Some(Counter { meter, agent, model, began, tokens: Tokens::default(), done: false })
+    }
+}
+
+/// Counts one call, and writes it down when it is dropped.
+#[derive(Debug)]
+pub(super) struct Counter {
+    meter: Meter,
+    agent: Option<AgentId>,
+    model: String,
+    began: Instant,
+    pub(super) tokens: Tokens,
+    /// Whether the answer came to its end.
+    pub(super) done: bool,
+}
+
+impl Drop for Counter {
+    fn drop(&mut self) {
+        let outcome = if self.done { "done" } else { "failed" };
+        let model = self.model.clone();
+        metrics::counter!("raworc_model_calls_total", "model" => model.clone(), "outcome" => outcome).increment(1);
+        metrics::counter!("raworc_model_tokens_total", "model" => model.clone(), "kind" => "prompt")
+            .increment(self.tokens.prompt);
+        metrics::counter!("raworc_model_tokens_total", "model" => model.clone(), "kind" => "completion")
+            .increment(self.tokens.completion);
+        metrics::histogram!("raworc_model_call_seconds", "model" => model).record(self.began.elapsed().as_secs_f64());
+        let mut book = self.meter.book();
+        book.totals.add(self.tokens, !self.done);
+        let Some(agent) = self.agent else { return };
+        book.agents.entry(agent).or_default().add(self.tokens, !self.done);
+        if let Some(open) = book.open.get_mut(&agent) {
+            *open -= 1;
+            if *open == 0 {
+                book.open.remove(&agent);
+            }
+        }
+    }
+}

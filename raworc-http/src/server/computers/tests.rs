@@ -1,0 +1,307 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use axum::Json;
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, Query, Request as AxumRequest};
+use axum::response::IntoResponse;
+use axum::routing::{delete, get, post};
+use futures::StreamExt;
+use http::{Request, Response, StatusCode, header};
+use http_body_util::BodyExt;
+use raworc_core::control::{ActivityKind, SleepMode};
+use raworc_core::ids::{AgentName, TenantName};
+use raworc_core::program::ExecRequest;
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+use tower::ServiceExt;
+
+use crate::server::agents::testing::*;
+
+struct Api {
+    world: World,
+    token: String,
+}
+
+impl Api {
+    async fn new() -> Self {
+        let world = World::new().await;
+        let token = world.api_token().await;
+        Self { world, token }
+    }
+
+    fn request(&self, method: &str, path: &str) -> http::request::Builder {
+        let bearer = format!("Bearer {}", self.token);
+        Request::builder().method(method).uri(format!("/agents/a/{path}")).header(header::AUTHORIZATION, bearer)
+    }
+
+    async fn send(&self, request: Request<Body>) -> Response<Body> {
+        soon("an answer", self.world.api().oneshot(request)).await.unwrap()
+    }
+
+    async fn call(&self, method: &str, path: &str, body: impl Into<Body>) -> (StatusCode, Value) {
+        let answer = self.send(self.request(method, path).body(body.into()).unwrap()).await;
+        let status = answer.status();
+        let body = text(answer.into_body()).await;
+        (status, serde_json::from_str(&body).unwrap_or(Value::String(body)))
+    }
+}
+
+/// A program that runs `say WORDS`, which writes them to both streams, and `hang`, which never ends by itself.
+fn hands(ended: Arc<Notify>) -> Router {
+    let stream = |Path(id): Path<String>| async move {
+        if id == "hang" {
+            Body::from_stream(futures::stream::pending::<Result<Bytes, axum::Error>>())
+        } else {
+            Body::from(id)
+        }
+    };
+    let wait = |Path(id): Path<String>| async move {
+        if id == "hang" {
+            std::future::pending::<()>().await;
+        }
+        Json(json!({ "exit_code": 3 }))
+    };
+    let end = move |Path(_): Path<String>| {
+        ended.notify_one();
+        async { StatusCode::NO_CONTENT }
+    };
+    Router::new()
+        .route(
+            "/exec",
+            post(|Json(request): Json<ExecRequest>| async move { Json(json!({ "id": request.command[0] })) }),
+        )
+        .route("/exec/{id}", delete(end))
+        .route("/exec/{id}/stdout", get(stream))
+        .route("/exec/{id}/stderr", get(stream))
+        .route("/exec/{id}/wait", get(wait))
+        .route("/exec/{id}/resize", post(|| async { StatusCode::NO_CONTENT }))
+        .route("/exec/{id}/stdin", axum::routing::put(|_: Bytes| async { StatusCode::NO_CONTENT }))
+        .route(
+            "/stats",
+            get(|| async {
+                Json(json!({ "processes": 1, "memory_bytes": 1, "cpu_seconds": 0.5, "disk_bytes": null }))
+            }),
+        )
+}
+
+#[tokio::test]
+async fn a_command_is_run_and_its_streams_and_end_are_passed_on() {
+    let api = Api::new().await;
+    let program = api.world.up("a").await;
+    program.link(hands(Arc::default())).await;
+    let (status, started) = api.call("POST", "exec", json!({ "command": ["say"] }).to_string()).await;
+    assert_eq!((status, &started), (StatusCode::CREATED, &json!({ "id": "say" })));
+    let (status, out) = api.call("GET", "exec/say/stdout", "").await;
+    assert_eq!((status, out), (StatusCode::OK, json!("say")));
+    assert_eq!(api.call("GET", "exec/say/wait", "").await.1, json!({ "exit_code": 3 }));
+    assert_eq!(api.call("PUT", "exec/say/stdin", "in").await.0, StatusCode::NO_CONTENT);
+    let size = json!({ "rows": 24, "cols": 80 }).to_string();
+    assert_eq!(api.call("POST", "exec/say/resize", size).await.0, StatusCode::NO_CONTENT);
+    assert_eq!(api.call("DELETE", "exec/say", "").await.0, StatusCode::NO_CONTENT);
+    assert_eq!(api.call("GET", "stats", "").await.1["processes"], 1);
+
+    let (status, result) = api.call("POST", "exec?wait=10s", json!({ "command": ["both"] }).to_string()).await;
+    let wanted = json!({ "exit_code": 3, "stdout": "both", "stderr": "both", "truncated": false, "timed_out": false });
+    assert_eq!((status, result), (StatusCode::OK, wanted));
+}
+
+#[tokio::test]
+async fn a_command_that_takes_longer_than_it_is_waited_for_is_ended() {
+    let api = Api::new().await;
+    let ended = Arc::new(Notify::new());
+    api.world.up("a").await.link(hands(Arc::clone(&ended))).await;
+    let (status, result) = api.call("POST", "exec?wait=100ms", json!({ "command": ["hang"] }).to_string()).await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!((&result["exit_code"], &result["timed_out"]), (&Value::Null, &json!(true)));
+    soon("the end of the command", ended.notified()).await;
+    // And one whose caller goes away.
+    let request = api.request("POST", "exec?wait=60s").body(Body::from(json!({ "command": ["hang"] }).to_string()));
+    let call = tokio::spawn(api.world.api().oneshot(request.unwrap()));
+    let name = AgentName::new("a").unwrap();
+    until("the command", || async {
+        let why = api.world.control.explain(&api.world.admin(), &TenantName::default(), &name).await.unwrap();
+        why.activity.iter().any(|reason| reason.kind == ActivityKind::Command)
+    })
+    .await;
+    call.abort();
+    until("the end of the reason", || async {
+        let why = api.world.control.explain(&api.world.admin(), &TenantName::default(), &name).await.unwrap();
+        why.activity.is_empty()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_taken_is_refused_with_the_reason() {
+    let api = Api::new().await;
+    api.world.up("a").await.link(hands(Arc::default())).await;
+    for (path, body) in [
+        ("exec", json!({ "command": [] })),
+        ("exec", json!({ "command": ["a\0b"] })),
+        ("exec", json!({ "command": "ls" })),
+        ("exec", json!({ "command": ["ls"], "unknown": 1 })),
+        ("exec?wait=1s", json!({ "command": ["ls"], "stdin": true })),
+        ("exec?wait=never", json!({ "command": ["ls"] })),
+        ("exec?wake=perhaps", json!({ "command": ["ls"] })),
+    ] {
+        let (status, error) = api.call("POST", path, body.to_string()).await;
+        assert_eq!(
+            (status, &error["error"]["code"]),
+            (StatusCode::BAD_REQUEST, &json!("invalid")),
+            "{path} {body}: {error}"
+        );
+    }
+    let request = api.request("POST", "exec").header("idempotency-key", "k").body(Body::from("{}")).unwrap();
+    assert_eq!(api.send(request).await.status(), StatusCode::BAD_REQUEST);
+    let mut nobody = api.request("GET", "stats").body(Body::empty()).unwrap();
+    nobody.headers_mut().remove(header::AUTHORIZATION);
+    assert_eq!(api.send(nobody).await.status(), StatusCode::UNAUTHORIZED);
+    for path in ["files?path=", "files", "files?path=a%00b", "files?path=x&mode=999"] {
+        assert_eq!(api.call("PUT", path, "").await.0, StatusCode::BAD_REQUEST, "{path}");
+    }
+    assert_eq!(api.call("GET", "exec/..%2Fcancel/stdout", "").await.0, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_slept_agent_is_not_woken_where_that_is_not_wanted() {
+    let api = Api::new().await;
+    let program = api.world.up("a").await;
+    let control = &api.world.control;
+    control.sleep(&api.world.admin(), &program.agent.tenant, &program.agent.name, SleepMode::Now).await.unwrap();
+    // What the operator does next.
+    use raworc_core::agent::AgentEvent;
+    use raworc_core::entropy::{Clock, EntropyExt, SystemClock, SystemEntropy};
+    use raworc_core::store::{AgentChange, AgentOp, Check, Commit};
+    let sleep = AgentOp::Transition {
+        event: AgentEvent::SleepAsked,
+        reason: "Asked".into(),
+        message: "asked to sleep".into(),
+        backoff: None,
+    };
+    let change = AgentChange { agent: program.agent.id, when: vec![Check::Alive], ops: vec![sleep] };
+    let commit = Commit::of(SystemEntropy.commit_id(SystemClock.now()), change);
+    control.store().commit(commit).await.unwrap();
+    for (method, path) in
+        [("POST", "exec?wake=false"), ("GET", "files?path=x&wake=false"), ("GET", "logs"), ("GET", "stats")]
+    {
+        let (status, error) = api.call(method, path, json!({ "command": ["ls"] }).to_string()).await;
+        assert_eq!((status, &error["error"]["code"]), (StatusCode::CONFLICT, &json!("agent_asleep")), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn an_agent_without_a_link_is_told_as_unreachable() {
+    let api = Api::new().await;
+    api.world.up("a").await;
+    let (status, error) = api.call("GET", "stats", "").await;
+    assert_eq!((status, &error["error"]["code"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("unreachable")));
+}
+
+#[tokio::test]
+async fn a_stream_is_held_back_when_nobody_reads_and_is_never_kept_as_a_whole() {
+    const SIZE: u64 = 64 << 20;
+    let api = Api::new().await;
+    let made = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&made);
+    let stdout = move || async move {
+        let chunk = Bytes::from(vec![7; 64 << 10]);
+        let chunks = futures::stream::repeat(chunk).take(usize::try_from(SIZE).unwrap() / (64 << 10));
+        Body::from_stream(chunks.map(move |chunk| {
+            counter.fetch_add(chunk.len() as u64, Ordering::SeqCst);
+            Ok::<_, axum::Error>(chunk)
+        }))
+    };
+    api.world.up("a").await.link(Router::new().route("/exec/{id}/stdout", get(stdout))).await;
+    let answer = api.send(api.request("GET", "exec/1/stdout").body(Body::empty()).unwrap()).await;
+    let mut body = answer.into_body();
+    let mut read = 0;
+    let mut largest = 0;
+    while let Some(frame) = soon("a piece", body.frame()).await {
+        let length = frame.unwrap().into_data().unwrap().len() as u64;
+        read += length;
+        largest = largest.max(made.load(Ordering::SeqCst) - read);
+    }
+    assert_eq!(read, SIZE);
+    assert!(largest < 4 << 20, "{largest} bytes were on their way at once");
+}
+
+#[tokio::test]
+async fn an_upload_is_passed_on_as_it_comes() {
+    let api = Api::new().await;
+    let seen = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&seen);
+    let put = move |Query(query): Query<std::collections::HashMap<String, String>>, request: AxumRequest| async move {
+        assert_eq!(query["path"], "a dir/ü&=?.txt");
+        assert_eq!(query["mode"], "644");
+        let mut body = request.into_body();
+        while let Some(frame) = body.frame().await {
+            counter.fetch_add(frame.unwrap().data_ref().unwrap().len() as u64, Ordering::SeqCst);
+        }
+        StatusCode::NO_CONTENT
+    };
+    api.world.up("a").await.link(Router::new().route("/files", axum::routing::put(put))).await;
+    let (sender, receiver) = tokio::sync::mpsc::channel::<Result<Bytes, axum::Error>>(1);
+    let body = Body::from_stream(tokio_stream::wrappers::ReceiverStream::new(receiver));
+    let path = "files?path=a+dir%2F%C3%BC%26%3D%3F.txt&mode=644";
+    let request = api.request("PUT", path).body(body).unwrap();
+    let call = tokio::spawn(api.world.api().oneshot(request));
+    sender.send(Ok(Bytes::from_static(b"first"))).await.unwrap();
+    until("the first piece", || async { seen.load(Ordering::SeqCst) == 5 }).await;
+    sender.send(Ok(Bytes::from_static(b" second"))).await.unwrap();
+    drop(sender);
+    assert_eq!(soon("the answer", call).await.unwrap().unwrap().status(), StatusCode::NO_CONTENT);
+    assert_eq!(seen.load(Ordering::SeqCst), 12);
+}
+
+#[tokio::test]
+async fn a_program_that_goes_away_in_the_middle_breaks_the_stream_off() {
+    let api = Api::new().await;
+    let program = api.world.up("a").await;
+    let stdout = || async {
+        let first = futures::stream::iter([Ok::<_, axum::Error>(Bytes::from_static(b"begun"))]);
+        Body::from_stream(first.chain(futures::stream::pending()))
+    };
+    let stop = program.link(Router::new().route("/exec/{id}/stdout", get(stdout))).await;
+    let answer = api.send(api.request("GET", "exec/1/stdout").body(Body::empty()).unwrap()).await;
+    let mut body = answer.into_body();
+    assert_eq!(soon("a piece", body.frame()).await.unwrap().unwrap().into_data().unwrap(), "begun");
+    stop.cancel();
+    assert!(soon("the end", body.frame()).await.unwrap().is_err(), "an error, not an end that looks whole");
+}
+
+#[tokio::test]
+async fn what_a_hostile_program_answers_is_not_passed_on_as_this_servers_own() {
+    let api = Api::new().await;
+    let router = Router::new()
+        .route(
+            "/files",
+            get(|| async {
+                let headers = [("content-type", "text/html"), ("set-cookie", "session=stolen"), ("x-other", "1")];
+                (headers, "<script>alert(1)</script>")
+            })
+            .delete(|| async { (StatusCode::UNAUTHORIZED, "log in at http://elsewhere") })
+            .put(|| async { (StatusCode::FOUND, [("location", "http://elsewhere")]).into_response() }),
+        )
+        .route(
+            "/logs",
+            get(|| async {
+                (
+                    StatusCode::NOT_FOUND,
+                    Json(json!({ "error": { "code": "not_found", "message": "no log", "details": null } })),
+                )
+            }),
+        );
+    api.world.up("a").await.link(router).await;
+    let answer = api.send(api.request("GET", "files?path=x").body(Body::empty()).unwrap()).await;
+    assert_eq!(answer.headers()["content-type"], "application/octet-stream");
+    assert_eq!(answer.headers()["x-content-type-options"], "nosniff");
+    assert!(!answer.headers().contains_key("set-cookie") && !answer.headers().contains_key("x-other"));
+    for method in ["DELETE", "PUT"] {
+        let (status, error) = api.call(method, "files?path=x", "").await;
+        assert_eq!((status, &error["error"]["code"]), (StatusCode::BAD_GATEWAY, &json!("program_failed")), "{method}");
+    }
+    let (status, error) = api.call("GET", "logs", "").await;
+    assert_eq!((status, &error["error"]["message"]), (StatusCode::NOT_FOUND, &json!("no log")));
+}
