@@ -143,7 +143,7 @@ impl World {
             id,
             volume: SystemEntropy.volume_id(now),
             image: None,
-            resources: agent.spec.resources.clone(),
+            resources: agent.spec.resources,
             network: agent.spec.network.clone(),
             root: false,
         };

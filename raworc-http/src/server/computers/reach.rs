@@ -88,7 +88,11 @@ async fn caller(parts: &Parts, computers: &Computers) -> Result<Call, ApiError> 
         return Err(MISSING.into());
     }
     let token = computers.tokens.verify_user(token.trim())?;
-    let mut call = Call::by(computers.control.user_principal(&token.name).await?);
+    let principal = computers.control.user_principal(&token.name).await?;
+    if principal.tenant() != &token.tenant {
+        return Err(Error::Unauthenticated { reason: "the user has moved to another tenant; log in again" }.into());
+    }
+    let mut call = Call::by(principal);
     call.request_id = parts.headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).map(str::to_owned);
     Ok(call)
 }
