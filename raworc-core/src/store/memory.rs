@@ -3,6 +3,8 @@
 //! It is the model of what a store has to do: lock, answer a resend, load what the commit looks at, evaluate, seal,
 //! write, wake the watchers. What other stores do with transactions and indexes is done here with ordered maps.
 
+#[cfg(test)]
+pub(crate) mod flawed;
 mod tables;
 
 use std::fmt;

@@ -40,18 +40,17 @@ async fn pages_of_agents_follow_each_other_while_others_come_and_go(subject: Arc
         let read: Page<_> = scene.store.agents(&query).await.expect("the store answers");
         seen.extend(read.items.iter().map(|agent| agent.name.to_string()));
         // Before what was read, and behind it; and some that was there goes.
-        scene.create(&format!("a-{page}")).await;
-        scene.create(&format!("z-{page}")).await;
+        if page < 4 {
+            scene.create(&format!("a-{page}")).await;
+            scene.create(&format!("z-{page}")).await;
+        }
         if let Some(id) = leaving.get(page) {
             scene.delete(*id).await;
         }
         match read.next {
-            Some(next) if page < 40 => query.after = Some(next),
+            Some(next) if page < 12 => query.after = Some(next),
             Some(_) => panic!("the pages end: {seen:?}"),
             None => break,
-        }
-        if page == 6 {
-            break;
         }
     }
     assert!(seen.is_sorted(), "{seen:?}");
@@ -192,6 +191,7 @@ async fn pages_of_computers_follow_each_other(subject: Arc<dyn StoreUnderTest>) 
     loop {
         let page = scene.store.computers(&query).await.expect("the store answers");
         seen.extend(page.items.iter().map(|computer| computer.id()));
+        assert!(seen.len() <= made.len(), "{seen:?}");
         match page.next {
             Some(next) => query.after = Some(next.parse().expect("the cursor is a computer's id")),
             None => break,

@@ -119,7 +119,7 @@ impl Tables {
         evaluated.committed
     }
 
-    fn put_agent(&mut self, agent: Agent) {
+    pub(super) fn put_agent(&mut self, agent: Agent) {
         let name = (agent.tenant.clone(), agent.name.clone());
         if agent.status.state() != State::Deleted {
             self.living.insert(name, agent.id);
