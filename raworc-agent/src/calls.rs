@@ -243,7 +243,10 @@ impl Calls {
             self.stale.cancel();
             return CallError::Stale;
         }
-        if status.is_server_error() || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT) {
+        if code == "contended"
+            || status.is_server_error()
+            || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT)
+        {
             return CallError::Away(format!("{message} (HTTP {})", status.as_u16()));
         }
         CallError::Refused { path: path.into(), status: status.as_u16(), code, message }

@@ -9,6 +9,7 @@ mod calls;
 mod context;
 mod entry;
 mod errors;
+mod home;
 mod link;
 mod log;
 mod model;

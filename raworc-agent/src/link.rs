@@ -62,7 +62,7 @@ impl Hands {
         if path.contains('\0') {
             return Err(LinkError::invalid("the path contains a NUL character"));
         }
-        Ok(self.home.join(path))
+        Ok(crate::home::resolve(&self.home, path))
     }
 }
 

@@ -17,7 +17,10 @@ use crate::truncate::cut;
 const PAUSE: Duration = Duration::from_millis(250);
 
 /// Steps of one report; more of them wait for the next.
-const REPORT: usize = 64;
+const REPORT_STEPS: usize = 64;
+
+/// Bytes of one report's texts. Written as JSON, a byte may take six.
+const REPORT_BYTES: usize = 512 << 10;
 
 /// A fresh id for a commit.
 pub(crate) fn commit_id() -> CommitId {
@@ -64,11 +67,22 @@ impl Outbox {
                 std::future::pending::<()>().await;
             } else {
                 tokio::time::sleep_until(self.due).await;
-                let steps = self.waiting.drain(..self.waiting.len().min(REPORT)).collect();
+                let steps = self.next_report();
                 self.due = Instant::now() + PAUSE;
                 self.send(steps);
             }
         }
+    }
+
+    /// As many of the waiting steps as one report may hold.
+    fn next_report(&mut self) -> Vec<NewStep> {
+        let mut bytes = 0;
+        let fit = self.waiting.iter().take(REPORT_STEPS).take_while(|step| {
+            bytes += step.text.len();
+            bytes <= REPORT_BYTES
+        });
+        let count = fit.count().max(1).min(self.waiting.len());
+        self.waiting.drain(..count).collect()
     }
 
     fn send(&mut self, steps: Vec<NewStep>) {
@@ -77,26 +91,30 @@ impl Outbox {
         self.sending = Some(tokio::spawn(async move { calls.steps(&report).await }));
     }
 
-    /// Waits for what is on its way, and gives what was not sent yet.
+    /// Waits for what is on its way, and gives what was not sent yet: no more than one report holds.
     pub(crate) async fn close(mut self) -> Result<Vec<NewStep>, CallError> {
-        if let Some(sending) = self.sending.take()
-            && let Some(error) = failure(sending.await)
-        {
-            return Err(error);
+        loop {
+            if let Some(sending) = self.sending.take()
+                && let Some(error) = failure(sending.await)
+            {
+                return Err(error);
+            }
+            let steps = self.next_report();
+            if self.waiting.is_empty() {
+                return Ok(steps);
+            }
+            self.send(steps);
         }
-        Ok(self.waiting)
     }
 
     /// Sends all, and waits for that.
-    pub(crate) async fn flush(mut self) -> Result<(), CallError> {
-        let calls = Arc::clone(&self.calls);
-        let message = self.message;
-        let waiting = std::mem::take(&mut self.waiting);
-        self.close().await?;
-        for steps in waiting.chunks(REPORT) {
-            calls.steps(&StepsReport { commit: commit_id(), message, steps: steps.to_vec() }).await?;
+    pub(crate) async fn flush(self) -> Result<(), CallError> {
+        let (calls, message) = (Arc::clone(&self.calls), self.message);
+        let steps = self.close().await?;
+        if steps.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        calls.steps(&StepsReport { commit: commit_id(), message, steps }).await
     }
 }
 

@@ -17,7 +17,7 @@ mod tests;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use raworc_core::message::{Message, Part};
+use raworc_core::message::{MESSAGE_LIMIT, Message, Part};
 use raworc_core::program::{LeaseReply, ModelSpec, WorkSpec};
 use raworc_core::step::{NewStep, STEP_LIMIT, StepKind};
 use raworc_core::store::Ending;
@@ -229,7 +229,10 @@ impl Session {
                 self.conversation.push(Turn::Assistant { text: remembered, calls: Vec::new() });
                 match output.broken_off {
                     Some(reason) => self.end(Ending::Failed { reason }, None, outputs),
-                    None => self.end(Ending::Done, Some(vec![Part::text(output.text)]), outputs),
+                    None => {
+                        let text = if output.text.is_empty() { "[no output]".into() } else { output.text };
+                        self.end(Ending::Done, Some(vec![Part::text(text)]), outputs);
+                    }
                 }
             }
             Phase::Acting { call, waiting } => {
@@ -286,9 +289,10 @@ impl Session {
             }
             return self.ask(outputs, true);
         }
-        let mut reply = cut(text.trim(), raworc_core::message::MESSAGE_LIMIT);
+        const CUT: &str = "\n\n[The model's answer was cut here: it used all the tokens of one call.]";
+        let mut reply = cut(text.trim(), MESSAGE_LIMIT - CUT.len());
         if was_cut {
-            reply.push_str("\n\n[The model's answer was cut here: it used all the tokens of one call.]");
+            reply.push_str(CUT);
         }
         self.conversation.push(Turn::Assistant { text, calls: Vec::new() });
         self.end(Ending::Done, Some(vec![Part::text(reply)]), outputs);
@@ -344,7 +348,7 @@ impl Session {
         }
         self.spent.begin_round();
         let turns = self.conversation.turns(&self.instructions);
-        self.window.asked(self.instructions.len() + self.conversation.bytes());
+        self.window.asked(self.instructions.len() + self.conversation.bytes() + tools::definitions().to_string().len());
         let request = ModelRequest { turns, tools: true, max_tokens: self.max_tokens(), model };
         let after = if retried { RETRY_AFTER } else { Duration::ZERO };
         outputs.push(Output::CallModel { request, after });

@@ -14,7 +14,7 @@ use crate::calls::{CallError, Calls};
 use crate::outbox::{Outbox, log_step};
 use crate::processes::{self, Identities};
 use crate::shared::Shared;
-use crate::truncate::Collector;
+use crate::truncate::{Collector, whole_characters};
 
 /// Bytes of output that a failure shows.
 const FAILURE_TAIL: usize = 4 << 10;
@@ -78,7 +78,7 @@ impl Script {
     /// Reads to the end, and tells why it failed where it did.
     async fn follow(mut self, limit: Duration, outbox: &mut Outbox) -> Result<Option<String>, CallError> {
         let mut tail = Collector::tail(FAILURE_TAIL);
-        let mut reported = 0;
+        let mut reported = Reported::default();
         let mut buffer = vec![0; 16 << 10];
         let mut status = None;
         let deadline = tokio::time::sleep(limit);
@@ -92,7 +92,7 @@ impl Script {
                         break false;
                     }
                     tail.push(piece);
-                    report(piece, &mut reported, outbox);
+                    reported.take(piece, outbox);
                 }
                 () = &mut deadline => break true,
                 error = outbox.run() => return Err(error),
@@ -127,15 +127,26 @@ impl Script {
     }
 }
 
-fn report(piece: &[u8], reported: &mut usize, outbox: &mut Outbox) {
-    if *reported > REPORTED {
-        return;
-    }
-    *reported += piece.len();
-    let mut text = Collector::new(piece.len());
-    text.push(piece);
-    outbox.push(log_step(&text.into_text()));
-    if *reported > REPORTED {
-        outbox.push(log_step("\n[the rest of the setup's output is not shown]\n"));
+/// What was reported of the output.
+#[derive(Debug, Default)]
+struct Reported {
+    bytes: usize,
+    /// The beginning of a character whose rest did not come yet.
+    held: Vec<u8>,
+}
+
+impl Reported {
+    fn take(&mut self, piece: &[u8], outbox: &mut Outbox) {
+        if self.bytes > REPORTED {
+            return;
+        }
+        self.bytes += piece.len();
+        self.held.extend_from_slice(piece);
+        let rest = self.held.split_off(whole_characters(&self.held));
+        let whole = std::mem::replace(&mut self.held, rest);
+        outbox.push(log_step(&String::from_utf8_lossy(&whole)));
+        if self.bytes > REPORTED {
+            outbox.push(log_step("\n[the rest of the setup's output is not shown]\n"));
+        }
     }
 }

@@ -87,7 +87,7 @@ const fn is_continuation(byte: u8) -> bool {
 }
 
 /// The length of `bytes` without a character at its end whose rest is missing.
-fn whole_characters(bytes: &[u8]) -> usize {
+pub(crate) fn whole_characters(bytes: &[u8]) -> usize {
     let Some(back) = bytes.iter().rev().take(4).position(|&byte| !is_continuation(byte)) else {
         return bytes.len();
     };

@@ -18,6 +18,9 @@ use crate::session::{Input, Output, Session};
 use crate::shared::Shared;
 use crate::tools::{Tool, ToolOutput, Tools};
 
+/// What a server says of an answer that it will never take.
+const UNRECORDABLE: [&str; 2] = ["invalid", "too_large"];
+
 /// The agent at work.
 #[derive(Debug)]
 pub(crate) struct Worker {
@@ -194,7 +197,18 @@ impl Worker {
         drop(job.deltas);
         let steps = outbox.close().await?;
         let End { ending, reply } = end;
-        self.calls.end(&EndReport { commit: commit_id(), message: job.message, ending, reply, steps }).await
+        let report = EndReport { commit: commit_id(), message: job.message, ending, reply, steps };
+        match self.calls.end(&report).await {
+            // Otherwise the message would be held for ever, or its work be done again.
+            Err(CallError::Refused { code, message, .. }) if UNRECORDABLE.contains(&code.as_str()) => {
+                tracing::warn!("the answer was refused: {message}");
+                let ending = Ending::Failed { reason: format!("the answer could not be recorded: {message}") };
+                let report =
+                    EndReport { commit: commit_id(), message: job.message, ending, reply: None, steps: Vec::new() };
+                self.calls.end(&report).await
+            }
+            result => result,
+        }
     }
 }
 

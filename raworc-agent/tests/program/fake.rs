@@ -50,6 +50,8 @@ pub(crate) struct State {
     /// Answers that are lost: what is told counts, and the connection is cut.
     pub(crate) lose: HashMap<String, u32>,
     pub(crate) stale: bool,
+    /// Ends that are refused.
+    pub(crate) refuse_end: u32,
     pub(crate) answers: VecDeque<Answer>,
     pub(crate) link: Option<SendRequest<Full<Bytes>>>,
     pub(crate) links: u32,
@@ -273,6 +275,10 @@ fn known(path: &str, state: &mut State) -> Response<Body> {
                 Response::new(StreamBody::new(stream).boxed_unsync())
             }
         },
+        "end" if state.refuse_end > 0 => {
+            state.refuse_end -= 1;
+            reply(400, &json!({ "error": { "code": "invalid", "message": "no", "details": {} } }))
+        }
         "end" => {
             state.held = None;
             reply(204, &Value::Null)

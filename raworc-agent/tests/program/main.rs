@@ -291,3 +291,53 @@ async fn the_listener_is_reached_over_tls_by_its_own_authority_alone() {
     drop(stranger);
     serving.abort();
 }
+
+#[tokio::test]
+async fn the_binary_ends_at_once_and_in_success_when_it_is_asked_to() {
+    use tokio::io::AsyncWriteExt;
+    let fake = Fake::start();
+    let mut child = tokio::process::Command::new(env!("CARGO_BIN_EXE_raworc-agentd"))
+        .env("RAWORC_HOME", fake.home())
+        .stdin(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("the program");
+    let mut stdin = child.stdin.take().expect("its input");
+    stdin.write_all(fake.boot_line().as_bytes()).await.expect("written");
+    fake.queue(lease(1, "!echo $$ >pid; sleep 1000", false));
+    fake.nth("steps", 0).await;
+    let shell = fake.home().join("pid");
+    let pid = timeout(Duration::from_secs(20), async {
+        loop {
+            match std::fs::read_to_string(&shell) {
+                Ok(pid) if pid.ends_with('\n') => return pid.trim().to_owned(),
+                _ => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    });
+    let pid = pid.await.expect("a shell");
+    let program = rustix::process::Pid::from_raw(child.id().expect("a pid").try_into().expect("a pid"));
+    rustix::process::kill_process(program.expect("a pid"), rustix::process::Signal::TERM).expect("a signal");
+    let status = timeout(Duration::from_secs(5), child.wait()).await.expect("an end").expect("an end");
+    assert_eq!(status.code(), Some(0));
+    let gone = async {
+        while std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z ")) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(Duration::from_secs(5), gone).await.expect("its shell lives on");
+    assert_eq!(fake.told("end"), [] as [Value; 0]);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_refused_fails_its_message_instead_of_being_worked_on_again() {
+    let fake = Fake::start();
+    fake.state().refuse_end = 1;
+    let _program = Program::start(&fake);
+    fake.queue(lease(1, "!echo x", false));
+    let reason = fake.nth("end", 1).await["ending"]["failed"]["reason"].clone();
+    assert!(reason.as_str().is_some_and(|reason| reason.contains("could not be recorded: no")), "{reason}");
+    fake.queue(lease(2, "!echo y", false));
+    assert_eq!(fake.nth("end", 2).await["reply"][0]["text"], "y\n");
+}

@@ -28,7 +28,7 @@ pub(super) fn start(
     if request.command.iter().any(|word| word.contains('\0')) {
         return Err(LinkError::invalid("the command contains a NUL character"));
     }
-    let cwd = request.cwd.as_ref().map_or_else(|| home.to_owned(), |cwd| home.join(cwd));
+    let cwd = request.cwd.as_ref().map_or_else(|| home.to_owned(), |cwd| crate::home::resolve(home, cwd));
     if !cwd.is_dir() {
         return Err(LinkError::not_found(format!("the directory {} is not there", cwd.display())));
     }
