@@ -86,6 +86,9 @@ impl Script {
         let timed_out = loop {
             tokio::select! {
                 biased;
+                // First, for output without end is always ready.
+                () = &mut deadline => break true,
+                error = outbox.run() => return Err(error),
                 read = self.output.read(&mut buffer) => {
                     let piece = &buffer[..read.unwrap_or(0)];
                     if piece.is_empty() {
@@ -94,8 +97,6 @@ impl Script {
                     tail.push(piece);
                     reported.take(piece, outbox);
                 }
-                () = &mut deadline => break true,
-                error = outbox.run() => return Err(error),
                 ended = self.child.wait(), if status.is_none() => status = Some(ended),
                 () = tokio::time::sleep(SILENCE), if status.is_some() => break false,
             }

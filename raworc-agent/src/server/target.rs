@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
@@ -72,7 +73,12 @@ impl Target {
         if roots.is_empty() {
             return Err(bad("its authority is empty".into()));
         }
-        let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        // Named, for the process may hold other providers.
+        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| bad(error.to_string()))?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
         Ok(Self::Tls { address, connector: TlsConnector::from(Arc::new(config)) })
     }
 

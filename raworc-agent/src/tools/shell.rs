@@ -155,8 +155,14 @@ impl Shell {
         Ok(Ran { output, exit, remark })
     }
 
-    /// A changed environment of the agent needs a new shell. Background jobs go on.
+    /// A shell that something else has ended is replaced, and a changed environment of the agent needs a new one.
+    /// Background jobs go on.
     fn refresh(&mut self, env: &BTreeMap<String, String>) -> Option<String> {
+        let gone = |running: &mut Running| !matches!(running.child.try_wait(), Ok(None));
+        if let Some(mut running) = self.running.take_if(gone) {
+            running.pid = 0;
+            return Some(self.farewell("the shell has been ended since the last command"));
+        }
         let mut running = self.running.take_if(|running| running.env != *env)?;
         running.pid = 0;
         for gone in running.env.keys().filter(|key| !env.contains_key(*key)) {

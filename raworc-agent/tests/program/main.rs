@@ -260,6 +260,19 @@ async fn a_setup_over_its_time_is_ended_with_all_that_it_has_started() {
 }
 
 #[tokio::test]
+async fn a_setup_that_prints_without_end_is_ended_at_its_limit() {
+    let fake = Fake::start();
+    fake.state().setup = Some(json!({ "script": "yes", "hash": "h", "limit": 1 }));
+    let _program = Program::start(&fake);
+    let ready = fake.nth("ready", 0).await;
+    let failure = ready["setup"]["failure"].as_str().expect("a failure");
+    assert!(failure.ends_with("y\n[setup failed: it was ended after 1 s, its limit]"), "{failure}");
+    let steps = fake.told("steps");
+    let bytes: usize = steps.iter().map(|report| report.to_string().len()).sum();
+    assert!(bytes < 3 << 20, "{bytes}");
+}
+
+#[tokio::test]
 async fn the_listener_is_reached_over_tls_by_its_own_authority_alone() {
     use tokio_rustls::TlsAcceptor;
     use tokio_rustls::rustls::ServerConfig;

@@ -140,3 +140,26 @@ async fn a_changed_environment_reaches_the_next_command() {
     assert_eq!(ran.output, "new 1\n");
     assert!(ran.remark.expect("a remark").contains("environment has changed"));
 }
+
+#[tokio::test]
+async fn a_command_that_forks_without_end_is_ended_whole() {
+    let mut f = Fixture::new();
+    let ran = f.run_within("echo $$ >leader; while :; do (sleep 1000 &); done", Duration::from_millis(300)).await;
+    assert_eq!(ran.exit, Exit::TimedOut);
+    let leader: i32 = f.output("cat leader").await.trim().parse().expect("a pid");
+    let left = processes::family(leader).into_iter().filter(|p| p.state != 'Z').count();
+    assert_eq!(left, 0);
+}
+
+#[tokio::test]
+async fn a_shell_that_was_killed_between_two_commands_is_replaced_before_the_next() {
+    let mut f = Fixture::new();
+    let pid: i32 = f.output("echo $$").await.trim().parse().expect("a pid");
+    processes::kill_group(pid);
+    while processes::all().iter().any(|p| p.pid == pid && p.state != 'Z') {
+        tokio::task::yield_now().await;
+    }
+    let ran = f.run("echo alive").await;
+    assert_eq!((ran.output.as_str(), ran.exit), ("alive\n", Exit::Code(0)));
+    assert!(ran.remark.expect("a remark").contains("has been ended since"));
+}
