@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::join_all;
 
@@ -17,6 +18,7 @@ pub(super) fn cases() -> Vec<Listed> {
         case!(Nothing, ["R4"], each_start_has_its_own_boot_line),
         case!(Nothing, ["R5"], start_of_what_is_not_there_is_not_found),
         case!(Nothing, ["R5"], start_of_what_runs_is_refused_and_changes_nothing),
+        case!(Nothing, ["R5"], start_of_what_is_stopping_is_refused),
         case!(Nothing, ["R5"], of_many_starts_at_once_one_succeeds),
         case!(Nothing, ["R6"], observe_tells_the_start_until_the_program_ends),
         case!(Nothing, ["R19"], no_two_starts_have_the_same_identity),
@@ -62,6 +64,22 @@ async fn start_of_what_runs_is_refused_and_changes_nothing(scope: Arc<Scope>) {
     assert!(matches!(outcome, Err(RuntimeError::Refused { .. })), "R5: a second `start` is `Refused`: {outcome:?}");
     scope.assert_running("R5: a refused `start` changes nothing", spec.id, &start).await;
     assert_eq!(scope.log_with(&spec, "first\n").await, "first\n", "R5: the first program goes on as before");
+}
+
+async fn start_of_what_is_stopping_is_refused(scope: Arc<Scope>) {
+    let spec = scope.made_computer().await;
+    let start = scope.start(&spec, vec![Op::IgnoreStop, Op::Log("deaf".into()), Op::Wait]).await;
+    scope.log_with(&spec, "deaf\n").await;
+    let grace = Duration::from_secs(3);
+    let stop = scope.done("stop", scope.runtime.stop(spec.id, &start, grace));
+    let start_meanwhile = async {
+        tokio::time::sleep(grace / 3).await;
+        let boot = scope.boot(&spec, vec![Op::Wait]);
+        scope.tried("R5: start", scope.runtime.start(spec.id, &boot)).await
+    };
+    let ((), outcome) = tokio::join!(stop, start_meanwhile);
+    assert!(matches!(outcome, Err(RuntimeError::Refused { .. })), "R5: `start` of what is stopping: {outcome:?}");
+    scope.assert_stopped("R5: a refused `start` changes nothing", spec.id).await;
 }
 
 async fn of_many_starts_at_once_one_succeeds(scope: Arc<Scope>) {

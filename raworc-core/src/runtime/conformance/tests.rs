@@ -143,6 +143,7 @@ fn flaw_for(case: &str) -> Flaw {
         "each_start_has_its_own_boot_line" => Flaw::StartRepeatsTheFirstBootLine,
         "start_of_what_is_not_there_is_not_found" => Flaw::StartMakesWhatIsNotThere,
         "start_of_what_runs_is_refused_and_changes_nothing" => Flaw::StartRestarts,
+        "start_of_what_is_stopping_is_refused" => Flaw::StartHastensAStop,
         "of_many_starts_at_once_one_succeeds" => Flaw::StartIsIdempotent,
         "observe_tells_the_start_until_the_program_ends" => Flaw::IdentityChanges,
         "no_two_starts_have_the_same_identity" => Flaw::IdentityIsTheComputers,

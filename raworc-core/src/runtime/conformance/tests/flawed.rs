@@ -34,6 +34,7 @@ pub(super) enum Flaw {
     StartRepeatsTheFirstBootLine,
     StartMakesWhatIsNotThere,
     StartRestarts,
+    StartHastensAStop,
     StartIsIdempotent,
     IdentityChanges,
     IdentityIsTheComputers,
@@ -205,6 +206,9 @@ impl Runtime for Flawed {
             (Flaw::StartRepeatsTheFirstBootLine, _) => boot = self.memory().line.get_or_insert(boot).clone(),
             (Flaw::StartMakesWhatIsNotThere, None) if self.real(id).is_none() => return Ok(StartId("made-up".into())),
             (Flaw::StartRestarts, Some(start)) => self.inner.stop(id, &start, Duration::ZERO).await?,
+            (Flaw::StartHastensAStop, Some(start)) if matches!(self.real(id), Some(Phase::Stopping(_))) => {
+                self.inner.stop(id, &start, Duration::ZERO).await?;
+            }
             (Flaw::StartIsIdempotent, Some(start)) => return Ok(start),
             _ => (),
         }
