@@ -1,0 +1,70 @@
+//! Logging in and out, and users.
+
+use http::Method;
+use raworc_core::control::User;
+use raworc_core::ids::{TenantName, UserName};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
+
+use super::{ANSWER_LIMIT, Client, ClientError, json};
+use crate::api::{LoginReply, WhoAmI};
+
+#[derive(Serialize)]
+struct Login<'a> {
+    name: &'a str,
+    password: &'a str,
+}
+
+#[derive(Serialize)]
+struct New<'a> {
+    name: &'a UserName,
+    tenant: &'a TenantName,
+    admin: bool,
+    password: &'a str,
+}
+
+impl Client {
+    /// Trades a name and a password for a token, to be given to [`with_token`](Self::with_token).
+    ///
+    /// # Errors
+    /// `unauthenticated` where they are wrong.
+    pub async fn login(&self, name: &str, password: &SecretString) -> Result<LoginReply, ClientError> {
+        let request = self.request(Method::POST, self.api(&["auth", "login"]));
+        let request = json(request, &Login { name, password: password.expose_secret() })?;
+        self.fetch(request).await
+    }
+
+    /// Makes the token of this client worthless.
+    ///
+    /// # Errors
+    /// `unauthenticated` where it was before.
+    pub async fn logout(&self) -> Result<(), ClientError> {
+        let request = self.request(Method::POST, self.api(&["auth", "logout"]));
+        self.send_once(request.timeout(ANSWER_LIMIT)).await.map(drop)
+    }
+
+    /// Whose token this client has.
+    ///
+    /// # Errors
+    /// `unauthenticated` where it is not good.
+    pub async fn who_am_i(&self) -> Result<WhoAmI, ClientError> {
+        self.fetch(self.request(Method::GET, self.api(&["auth"]))).await
+    }
+
+    /// Makes a user. For admins.
+    ///
+    /// # Errors
+    /// `forbidden` where the caller is no admin; `invalid` where the name is taken or the password too short.
+    pub async fn create_user(
+        &self,
+        name: &UserName,
+        tenant: &TenantName,
+        admin: bool,
+        password: &SecretString,
+    ) -> Result<User, ClientError> {
+        let request = self.request(Method::POST, self.api(&["users"]));
+        let request = json(request, &New { name, tenant, admin, password: password.expose_secret() })?;
+        let response = self.send_once(request.timeout(ANSWER_LIMIT)).await?;
+        self.read(response).await
+    }
+}

@@ -1,0 +1,157 @@
+//! Following the log, over connections that come and go.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use backon::BackoffBuilder;
+use futures::stream::{self, BoxStream};
+use futures::{Stream, StreamExt};
+use http::Method;
+use raworc_core::event::Event;
+use raworc_core::ids::{AgentName, Revision};
+use reqwest::Url;
+use sse_stream::{Sse, SseByteStream};
+
+use super::{ANSWER_LIMIT, Client, ClientError, backoff};
+use crate::api::{DeltaData, EVENT_STREAM, ErrorBody};
+
+/// A stream that says nothing for so long, not even that it is alive, is broken.
+const SILENCE_LIMIT: Duration = Duration::from_secs(50);
+
+/// How often in a row a connection is tried again before that is an error.
+const ATTEMPTS: usize = 12;
+
+/// What a stream tells.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Told {
+    /// Something changed.
+    Event(Event),
+    /// A model writes just now, best effort.
+    Delta(DeltaData),
+}
+
+/// What happens, without a gap and without a repetition over lost connections. It ends after its first error.
+pub struct EventStream {
+    inner: BoxStream<'static, Result<Told, ClientError>>,
+}
+
+impl fmt::Debug for EventStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EventStream").finish_non_exhaustive()
+    }
+}
+
+impl Stream for EventStream {
+    type Item = Result<Told, ClientError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.inner.poll_next_unpin(cx)
+    }
+}
+
+impl Client {
+    /// Follows an agent, or all of the tenant that the caller may see, after the revision `since`; from now on where it
+    /// is absent. Returns as soon as the server tells.
+    ///
+    /// # Errors
+    /// `not_found`, `gone`, `too_many_requests`. Later ones end the stream.
+    pub async fn follow(&self, agent: Option<&AgentName>, since: Option<Revision>) -> Result<EventStream, ClientError> {
+        let url = match agent {
+            Some(name) => self.of_agent(name, &["events"]),
+            None => self.of_tenant(&["events"]),
+        };
+        let mut follower =
+            Follower { client: self.clone(), url, last: since.map(|since| since.to_string()), open: None };
+        follower.connect().await?;
+        let inner = stream::unfold(Some(follower), |follower| async {
+            let mut follower = follower?;
+            let told = follower.next().await;
+            let rest = told.is_ok().then_some(follower);
+            Some((told, rest))
+        });
+        Ok(EventStream { inner: inner.boxed() })
+    }
+}
+
+type Blocks = BoxStream<'static, Result<Sse, sse_stream::Error>>;
+
+struct Follower {
+    client: Client,
+    url: Url,
+    last: Option<String>,
+    open: Option<Blocks>,
+}
+
+impl Follower {
+    async fn connect(&mut self) -> Result<(), ClientError> {
+        let mut request = self.client.request(Method::GET, self.url.clone());
+        request = request.header(http::header::ACCEPT, EVENT_STREAM);
+        if let Some(last) = &self.last {
+            request = request.header("last-event-id", last);
+        }
+        let response = tokio::time::timeout(ANSWER_LIMIT, self.client.send_once(request)).await;
+        let response = response.unwrap_or_else(|_| {
+            let message = format!("{} did not answer in time", self.client.server());
+            Err(ClientError::local("timed_out", message))
+        })?;
+        self.open = Some(SseByteStream::new(response.bytes_stream()).boxed());
+        Ok(())
+    }
+
+    async fn reconnect(&mut self) -> Result<(), ClientError> {
+        let mut waits = backoff().with_max_times(ATTEMPTS).build();
+        loop {
+            match self.connect().await {
+                Ok(()) => return Ok(()),
+                Err(error) if error.is_retryable() => match waits.next() {
+                    Some(wait) => tokio::time::sleep(error.retry_after().unwrap_or(wait)).await,
+                    None => return Err(error),
+                },
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn next(&mut self) -> Result<Told, ClientError> {
+        loop {
+            let Some(open) = &mut self.open else {
+                self.reconnect().await?;
+                continue;
+            };
+            let Ok(Some(Ok(block))) = tokio::time::timeout(SILENCE_LIMIT, open.next()).await else {
+                // Ended, broken or silent: in each case it goes on from the last id over a new connection.
+                self.open = None;
+                continue;
+            };
+            if let Some(told) = self.take(block)? {
+                return Ok(told);
+            }
+        }
+    }
+
+    /// What a block tells, if it tells something that this client knows.
+    fn take(&mut self, block: Sse) -> Result<Option<Told>, ClientError> {
+        let data = block.data.as_deref().unwrap_or_default();
+        let told = match block.event.as_deref() {
+            None => None,
+            Some("delta") => serde_json::from_str(data).ok().map(Told::Delta),
+            Some("error") => {
+                self.open = None;
+                return match serde_json::from_str::<ErrorBody>(data) {
+                    // A new connection gets it right, or gets its own error.
+                    Ok(ErrorBody { error }) if error.code == "store_unavailable" => Ok(None),
+                    Ok(ErrorBody { error }) => Err(ClientError::local(&error.code, error.message)),
+                    Err(_) => Ok(None),
+                };
+            }
+            // A newer server may tell of kinds that are not known here.
+            Some(_) => serde_json::from_str(data).ok().map(Told::Event),
+        };
+        if block.id.is_some() {
+            self.last = block.id;
+        }
+        Ok(told)
+    }
+}
