@@ -14,6 +14,8 @@ pub mod openapi;
 mod options;
 mod routes;
 mod state;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod tokens;
 
 pub use error::ApiError;

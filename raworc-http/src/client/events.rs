@@ -23,6 +23,9 @@ const SILENCE_LIMIT: Duration = Duration::from_secs(50);
 /// How often in a row a connection is tried again before that is an error.
 const ATTEMPTS: usize = 12;
 
+/// Before a lost connection is made anew.
+const PAUSE: Duration = Duration::from_millis(100);
+
 /// What a stream tells.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Told {
@@ -117,6 +120,8 @@ impl Follower {
     async fn next(&mut self) -> Result<Told, ClientError> {
         loop {
             let Some(open) = &mut self.open else {
+                // A server that accepts and ends each connection at once is not asked without a pause.
+                tokio::time::sleep(PAUSE).await;
                 self.reconnect().await?;
                 continue;
             };

@@ -1,0 +1,157 @@
+//! What must not break it.
+
+use axum::body::Body;
+use http::{Method, Request, StatusCode};
+use serde_json::json;
+
+use crate::server::testing::{Answer, Api, said};
+
+async fn raw(api: &Api, path: &str, content_type: Option<&str>, body: impl Into<Body>) -> Answer {
+    let mut request: Request<Body> = api.request("ada", Method::POST, &format!("/api/v0{path}"), None);
+    *request.body_mut() = body.into();
+    if let Some(content_type) = content_type {
+        request.headers_mut().insert("content-type", content_type.parse().expect("a value"));
+    }
+    api.send(request).await
+}
+
+const JSON: Option<&str> = Some("application/json");
+
+#[tokio::test]
+async fn earlier_raworc_names_that_equal_route_words_work() {
+    let api = Api::start().await;
+    for name in ["login", "logout", "messages", "version", "events", "agents", "tenants", "auth", "explain", "wake"] {
+        api.agent("ada", name).await;
+        assert_eq!(api.get("ada", &format!("/agents/{name}")).await.body["name"], name);
+        assert_eq!(api.get("ada", &format!("/tenants/default/agents/{name}")).await.body["name"], name);
+        let sent = api.post("ada", &format!("/agents/{name}/messages"), &said("hello")).await;
+        assert_eq!(sent.status, StatusCode::ACCEPTED, "{name}");
+        let listed = api.get("ada", &format!("/agents/{name}/messages")).await;
+        assert_eq!(listed.body["items"][0]["id"], sent.body["id"]);
+    }
+    let new = json!({ "name": "agents", "tenant": "agents", "password": "a good long one" });
+    assert_eq!(api.post("root", "/users", &new).await.status, StatusCode::CREATED);
+    let made = api.post("root", "/tenants/agents/agents", &json!({ "name": "agents" })).await;
+    assert_eq!((made.status, &made.body["tenant"]), (StatusCode::CREATED, &json!("agents")));
+}
+
+#[tokio::test]
+async fn bodies_that_are_not_what_they_should_be_are_refused_with_the_reason() {
+    let api = Api::start().await;
+    api.agent("ada", "one").await;
+    for (path, body, code) in [
+        ("/agents", &b"{"[..], "malformed"),
+        ("/agents", b"", "malformed"),
+        ("/agents", b"name=one", "malformed"),
+        ("/agents", b"null", "invalid"),
+        ("/agents", b"[]", "invalid"),
+        ("/agents", br#"{"name": 5}"#, "invalid"),
+        ("/agents", br#"{"name": "One"}"#, "invalid"),
+        ("/agents", br#"{"name": "two", "nmae": 1}"#, "invalid"),
+        ("/agents", br#"{"name": "two", "spec": {"imgae": "x"}}"#, "invalid"),
+        ("/agents", br#"{"name": "two", "spec": {"idle_timeout": -1}}"#, "invalid"),
+        ("/agents", br#"{"name": "two", "spec": {"runtime": "none"}}"#, "invalid"),
+        ("/agents", br#"{"name": "two", "name": "three"}"#, "invalid"),
+        ("/agents", b"{\"name\": \"\xff\xfe\"}", "malformed"),
+        ("/agents", b"{\"name\": \"two\"} x", "malformed"),
+        ("/agents/one/messages", br#"{"parts": []}"#, "invalid"),
+        ("/agents/one/messages", br#"{"parts": [{"type": "text"}]}"#, "invalid"),
+        ("/agents/one/messages", br#"{"parts": [{"type": "text", "text": "  "}]}"#, "invalid"),
+        ("/agents/one/messages", br#"{"parts": [{"type": "text", "text": "a\u0000b"}]}"#, "invalid"),
+        ("/agents/one/messages", br#"{"role": "agent", "parts": [{"type": "text", "text": "x"}]}"#, "invalid"),
+        ("/agents/one/messages", b"{\"parts\": [{\"type\": \"text\", \"text\": \"\xc3\x28\"}]}", "malformed"),
+        ("/agents/one/messages", br#"{"parts": [{"type": "text", "text": "\ud800"}]}"#, "malformed"),
+    ] {
+        let shown = String::from_utf8_lossy(body).into_owned();
+        let refused = raw(&api, path, JSON, body.to_vec()).await;
+        assert_eq!((refused.status, refused.code()), (StatusCode::BAD_REQUEST, code), "{shown}: {refused:?}");
+    }
+    let deep = "[".repeat(100_000);
+    assert_eq!(raw(&api, "/agents", JSON, deep).await.status, StatusCode::BAD_REQUEST);
+    for kind in [None, Some("text/plain"), Some("application/x-www-form-urlencoded")] {
+        let refused = raw(&api, "/agents", kind, r#"{"name": "two"}"#).await;
+        assert_eq!((refused.status, refused.code()), (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"));
+    }
+    let charset = raw(&api, "/agents", Some("application/json; charset=utf-8"), r#"{"name": "two"}"#).await;
+    assert_eq!(charset.status, StatusCode::CREATED);
+}
+
+#[tokio::test]
+async fn a_body_of_10_mb_is_refused_and_a_message_of_100_000_characters_is_taken() {
+    let api = Api::start().await;
+    api.agent("ada", "one").await;
+    let large = format!(r#"{{"name": "{}"}}"#, "x".repeat(10 << 20));
+    let refused = raw(&api, "/agents", JSON, large).await;
+    assert_eq!((refused.status, refused.code()), (StatusCode::PAYLOAD_TOO_LARGE, "too_large"));
+    let text = "ä🦀x\n".repeat(25_000);
+    let sent = api.post("ada", "/agents/one/messages", &said(&text)).await;
+    assert_eq!(sent.status, StatusCode::ACCEPTED);
+    let path = format!("/agents/one/messages/{}", sent.body["id"].as_str().expect("an id"));
+    assert_eq!(api.get("ada", &path).await.body["parts"][0]["text"], text);
+    let too_long = api.post("ada", "/agents/one/messages", &said(&"x".repeat((1 << 20) + 1))).await;
+    assert_eq!((too_long.status, too_long.code()), (StatusCode::BAD_REQUEST, "invalid"));
+}
+
+#[tokio::test]
+async fn addresses_that_are_none_are_refused_in_json() {
+    let api = Api::start().await;
+    api.agent("ada", "one").await;
+    for (method, path, status, code) in [
+        (Method::GET, "/nothing", StatusCode::NOT_FOUND, "not_found"),
+        (Method::GET, "/agents/", StatusCode::NOT_FOUND, "not_found"),
+        (Method::GET, "/agents/one/nothing", StatusCode::NOT_FOUND, "not_found"),
+        (Method::PUT, "/agents", StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
+        (Method::POST, "/agents/one", StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
+        (Method::DELETE, "/tenants/default/agents", StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
+        (Method::GET, "/agents/one/exec", StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
+        (Method::GET, "/agents/One", StatusCode::BAD_REQUEST, "invalid"),
+        (Method::GET, "/agents/a%00b", StatusCode::BAD_REQUEST, "invalid"),
+        (Method::GET, "/agents/%ff", StatusCode::BAD_REQUEST, "malformed"),
+        (Method::GET, "/agents/..%2fusers", StatusCode::BAD_REQUEST, "invalid"),
+        (Method::GET, "/agents/none", StatusCode::NOT_FOUND, "not_found"),
+        (Method::GET, "/tenants/A/agents", StatusCode::BAD_REQUEST, "invalid"),
+        (Method::GET, "/agents/one/messages/x", StatusCode::BAD_REQUEST, "invalid"),
+        (Method::GET, "/agents/one/messages/018f0000-0000-7000-8000-000000000000", StatusCode::NOT_FOUND, "not_found"),
+        (Method::GET, "/agents?after=!!", StatusCode::BAD_REQUEST, "invalid"),
+        (Method::GET, "/agents?after=QUFB", StatusCode::BAD_REQUEST, "invalid"),
+        (Method::GET, "/agents?limit=x", StatusCode::BAD_REQUEST, "invalid"),
+        (Method::GET, "/agents?limit=-1", StatusCode::BAD_REQUEST, "invalid"),
+        (Method::GET, "/agents?state=asleep", StatusCode::BAD_REQUEST, "invalid"),
+        (Method::GET, "/agents?selector=a%20b", StatusCode::BAD_REQUEST, "invalid"),
+        (Method::GET, "/agents?color=red", StatusCode::BAD_REQUEST, "invalid"),
+        (Method::GET, "/agents/one/messages?after=x", StatusCode::BAD_REQUEST, "invalid"),
+        (Method::GET, "/agents/one/steps?after=-1", StatusCode::BAD_REQUEST, "invalid"),
+        (Method::POST, "/agents/one/wake?wait=1h", StatusCode::BAD_REQUEST, "invalid"),
+        (Method::POST, "/agents/one/wake?retry=maybe", StatusCode::BAD_REQUEST, "invalid"),
+    ] {
+        let refused = api.call("ada", method.clone(), path, None, &[]).await;
+        assert_eq!((refused.status, refused.code()), (status, code), "{method} {path}: {refused:?}");
+        assert_eq!(status == StatusCode::METHOD_NOT_ALLOWED, refused.headers.contains_key("allow"), "{path}");
+        assert_eq!(refused.headers["x-request-id"].len(), 36);
+    }
+}
+
+#[tokio::test]
+async fn extreme_numbers_are_bounded() {
+    let api = Api::start().await;
+    api.agent("ada", "one").await;
+    for path in ["/agents?limit=0", "/agents?limit=99999999", "/agents/one/messages?after=18446744073709551615"] {
+        assert_eq!(api.get("ada", path).await.status, StatusCode::OK, "{path}");
+    }
+    let keep = json!({ "for": u64::MAX });
+    let refused = api.call("ada", Method::PUT, "/agents/one/keep-awake", Some(&keep), &[]).await;
+    assert_eq!(refused.code(), "invalid");
+}
+
+#[tokio::test]
+async fn a_panic_is_an_error_like_any_other() {
+    let panics = axum::Router::new()
+        .route("/", axum::routing::get(async || -> &'static str { panic!("of no concern to callers") }))
+        .layer(tower_http::catch_panic::CatchPanicLayer::custom(crate::server::layers::panicked));
+    let request = Request::builder().uri("/").body(Body::empty()).expect("a request");
+    let response = tower::ServiceExt::oneshot(panics, request).await.expect("infallible");
+    assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    let body = axum::body::to_bytes(response.into_body(), 10_000).await.expect("a body");
+    let text = String::from_utf8(body.to_vec()).expect("UTF-8");
+    assert!(text.contains("\"internal\"") && !text.contains("concern"), "{text}");
+}
