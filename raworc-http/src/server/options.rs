@@ -60,6 +60,20 @@ impl Options {
         self
     }
 
+    /// With logins that are good for so long.
+    #[must_use]
+    pub const fn with_token_ttl(mut self, ttl: Duration) -> Self {
+        self.token_ttl = ttl;
+        self
+    }
+
+    /// With so many streams of events for each principal.
+    #[must_use]
+    pub const fn with_streams_per_principal(mut self, streams: usize) -> Self {
+        self.streams_per_principal = streams;
+        self
+    }
+
     /// With the programs that are linked here.
     #[must_use]
     pub fn with_links(mut self, links: Links) -> Self {

@@ -146,8 +146,7 @@ async fn a_log_that_no_longer_goes_back_that_far_is_gone_before_the_stream_begin
 
 #[tokio::test]
 async fn a_principal_has_so_many_streams_and_no_more() {
-    let mut options = Options::default();
-    options.streams_per_principal = 2;
+    let options = Options::default().with_streams_per_principal(2);
     let api = Api::with(Setting { options, ..Setting::default() }).await;
     let first = Listening::open(&api, "ada", "/events", None).await;
     let second = Listening::open(&api, "ada", "/events", None).await;
@@ -174,8 +173,7 @@ async fn a_quiet_stream_shows_life_and_how_far_the_log_is() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_is_good_no_longer_than_its_token() {
-    let mut options = Options::default();
-    options.token_ttl = Duration::from_secs(5);
+    let options = Options::default().with_token_ttl(Duration::from_secs(5));
     let api = Api::with(Setting { options, ..Setting::default() }).await;
     let mut stream = Listening::open(&api, "ada", "/events", None).await;
     stream.block().await.expect("a block");
