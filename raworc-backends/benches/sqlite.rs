@@ -52,6 +52,11 @@ struct Sample {
 }
 
 async fn measure<F: Future<Output = Result<Sample>>>(name: &str, run: impl FnOnce() -> F) -> Result<()> {
+    // Words after `--` choose among the measurements.
+    let mut words = std::env::args().skip(1).filter(|word| !word.starts_with('-')).peekable();
+    if words.peek().is_some() && !words.any(|word| name.contains(&word)) {
+        return Ok(());
+    }
     let (began, cpu) = (Instant::now(), cpu()?);
     let Sample { mut times, rows } = run().await?;
     let (took, cpu) = (began.elapsed(), self::cpu()?.saturating_sub(cpu));

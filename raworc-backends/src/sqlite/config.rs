@@ -86,6 +86,7 @@ impl SqliteOptions {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .pragma("journal_size_limit", "67108864")
+            .pragma("cache_size", "-8192")
             .thread_name(|_| "sqlite-writer".into());
         match self.max_size {
             Some(bytes) => options.pragma("max_page_count", (bytes / PAGE).max(1).to_string()),

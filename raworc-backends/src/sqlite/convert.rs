@@ -1,5 +1,7 @@
 //! Rows to the core's types, and back.
 
+use std::cell::RefCell;
+
 use jiff::Timestamp;
 use raworc_core::agent::Agent;
 use raworc_core::ids::{ProcessId, TenantName};
@@ -16,8 +18,21 @@ pub(super) fn broken(what: impl Into<Box<dyn std::error::Error + Send + Sync>>) 
 
 /// A document as text. The core's types have string keys and no other way to fail.
 pub(super) fn to_doc<T: Serialize>(value: &T) -> Result<String, sqlx::Error> {
-    serde_json::to_string(value).map_err(|error| sqlx::Error::Encode(error.into()))
+    thread_local! {
+        // Grown once, so that a document is one allocation of its own size.
+        static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    }
+    let failed = |error: Box<dyn std::error::Error + Send + Sync>| sqlx::Error::Encode(error);
+    SCRATCH.with_borrow_mut(|scratch| {
+        scratch.clear();
+        scratch.shrink_to(SCRATCH_KEPT);
+        serde_json::to_writer(&mut *scratch, value).map_err(|error| failed(error.into()))?;
+        std::str::from_utf8(scratch).map(str::to_owned).map_err(|error| failed(error.into()))
+    })
 }
+
+/// Bytes that a thread keeps for writing documents.
+const SCRATCH_KEPT: usize = 64 << 10;
 
 /// The document in column `at`.
 pub(super) fn doc<T: DeserializeOwned>(row: &SqliteRow, at: usize) -> Result<T, sqlx::Error> {

@@ -17,7 +17,7 @@ statements! {
     HEAD = "SELECT revision, oldest, commits FROM head WHERE id = 1";
     SET_HEAD = "UPDATE head SET revision = ?, oldest = ?, commits = ? WHERE id = 1";
 
-    LOAD_COMMITS = "SELECT id, doc FROM commits WHERE id IN (SELECT value FROM json_each(?))";
+    BEGIN_AND_LOAD_COMMITS = "BEGIN IMMEDIATE; SELECT id, doc FROM commits WHERE id IN (SELECT value FROM json_each(?))";
     LOAD_AGENTS = "SELECT awake_until, heard_at, doc FROM agents WHERE id IN (SELECT value FROM json_each(?))";
     LOAD_NAMES = "SELECT a.tenant, a.live_name FROM json_each(?) k CROSS JOIN agents a \
         ON a.tenant = k.value ->> 0 AND a.live_name = k.value ->> 1";

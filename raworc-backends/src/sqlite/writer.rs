@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use raworc_core::ids::Revision;
-use raworc_core::store::{Commit, Footprint, LeaseClaim, Stamped, StoreError, Touch};
+use raworc_core::store::{AgentNeeds, Commit, Footprint, LeaseClaim, Stamped, StoreError, Touch};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Connection, SqliteConnection};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -206,14 +206,22 @@ impl Writer {
         conn: &mut SqliteConnection,
         jobs: &[Job],
     ) -> Result<(Vec<Outcome>, Head, Vec<raworc_core::event::Event>), sqlx::Error> {
-        sqlx::query("BEGIN IMMEDIATE").execute(&mut *conn).await?;
-        self.load(conn, jobs).await?;
+        let footprints = self.begin(conn, jobs).await?;
         let mut head = self.head;
         let mut pending = Pending::default();
         let mut outcomes = Vec::with_capacity(jobs.len());
-        for job in jobs {
-            outcomes.push(match &job.work {
-                Work::Commit(commit) => self.commit(conn, commit, &mut head, &mut pending).await?,
+        for (job, footprint) in jobs.iter().zip(&footprints) {
+            let outcome = match &job.work {
+                Work::Commit(commit) => match self.rows.made.get(&commit.id).and_then(|n| outcomes.get(*n)) {
+                    Some(Outcome::Committed(first)) => Outcome::Committed(first.clone()),
+                    Some(_) | None => {
+                        let outcome = self.commit(conn, commit, footprint, &mut head, &mut pending).await?;
+                        if matches!(outcome, Outcome::Committed(_)) {
+                            self.rows.made.insert(commit.id, outcomes.len());
+                        }
+                        outcome
+                    }
+                },
                 Work::Touch(touches) => self.touch(touches, &mut pending),
                 Work::Claim(claim) => self.claim(claim, &mut pending),
                 Work::Put { tenant, id, content } => {
@@ -232,7 +240,8 @@ impl Writer {
                     sqlx::query(sql::FORGET_LOG).bind(super::convert::int(head.oldest.0)).execute(&mut *conn).await?;
                     Outcome::Done
                 }
-            });
+            };
+            outcomes.push(outcome);
         }
         if pending.is_empty() {
             sqlx::query("ROLLBACK").execute(&mut *conn).await?;
@@ -242,57 +251,55 @@ impl Writer {
             self.tidy(conn, &mut head).await?;
         }
         let events = pending.write(conn, &self.rows, &head).await?;
-        sqlx::query("COMMIT").execute(&mut *conn).await?;
         Ok((outcomes, head, events))
     }
 
-    /// Loads what the whole batch looks at, in few statements.
-    async fn load(&mut self, conn: &mut SqliteConnection, jobs: &[Job]) -> Result<(), sqlx::Error> {
+    /// Begins the transaction, and loads what the whole batch looks at in few statements. Gives the footprint of each
+    /// job.
+    async fn begin(&mut self, conn: &mut SqliteConnection, jobs: &[Job]) -> Result<Vec<Footprint>, sqlx::Error> {
         let mut all = Footprint::default();
         let (mut commits, mut touched, mut leases) = (Vec::new(), Vec::new(), Vec::new());
+        let mut footprints = Vec::with_capacity(jobs.len());
         for job in jobs {
+            let mut footprint = Footprint::default();
             match &job.work {
                 Work::Commit(commit) => {
                     commits.push(commit.id);
-                    let one = commit.footprint();
-                    for (id, needs) in one.agents {
-                        let union = all.agents.entry(id).or_default();
-                        union.held |= needs.held;
-                        union.open |= needs.open;
-                        union.computer |= needs.computer;
-                    }
-                    all.names.extend(one.names);
-                    all.messages.extend(one.messages);
-                    all.computers.extend(one.computers);
-                    all.records.extend(one.records);
-                    all.usage.extend(one.usage);
+                    footprint = commit.footprint();
+                    join(&mut all, &footprint);
                 }
                 Work::Touch(touches) => touched.extend(touches.iter().map(|touch| touch.agent)),
                 Work::Claim(claim) => leases.push(claim.key.clone()),
                 Work::Put { .. } | Work::Unlink { .. } | Work::ForgetLog { .. } => {}
             }
+            footprints.push(footprint);
         }
-        self.rows.load_commits(conn, commits.into_iter()).await?;
+        self.rows.begin(conn, commits.into_iter()).await?;
         self.rows.load(conn, &all).await?;
+        self.rows.load_answers(conn, footprints.iter().filter_map(|one| one.idempotency.as_ref())).await?;
         self.rows.load_agents(conn, touched.into_iter()).await?;
-        self.rows.load_leases(conn, leases.into_iter()).await
+        self.rows.load_leases(conn, leases.into_iter()).await?;
+        Ok(footprints)
     }
 
     async fn commit(
         &mut self,
         conn: &mut SqliteConnection,
         commit: &Commit,
+        footprint: &Footprint,
         head: &mut Head,
         pending: &mut Pending,
     ) -> Result<Outcome, sqlx::Error> {
         if let Some(Some(first)) = self.rows.commits.get(&commit.id) {
             return Ok(Outcome::Committed(Box::new(first.clone())));
         }
-        let footprint = commit.footprint();
         // Earlier commits of the batch may have changed what it needs, such as the message that an agent holds.
-        self.rows.load(conn, &footprint).await?;
+        let moving = |needs: &AgentNeeds| needs.held || needs.open || needs.computer;
+        if footprint.agents.values().any(moving) {
+            self.rows.load(conn, footprint).await?;
+        }
         let now = self.shared.clock.now();
-        let mut evaluated = match commit.evaluate(self.rows.rows(&footprint, now)) {
+        let mut evaluated = match commit.evaluate(self.rows.rows(footprint, now)) {
             Ok(evaluated) => evaluated,
             Err(conflict) => return Ok(Outcome::Refused(conflict)),
         };
@@ -303,7 +310,7 @@ impl Writer {
         head.revision = evaluated.committed.revision;
         head.commits += 1;
         pending.commit(commit.id, head.commits, &mut evaluated, &mut self.rows)?;
-        Ok(Outcome::Committed(Box::new(self.rows.apply(commit.id, evaluated))))
+        Ok(Outcome::Committed(Box::new(self.rows.apply(evaluated))))
     }
 
     fn touch(&mut self, touches: &[Touch], pending: &mut Pending) -> Outcome {
@@ -351,4 +358,19 @@ impl Writer {
         sqlx::query(sql::FORGET_RECORDS).bind(now).execute(conn).await?;
         Ok(())
     }
+}
+
+/// Adds what one commit looks at to what a batch looks at, but for its key of idempotency.
+fn join(all: &mut Footprint, one: &Footprint) {
+    for (id, needs) in &one.agents {
+        let union = all.agents.entry(*id).or_default();
+        union.held |= needs.held;
+        union.open |= needs.open;
+        union.computer |= needs.computer;
+    }
+    all.names.extend(one.names.iter().cloned());
+    all.messages.extend(one.messages.iter().copied());
+    all.computers.extend(one.computers.iter().copied());
+    all.records.extend(one.records.iter().cloned());
+    all.usage.extend(one.usage.iter().cloned());
 }

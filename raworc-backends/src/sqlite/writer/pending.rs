@@ -144,25 +144,17 @@ impl Pending {
         self.labels.insert(agent.id, labels);
     }
 
-    /// Writes everything, the head last.
+    /// Writes everything, the head last, and commits the transaction.
     pub(super) async fn write(
         self,
         conn: &mut SqliteConnection,
         rows: &Rowset,
         head: &Head,
     ) -> Result<Vec<Event>, sqlx::Error> {
-        put(conn, &sql::PUT_AGENTS, self.agents.into_values().flatten()).await?;
         touch(conn, &self.touched, rows).await?;
         by_list(conn, sql::DELETE_LABELS, self.unlabelled.iter().map(|id| json!(id)).collect()).await?;
-        let labels = self.labels.into_iter().flat_map(|(id, labels)| {
-            labels.into_iter().flat_map(move |(name, value)| [id.to_string(), name, value].map(Cell::Text))
-        });
-        put(conn, &sql::PUT_LABELS, labels).await?;
-        put(conn, &sql::PUT_MESSAGES, self.messages.into_values().flatten()).await?;
-        put(conn, &sql::PUT_STEPS, self.steps.into_iter()).await?;
         let gone = self.computers.iter().filter(|(_, row)| row.is_none()).map(|(id, _)| json!(id)).collect();
         by_list(conn, sql::DELETE_COMPUTERS, gone).await?;
-        put(conn, &sql::PUT_COMPUTERS, self.computers.into_values().flatten().flatten()).await?;
         for (key, _) in self.records.iter().filter(|(_, row)| row.is_none()) {
             sqlx::query(sql::DELETE_RECORD)
                 .bind(key.kind.as_str())
@@ -171,20 +163,58 @@ impl Pending {
                 .execute(&mut *conn)
                 .await?;
         }
-        put(conn, &sql::PUT_RECORDS, self.records.into_values().flatten().flatten()).await?;
-        put(conn, &sql::PUT_USAGE, self.usage.into_values().flatten()).await?;
-        put(conn, &sql::PUT_ANSWERS, self.answers.into_values().flatten()).await?;
-        put(conn, &sql::PUT_LEASES, self.leases.into_values().flatten()).await?;
-        put(conn, &sql::PUT_LOG, self.log.into_iter()).await?;
-        put(conn, &sql::PUT_AUDIT, self.audit.into_iter()).await?;
-        put(conn, &sql::PUT_COMMITS, self.commits.into_iter()).await?;
-        sqlx::query(sql::SET_HEAD)
-            .bind(int(head.revision.0))
-            .bind(int(head.oldest.0))
-            .bind(int(head.commits))
-            .execute(conn)
-            .await?;
+        let mut last = Script::default();
+        put(conn, &mut last, &sql::PUT_AGENTS, self.agents.into_values().flatten()).await?;
+        let labels = self.labels.into_iter().flat_map(|(id, labels)| {
+            labels.into_iter().flat_map(move |(name, value)| [id.to_string(), name, value].map(Cell::Text))
+        });
+        put(conn, &mut last, &sql::PUT_LABELS, labels).await?;
+        put(conn, &mut last, &sql::PUT_MESSAGES, self.messages.into_values().flatten()).await?;
+        put(conn, &mut last, &sql::PUT_STEPS, self.steps.into_iter()).await?;
+        put(conn, &mut last, &sql::PUT_COMPUTERS, self.computers.into_values().flatten().flatten()).await?;
+        put(conn, &mut last, &sql::PUT_RECORDS, self.records.into_values().flatten().flatten()).await?;
+        put(conn, &mut last, &sql::PUT_USAGE, self.usage.into_values().flatten()).await?;
+        put(conn, &mut last, &sql::PUT_ANSWERS, self.answers.into_values().flatten()).await?;
+        put(conn, &mut last, &sql::PUT_LEASES, self.leases.into_values().flatten()).await?;
+        put(conn, &mut last, &sql::PUT_LOG, self.log.into_iter()).await?;
+        put(conn, &mut last, &sql::PUT_AUDIT, self.audit.into_iter()).await?;
+        put(conn, &mut last, &sql::PUT_COMMITS, self.commits.into_iter()).await?;
+        let head = [head.revision.0, head.oldest.0, head.commits].map(|count| Cell::Int(int(count)));
+        last.add(sql::SET_HEAD, head);
+        last.add("COMMIT", []);
+        last.run(conn).await?;
         Ok(self.events)
+    }
+}
+
+/// Statements that go to the connection's thread together: the way there and back is a good part of what a small
+/// commit costs.
+#[derive(Debug, Default)]
+struct Script {
+    text: String,
+    cells: Vec<Cell>,
+}
+
+impl Script {
+    fn add(&mut self, statement: &str, cells: impl IntoIterator<Item = Cell>) {
+        if !self.text.is_empty() {
+            self.text.push_str("; ");
+        }
+        self.text.push_str(statement);
+        self.cells.extend(cells);
+    }
+
+    async fn run(self, conn: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+        let mut query = sqlx::query(AssertSqlSafe(self.text));
+        for cell in self.cells {
+            query = match cell {
+                Cell::Int(value) => query.bind(value),
+                Cell::Time(value) => query.bind(value),
+                Cell::Text(value) => query.bind(value),
+                Cell::Maybe(value) => query.bind(value),
+            };
+        }
+        query.execute(conn).await.map(drop)
     }
 }
 
@@ -205,28 +235,25 @@ async fn by_list(conn: &mut SqliteConnection, statement: &'static str, keys: Vec
     Ok(())
 }
 
-/// Writes rows, whose cells come one after another.
+/// Writes rows, whose cells come one after another. An odd one is left to the last script.
 async fn put(
     conn: &mut SqliteConnection,
+    last: &mut Script,
     insert: &Insert,
     cells: impl Iterator<Item = Cell>,
 ) -> Result<(), sqlx::Error> {
     let cells: Vec<_> = cells.collect();
     let mut rows = cells.len() / insert.columns;
     let mut cells = cells.into_iter();
-    while rows > 0 {
+    while rows > 1 {
         let some = ROWS.min(1 << rows.ilog2());
-        let mut query = sqlx::query(AssertSqlSafe(insert.text(some)));
-        for cell in cells.by_ref().take(some * insert.columns) {
-            query = match cell {
-                Cell::Int(value) => query.bind(value),
-                Cell::Time(value) => query.bind(value),
-                Cell::Text(value) => query.bind(value),
-                Cell::Maybe(value) => query.bind(value),
-            };
-        }
-        query.execute(&mut *conn).await?;
+        let mut script = Script::default();
+        script.add(&insert.text(some), cells.by_ref().take(some * insert.columns));
+        script.run(conn).await?;
         rows -= some;
+    }
+    if rows == 1 {
+        last.add(&insert.text(1), cells);
     }
     Ok(())
 }

@@ -36,6 +36,8 @@ pub(super) struct Rowset {
     usage: HashMap<(TenantName, QuotaKind), Option<u64>>,
     answers: HashMap<IdempotencyKey, Option<Answer>>,
     pub(super) commits: HashMap<CommitId, Option<Committed>>,
+    /// The jobs of this batch that made a commit.
+    pub(super) made: HashMap<CommitId, usize>,
     pub(super) leases: HashMap<String, Option<Lease>>,
     /// Bytes of documents that went into `agents`.
     weight: usize,
@@ -60,14 +62,14 @@ impl Rowset {
         self.weight += 2 * bytes;
     }
 
-    /// Loads the results of these commits, if they were made.
-    pub(super) async fn load_commits(
+    /// Begins the transaction, and loads the results of these commits, if they were made.
+    pub(super) async fn begin(
         &mut self,
         conn: &mut SqliteConnection,
         ids: impl Iterator<Item = CommitId>,
     ) -> Result<(), sqlx::Error> {
-        let keys = missing(&mut self.commits, ids);
-        for row in fetch(conn, sql::LOAD_COMMITS, &keys).await? {
+        let keys = Value::Array(missing(&mut self.commits, ids)).to_string();
+        for row in sqlx::query(sql::BEGIN_AND_LOAD_COMMITS).bind(keys).fetch_all(conn).await? {
             let id: CommitId = row.try_get::<&str, _>(0)?.parse().map_err(broken)?;
             self.commits.insert(id, Some(doc(&row, 1)?));
         }
@@ -103,7 +105,7 @@ impl Rowset {
         Ok(())
     }
 
-    /// Loads all of a footprint that is not here yet.
+    /// Loads all of a footprint that is not here yet, but for the answer.
     pub(super) async fn load(&mut self, conn: &mut SqliteConnection, footprint: &Footprint) -> Result<(), sqlx::Error> {
         self.load_agents(conn, footprint.agents.keys().copied()).await?;
         let mut messages: BTreeSet<_> = footprint.messages.clone();
@@ -168,8 +170,16 @@ impl Rowset {
             let kind: QuotaKind = serde_json::from_value(text(&row, 1)?.into()).map_err(broken)?;
             self.usage.insert((TenantName::new(text(&row, 0)?).map_err(broken)?, kind), Some(count(&row, 2)?));
         }
-        let key = |key: &IdempotencyKey| json!([key.principal, key.key]);
-        let keys = missing_by(&mut self.answers, footprint.idempotency.iter(), key);
+        Ok(())
+    }
+
+    /// Loads the answers that were given under these keys.
+    pub(super) async fn load_answers<'a>(
+        &mut self,
+        conn: &mut SqliteConnection,
+        keys: impl Iterator<Item = &'a IdempotencyKey>,
+    ) -> Result<(), sqlx::Error> {
+        let keys = missing_by(&mut self.answers, keys, |key| json!([key.principal, key.key]));
         for row in fetch(conn, sql::LOAD_ANSWERS, &keys).await? {
             let key = IdempotencyKey { principal: text(&row, 0)?, key: text(&row, 1)? };
             self.answers.insert(key, Some(doc(&row, 2)?));
@@ -208,7 +218,7 @@ impl Rowset {
     }
 
     /// Takes over what a commit leaves.
-    pub(super) fn apply(&mut self, id: CommitId, evaluated: Evaluated) -> Committed {
+    pub(super) fn apply(&mut self, evaluated: Evaluated) -> Committed {
         for agent in evaluated.agents {
             let living = agent.status.state() != State::Deleted;
             self.taken.insert((agent.tenant.clone(), agent.name.clone()), living);
@@ -220,7 +230,6 @@ impl Rowset {
         self.records.extend(evaluated.records);
         self.usage.extend(evaluated.usage.into_iter().map(|(key, used)| (key, Some(used))));
         self.answers.extend(evaluated.answer.map(|(key, answer)| (key, Some(answer))));
-        self.commits.insert(id, Some(evaluated.committed.clone()));
         evaluated.committed
     }
 }
