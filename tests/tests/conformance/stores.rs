@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use libtest_mimic::Trial;
 use raworc_backends::sqlite::{SqliteOptions, SqliteStore};
+use raworc_core::blob::BlobStore;
 use raworc_core::ids::Revision;
-use raworc_core::store::conformance::{StoreUnderTest, cases};
+use raworc_core::store::conformance::{BlobStoreUnderTest, StoreUnderTest, blob_cases, cases};
 use raworc_core::store::{MemoryStore, Store};
 use tempfile::TempDir;
 
@@ -24,6 +25,18 @@ pub(crate) fn trials() -> Vec<Trial> {
             let subject = Arc::new(Sqlite::default());
             run(async {
                 case.run(Arc::clone(&subject) as Arc<dyn StoreUnderTest>).await;
+                subject.close().await;
+            })
+        }));
+    }
+    for case in blob_cases() {
+        trials.push(Trial::test(format!("memory::{}", case.name), move || run(case.run(Arc::new(Memory::default())))));
+    }
+    for case in blob_cases() {
+        trials.push(Trial::test(format!("sqlite::{}", case.name), move || {
+            let subject = Arc::new(Sqlite::default());
+            run(async {
+                case.run(Arc::clone(&subject) as Arc<dyn BlobStoreUnderTest>).await;
                 subject.close().await;
             })
         }));
@@ -82,7 +95,14 @@ struct Sqlite {
 }
 
 impl Sqlite {
-    async fn open_in(&self, directory: PathBuf) -> Arc<dyn Store> {
+    async fn open_anew(&self) -> Arc<SqliteStore> {
+        let directory = TempDir::new().expect("a temporary directory can be made");
+        let path = directory.path().to_owned();
+        self.directories.lock().expect("no case panics while it holds this").push(directory);
+        self.open_in(path).await
+    }
+
+    async fn open_in(&self, directory: PathBuf) -> Arc<SqliteStore> {
         let store = SqliteStore::open(SqliteOptions::new(&directory)).await;
         let store = Arc::new(store.unwrap_or_else(|error| panic!("the store does not open: {error}")));
         self.open.push((Arc::clone(&store), directory));
@@ -100,10 +120,7 @@ impl Sqlite {
 #[async_trait]
 impl StoreUnderTest for Sqlite {
     async fn open(&self) -> Arc<dyn Store> {
-        let directory = TempDir::new().expect("a temporary directory can be made");
-        let path = directory.path().to_owned();
-        self.directories.lock().expect("no case panics while it holds this").push(directory);
-        self.open_in(path).await
+        self.open_anew().await
     }
 
     async fn reopen(&self, store: Arc<dyn Store>) -> Arc<dyn Store> {
@@ -115,5 +132,19 @@ impl StoreUnderTest for Sqlite {
     async fn forget_log(&self, store: &Arc<dyn Store>, upto: Revision) {
         let (store, _) = self.open.find(|(open, _)| same(open, store));
         store.forget_log(upto).await.expect("the log can be cut");
+    }
+}
+
+#[async_trait]
+impl BlobStoreUnderTest for Memory {
+    async fn open(&self) -> Arc<dyn BlobStore> {
+        Arc::new(MemoryStore::default())
+    }
+}
+
+#[async_trait]
+impl BlobStoreUnderTest for Sqlite {
+    async fn open(&self) -> Arc<dyn BlobStore> {
+        self.open_anew().await
     }
 }
