@@ -1,11 +1,12 @@
 //! What the tests start computers with.
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use libtest_mimic::Trial;
-use raworc_backends::local::{Isolation, LocalOptions, LocalRuntime};
+use raworc_backends::local::{Isolation, LocalOptions, LocalRuntime, PROGRAM_PATH};
 use raworc_core::agent::{Network, Resources};
 use raworc_core::entropy::{Clock, EntropyExt, SystemClock, SystemEntropy};
 use raworc_core::ids::{ComputerId, Incarnation, RuntimeName, VolumeId};
@@ -40,16 +41,50 @@ pub(crate) struct Made {
     pub(crate) volume: VolumeId,
 }
 
+impl Made {
+    /// Ids that nothing has.
+    pub(crate) fn new() -> Self {
+        let now = SystemClock.now();
+        Self { id: SystemEntropy.computer_id(now), volume: SystemEntropy.volume_id(now) }
+    }
+}
+
 impl Machine {
+    /// A name that no other installation has.
+    pub(crate) fn name() -> String {
+        format!("test-{}", SystemEntropy.uuid(SystemClock.now()).simple())
+    }
+
+    /// One around a runtime that was opened elsewhere.
+    pub(crate) fn around(runtime: LocalRuntime, installation: &str) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        Self { runtime: Arc::new(runtime), directory, installation: installation.into() }
+    }
+
     pub(crate) async fn new(script: &str) -> Self {
         Self::with(script, |options| options).await
     }
 
     pub(crate) async fn with(script: &str, more: impl FnOnce(LocalOptions) -> LocalOptions) -> Self {
         let directory = tempfile::Builder::new().prefix("raworc-local-").tempdir().expect("a directory");
-        let installation = format!("test-{}", SystemEntropy.uuid(SystemClock.now()).simple());
+        let installation = Self::name();
         let runtime = open(&directory, &installation, script, more).await;
         Self { runtime: Arc::new(runtime), directory, installation }
+    }
+
+    /// One whose program is the hostile one, with these arguments.
+    pub(crate) async fn hostile(arguments: &[String], more: impl FnOnce(LocalOptions) -> LocalOptions) -> Self {
+        let program: Vec<String> = [PROGRAM_PATH.to_owned(), crate::hostile::COMMAND.to_owned()]
+            .into_iter()
+            .chain(arguments.iter().cloned())
+            .collect();
+        let own = std::env::current_exe().expect("this binary");
+        Self::with("", |options| more(options.with_program(program).with_program_file(own))).await
+    }
+
+    /// Where a volume lies.
+    pub(crate) fn volume(&self, made: &Made) -> PathBuf {
+        self.directory.path().join("state").join(&self.installation).join("volumes").join(made.volume.to_string())
     }
 
     pub(crate) async fn make(&self) -> Made {
@@ -72,7 +107,8 @@ impl Machine {
     /// Waits until the program has ended, and says how and what it wrote.
     pub(crate) async fn run(&self, made: &Made) -> (String, String) {
         self.start(made).await;
-        let reason = self.ended(made).await;
+        let ended = tokio::time::timeout(LIMIT, self.ended(made)).await;
+        let Ok(reason) = ended else { panic!("the program does not end: {}", self.log(made).await) };
         (reason, self.log(made).await)
     }
 
@@ -140,7 +176,7 @@ pub(crate) fn boot(computer: ComputerId, incarnation: u64) -> Boot {
 
 /// Waits for a condition.
 pub(crate) async fn wait_for<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>) -> T {
-    let deadline = tokio::time::Instant::now() + LIMIT;
+    let deadline = tokio::time::Instant::now() + LIMIT * 2;
     loop {
         if let Some(found) = check().await {
             return found;
@@ -166,11 +202,22 @@ pub(crate) fn left_behind(installation: &str) -> Vec<String> {
     }
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("read");
     left.extend(mounts.lines().filter(|line| line.contains(installation)).map(|line| format!("mount {line}")));
+    left.extend(processes_of(installation));
+    left
+}
+
+/// Processes to which a directory of this installation is shown, or that name it.
+pub(crate) fn processes_of(installation: &str) -> Vec<String> {
+    let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").expect("read").flatten() {
+        let is_process = entry.file_name().to_string_lossy().parse::<u32>().is_ok();
         let mounts = std::fs::read_to_string(entry.path().join("mountinfo")).unwrap_or_default();
-        if entry.file_name() != "self" && entry.file_name() != "thread-self" && mounts.contains(installation) {
-            left.push(format!("process {}", entry.file_name().display()));
+        let environment = std::fs::read(entry.path().join("environ")).unwrap_or_default();
+        if is_process && (mounts.contains(installation) || String::from_utf8_lossy(&environment).contains(installation))
+        {
+            let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            found.push(format!("process {}: {}", entry.file_name().display(), String::from_utf8_lossy(&command)));
         }
     }
-    left
+    found
 }

@@ -185,10 +185,32 @@ fn content(from: BorrowedFd<'_>, to: BorrowedFd<'_>, size: u64) -> io::Result<()
             match copy_file_range(from, Some(&mut read_at), to, Some(&mut write_at), want) {
                 Ok(0) => return Ok(()),
                 Ok(_) => {}
+                // Some file systems cannot copy by themselves, least of all to another.
+                Err(Errno::XDEV | Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => {
+                    read_at = copy_piece(from, to, read_at, want)?;
+                    write_at = read_at;
+                }
                 Err(error) => return Err(error.into()),
             }
         }
         at = end;
     }
     Ok(())
+}
+
+/// Copies up to `want` bytes at `at` by way of this process; gives where the next piece begins.
+fn copy_piece(from: BorrowedFd<'_>, to: BorrowedFd<'_>, at: u64, want: usize) -> io::Result<u64> {
+    let mut buffer = vec![0; want.min(1 << 20)];
+    let got = rustix::io::pread(from, &mut buffer, at)?;
+    if got == 0 {
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "a file grew shorter while it was copied"));
+    }
+    let mut left = &buffer[..got];
+    let mut next = at;
+    while !left.is_empty() {
+        let written = rustix::io::pwrite(to, left, next)?;
+        left = &left[written..];
+        next += written as u64;
+    }
+    Ok(next)
 }

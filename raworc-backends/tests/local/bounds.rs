@@ -1,0 +1,74 @@
+//! How much a program can take, and what is left of it.
+
+use libtest_mimic::Trial;
+use raworc_core::agent::Resources;
+use raworc_core::quantity::Bytes;
+use raworc_core::runtime::{Phase, Runtime};
+
+use crate::machine::{LIMIT, Machine, processes_of, trial, wait_for};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("a_fork_bomb_meets_its_limit_and_others_live", a_fork_bomb_meets_its_limit_and_others_live),
+        trial("a_memory_hog_ends_out_of_memory", a_memory_hog_ends_out_of_memory),
+        trial("tmp_is_bounded", tmp_is_bounded),
+        trial("what_was_double_forked_does_not_outlive_a_stop", what_was_double_forked_does_not_outlive_a_stop),
+    ]
+}
+
+async fn a_fork_bomb_meets_its_limit_and_others_live() {
+    let neighbour = Machine::hostile(&["tick".to_owned()], |options| options).await;
+    let ticking = neighbour.make().await;
+    neighbour.start(&ticking).await;
+    let machine = Machine::hostile(&["fork-bomb".to_owned()], |options| options).await;
+    let resources = Resources { pids: Some(32), ..Resources::default() };
+    let made = machine.make_with(resources).await;
+    let start = machine.start(&made).await;
+    let log = machine.wrote(&made, "bombed").await;
+    assert!(log.contains("refused one more process") && !log.contains("BROKE OUT"), "{log}");
+    let before = neighbour.log(&ticking).await.len();
+    wait_for("the neighbour goes on", async || (neighbour.log(&ticking).await.len() > before).then_some(())).await;
+    machine.runtime.stop(made.id, &start, std::time::Duration::from_millis(100)).await.expect("stopped");
+    match machine.phase(&made).await {
+        Some(Phase::Stopped { reason: Some(reason) }) => {
+            assert!(reason.contains("limit on processes was reached"), "{reason}");
+        }
+        other => panic!("{other:?}"),
+    }
+    machine.close().await;
+    neighbour.close().await;
+}
+
+async fn a_memory_hog_ends_out_of_memory() {
+    let machine = Machine::hostile(&["memory-hog".to_owned()], |options| options).await;
+    let resources = Resources { memory: Some(Bytes::new(96 << 20)), ..Resources::default() };
+    let made = machine.make_with(resources).await;
+    let (reason, log) = machine.run(&made).await;
+    assert!(reason.contains("out of memory"), "{reason}: {log}");
+    assert!(!log.contains("BROKE OUT"), "{log}");
+    machine.close().await;
+}
+
+async fn tmp_is_bounded() {
+    let arguments = ["fill", "/tmp", "/dev/shm", "/run/raworc"].map(str::to_owned);
+    let machine = Machine::hostile(&arguments, |mut options| {
+        options.tmp_size = Bytes::new(16 << 20);
+        options
+    })
+    .await;
+    let made = machine.make().await;
+    let (_, log) = machine.run(&made).await;
+    assert_eq!(log.matches("refused fill").count(), 3, "{log}");
+    machine.close().await;
+}
+
+async fn what_was_double_forked_does_not_outlive_a_stop() {
+    let machine = Machine::hostile(&["double-fork".to_owned()], |options| options).await;
+    let made = machine.make().await;
+    let start = machine.start(&made).await;
+    machine.wrote(&made, "forked").await;
+    assert!(processes_of(&machine.installation).len() >= 5, "the test's own processes cannot be seen");
+    machine.runtime.stop(made.id, &start, LIMIT / 100).await.expect("stopped");
+    assert_eq!(processes_of(&machine.installation), Vec::<String>::new());
+    machine.close().await;
+}

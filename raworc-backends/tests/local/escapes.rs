@@ -1,0 +1,89 @@
+//! What a program tries to reach, and must not.
+
+use std::net::TcpListener;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
+use std::process::Command;
+
+use libtest_mimic::Trial;
+
+use crate::hostile::SECRET;
+use crate::machine::{Machine, trial};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("files_of_the_machine_and_of_others_are_out_of_reach", files),
+        trial("processes_of_the_machine_are_out_of_reach", processes),
+        trial("the_machines_network_and_abstract_sockets_are_out_of_reach", network),
+        trial("privileges_cannot_be_had_back", privileges),
+        trial("the_servers_environment_is_out_of_reach", environment),
+    ]
+}
+
+/// Runs the attempts, and shows that every one was refused.
+async fn all_refused(machine: Machine) -> String {
+    let made = machine.make().await;
+    let (reason, log) = machine.run(&made).await;
+    assert!(log.ends_with("all tried\n") && reason == "exit code 0", "{reason}: {log}");
+    assert!(log.contains("refused ") && !log.contains("BROKE OUT"), "{log}");
+    machine.close().await;
+    log
+}
+
+async fn files() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let data = directory.path().join("data");
+    let link = directory.path().join("link");
+    for path in [&data, &link] {
+        std::fs::create_dir(path).expect("made");
+    }
+    let mut paths = Vec::new();
+    for name in ["raworc.db", "master.key", "data/raworc.db"] {
+        let path = directory.path().join(name);
+        std::fs::write(&path, SECRET).expect("written");
+        paths.push(path.display().to_string());
+    }
+    let neighbour = Machine::new(&format!("echo {SECRET} > /agent/secret; sleep 1000")).await;
+    let made = neighbour.make().await;
+    let start = neighbour.start(&made).await;
+    let secret = neighbour.volume(&made).join("secret");
+    crate::machine::wait_for("the neighbour's secret", async || secret.exists().then_some(())).await;
+    paths.push(secret.display().to_string());
+    let pid = start.0.split('.').next().expect("a number").to_owned();
+    paths.push(format!("/proc/{pid}/root/agent/secret"));
+
+    let mut arguments = vec!["files".to_owned()];
+    arguments.extend(paths);
+    all_refused(Machine::hostile(&arguments, |options| options.with_link_dir(&link)).await).await;
+    neighbour.close().await;
+}
+
+async fn processes() {
+    let mut target = Command::new("/bin/sleep").arg("1000").spawn().expect("a target");
+    let arguments = ["processes".to_owned(), target.id().to_string()];
+    let log = all_refused(Machine::hostile(&arguments, |options| options).await).await;
+    let survived = target.try_wait().expect("asked").is_none();
+    target.kill().and_then(|()| target.wait()).expect("ended");
+    assert!(survived, "the target was ended from inside: {log}");
+}
+
+async fn network() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+    let name = format!("raworc-test-{}", std::process::id());
+    let address = SocketAddr::from_abstract_name(&name).expect("a name");
+    let _abstract_socket = UnixListener::bind_addr(&address).expect("bound");
+    let arguments = ["network".to_owned(), listener.local_addr().expect("an address").to_string(), name];
+    let log = all_refused(Machine::hostile(&arguments, |options| options).await).await;
+    assert!(log.contains("its own loopback works"), "{log}");
+}
+
+async fn privileges() {
+    all_refused(Machine::hostile(&["privileges".to_owned()], |options| options).await).await;
+}
+
+async fn environment() {
+    // The server's environment cannot be changed here without harm to other tests, so a server of its own has it.
+    let output = crate::servers::run_with_environment(&["hostile-environment"], SECRET);
+    assert!(output.contains("all tried") && output.contains("refused inherit"), "{output}");
+    assert!(!output.contains("BROKE OUT"), "{output}");
+}

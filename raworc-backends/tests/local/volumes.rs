@@ -1,0 +1,104 @@
+//! Volumes that an agent shaped to harm whoever walks them.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+use libtest_mimic::Trial;
+use raworc_core::runtime::Runtime;
+
+use crate::machine::{Machine, Made, spec, trial};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("links_in_a_volume_lead_nowhere_on_the_machine", links_in_a_volume_lead_nowhere_on_the_machine),
+        trial("a_volume_that_is_deep_and_locked_is_removed", a_volume_that_is_deep_and_locked_is_removed),
+        trial("a_copy_keeps_links_holes_and_rights", a_copy_keeps_links_holes_and_rights),
+        trial("each_volume_belongs_to_a_user_of_its_own", each_volume_belongs_to_a_user_of_its_own),
+    ]
+}
+
+async fn links_in_a_volume_lead_nowhere_on_the_machine() {
+    let victim = tempfile::tempdir().expect("a directory");
+    fs::write(victim.path().join("precious"), "kept").expect("written");
+    let script = format!(
+        "ln -s {0} /agent/directory; ln -s {0}/precious /agent/file; ln -s / /agent/root; mkdir -p /agent/a/b; \
+         ln -s ../../../../../../../../../../../../../../../..{0} /agent/a/b/up; mkfifo /agent/pipe; echo own > /agent/own",
+        victim.path().display()
+    );
+    let machine = Machine::new(&script).await;
+    let made = machine.make().await;
+    assert_eq!(machine.run(&made).await.0, "exit code 0");
+    let copy = Made::new();
+    machine.runtime.copy_volume(made.volume, copy.volume).await.expect("copied");
+    let copied = machine.volume(&copy);
+    assert!(fs::symlink_metadata(copied.join("directory")).expect("there").is_symlink());
+    assert!(fs::symlink_metadata(copied.join("a/b/up")).expect("there").is_symlink());
+    assert_eq!(fs::read_to_string(copied.join("own")).expect("read"), "own\n");
+    for volume in [made.volume, copy.volume] {
+        machine.runtime.remove_volume(volume).await.expect("removed");
+    }
+    machine.runtime.remove(made.id).await.expect("removed");
+    assert_eq!(fs::read_to_string(victim.path().join("precious")).expect("there"), "kept");
+    let owner = fs::metadata(victim.path()).expect("there").uid();
+    assert_eq!(owner, rustix::process::geteuid().as_raw(), "the directory outside has another owner");
+    machine.close().await;
+}
+
+async fn a_volume_that_is_deep_and_locked_is_removed() {
+    let script = "mkdir -p /agent/locked/in; touch /agent/locked/in/file; chmod 000 /agent/locked/in /agent/locked; \
+        cd /agent; i=0; while [ $i -lt 1500 ]; do mkdir deep && cd -P deep || exit 1; i=$((i + 1)); done; touch bottom";
+    let machine = Machine::new(script).await;
+    let made = machine.make().await;
+    let (reason, log) = machine.run(&made).await;
+    assert_eq!(reason, "exit code 0", "{log}");
+    let copy = Made::new();
+    let error = machine.runtime.copy_volume(made.volume, copy.volume).await.expect_err("too deep").to_string();
+    assert!(error.contains("nest deeper than"), "{error}");
+    assert!(!machine.volume(&copy).exists(), "half a copy is left");
+    machine.runtime.remove_volume(made.volume).await.expect("removed");
+    assert!(!machine.volume(&made).exists());
+    let state = machine.directory.path().join("state").join(&machine.installation);
+    assert_eq!(fs::read_dir(state.join("trash")).expect("there").count(), 0, "something is left in the trash");
+    machine.close().await;
+}
+
+async fn a_copy_keeps_links_holes_and_rights() {
+    let script = "cd /agent; truncate -s 64M hole; echo end >> hole; echo one > a; ln a b; chmod 640 a; mkdir d; \
+        echo two > d/c; chmod 710 d; touch -d @1000000000 d/c; exit 0";
+    let machine = Machine::new(script).await;
+    let made = machine.make().await;
+    assert_eq!(machine.run(&made).await.0, "exit code 0");
+    let copy = Made::new();
+    // Once more over what is there, as after a call that was cut short.
+    for _ in 0..2 {
+        machine.runtime.copy_volume(made.volume, copy.volume).await.expect("copied");
+    }
+    let at = machine.volume(&copy);
+    let data = |name: &str| fs::symlink_metadata(at.join(name)).expect(name);
+    assert_eq!(data("hole").len(), (64 << 20) + 4);
+    assert!(data("hole").blocks() * 512 < 1 << 20, "the hole was filled: {} blocks", data("hole").blocks());
+    assert_eq!(data("a").ino(), data("b").ino(), "a file with two names became two");
+    assert_eq!((data("a").mode() & 0o777, data("d").mode() & 0o777), (0o640, 0o710));
+    assert_eq!(data("d/c").mtime(), 1_000_000_000);
+    let owner = data(".").uid();
+    for name in ["hole", "a", "d", "d/c"] {
+        assert_eq!(data(name).uid(), owner, "{name}");
+    }
+    fs::write(at.join("a"), "changed").expect("written");
+    assert_eq!(fs::read_to_string(machine.volume(&made).join("a")).expect("read"), "one\n");
+    machine.runtime.ensure(&spec(&copy, Default::default())).await.expect("made on the copy");
+    machine.close().await;
+}
+
+async fn each_volume_belongs_to_a_user_of_its_own() {
+    let machine = Machine::new("").await;
+    let (one, two) = (machine.make().await, machine.make().await);
+    let owner = |made: &Made| fs::symlink_metadata(machine.volume(made)).expect("there").uid();
+    if rustix::process::geteuid().is_root() {
+        assert!(owner(&one) >= 1_900_000_000 && owner(&two) >= 1_900_000_000);
+        assert_ne!(owner(&one), owner(&two));
+    } else {
+        assert_eq!(owner(&one), rustix::process::geteuid().as_raw());
+    }
+    machine.close().await;
+}
