@@ -67,7 +67,7 @@ pub(crate) fn serve(args: &[String]) -> ExitCode {
         if what == "hostile-environment" {
             let (_, log) = machine.run(&made).await;
             say(&log);
-            return;
+            return machine.close().await;
         }
         let start = machine.start(&made).await;
         machine.wrote(&made, "forked").await;
@@ -79,9 +79,10 @@ pub(crate) fn serve(args: &[String]) -> ExitCode {
             machine.runtime.remove_volume(made.volume).await.expect("removed");
         }
         say("serving");
-        if what != "user" {
-            std::future::pending::<()>().await;
+        if what == "user" {
+            return machine.close().await;
         }
+        std::future::pending::<()>().await;
     });
     ExitCode::SUCCESS
 }
