@@ -1,2 +1,7 @@
-//! entry
-fn main() {}
+//! The binary `raworc`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    raworc_cli::main()
+}

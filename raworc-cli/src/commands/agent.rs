@@ -1,0 +1,3 @@
+//! `raworc agent ...`, one module for each verb.
+
+pub mod spec;

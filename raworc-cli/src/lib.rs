@@ -1,0 +1,15 @@
+//! The command line of Raworc: one binary that serves an installation and speaks to one.
+//!
+//! Everything is in this library so that tests can reach it; the binary only calls [`main`].
+
+pub mod args;
+pub mod commands;
+pub mod duration;
+mod entry;
+pub mod exit;
+pub mod output;
+pub mod session;
+pub mod settings;
+pub mod terminal;
+
+pub use entry::main;

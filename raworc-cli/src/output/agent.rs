@@ -1,0 +1,154 @@
+//! Agents for people.
+
+use jiff::Timestamp;
+use raworc_core::agent::{Agent, Condition, ConditionKind, Desired, State};
+use raworc_core::control::{ActivityKind, Explanation};
+
+use super::{Console, Ink, Style, Table};
+use crate::duration::{age, ahead, short};
+
+/// A table of agents.
+#[must_use]
+pub fn table(agents: &[Agent], now: Timestamp, console: &Console) -> String {
+    if agents.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::new(["NAME", "STATE", "QUEUED", "SINCE", "AGE", "NOTE"]);
+    for agent in agents {
+        table.row([
+            agent.name.to_string(),
+            state(agent, console.out),
+            agent.inbox.queued.to_string(),
+            age(agent.status.since, now),
+            age(agent.created_at, now),
+            note(agent),
+        ]);
+    }
+    table.render(console)
+}
+
+/// The state, with what its owner wants where that is something else.
+fn state(agent: &Agent, style: Style) -> String {
+    let state = agent.status.state();
+    let (ink, wish) = match (state, agent.desired) {
+        (State::Deleted, _) => (Ink::Dim, ""),
+        (_, Desired::Deleted) => (Ink::Dim, " (deleting)"),
+        (State::Slept, Desired::Awake) => (Ink::Yellow, " (waking)"),
+        (State::Slept, _) => (Ink::Dim, ""),
+        (State::Idle | State::Busy | State::Init, Desired::Asleep) => (Ink::Yellow, " (falling asleep)"),
+        (State::Idle, _) => (Ink::Green, ""),
+        (State::Busy, _) => (Ink::Cyan, ""),
+        (State::Init, _) => (Ink::Yellow, ""),
+    };
+    format!("{}{wish}", style.paint(ink, state.as_str()))
+}
+
+/// What is the matter, in a word or two.
+fn note(agent: &Agent) -> String {
+    let conditions = agent.status.conditions.iter().filter(|condition| is_bad(condition));
+    conditions.map(|condition| condition.reason.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+/// Whether a condition is not as it should be.
+fn is_bad(condition: &Condition) -> bool {
+    match condition.kind {
+        ConditionKind::Ready | ConditionKind::NetworkIsolated | ConditionKind::LimitsEnforced => !condition.status,
+        ConditionKind::SleepPending | ConditionKind::RestartNeeded | ConditionKind::DiskFull => condition.status,
+    }
+}
+
+/// One agent, in some lines.
+#[must_use]
+pub fn page(agent: &Agent, now: Timestamp, console: &Console) -> String {
+    let status = &agent.status;
+    let mut lines = vec![
+        ("name", agent.name.to_string()),
+        ("state", format!("{}, for {}", state(agent, console.out), age(status.since, now))),
+        ("owner", format!("{} in {}", agent.owner, agent.tenant)),
+        ("id", agent.id.to_string()),
+        ("made", format!("{} ago, generation {}", age(agent.created_at, now), agent.generation)),
+        ("started", format!("{} times", status.incarnation)),
+        ("messages", format!("{} so far, {} queued", agent.inbox.last_seq, agent.inbox.queued)),
+    ];
+    let spec = &agent.spec;
+    let mut text = |name: &'static str, value: Option<String>| lines.extend(value.map(|value| (name, value)));
+    text("about", spec.description.clone());
+    text("runtime", spec.runtime.as_ref().map(ToString::to_string));
+    text("image", spec.image.clone());
+    text("model", spec.model.clone());
+    let labels: Vec<_> = spec.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    text("labels", (!labels.is_empty()).then(|| labels.join(", ")));
+    let limits = [
+        spec.resources.cpu.map(|cpu| format!("cpu {cpu}")),
+        spec.resources.memory.map(|bytes| format!("memory {bytes}")),
+        spec.resources.disk.map(|bytes| format!("disk {bytes}")),
+        spec.resources.pids.map(|pids| format!("pids {pids}")),
+    ];
+    let limits: Vec<_> = limits.into_iter().flatten().collect();
+    text("limits", (!limits.is_empty()).then(|| limits.join(", ")));
+    text(
+        "sleeps",
+        Some(match spec.idle_timeout {
+            0 => "never by time".to_owned(),
+            seconds => format!("after {} without activity", short(std::time::Duration::from_secs(seconds.into()))),
+        }),
+    );
+    text("computer", status.computer.map(|id| id.to_string()));
+    let mut page = labelled(&lines, console.out);
+    for condition in status.conditions.iter().filter(|condition| is_bad(condition)) {
+        page.push_str(&bad(condition, console.out));
+    }
+    page
+}
+
+fn labelled(lines: &[(&str, String)], style: Style) -> String {
+    let width = lines.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    lines
+        .iter()
+        .map(|(name, value)| format!("{}  {value}\n", style.paint(Ink::Bold, &format!("{name:width$}"))))
+        .collect()
+}
+
+fn bad(condition: &Condition, style: Style) -> String {
+    format!("{} {}\n", style.paint(Ink::Yellow, &format!("{}:", condition.reason)), condition.message.trim())
+}
+
+/// Why an agent is as it is.
+#[must_use]
+pub fn explanation(name: &str, explanation: &Explanation, now: Timestamp, console: &Console) -> String {
+    let style = console.out;
+    let mut text = format!("{} is {}", style.paint(Ink::Bold, name), explanation.state);
+    match explanation.because.as_slice() {
+        [] => text.push_str(".\n"),
+        because => text.push_str(&format!(": {}.\n", because.join("; "))),
+    }
+    for reason in &explanation.activity {
+        let what = match reason.kind {
+            ActivityKind::Message => "it works on a message",
+            ActivityKind::ModelCall => "its model is thinking",
+            ActivityKind::Command => "somebody runs a command in its computer",
+            ActivityKind::Files => "somebody moves files",
+            ActivityKind::Setup => "its setup script runs",
+            ActivityKind::KeepAwake => "somebody asked to keep it awake",
+        };
+        let until = reason.until.map(|until| format!(", for {} more at most", ahead(until, now))).unwrap_or_default();
+        text.push_str(&format!("Kept awake: {what}{until}.\n"));
+    }
+    if explanation.queued > 0 {
+        text.push_str(&format!(
+            "{} {} in its inbox.\n",
+            explanation.queued,
+            if explanation.queued == 1 { "message waits" } else { "messages wait" }
+        ));
+    }
+    if let Some(at) = explanation.sleeps_at {
+        text.push_str(&format!("It goes to sleep in {} unless something happens.\n", ahead(at, now)));
+    }
+    if let Some(at) = explanation.retry_at {
+        text.push_str(&format!("Its next start is tried in {}.\n", ahead(at, now)));
+    }
+    for condition in &explanation.conditions {
+        text.push_str(&bad(condition, style));
+    }
+    text
+}

@@ -1,0 +1,51 @@
+//! A spinner for whatever takes longer than half a second, on a terminal alone.
+
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio::task::JoinHandle;
+
+/// What is over sooner than this shows no spinner.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+const TICK: Duration = Duration::from_millis(100);
+
+/// Shows that something goes on until it is dropped.
+#[derive(Debug)]
+pub struct Progress {
+    bar: ProgressBar,
+    shown: Option<JoinHandle<()>>,
+}
+
+impl Progress {
+    pub(super) fn start(visible: bool, what: String) -> Self {
+        let bar = ProgressBar::hidden();
+        bar.set_message(what);
+        let shown = visible.then(|| {
+            let bar = bar.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(PATIENCE).await;
+                if let Ok(style) = ProgressStyle::with_template("{spinner:.cyan} {msg} {elapsed:.dim}") {
+                    bar.set_style(style);
+                }
+                bar.set_draw_target(indicatif::ProgressDrawTarget::stderr());
+                bar.enable_steady_tick(TICK);
+            })
+        });
+        Self { bar, shown }
+    }
+
+    /// Says what goes on now.
+    pub fn say(&self, what: impl Into<String>) {
+        self.bar.set_message(what.into());
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(shown) = &self.shown {
+            shown.abort();
+        }
+        self.bar.finish_and_clear();
+    }
+}

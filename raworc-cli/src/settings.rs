@@ -1,0 +1,284 @@
+//! The configuration of a serving process: `raworc.toml`, then `RAWORC_*`, then options.
+
+mod keys;
+
+pub use keys::{Default, KEYS, Key, OTHER_VARIABLES};
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use config::{Config, Environment, FileFormat};
+use raworc_core::control;
+use raworc_core::ids::UserName;
+use raworc_core::program::{ModelSpec, ModelWire, WorkLimits};
+use secrecy::SecretString;
+use serde::Deserialize;
+
+use crate::args::AssemblyArgs;
+use crate::exit::{Exit, Failure};
+use crate::session;
+
+/// The configuration of a serving process.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Where everything is kept.
+    #[serde(default)]
+    pub data: PathBuf,
+    /// The address of the API.
+    pub listen: String,
+    /// Where rows are kept: `sqlite`, or the address of a shared database.
+    pub store: String,
+    /// The file with the master key; `master.key` in the data directory where absent.
+    pub master_key_file: Option<PathBuf>,
+    /// The master key itself.
+    pub master_key: Option<SecretString>,
+    /// The first admin's name.
+    pub admin: UserName,
+    /// The file with the first admin's password.
+    pub admin_password_file: Option<PathBuf>,
+    /// What to log.
+    pub log: String,
+    /// How to log it.
+    pub log_format: LogFormat,
+    /// The runtime `local`.
+    pub local: Local,
+    /// Limits.
+    pub limits: Limits,
+    /// Limits of the work on one message.
+    pub work: Work,
+    /// The model that agents think with unless their spec names another.
+    pub model: Model,
+    /// Further models.
+    #[serde(default)]
+    pub models: Vec<Model>,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// A line of JSON each.
+    Json,
+}
+
+/// The runtime `local`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Local {
+    /// Whether its computers have walls.
+    pub isolation: bool,
+}
+
+/// Limits of an installation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Messages that may wait for one agent.
+    pub inbox: u64,
+    /// Agents that a tenant may have; 0 for any number.
+    pub agents_per_tenant: u64,
+    /// Seconds that a setup script may run.
+    pub setup_seconds: u64,
+    /// Seconds for which an agent can be kept awake by one ask.
+    pub keep_awake_seconds: u64,
+    /// Seconds that a program has to obey a cancel.
+    pub cancel_seconds: u64,
+    /// Seconds for which a key of idempotency is remembered.
+    pub idempotency_seconds: u64,
+}
+
+/// Limits of the work on one message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Work {
+    /// Model calls.
+    pub rounds: u32,
+    /// Tokens that the model may write.
+    pub tokens: u32,
+    /// Seconds of one tool call.
+    pub tool_seconds: u64,
+}
+
+/// A model and where it is served.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Model {
+    /// Its name, as its server knows it.
+    pub name: String,
+    /// The address of its server.
+    pub url: String,
+    /// What its server speaks.
+    #[serde(default = "ollama")]
+    pub wire: ModelWire,
+    /// Tokens that it can read at once.
+    #[serde(default = "context")]
+    pub context: u32,
+    /// Whether it sees pictures.
+    #[serde(default)]
+    pub vision: bool,
+    /// The file with the key that its server asks for.
+    #[serde(default)]
+    pub key_file: Option<PathBuf>,
+    /// The key itself.
+    #[serde(default)]
+    pub key: Option<SecretString>,
+}
+
+const fn ollama() -> ModelWire {
+    ModelWire::Ollama
+}
+
+const fn context() -> u32 {
+    32_768
+}
+
+impl Settings {
+    /// Reads the configuration: defaults, the file, the environment, options; what comes later wins.
+    ///
+    /// # Errors
+    /// Names the key that is unknown or cannot be read, and where it stands.
+    pub fn load(args: &AssemblyArgs) -> Result<Self, Failure> {
+        let variables = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
+        let variables = variables.filter_map(|(name, value)| Some((name, value.into_string().ok()?)));
+        Self::read(args, find_file(args)?.as_deref(), variables.collect())
+    }
+
+    /// Reads the configuration from a given file and environment.
+    ///
+    /// # Errors
+    /// Names the key that is unknown or cannot be read, and where it stands.
+    pub fn read(
+        args: &AssemblyArgs,
+        file: Option<&Path>,
+        variables: std::collections::HashMap<String, String>,
+    ) -> Result<Self, Failure> {
+        let source = file.map_or_else(|| "RAWORC_* or the options".to_owned(), |file| file.display().to_string());
+        let failed = |error: config::ConfigError| {
+            Failure::new(Exit::Usage, format!("the configuration cannot be read ({source}): {error}"))
+                .hint("docs/reference/configuration.md lists every key")
+        };
+        let mut builder = Config::builder();
+        for key in KEYS {
+            if let Some(value) = key.value() {
+                builder = builder.set_default(key.name, value).map_err(failed)?;
+            }
+        }
+        if let Some(file) = file {
+            let text = std::fs::read_to_string(file).map_err(|error| {
+                Failure::new(Exit::Usage, format!("cannot read the configuration file {}", file.display()))
+                    .because(error)
+            })?;
+            builder = builder.add_source(config::File::from_str(&text, FileFormat::Toml));
+        }
+        let ours = keys::from_environment(variables)?;
+        let environment = Environment::with_prefix("RAWORC")
+            .prefix_separator("_")
+            .separator("__")
+            .ignore_empty(true)
+            .source(Some(ours));
+        builder = builder.add_source(environment);
+        for (key, value) in options(args) {
+            builder = builder.set_override(key, value).map_err(failed)?;
+        }
+        let mut settings: Self = builder.build().and_then(Config::try_deserialize).map_err(failed)?;
+        if settings.data.as_os_str().is_empty() {
+            settings.data = session::default_data_dir()?;
+        }
+        settings.data = std::path::absolute(&settings.data).map_err(|error| {
+            Failure::new(Exit::Usage, format!("{:?} is no data directory", settings.data)).because(error)
+        })?;
+        Ok(settings)
+    }
+
+    /// Where the master key lies.
+    #[must_use]
+    pub fn master_key_path(&self) -> PathBuf {
+        self.master_key_file.clone().unwrap_or_else(|| self.data.join("master.key"))
+    }
+
+    /// The address of the API.
+    ///
+    /// # Errors
+    /// Where it is no address, with an example of one.
+    pub fn listen_address(&self) -> Result<SocketAddr, Failure> {
+        let text = self.listen.replacen("localhost:", "127.0.0.1:", 1);
+        text.parse().map_err(|_| {
+            Failure::new(Exit::Usage, format!("listen: {:?} is no address", self.listen))
+                .hint("write an address and a port, such as 127.0.0.1:9000 or [::1]:9000")
+        })
+    }
+
+    /// All models; the first is the default.
+    pub fn all_models(&self) -> impl Iterator<Item = &Model> {
+        std::iter::once(&self.model).chain(&self.models).filter(|model| !model.name.is_empty())
+    }
+
+    /// Limits and defaults, as the control plane takes them.
+    #[must_use]
+    pub fn control(&self) -> control::Settings {
+        let mut settings = control::Settings::default();
+        let limits = &self.limits;
+        settings.inbox_limit = limits.inbox;
+        settings.agents_per_tenant = (limits.agents_per_tenant > 0).then_some(limits.agents_per_tenant);
+        settings.setup_limit = Duration::from_secs(limits.setup_seconds);
+        settings.keep_awake_limit = Duration::from_secs(limits.keep_awake_seconds);
+        settings.cancel_grace = Duration::from_secs(limits.cancel_seconds);
+        settings.idempotency_ttl = Duration::from_secs(limits.idempotency_seconds);
+        settings.work =
+            WorkLimits { rounds: self.work.rounds, tokens: self.work.tokens, tool_seconds: self.work.tool_seconds };
+        settings.models = self.all_models().fold(control::Models::default(), |models, model| {
+            models.with(ModelSpec {
+                name: model.name.clone(),
+                wire: model.wire,
+                context: model.context,
+                vision: model.vision,
+            })
+        });
+        settings
+    }
+}
+
+impl Model {
+    /// The key that its server asks for, from the file or as it was given.
+    ///
+    /// # Errors
+    /// Where the file cannot be read.
+    pub fn secret(&self) -> Result<Option<SecretString>, Failure> {
+        let Some(file) = &self.key_file else {
+            return Ok(self.key.clone());
+        };
+        let text = std::fs::read_to_string(file).map_err(|error| {
+            let message = format!("cannot read the key of model {:?} from {}", self.name, file.display());
+            Failure::new(Exit::Usage, message).because(error)
+        })?;
+        Ok(Some(SecretString::from(text.trim().to_owned())))
+    }
+}
+
+fn find_file(args: &AssemblyArgs) -> Result<Option<PathBuf>, Failure> {
+    if let Some(asked) = &args.config.config {
+        return Ok(Some(asked.clone()));
+    }
+    let here = PathBuf::from("raworc.toml");
+    let home = session::config_dir().map(|dir| dir.join("raworc.toml"));
+    Ok([Some(here), home.ok()].into_iter().flatten().find(|path| path.is_file()))
+}
+
+fn options(args: &AssemblyArgs) -> Vec<(&'static str, config::Value)> {
+    let path = |path: &PathBuf| config::Value::from(path.to_string_lossy().into_owned());
+    let given = [
+        ("data", args.data.as_ref().map(path)),
+        ("listen", args.listen.clone().map(Into::into)),
+        ("master_key_file", args.master_key_file.as_ref().map(path)),
+        ("log", args.log.clone().map(Into::into)),
+        ("local.isolation", args.no_isolation.then(|| false.into())),
+    ];
+    given.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,240 @@
+//! Every key of the configuration, once: its default, its variable, its option, what it means.
+
+use std::collections::HashMap;
+
+use raworc_core::control;
+
+use crate::exit::{Exit, Failure};
+
+/// A key of the configuration.
+#[derive(Debug, Clone, Copy)]
+pub struct Key {
+    /// Its name; a dot for each table.
+    pub name: &'static str,
+    /// Its default.
+    pub default: Default,
+    /// The option that wins over it.
+    pub option: Option<&'static str>,
+    /// What it means.
+    pub help: &'static str,
+}
+
+/// The default of a key.
+#[derive(Debug, Clone, Copy)]
+pub enum Default {
+    /// None: what happens then is told.
+    Unset(&'static str),
+    /// A text.
+    Text(&'static str),
+    /// A truth.
+    Bool(bool),
+    /// A number, taken from the defaults of the library so that there is one constant of each.
+    Number(fn(&control::Settings) -> u64),
+    /// A number of the command line's own.
+    Plain(u64),
+}
+
+/// All keys, in the order in which they are documented.
+pub const KEYS: &[Key] = &[
+    key(
+        "data",
+        Default::Unset("`raworc` in `$XDG_DATA_HOME` or `~/.local/share`"),
+        Some("--data"),
+        "The directory where everything is kept: database, master key, agents' files.",
+    ),
+    key(
+        "listen",
+        Default::Text("127.0.0.1:9000"),
+        Some("--listen"),
+        "The address of the API. Port 0 takes a free one.",
+    ),
+    key(
+        "store",
+        Default::Text("sqlite"),
+        None,
+        "Where rows are kept. `sqlite` is a file in the data directory, for one process.",
+    ),
+    key(
+        "master_key_file",
+        Default::Unset("`master.key` in the data directory"),
+        Some("--master-key-file"),
+        "The file with the master key: 32 bytes in base64. `raworc up` makes it where it is not there.",
+    ),
+    key(
+        "master_key",
+        Default::Unset("read from the file"),
+        None,
+        "The master key itself. Better in the environment than in a file that others read.",
+    ),
+    key("admin", Default::Text("admin"), Some("--admin"), "The name of the first admin, made at the first start."),
+    key(
+        "admin_password_file",
+        Default::Unset("a password is made up"),
+        Some("--admin-password-file"),
+        "The file with the first admin's password: 10 characters or more.",
+    ),
+    key("log", Default::Text("info"), Some("--log"), "What to log, such as `info` or `warn,raworc_core=debug`."),
+    key("log_format", Default::Text("text"), None, "`text` for people, `json` for a line of JSON each."),
+    key(
+        "local.isolation",
+        Default::Bool(true),
+        Some("--no-isolation"),
+        "Whether the local runtime's computers have walls. Without, agents can do to this machine what you can.",
+    ),
+    key(
+        "limits.inbox",
+        Default::Number(|settings| settings.inbox_limit),
+        None,
+        "Messages that may wait for one agent.",
+    ),
+    key(
+        "limits.agents_per_tenant",
+        Default::Number(|settings| settings.agents_per_tenant.unwrap_or(0)),
+        None,
+        "Agents that a tenant may have; 0 for any number.",
+    ),
+    key(
+        "limits.setup_seconds",
+        Default::Number(|settings| settings.setup_limit.as_secs()),
+        None,
+        "How long a setup script may run.",
+    ),
+    key(
+        "limits.keep_awake_seconds",
+        Default::Number(|settings| settings.keep_awake_limit.as_secs()),
+        None,
+        "The longest that one `keep-awake` can ask for.",
+    ),
+    key(
+        "limits.cancel_seconds",
+        Default::Number(|settings| settings.cancel_grace.as_secs()),
+        None,
+        "How long an agent has to obey a cancel before its computer is started anew.",
+    ),
+    key(
+        "limits.idempotency_seconds",
+        Default::Number(|settings| settings.idempotency_ttl.as_secs()),
+        None,
+        "How long an `Idempotency-Key` is remembered.",
+    ),
+    key("work.rounds", Default::Number(|settings| settings.work.rounds as u64), None, "Model calls for one message."),
+    key(
+        "work.tokens",
+        Default::Number(|settings| settings.work.tokens as u64),
+        None,
+        "Tokens that the model may write for one message.",
+    ),
+    key(
+        "work.tool_seconds",
+        Default::Number(|settings| settings.work.tool_seconds),
+        None,
+        "How long one tool call may take, unless the call asks for less.",
+    ),
+    key(
+        "model.name",
+        Default::Text("gpt-oss:20b"),
+        None,
+        "The model that agents think with unless their spec names another; empty for none.",
+    ),
+    key("model.url", Default::Text("http://127.0.0.1:11434"), None, "The address of the server of that model."),
+    key(
+        "model.wire",
+        Default::Text("ollama"),
+        None,
+        "What it speaks: `ollama`, or `openai` for whatever is compatible.",
+    ),
+    key("model.context", Default::Plain(super::context() as u64), None, "Tokens that the model can read at once."),
+    key("model.vision", Default::Bool(false), None, "Whether the model sees pictures."),
+    key(
+        "model.key_file",
+        Default::Unset("no key"),
+        None,
+        "The file with the key that the model's server asks for. No key enters an agent's computer.",
+    ),
+    key("model.key", Default::Unset("no key"), None, "That key itself."),
+];
+
+const fn key(name: &'static str, default: Default, option: Option<&'static str>, help: &'static str) -> Key {
+    Key { name, default, option, help }
+}
+
+/// Variables that begin with `RAWORC_` and are no keys of the configuration.
+pub const OTHER_VARIABLES: &[(&str, &str)] = &[
+    ("RAWORC_CONFIG", "The configuration file, as `--config`."),
+    (
+        "RAWORC_CONFIG_DIR",
+        "Where `session.json` with your logins lies, and `raworc.toml` is looked for; `~/.config/raworc` where unset.",
+    ),
+    ("RAWORC_SERVER", "The server that commands speak to, as `--server`."),
+    ("RAWORC_TENANT", "The tenant that commands work in, as `--tenant`."),
+    ("RAWORC_TOKEN", "The token that commands use instead of the login, with the server of `RAWORC_SERVER`."),
+    ("RAWORC_AGENTD", "The program that is put into agents' computers, where it does not lie beside `raworc`."),
+];
+
+impl Key {
+    /// Its default as a value, where it has one.
+    #[must_use]
+    pub fn value(&self) -> Option<config::Value> {
+        match self.default {
+            Default::Unset(_) => None,
+            Default::Text(text) => Some(text.into()),
+            Default::Bool(value) => Some(value.into()),
+            Default::Number(read) => Some(read(&control::Settings::default()).into()),
+            Default::Plain(number) => Some(number.into()),
+        }
+    }
+
+    /// Its variable.
+    #[must_use]
+    pub fn variable(&self) -> String {
+        format!("RAWORC_{}", self.name.replace('.', "__").to_ascii_uppercase())
+    }
+}
+
+/// The variables that are keys of the configuration. Others that begin with `RAWORC_` are mistakes.
+pub(super) fn from_environment(variables: HashMap<String, String>) -> Result<HashMap<String, String>, Failure> {
+    let mut ours = HashMap::new();
+    for (name, value) in variables {
+        let Some(rest) = name.strip_prefix("RAWORC_") else {
+            continue;
+        };
+        if KEYS.iter().any(|key| key.variable() == name) {
+            ours.insert(name, value);
+        } else if !OTHER_VARIABLES.iter().any(|(other, _)| *other == name) && !foreign(rest) {
+            let failure = Failure::new(Exit::Usage, format!("{name} is set, and there is no such key"));
+            return Err(match nearest(&name) {
+                Some(near) => failure.hint(format!("did you mean {near}? Unset {name}")),
+                None => failure.hint(format!("unset {name}; docs/reference/configuration.md lists every key")),
+            });
+        }
+    }
+    Ok(ours)
+}
+
+/// What Kubernetes sets for a service named `raworc`, and what our tests go by.
+fn foreign(rest: &str) -> bool {
+    rest.starts_with("TEST_") || rest.starts_with("SERVICE_") || rest == "PORT" || rest.starts_with("PORT_")
+}
+
+fn nearest(name: &str) -> Option<String> {
+    let all = KEYS.iter().map(Key::variable).chain(OTHER_VARIABLES.iter().map(|(other, _)| (*other).to_owned()));
+    all.map(|known| (distance(name, &known), known))
+        .filter(|&(distance, _)| distance <= 3)
+        .min()
+        .map(|(_, known)| known)
+}
+
+/// How many letters differ, are missing or are too many.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut corner = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.bytes().enumerate() {
+            let best = (corner + usize::from(x != y)).min(row[j] + 1).min(row[j + 1] + 1);
+            corner = row[j + 1];
+            row[j + 1] = best;
+        }
+    }
+    row[b.len()]
+}

@@ -1,0 +1,96 @@
+use std::collections::HashMap;
+
+use super::*;
+
+fn read(file: &str, variables: &[(&str, &str)], args: &AssemblyArgs) -> Result<Settings, Failure> {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let path = dir.path().join("raworc.toml");
+    std::fs::write(&path, file).expect("written");
+    let mut variables: HashMap<_, _> =
+        variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+    variables.entry("RAWORC_DATA".into()).or_insert_with(|| "/tmp/data".into());
+    Settings::read(args, Some(&path), variables)
+}
+
+#[test]
+fn without_anything_the_defaults_hold() {
+    let settings = read("", &[], &AssemblyArgs::default()).expect("defaults");
+    assert_eq!(settings.listen, "127.0.0.1:9000");
+    assert!(settings.local.isolation);
+    let (ours, theirs) = (settings.control(), control::Settings::default());
+    assert_eq!(ours.inbox_limit, theirs.inbox_limit);
+    assert_eq!(ours.agents_per_tenant, theirs.agents_per_tenant);
+    assert_eq!(ours.setup_limit, theirs.setup_limit);
+    assert_eq!(ours.keep_awake_limit, theirs.keep_awake_limit);
+    assert_eq!(ours.cancel_grace, theirs.cancel_grace);
+    assert_eq!(ours.idempotency_ttl, theirs.idempotency_ttl);
+    assert_eq!(ours.work, theirs.work);
+    assert_eq!(ours.models.get(None).map(|model| model.name.as_str()), Some("gpt-oss:20b"));
+}
+
+#[test]
+fn options_win_over_variables_and_variables_over_the_file() {
+    let file = "listen = '127.0.0.1:1'\nlog = 'warn'\nadmin = 'root'\n[limits]\ninbox = 5\n";
+    let variables = [("RAWORC_LISTEN", "127.0.0.1:2"), ("RAWORC_LOG", "debug"), ("RAWORC_LIMITS__INBOX", "7")];
+    let args = AssemblyArgs { listen: Some("127.0.0.1:3".into()), ..AssemblyArgs::default() };
+    let settings = read(file, &variables, &args).expect("valid");
+    assert_eq!(settings.listen, "127.0.0.1:3");
+    assert_eq!(settings.log, "debug");
+    assert_eq!(settings.admin.as_str(), "root");
+    assert_eq!(settings.limits.inbox, 7);
+}
+
+#[test]
+fn an_unknown_key_is_an_error_that_names_it() {
+    for (file, variables, named) in [
+        ("listn = 'x'", vec![], "listn"),
+        ("[limits]\ninbx = 1", vec![], "inbx"),
+        ("[[models]]\nname = 'x'\nurl = 'http://x'\nkind = 'y'", vec![], "kind"),
+        ("", vec![("RAWORC_LISTN", "x")], "RAWORC_LISTN"),
+        ("", vec![("RAWORC_LIMITS__INBX", "1")], "RAWORC_LIMITS__INBX"),
+    ] {
+        let error = read(file, &variables, &AssemblyArgs::default()).expect_err(named);
+        assert!(error.to_string().contains(named), "{error}");
+        assert_eq!(error.exit(), Exit::Usage);
+    }
+}
+
+#[test]
+fn a_variable_with_a_slip_is_told_the_nearest_name() {
+    let error = read("", &[("RAWORC_LISTN", "x")], &AssemblyArgs::default()).expect_err("a slip");
+    let shown = crate::exit::render(&error.into(), "error", "hint");
+    assert!(shown.contains("did you mean RAWORC_LISTEN?"), "{shown}");
+}
+
+#[test]
+fn variables_of_other_programs_are_left_alone() {
+    let variables = [("RAWORC_PORT", "tcp://10.0.0.1:9000"), ("RAWORC_SERVICE_HOST", "10.0.0.1"), ("HOME", "/root")];
+    read("", &variables, &AssemblyArgs::default()).expect("left alone");
+}
+
+#[test]
+fn a_wrong_type_names_the_key() {
+    let error = read("[limits]\ninbox = 'many'", &[], &AssemblyArgs::default()).expect_err("no number");
+    assert!(error.to_string().contains("limits.inbox"), "{error}");
+}
+
+#[test]
+fn further_models_are_known_beside_the_default() {
+    let file = "[model]\nname = 'a'\n[[models]]\nname = 'b'\nurl = 'http://127.0.0.1:1'\nwire = 'openai'\n";
+    let models = read(file, &[], &AssemblyArgs::default()).expect("valid").control().models;
+    assert_eq!(models.get(None).map(|model| model.name.as_str()), Some("a"));
+    assert_eq!(models.get(Some("b")).map(|model| model.wire), Some(ModelWire::Openai));
+}
+
+#[test]
+fn every_key_of_the_table_is_taken_and_every_field_is_in_the_table() {
+    for key in KEYS {
+        let value = match key.value() {
+            Some(value) => value.to_string(),
+            None => "x".to_owned(),
+        };
+        read("", &[(&key.variable(), &value)], &AssemblyArgs::default()).expect(key.name);
+    }
+    // A field without a default in the table cannot be read from an empty file.
+    read("", &[], &AssemblyArgs::default()).expect("complete");
+}

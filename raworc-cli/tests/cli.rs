@@ -1,0 +1,6 @@
+//! The binary, as a person or a script runs it.
+
+#[path = "cli/alone.rs"]
+mod alone;
+#[path = "cli/home.rs"]
+mod home;

@@ -1,0 +1,86 @@
+//! A home directory of its own for each test, and the binary run in it.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+/// A home directory of its own.
+#[derive(Debug)]
+pub(crate) struct Home {
+    dir: tempfile::TempDir,
+}
+
+impl Home {
+    pub(crate) fn new() -> Self {
+        Self { dir: tempfile::tempdir().expect("temp dir") }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The binary, with nothing of the surroundings that could change what it does.
+    pub(crate) fn raworc(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_raworc"));
+        let surroundings = std::env::vars_os().map(|(name, _)| name);
+        for name in surroundings.filter(|name| name.to_string_lossy().starts_with("RAWORC_")) {
+            command.env_remove(name);
+        }
+        command
+            .args(args)
+            .current_dir(self.path())
+            .env("HOME", self.path())
+            .env("NO_COLOR", "1")
+            .env_remove("XDG_CONFIG_HOME")
+            .env_remove("XDG_DATA_HOME")
+            .env_remove("COLUMNS")
+            .stdin(Stdio::null());
+        command
+    }
+
+    pub(crate) fn run(&self, args: &[&str]) -> Ran {
+        Ran::of(self.raworc(args).output().expect("raworc runs"))
+    }
+
+    /// Runs it with something on its standard input.
+    pub(crate) fn run_with_input(&self, args: &[&str], input: &str) -> Ran {
+        let mut command = self.raworc(args);
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("raworc runs");
+        let mut stdin = child.stdin.take().expect("a pipe");
+        stdin.write_all(input.as_bytes()).expect("written");
+        drop(stdin);
+        Ran::of(child.wait_with_output().expect("raworc ends"))
+    }
+}
+
+/// What came of a run.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl Ran {
+    fn of(output: Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            out: String::from_utf8(output.stdout).expect("UTF-8"),
+            err: String::from_utf8(output.stderr).expect("UTF-8"),
+        }
+    }
+
+    /// All of it in one text for a snapshot, with what differs from run to run taken out.
+    pub(crate) fn shown(&self, home: &Home) -> String {
+        let text = format!("exit: {}\n-- out\n{}-- err\n{}", self.code, self.out, self.err);
+        text.replace(&home.path().display().to_string(), "[HOME]").replace(env!("CARGO_PKG_VERSION"), "[VERSION]")
+    }
+
+    /// Its standard output, if it succeeded.
+    #[track_caller]
+    pub(crate) fn ok(self) -> String {
+        assert_eq!(self.code, 0, "{self:#?}");
+        self.out
+    }
+}
