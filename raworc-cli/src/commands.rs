@@ -1,6 +1,15 @@
 //! One module for each verb.
 
 pub mod agent;
+pub mod chat;
 pub mod completion;
+pub mod context;
+pub mod events;
+pub mod history;
+pub mod login;
+pub mod quickstart;
 pub mod reference;
+pub mod send;
+pub mod up;
 pub mod version;
+pub mod work;

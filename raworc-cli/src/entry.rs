@@ -4,21 +4,29 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-use crate::args::{Cli, Command};
-use crate::commands;
+use crate::args::{Cli, Command, GlobalArgs};
+use crate::commands::context::Context;
+use crate::commands::{agent, chat, completion, events, history, login, quickstart, reference, send, up, version};
 use crate::exit::{Silent, code_of, render};
 use crate::output::{Console, Ink};
 
 /// Runs the command line and returns its exit code.
 #[must_use]
 pub fn main() -> ExitCode {
+    // The helper that builds computers has to be alone in its process: no thread may exist yet.
+    if let Some(code) = raworc_backends::local::init_main() {
+        return code;
+    }
     clap_complete::CompleteEnv::with_factory(Cli::command).complete();
     let Cli { global, command } = Cli::parse();
+    if matches!(command, Command::Agentd) {
+        return raworc_agent::main();
+    }
     let console = Console::new(&global);
-    match run(command, global, &console) {
+    match run(command, &global, &console) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            if error.downcast_ref::<Silent>().is_none() {
+            if !error.chain().any(|cause| cause.is::<Silent>()) {
                 let word = |ink, word: &str| console.err.paint(ink, word);
                 console.say(render(&error, &word(Ink::Red, "error"), &word(Ink::Cyan, "hint")));
             }
@@ -27,11 +35,58 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command, global: crate::args::GlobalArgs, console: &Console) -> anyhow::Result<()> {
+fn run(command: Command, global: &GlobalArgs, console: &Console) -> anyhow::Result<()> {
     match command {
-        Command::Version => commands::version::run(console),
-        Command::Completion(args) => commands::completion::run(console, &args),
-        Command::Reference(args) => commands::reference::run(console, &args),
-        _ => anyhow::bail!("not yet"),
+        // These start no runtime: they answer at once.
+        Command::Version => version::run(console),
+        Command::Completion(args) => completion::run(console, &args),
+        Command::Reference(args) => reference::run(console, &args),
+        Command::Server(args) => up::apart(&args.assembly, "server"),
+        Command::Operator(args) => up::apart(&args.assembly, "operator"),
+        command @ (Command::Up(_) | Command::Quickstart(_)) => {
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            finish(runtime, serve(command, global, console))
+        }
+        command => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            finish(runtime, call(command, global, console))
+        }
+    }
+}
+
+fn finish(runtime: tokio::runtime::Runtime, work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let done = runtime.block_on(work);
+    // Standard input may still be read by a thread that nothing can stop.
+    runtime.shutdown_background();
+    done
+}
+
+async fn serve(command: Command, global: &GlobalArgs, console: &Console) -> anyhow::Result<()> {
+    match command {
+        Command::Up(args) => up::run(console, args).await,
+        Command::Quickstart(args) => quickstart::run(console, args).await,
+        other => call(other, global, console).await,
+    }
+}
+
+async fn call(command: Command, global: &GlobalArgs, console: &Console) -> anyhow::Result<()> {
+    let context = || Context::new(global, console);
+    match command {
+        Command::Login(args) => login::login(global, console, args).await,
+        Command::Logout => login::logout(global, console).await,
+        Command::Status => login::status(&context()?).await,
+        Command::Agent(command) => agent::run(&context()?, command).await,
+        Command::Send(args) => send::run(&context()?, args).await,
+        Command::Chat(args) => chat::run(&context()?, args).await,
+        Command::History(args) => history::run(&context()?, args).await,
+        Command::Events(args) => events::run(&context()?, args).await,
+        Command::Quickstart(_)
+        | Command::Up(_)
+        | Command::Server(_)
+        | Command::Operator(_)
+        | Command::Version
+        | Command::Completion(_)
+        | Command::Agentd
+        | Command::Reference(_) => Err(anyhow::anyhow!("this command is dispatched elsewhere")),
     }
 }

@@ -1,11 +1,17 @@
 //! `raworc completion`, and the names of agents for the shell.
 
-use anyhow::Context;
+use std::time::Duration;
+
+use anyhow::Context as _;
 use clap_complete::engine::CompletionCandidate;
 use clap_complete::env::Shells;
 
-use crate::args::CompletionArgs;
+use crate::args::{CompletionArgs, GlobalArgs};
 use crate::output::Console;
+use crate::remote::Remote;
+
+/// A shell that waits longer for names feels broken.
+const PATIENCE: Duration = Duration::from_millis(800);
 
 /// Prints what makes a shell complete.
 ///
@@ -22,5 +28,18 @@ pub fn run(console: &Console, args: &CompletionArgs) -> anyhow::Result<()> {
 
 /// The names of the agents that the user can see; none where the server does not answer at once.
 pub(crate) fn agent_candidates() -> Vec<CompletionCandidate> {
-    Vec::new()
+    names().unwrap_or_default().into_iter().map(CompletionCandidate::new).collect()
+}
+
+fn names() -> anyhow::Result<Vec<String>> {
+    // The words before the cursor are not parsed here, so that of the options only the environment counts.
+    let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let tenant = set("RAWORC_TENANT").map(|tenant| tenant.parse()).transpose()?;
+    let global = GlobalArgs { server: set("RAWORC_SERVER"), tenant, ..GlobalArgs::default() };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let remote = Remote::open(&global)?;
+    let agents = runtime.block_on(async {
+        tokio::time::timeout(PATIENCE, remote.agents(None, Default::default())).await.context("no answer in time")?
+    })?;
+    Ok(agents.into_iter().map(|agent| agent.name.to_string()).collect())
 }

@@ -45,8 +45,14 @@ fn state(agent: &Agent, style: Style) -> String {
 
 /// What is the matter, in a word or two.
 fn note(agent: &Agent) -> String {
+    troubles(agent).map(|condition| condition.reason.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+/// What is not as it should be. Nobody expects a sleeping agent to be ready.
+fn troubles(agent: &Agent) -> impl Iterator<Item = &Condition> {
+    let asleep = agent.status.state() == State::Slept;
     let conditions = agent.status.conditions.iter().filter(|condition| is_bad(condition));
-    conditions.map(|condition| condition.reason.as_str()).collect::<Vec<_>>().join(", ")
+    conditions.filter(move |condition| !(asleep && condition.kind == ConditionKind::Ready))
 }
 
 /// Whether a condition is not as it should be.
@@ -95,7 +101,7 @@ pub fn page(agent: &Agent, now: Timestamp, console: &Console) -> String {
     );
     text("computer", status.computer.map(|id| id.to_string()));
     let mut page = labelled(&lines, console.out);
-    for condition in status.conditions.iter().filter(|condition| is_bad(condition)) {
+    for condition in troubles(agent) {
         page.push_str(&bad(condition, console.out));
     }
     page

@@ -17,6 +17,8 @@ pub struct Transcript {
     command: bool,
     /// Words that are shown already and may come again in a step or in the answer.
     streamed: String,
+    /// Set before each line of a step.
+    indent: &'static str,
 }
 
 /// Something to write, and where.
@@ -31,7 +33,20 @@ impl Transcript {
     #[must_use]
     pub fn of(message: &Message, console: &Console, steps: bool) -> Self {
         let command = Message::command(&message.parts).is_some();
-        Self { console: console.clone(), steps: steps && console.verbosity >= 0, command, streamed: String::new() }
+        Self {
+            console: console.clone(),
+            steps: steps && console.verbosity >= 0,
+            command,
+            streamed: String::new(),
+            indent: "",
+        }
+    }
+
+    /// With steps set in.
+    #[must_use]
+    pub const fn indented(mut self, indent: &'static str) -> Self {
+        self.indent = indent;
+        self
     }
 
     /// Words that the model writes.
@@ -87,7 +102,8 @@ impl Transcript {
         };
         let mut pieces = self.end_line();
         if self.steps && !told {
-            pieces.push(Piece::Err(shown(step, self.console.err)));
+            let lines = shown(step, self.console.err);
+            pieces.push(Piece::Err(lines.lines().map(|line| format!("{}{line}\n", self.indent)).collect()));
         }
         pieces
     }
@@ -131,7 +147,7 @@ mod tests {
 
     fn transcript(terminal: bool, command: bool) -> Transcript {
         let console = Console { out_is_terminal: terminal, ..Console::new(&GlobalArgs::default()) };
-        Transcript { console, steps: true, command, streamed: String::new() }
+        Transcript { console, steps: true, command, streamed: String::new(), indent: "" }
     }
 
     fn out(text: &str) -> Vec<Piece> {

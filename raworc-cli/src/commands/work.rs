@@ -1,0 +1,189 @@
+//! One message, from the moment it is sent to its end.
+
+use anyhow::Context as _;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use raworc_core::control::SendMessage;
+use raworc_core::event::{Event, EventKind};
+use raworc_core::ids::{AgentName, MessageId};
+use raworc_core::message::{Message, MessageState};
+
+use crate::exit::{Exit, Failure};
+use crate::output::{Console, Progress, Transcript, talk};
+use crate::remote::{Remote, Told};
+
+/// A message that was accepted and is followed.
+pub struct Work {
+    remote: Remote,
+    name: AgentName,
+    console: Console,
+    message: Message,
+    told: BoxStream<'static, anyhow::Result<Told>>,
+    transcript: Transcript,
+    last_step: u64,
+    waiting: Option<Progress>,
+}
+
+impl std::fmt::Debug for Work {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Work").field("message", &self.message.id).finish_non_exhaustive()
+    }
+}
+
+/// How a message ended.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Ended {
+    /// The message.
+    pub message: Message,
+    /// The answer, where there is one.
+    pub reply: Option<Message>,
+}
+
+impl Work {
+    /// Sends a message and follows it.
+    ///
+    /// # Errors
+    /// Where it is not accepted.
+    pub async fn begin(
+        remote: &Remote,
+        console: &Console,
+        name: &AgentName,
+        request: &SendMessage,
+        key: Option<&str>,
+        steps: bool,
+    ) -> anyhow::Result<Self> {
+        // From before the message, so that nothing of it is missed.
+        let agent = remote.agent(name).await?;
+        let told = remote.follow(Some(name), Some(agent.revision)).await?;
+        let message = remote.send(name, request, key).await?;
+        let transcript = Transcript::of(&message, console, steps);
+        let mut work = Self {
+            remote: remote.clone(),
+            name: name.clone(),
+            console: console.clone(),
+            message,
+            told,
+            transcript,
+            last_step: 0,
+            waiting: None,
+        };
+        let state = agent.status.state();
+        work.wait_for(if state.is_up() { "working" } else { "waking" });
+        Ok(work)
+    }
+
+    /// With steps set in.
+    #[must_use]
+    pub fn indented(mut self, indent: &'static str) -> Self {
+        self.transcript = self.transcript.indented(indent);
+        self
+    }
+
+    /// The message's id.
+    #[must_use]
+    pub fn id(&self) -> MessageId {
+        self.message.id
+    }
+
+    /// Shows what happens until the message has ended, and the answer. It may be dropped and called again.
+    ///
+    /// # Errors
+    /// Where the server is lost for good.
+    pub async fn finish(&mut self) -> anyhow::Result<Ended> {
+        // A message that was sent under a key before may have ended long ago.
+        while !self.message.state.is_ended() {
+            match self.told.next().await.context("the server ended the stream; the work goes on")?? {
+                Told::Delta(delta) if delta.message == self.message.id => {
+                    self.waiting = None;
+                    self.transcript.delta(&delta.text)?;
+                }
+                Told::Delta(_) => {}
+                Told::Event(event) => self.on_event(&event).await?,
+            }
+        }
+        self.show_steps().await?;
+        self.waiting = None;
+        let reply = self.remote.reply_to(&self.name, self.message.id).await?;
+        Ok(Ended { message: self.message.clone(), reply })
+    }
+
+    async fn on_event(&mut self, event: &Event) -> anyhow::Result<()> {
+        if event.message == Some(self.message.id) {
+            match event.kind {
+                EventKind::StepsAdded => self.show_steps().await?,
+                EventKind::MessageState => {
+                    self.message = self.remote.message(&self.name, self.message.id).await?;
+                    if self.message.state == MessageState::Queued && self.message.attempt > 0 {
+                        self.transcript.break_off()?;
+                        self.console.note("  # the computer was lost; the message is taken up again");
+                    }
+                    self.wait_for("working");
+                }
+                EventKind::MessageCancel => self.wait_for("cancelling"),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn show_steps(&mut self) -> anyhow::Result<()> {
+        let steps = self.remote.steps(&self.name, Some(self.message.id), self.last_step).await?;
+        for step in steps {
+            self.waiting = None;
+            self.last_step = step.seq;
+            self.transcript.step(&step)?;
+        }
+        if !self.message.state.is_ended() {
+            self.wait_for("working");
+        }
+        Ok(())
+    }
+
+    fn wait_for(&mut self, what: &str) {
+        let text = format!("{} is {what}", self.name);
+        match &self.waiting {
+            Some(waiting) => waiting.say(text),
+            None => self.waiting = Some(self.console.progress(text)),
+        }
+    }
+
+    /// Shows the answer, or says why there is none.
+    ///
+    /// # Errors
+    /// [`Exit::WorkFailed`] where the message failed or was cancelled.
+    pub fn conclude(&mut self, ended: &Ended) -> anyhow::Result<()> {
+        match ended.message.state {
+            MessageState::Failed | MessageState::Cancelled => {
+                self.transcript.break_off()?;
+                Err(failure(&ended.message, &self.name).into())
+            }
+            MessageState::Done | MessageState::Queued | MessageState::Leased | MessageState::Parked => {
+                match &ended.reply {
+                    Some(reply) => self.transcript.answer(&reply.text()),
+                    None => self.transcript.break_off(),
+                }
+            }
+        }
+    }
+}
+
+/// Why a message came to no answer.
+#[must_use]
+pub fn failure(message: &Message, name: &AgentName) -> Failure {
+    let why = message.reason.as_deref().map(talk::printable);
+    let why = why.filter(|why| !why.is_empty()).map(|why| format!(": {why}")).unwrap_or_default();
+    let failure = Failure::new(Exit::WorkFailed, format!("message {} {}{why}", message.seq, ended_word(message.state)));
+    match message.state {
+        MessageState::Failed => failure.hint(format!("`raworc history {name} --steps` shows what was done")),
+        _ => failure,
+    }
+}
+
+const fn ended_word(state: MessageState) -> &'static str {
+    match state {
+        MessageState::Failed => "failed",
+        MessageState::Cancelled => "was cancelled",
+        MessageState::Done => "is done",
+        MessageState::Queued | MessageState::Leased | MessageState::Parked => "has not ended",
+    }
+}

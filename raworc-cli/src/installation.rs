@@ -1,0 +1,264 @@
+//! An installation in one process: store, runtime, control plane, operator, agents' listener and API.
+//!
+//! `raworc up`, `raworc quickstart` and the tests all start the same one.
+
+mod admin;
+mod key;
+mod program;
+
+pub use admin::{FirstAdmin, Password};
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use raworc_backends::local::{Isolation, LocalOptions, LocalRuntime};
+use raworc_backends::sqlite::{SqliteOptions, SqliteStore};
+use raworc_core::control::{ControlPlane, Parts};
+use raworc_core::ids::RuntimeName;
+use raworc_core::operator::{Operator, OperatorSettings};
+use raworc_core::runtime::{Runtime, RuntimeError, Runtimes};
+use raworc_core::store::StoreError;
+use raworc_http::server::agents::gateway::Upstreams;
+use raworc_http::server::agents::{AgentsListener, AgentsState, Links, ListenerLimits, agents_router};
+use raworc_http::server::{Options, Tokens};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::exit::{Exit, Failure};
+use crate::session;
+use crate::settings::Settings;
+
+/// The name under which agents ask for the local runtime.
+const LOCAL: &str = "local";
+
+/// One data directory is one installation.
+const INSTALLATION: &str = "raworc";
+
+/// The agents' socket, in the directory that computers are given.
+const SOCKET: &str = "agents.sock";
+
+/// A running installation. It ends when it is dropped, or in order by [`shutdown`](Self::shutdown).
+pub struct Installation {
+    settings: Settings,
+    address: SocketAddr,
+    control: ControlPlane,
+    tokens: Tokens,
+    store: Arc<SqliteStore>,
+    runtime: Arc<LocalRuntime>,
+    limits_missing: Option<String>,
+    operator: Operator,
+    links: Links,
+    upstreams: Upstreams,
+    closing: CancellationToken,
+    agents_closing: CancellationToken,
+    api: JoinHandle<std::io::Result<()>>,
+    agents: JoinHandle<()>,
+}
+
+impl fmt::Debug for Installation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Installation").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+impl Installation {
+    /// Starts everything. Nothing is left behind where a part does not start.
+    ///
+    /// # Errors
+    /// Names what is in the way and the way out: the port is in use, the data directory is read-only, in use,
+    /// damaged or from a newer release, or this machine does not let computers be isolated.
+    pub async fn start(settings: Settings) -> anyhow::Result<Self> {
+        only_sqlite(&settings, "up")?;
+        let listener = listen(&settings).await?;
+        let address = listener.local_addr().map_err(|error| cannot_listen(&settings.listen, error))?;
+        session::make_private_dir(&settings.data).map_err(|error| {
+            Failure::new(Exit::Failed, format!("the data directory {} cannot be used", settings.data.display()))
+                .because(error)
+                .hint("choose another one with --data DIR or RAWORC_DATA")
+        })?;
+        let options = SqliteOptions::new(&settings.data);
+        let fresh = !options.database().exists();
+        let master_key = key::load(&settings, fresh)?;
+        let store = Arc::new(SqliteStore::open(options).await.map_err(|error| store_failed(&settings, error))?);
+        // Before the runtime: computers are given the socket's directory.
+        let agents = AgentsListener::unix(settings.data.join("link").join(SOCKET), ListenerLimits::default()).await?;
+        let runtime = Arc::new(open_local(&settings).await?);
+        let limits_missing = if settings.local.isolation {
+            let report = runtime.probe().await.map_err(not_isolated)?;
+            report.limits_missing
+        } else {
+            tracing::warn!("computers have no walls: agents can do to this machine what this user can");
+            None
+        };
+        let entry: Arc<dyn Runtime> = runtime.clone();
+        let runtimes = Runtimes::new().with(entry, runtime.agent_url(SOCKET), None);
+        let parts = Parts::new(store.clone(), runtimes.clone(), master_key).with_settings(settings.control());
+        let control = ControlPlane::start(parts).await?;
+        let tokens = Tokens::new(&control);
+        let links = Links::start(&control);
+        let closing = CancellationToken::new();
+        let agents_closing = CancellationToken::new();
+        let upstreams = program::upstreams(&settings)?;
+        let state = AgentsState {
+            control: control.clone(),
+            tokens: tokens.clone(),
+            links: links.clone(),
+            upstreams: upstreams.clone(),
+        };
+        let agents = tokio::spawn(agents.serve(agents_router(state), agents_closing.clone().cancelled_owned()));
+        let operator = Operator::start(&control, runtimes, OperatorSettings::default()).await?;
+        let options = Options::default().with_closing(closing.clone()).with_links(links.clone());
+        let api = raworc_http::server::router(control.clone(), options);
+        let api = tokio::spawn(raworc_http::server::serve(listener, api, closing.clone().cancelled_owned()));
+        Ok(Self {
+            settings,
+            address,
+            control,
+            tokens,
+            store,
+            runtime,
+            limits_missing,
+            operator,
+            links,
+            upstreams,
+            closing,
+            agents_closing,
+            api,
+            agents,
+        })
+    }
+
+    /// The address of the API, as a program on this machine reaches it.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let ip = match self.address.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            ip => ip,
+        };
+        format!("http://{}", SocketAddr::new(ip, self.address.port()))
+    }
+
+    /// What it was started with.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Its use cases.
+    #[must_use]
+    pub fn control(&self) -> &ControlPlane {
+        &self.control
+    }
+
+    /// Its runtime.
+    #[must_use]
+    pub fn runtime(&self) -> &dyn Runtime {
+        &*self.runtime
+    }
+
+    /// Why limits on cpu, memory and processes are not enforced, where they are not.
+    #[must_use]
+    pub fn limits_missing(&self) -> Option<&str> {
+        self.limits_missing.as_deref()
+    }
+
+    /// Whether the model that agents think with answers.
+    ///
+    /// # Errors
+    /// Says why it does not.
+    pub async fn model_answers(&self) -> Result<(), String> {
+        program::model_answers(&self.upstreams).await
+    }
+
+    /// Waits until the API has ended by itself, which it does only where it is broken.
+    ///
+    /// # Errors
+    /// Says what broke.
+    pub async fn ended(&mut self) -> anyhow::Result<()> {
+        (&mut self.api).await??;
+        Ok(())
+    }
+
+    /// Stops in order: no new calls, what is under way ends, computers are stopped, the store is closed.
+    pub async fn shutdown(self) {
+        self.closing.cancel();
+        if !self.api.is_finished()
+            && let Err(error) = self.api.await
+        {
+            tracing::warn!(%error, "the API did not end well");
+        }
+        self.operator.shutdown().await;
+        // Whoever holds it still, drops it soon, and its computers end with it.
+        if let Some(runtime) = Arc::into_inner(self.runtime) {
+            runtime.close().await;
+        }
+        // No program is left to be waited for.
+        self.links.close();
+        self.agents_closing.cancel();
+        if let Err(error) = self.agents.await {
+            tracing::warn!(%error, "the agents' listener did not end well");
+        }
+        self.store.close().await;
+    }
+}
+
+/// Refuses what needs a store that several processes share.
+///
+/// # Errors
+/// Where the store is none of this release's.
+pub fn only_sqlite(settings: &Settings, command: &str) -> Result<(), Failure> {
+    if settings.store == "sqlite" {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Exit::Usage,
+        format!("store: this release keeps rows in SQLite alone, not in {:?}", settings.store),
+    )
+    .hint(format!("leave `store` out of the configuration and start `raworc {command}`")))
+}
+
+async fn listen(settings: &Settings) -> Result<TcpListener, Failure> {
+    let address = settings.listen_address()?;
+    TcpListener::bind(address).await.map_err(|error| cannot_listen(&settings.listen, error))
+}
+
+fn cannot_listen(address: &str, error: std::io::Error) -> Failure {
+    let failure = match error.kind() {
+        std::io::ErrorKind::AddrInUse => Failure::new(Exit::Failed, format!("{address} is in use by another process"))
+            .hint("stop that process, or choose another port with --listen 127.0.0.1:PORT; port 0 takes a free one"),
+        std::io::ErrorKind::PermissionDenied => {
+            Failure::new(Exit::Failed, format!("this user may not listen at {address}"))
+                .hint("choose a port from 1024 on with --listen 127.0.0.1:PORT")
+        }
+        _ => Failure::new(Exit::Failed, format!("cannot listen at {address}"))
+            .hint("choose an address of this machine with --listen 127.0.0.1:PORT"),
+    };
+    failure.because(error)
+}
+
+fn store_failed(settings: &Settings, error: StoreError) -> Failure {
+    let failure = Failure::new(Exit::Failed, "the data directory cannot be opened").because(error);
+    failure.hint(format!("it is {}; choose another one with --data DIR or RAWORC_DATA", settings.data.display()))
+}
+
+fn not_isolated(error: RuntimeError) -> Failure {
+    // The runtime names the way out for this machine, and --no-isolation as the last one.
+    Failure::new(Exit::Failed, "this machine does not let agents' computers be isolated").because(error)
+}
+
+async fn open_local(settings: &Settings) -> anyhow::Result<LocalRuntime> {
+    let (file, arguments) = program::find()?;
+    let isolation = if settings.local.isolation { Isolation::Required } else { Isolation::None };
+    let mut command = vec![raworc_backends::local::PROGRAM_PATH.to_owned()];
+    command.extend(arguments);
+    let options = LocalOptions::new(RuntimeName::new(LOCAL)?, INSTALLATION, settings.data.join("local"))
+        .with_link_dir(settings.data.join("link"))
+        .with_program_file(file)
+        .with_program(command)
+        .with_isolation(isolation);
+    let opened = LocalRuntime::open(options).await;
+    Ok(opened.map_err(|error| Failure::new(Exit::Failed, "the local runtime cannot be started").because(error))?)
+}

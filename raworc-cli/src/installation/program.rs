@@ -1,0 +1,37 @@
+//! The program that is put into agents' computers, and the models behind the gateway.
+
+use std::path::PathBuf;
+
+use raworc_http::server::agents::gateway::Upstreams;
+
+use crate::exit::{Exit, Failure};
+use crate::settings::Settings;
+
+/// The models of the configuration, behind the gateway.
+pub(super) fn upstreams(_settings: &Settings) -> Result<Upstreams, Failure> {
+    Ok(Upstreams::default())
+}
+
+/// Whether the default model answers, or why it does not.
+pub(super) async fn model_answers(_upstreams: &Upstreams) -> Result<(), String> {
+    Err("models are not reached yet".to_owned())
+}
+
+/// The program's file and its arguments: `RAWORC_AGENTD`, else `raworc-agentd` beside this binary, else this binary.
+pub(super) fn find() -> Result<(PathBuf, Vec<String>), Failure> {
+    if let Some(path) = std::env::var_os("RAWORC_AGENTD").filter(|path| !path.is_empty()).map(PathBuf::from) {
+        if path.is_file() {
+            return Ok((path, Vec::new()));
+        }
+        return Err(Failure::new(Exit::Usage, format!("RAWORC_AGENTD: there is no file {}", path.display()))
+            .hint("unset it, or name the program raworc-agentd"));
+    }
+    let own = std::env::current_exe()
+        .map_err(|error| Failure::new(Exit::Failed, "this binary's own file cannot be found").because(error))?;
+    let beside = own.with_file_name("raworc-agentd");
+    // In development the one beside may be of an older build, and this binary is always of this one.
+    if !cfg!(debug_assertions) && beside.is_file() {
+        return Ok((beside, Vec::new()));
+    }
+    Ok((own, vec!["agentd".to_owned()]))
+}
