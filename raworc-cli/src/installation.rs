@@ -33,9 +33,6 @@ use crate::settings::Settings;
 /// The name under which agents ask for the local runtime.
 const LOCAL: &str = "local";
 
-/// One data directory is one installation.
-const INSTALLATION: &str = "raworc";
-
 /// The agents' socket, in the directory that computers are given.
 const SOCKET: &str = "agents.sock";
 
@@ -254,11 +251,12 @@ async fn open_local(settings: &Settings) -> anyhow::Result<LocalRuntime> {
     let isolation = if settings.local.isolation { Isolation::Required } else { Isolation::None };
     let mut command = vec![raworc_backends::local::PROGRAM_PATH.to_owned()];
     command.extend(arguments);
-    let options = LocalOptions::new(RuntimeName::new(LOCAL)?, INSTALLATION, settings.data.join("local"))
-        .with_link_dir(settings.data.join("link"))
-        .with_program_file(file)
-        .with_program(command)
-        .with_isolation(isolation);
+    let options =
+        LocalOptions::new(RuntimeName::new(LOCAL)?, program::installation(settings)?, settings.data.join("local"))
+            .with_link_dir(settings.data.join("link"))
+            .with_program_file(file)
+            .with_program(command)
+            .with_isolation(isolation);
     let opened = LocalRuntime::open(options).await;
     Ok(opened.map_err(|error| Failure::new(Exit::Failed, "the local runtime cannot be started").because(error))?)
 }

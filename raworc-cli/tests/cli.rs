@@ -4,3 +4,5 @@
 mod alone;
 #[path = "cli/home.rs"]
 mod home;
+#[path = "cli/serving.rs"]
+mod serving;

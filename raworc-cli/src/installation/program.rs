@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
+use raworc_core::entropy::{EntropyExt, SystemEntropy};
 use raworc_http::server::agents::gateway::Upstreams;
 
 use crate::exit::{Exit, Failure};
+use crate::session::write_private;
 use crate::settings::Settings;
 
 /// The models of the configuration, behind the gateway.
@@ -15,6 +17,21 @@ pub(super) fn upstreams(_settings: &Settings) -> Result<Upstreams, Failure> {
 /// Whether the default model answers, or why it does not.
 pub(super) async fn model_answers(_upstreams: &Upstreams) -> Result<(), String> {
     Err("models are not reached yet".to_owned())
+}
+
+/// The name of this installation among others on this machine: one data directory is one, made at its first start.
+pub(super) fn installation(settings: &Settings) -> Result<String, Failure> {
+    let path = settings.data.join("installation");
+    let failed = |error| Failure::new(Exit::Failed, format!("cannot keep {}", path.display())).because(error);
+    match std::fs::read_to_string(&path) {
+        Ok(name) if !name.trim().is_empty() => return Ok(name.trim().to_owned()),
+        Ok(_) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(failed(error)),
+    }
+    let name = format!("{:016x}", u64::from_le_bytes(SystemEntropy.bytes()));
+    write_private(&path, &format!("{name}\n")).map_err(failed)?;
+    Ok(name)
 }
 
 /// The program's file and its arguments: `RAWORC_AGENTD`, else `raworc-agentd` beside this binary, else this binary.

@@ -122,6 +122,63 @@ fn a_bad_name_is_refused_with_the_rule() {
 }
 
 #[test]
+fn a_server_that_does_not_answer_is_named_with_how_to_start_one() {
+    let home = Home::new();
+    // Nobody listens there any more.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    drop(listener);
+    let output = home.raworc(&["agent", "list", "--server", &url]).env("RAWORC_TOKEN", "x").output().expect("runs");
+    let err = String::from_utf8(output.stderr).expect("UTF-8").replace(&url, "[URL]");
+    assert_eq!(output.status.code(), Some(7), "{err}");
+    assert_snapshot!(err, @r"
+    error: no server answers at [URL]: Connection refused (os error 111)
+    hint: start one with `raworc up`, or name another with --server URL
+    ");
+}
+
+#[test]
+fn without_a_login_the_way_to_one_is_told() {
+    let home = Home::new();
+    assert_snapshot!(home.run(&["agent", "list"]).shown(&home), @r"
+    exit: 4
+    -- out
+    -- err
+    error: you are not logged in to http://127.0.0.1:9000
+    hint: log in with `raworc login`
+    hint: or start a server on this machine with `raworc up`, which logs you in
+    ");
+}
+
+#[test]
+fn one_half_alone_is_refused_on_sqlite() {
+    let home = Home::new();
+    assert_snapshot!(home.run(&["server"]).shown(&home), @r"
+    exit: 2
+    -- out
+    -- err
+    error: `raworc server` needs a store that it shares with an operator elsewhere, and SQLite is one process's alone
+    hint: start `raworc up`: server and operator in one process, on SQLite
+    ");
+    assert_snapshot!(home.run(&["operator"]).shown(&home), @r"
+    exit: 2
+    -- out
+    -- err
+    error: `raworc operator` needs a store that it shares with a server elsewhere, and SQLite is one process's alone
+    hint: start `raworc up`: server and operator in one process, on SQLite
+    ");
+}
+
+#[test]
+fn an_unknown_key_of_the_configuration_is_named() {
+    let home = Home::new();
+    std::fs::write(home.path().join("raworc.toml"), "listn = '127.0.0.1:9000'\n").expect("written");
+    let refused = home.run(&["up"]);
+    assert_eq!(refused.code, 2, "{refused:#?}");
+    assert!(refused.err.contains("listn") && refused.err.contains("raworc.toml"), "{refused:#?}");
+}
+
+#[test]
 fn every_shell_gets_its_script() {
     let home = Home::new();
     for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {

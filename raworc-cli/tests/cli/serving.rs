@@ -1,0 +1,258 @@
+//! A served installation, and the commands that speak to it.
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Child, Stdio};
+
+use insta::assert_snapshot;
+
+use crate::home::Home;
+
+/// `raworc up`, until it is dropped.
+struct Up {
+    child: Child,
+    url: String,
+}
+
+impl Up {
+    fn start(home: &Home) -> Self {
+        let mut command = home.raworc(&["up", "--listen", "127.0.0.1:0", "-o", "json", "--log", "warn"]);
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("raworc starts");
+        let out = child.stdout.take().expect("a pipe");
+        let mut line = String::new();
+        BufReader::new(out).read_line(&mut line).expect("it says where it serves");
+        let started: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+        Self { url: started["server"].as_str().expect("an address").to_owned(), child }
+    }
+
+    /// Asks it to end, and returns its exit code.
+    fn end(mut self) -> Option<i32> {
+        self.ask_to_end();
+        self.child.wait().expect("it ends").code()
+    }
+
+    fn ask_to_end(&self) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a process");
+        // It may have ended by itself.
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+    }
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        self.ask_to_end();
+        let _ = self.child.wait();
+    }
+}
+
+fn mode(path: std::path::PathBuf) -> u32 {
+    std::fs::metadata(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).permissions().mode() & 0o777
+}
+
+#[test]
+fn an_agent_is_made_works_sleeps_wakes_and_is_deleted() {
+    let home = Home::new();
+    let up = Up::start(&home);
+    assert_snapshot!(home.run(&["agent", "list"]).shown(&home), @r"
+    exit: 0
+    -- out
+    -- err
+    There are no such agents. Make one with: raworc agent create NAME
+    ");
+    assert_snapshot!(home.run(&["agent", "create", "ada", "--wait", "-l", "team=x"]).shown(&home), @r"
+    exit: 0
+    -- out
+    agent ada made
+    -- err
+    ");
+    assert_snapshot!(home.run(&["agent", "create", "ada"]).shown(&home), @r"
+    exit: 5
+    -- out
+    -- err
+    error: an agent named ada exists already; choose another name, or delete that one
+    ");
+    assert_snapshot!(home.run(&["send", "ada", "!echo kept > note.txt; echo done"]).shown(&home), @r"
+    exit: 0
+    -- out
+    done
+    -- err
+      $ echo kept > note.txt; echo done
+    ");
+    assert_snapshot!(home.run_with_input(&["send", "ada", "--no-steps"], "!echo from a pipe\n").shown(&home), @r"
+    exit: 0
+    -- out
+    from a pipe
+    -- err
+    ");
+    assert_snapshot!(home.run(&["agent", "sleep", "ada"]).shown(&home), @r"
+    exit: 0
+    -- out
+    ada sleeps
+    -- err
+    ");
+    assert_snapshot!(home.run(&["agent", "exec", "--no-wake", "ada", "--", "true"]).shown(&home), @r"
+    exit: 5
+    -- out
+    -- err
+    error: agent ada is asleep; wake it, or leave out wake=false
+    hint: wake it with `raworc agent wake NAME`
+    ");
+    assert_snapshot!(home.run(&["send", "ada", "--no-steps", "!cat note.txt"]).shown(&home), @r"
+    exit: 0
+    -- out
+    kept
+    -- err
+    ");
+    assert_snapshot!(home.run(&["agent", "list", "-l", "team=x", "-o", "name"]).shown(&home), @r"
+    exit: 0
+    -- out
+    ada
+    -- err
+    ");
+    assert_snapshot!(home.run(&["agent", "edit", "ada"]).shown(&home), @r"
+    exit: 2
+    -- out
+    -- err
+    error: nothing was said to change
+    hint: give options such as --memory 2Gi, or run it on a terminal to edit the spec
+    ");
+    assert_snapshot!(home.run(&["agent", "edit", "ada", "--description", "new", "-l", "team-"]).shown(&home), @r"
+    exit: 0
+    -- out
+    agent ada changed
+    -- err
+    ");
+    assert_snapshot!(home.run(&["agent", "delete", "ada"]).shown(&home), @r"
+    exit: 0
+    -- out
+    agent ada deleted
+    -- err
+    ");
+    assert_snapshot!(home.run(&["agent", "get", "ada"]).shown(&home), @r#"
+    exit: 3
+    -- out
+    -- err
+    error: there is no agent "ada"
+    hint: `raworc agent list` shows the agents that there are
+    "#);
+    assert_snapshot!(home.run(&["agent", "delete", "ada", "--ignore-missing"]).shown(&home), @r"
+    exit: 0
+    -- out
+    -- err
+    ");
+    assert_eq!(up.end(), Some(0));
+}
+
+#[test]
+fn a_command_in_the_computer_passes_its_streams_and_its_exit_code_on() {
+    let home = Home::new();
+    let _up = Up::start(&home);
+    home.run(&["agent", "create", "ada", "--wait"]).ok();
+    let script = "cat; echo err >&2; exit 7";
+    let ran = home.run_with_input(&["agent", "exec", "-i", "ada", "--", "sh", "-c", script], "in\n");
+    assert_eq!((ran.code, ran.out.as_str(), ran.err.as_str()), (7, "in\n", "err\n"));
+}
+
+#[test]
+fn files_and_trees_are_copied_both_ways() {
+    let home = Home::new();
+    let _up = Up::start(&home);
+    home.run(&["agent", "create", "ada", "--wait"]).ok();
+    std::fs::create_dir_all(home.path().join("tree/below")).expect("made");
+    std::fs::write(home.path().join("tree/below/file"), "deep").expect("written");
+    std::fs::write(home.path().join("one.txt"), "one").expect("written");
+    home.run(&["agent", "cp", "one.txt", "ada:/agent/"]).ok();
+    home.run(&["agent", "cp", "tree", "ada:/agent/"]).ok();
+    assert_eq!(home.run(&["agent", "cp", "ada:/agent/one.txt", "-"]).ok(), "one");
+    home.run(&["agent", "cp", "ada:/agent/one.txt", "two.txt"]).ok();
+    assert_eq!(std::fs::read_to_string(home.path().join("two.txt")).expect("there"), "one");
+    home.run(&["agent", "cp", "ada:/agent/tree", "back"]).ok();
+    assert_eq!(std::fs::read_to_string(home.path().join("back/below/file")).expect("there"), "deep");
+    assert_snapshot!(home.run(&["agent", "cp", "ada:/agent/nothing", "-"]).shown(&home), @r"
+    exit: 3
+    -- out
+    -- err
+    error: /agent/nothing: No such file or directory (os error 2)
+    ");
+    assert_snapshot!(home.run(&["agent", "cp", "one.txt", "two.txt"]).shown(&home), @r"
+    exit: 2
+    -- out
+    -- err
+    error: one end has to be in an agent's computer, and the other one here
+    hint: write the one in the computer as NAME:PATH, such as ada:/agent/report.pdf
+    ");
+}
+
+#[test]
+fn what_is_secret_is_readable_for_its_owner_alone_and_opens_the_door() {
+    let home = Home::new();
+    let up = Up::start(&home);
+    let data = home.path().join(".local/share/raworc");
+    assert_eq!(mode(data.clone()), 0o700);
+    for file in ["master.key", "admin-password"] {
+        assert_eq!(mode(data.join(file)), 0o600, "{file}");
+    }
+    assert_eq!(mode(home.path().join(".config/raworc/session.json")), 0o600);
+    home.run(&["logout"]).ok();
+    let refused = home.run(&["agent", "list", "--server", &up.url]);
+    assert_eq!(refused.code, 4, "{refused:#?}");
+    assert!(refused.err.contains("raworc login"), "{refused:#?}");
+    let wrong = home.run_with_input(&["login", "--server", &up.url], "not the password\n");
+    assert_eq!(wrong.code, 4, "{wrong:#?}");
+    let file = data.join("admin-password").display().to_string();
+    home.run(&["login", "admin", "--server", &up.url, "--password-file", &file]).ok();
+    let status = home.run(&["status"]).ok();
+    assert!(status.contains("you are admin in default, admin"), "{status}");
+}
+
+#[test]
+fn a_token_that_is_not_good_says_how_to_log_in() {
+    let home = Home::new();
+    let up = Up::start(&home);
+    let output = home.raworc(&["agent", "list"]).env("RAWORC_TOKEN", "bad").output().expect("runs");
+    let err = String::from_utf8(output.stderr).expect("UTF-8");
+    assert_eq!(output.status.code(), Some(4), "{err}");
+    assert!(err.contains("hint: log in again with `raworc login`"), "{err}");
+    drop(up);
+}
+
+#[test]
+fn what_is_in_the_way_of_a_start_is_named_with_the_way_out() {
+    let home = Home::new();
+    let up = Up::start(&home);
+    let address = up.url.strip_prefix("http://").expect("http").to_owned();
+    let shown = |args: &[&str]| home.run(args).shown(&home).replace(&address, "[ADDRESS]");
+    assert_snapshot!(shown(&["up", "--listen", &address]), @r"
+    exit: 1
+    -- out
+    -- err
+    error: [ADDRESS] is in use by another process
+      because: Address already in use (os error 98)
+    hint: stop that process, or choose another port with --listen 127.0.0.1:PORT; port 0 takes a free one
+    ");
+    let in_use = home.run(&["up", "--listen", "127.0.0.1:0"]);
+    assert_eq!(in_use.code, 1, "{in_use:#?}");
+    assert!(in_use.err.contains("uses the data directory") && in_use.err.contains("--data"), "{in_use:#?}");
+    drop(up);
+    std::fs::create_dir(home.path().join("damaged")).expect("made");
+    std::fs::write(home.path().join("damaged/raworc.db"), "no database at all ".repeat(500)).expect("written");
+    let key = home.path().join(".local/share/raworc/master.key").display().to_string();
+    let damaged = home.run(&["up", "--listen", "127.0.0.1:0", "--data", "damaged", "--master-key-file", &key]);
+    assert_eq!(damaged.code, 1, "{damaged:#?}");
+    assert!(damaged.err.contains("is damaged"), "{damaged:#?}");
+    let other = home.path().join("other.key").display().to_string();
+    std::fs::write(&other, "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=").expect("written");
+    let sealed = home.run(&["up", "--listen", "127.0.0.1:0", "--master-key-file", &other]);
+    assert_eq!(sealed.code, 1, "{sealed:#?}");
+    assert!(sealed.err.contains("sealed under master key"), "{sealed:#?}");
+}
+
+#[test]
+fn the_tour_holds_and_a_second_one_carries_on() {
+    let home = Home::new();
+    let first = home.run(&["quickstart", "--exit", "--listen", "127.0.0.1:0", "--no-model"]).ok();
+    assert!(first.contains("the same to the letter") && first.contains("start 1 has become start 2"), "{first}");
+    let second = home.run(&["quickstart", "--exit", "--listen", "127.0.0.1:0", "--no-model"]).ok();
+    assert!(second.contains("An agent is there from an earlier run"), "{second}");
+    assert!(second.contains("below 1 of earlier runs"), "{second}");
+}
