@@ -69,12 +69,11 @@ fn name(arg: &Arg) -> String {
         }
         _ => String::new(),
     };
-    match (arg.get_short(), arg.get_long()) {
-        (Some(short), Some(long)) => {
-            format!("`-{short}`, `--{long} {value}`").replace(" `", "`").replace("`, `", "`, `").replace(",`", ", `")
-        }
-        (None, Some(long)) => format!("`--{long} {value}`").replace(" `", "`"),
-        _ => format!("`{value}`"),
+    let long = arg.get_long().map(|long| format!("`{}`", format!("--{long} {value}").trim_end()));
+    match (arg.get_short(), long) {
+        (Some(short), Some(long)) => format!("`-{short}`, {long}"),
+        (None, Some(long)) => long,
+        (_, None) => format!("`{value}`"),
     }
 }
 
