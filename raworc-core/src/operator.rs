@@ -198,7 +198,9 @@ async fn scan(shared: Arc<Shared>) {
     let runtimes: Vec<_> = shared.engines.keys().cloned().collect();
     loop {
         tick.tick().await;
-        shared.shards.renew(&shared.store).await;
+        for runtime in shared.shards.renew(&shared.store).await {
+            resync(&shared, &runtime).await;
+        }
         shared.refresh_listening().await;
         let query = DueQuery { runtimes: runtimes.clone(), before: None, limit: 10_000 };
         match shared.store.due(&query).await {

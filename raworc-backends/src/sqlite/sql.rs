@@ -15,6 +15,7 @@ macro_rules! statements {
 // Lists of keys are bound as one JSON array, so that a statement is prepared once for any number of them.
 statements! {
     HEAD = "SELECT revision, oldest, commits FROM head WHERE id = 1";
+    VOID_LEASES = "DELETE FROM leases";
     SET_HEAD = "UPDATE head SET revision = ?, oldest = ?, commits = ? WHERE id = 1";
 
     BEGIN_AND_LOAD_COMMITS = "BEGIN IMMEDIATE; SELECT id, doc FROM commits WHERE id IN (SELECT value FROM json_each(?))";

@@ -49,28 +49,38 @@ impl Shards {
         Ok(shards)
     }
 
-    /// Gives a sign of life where it is time for one, and learns who else lives.
-    pub(super) async fn renew(&self, store: &Arc<dyn Store>) {
+    /// Gives a sign of life where it is time for one, and learns who else lives. Returns the runtimes whose agents have
+    /// moved between operators by that: nothing else tells an operator of those that are its own now.
+    pub(super) async fn renew(&self, store: &Arc<dyn Store>) -> Vec<RuntimeName> {
         let due = self.renewed.lock().unwrap_or_else(PoisonError::into_inner).elapsed() >= RENEW;
         if !due {
-            return;
+            return Vec::new();
         }
-        if let Err(error) = self.renew_now(store).await {
-            tracing::warn!(%error, "this operator's sign of life could not be written");
+        match self.renew_now(store).await {
+            Ok(moved) => moved,
+            Err(error) => {
+                tracing::warn!(%error, "this operator's sign of life could not be written");
+                Vec::new()
+            }
         }
     }
 
-    async fn renew_now(&self, store: &Arc<dyn Store>) -> Result<(), StoreError> {
+    async fn renew_now(&self, store: &Arc<dyn Store>) -> Result<Vec<RuntimeName>, StoreError> {
+        let mut moved = Vec::new();
         for runtime in &self.runtimes {
             let key = format!("{}{}", prefix(runtime), self.process);
             store.claim(&LeaseClaim { key, holder: self.process, ttl: TTL }).await?;
             let live = store.leases(&prefix(runtime)).await?;
             let mut members: Vec<_> = live.value.iter().map(|lease| lease.holder).collect();
             members.sort_unstable();
-            self.members.write().unwrap_or_else(PoisonError::into_inner).insert(runtime.clone(), members);
+            let mut known = self.members.write().unwrap_or_else(PoisonError::into_inner);
+            if known.get(runtime) != Some(&members) {
+                moved.push(runtime.clone());
+                known.insert(runtime.clone(), members);
+            }
         }
         *self.renewed.lock().unwrap_or_else(PoisonError::into_inner) = tokio::time::Instant::now();
-        Ok(())
+        Ok(moved)
     }
 
     /// Lets the others take over at once.

@@ -152,6 +152,23 @@ async fn an_operator_that_dies_in_the_middle_of_a_start_is_followed_by_one_that_
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_happened_while_no_operator_lived_is_seen_by_the_next_within_seven_seconds() {
+    let mut world = World::new().await;
+    let mut agents = Vec::new();
+    for n in 0..20 {
+        agents.push(world.idle(&format!("a{n}"), AgentSpec::default()).await);
+    }
+    world.kill_operator();
+    world.engine.crash_all("the machine went down");
+    world.start_operator().await;
+    let begun = tokio::time::Instant::now();
+    for agent in &agents {
+        world.until(agent, "idle again", |a| a.status.state() == State::Idle && a.status.incarnation.0 == 2).await;
+    }
+    assert!(begun.elapsed() < Duration::from_secs(7), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn openshell_a_delete_that_was_cut_short_is_finished_by_the_next_operator() {
     let mut world = World::new().await;
     let agent = world.idle("a", AgentSpec::default()).await;
