@@ -6,11 +6,13 @@ mod plans;
 
 use std::time::Duration;
 
+use futures::StreamExt;
 use raworc_core::entropy::{Clock, EntropyExt, SystemClock, SystemEntropy};
-use raworc_core::ids::{AgentId, AgentName, MessageId, TenantName, UserName};
+use raworc_core::ids::{AgentId, AgentName, MessageId, Revision, TenantName, UserName};
 use raworc_core::message::{Part, Role};
 use raworc_core::store::{
-    AgentChange, AgentOp, Check, Commit, IdempotencyKey, IdempotencyRecord, NewAgent, NewMessage, Store,
+    AgentChange, AgentOp, Check, Commit, EventFilter, IdempotencyKey, IdempotencyRecord, NewAgent, NewMessage, Store,
+    StoreError,
 };
 use tempfile::TempDir;
 
@@ -117,4 +119,57 @@ async fn a_store_that_is_closed_at_once_gives_its_directory_free() {
         let store = open(&directory).await;
         tokio::time::timeout(Duration::from_secs(20), store.close()).await.expect("closes");
     }
+}
+
+#[tokio::test]
+async fn what_is_too_old_is_taken_away_and_what_is_to_be_kept_stays() {
+    let directory = directory();
+    let mut options = SqliteOptions::new(directory.path()).with_keep_events(100);
+    options.keep_commits = Duration::ZERO;
+    let store = SqliteStore::open(options).await.expect("opens");
+    let (agent, made) = create("one");
+    store.commit(made).await.expect("goes through");
+    for n in 0..600 {
+        store.commit(accept(agent, message_id(), &n.to_string())).await.expect("goes through");
+    }
+    let head = store.head().await.expect("answers").value;
+    let gone = store.watch(Revision(0), EventFilter::default()).await.err().expect("the first events are gone");
+    let StoreError::Gone { oldest } = gone else { panic!("{gone}") };
+    assert!(oldest.0 + 99 <= head.0 && oldest.0 + 400 > head.0, "the log begins at {oldest} and ends at {head}");
+    let mut log = store.watch(Revision(oldest.0 - 1), EventFilter::default()).await.expect("is there");
+    let mut next = oldest;
+    while next <= head {
+        for event in log.next().await.expect("goes on").expect("is readable") {
+            assert_eq!(event.revision, next);
+            next = next.next();
+        }
+    }
+    let rows: i64 =
+        sqlx::query_scalar("SELECT COUNT(*) FROM commits").fetch_one(&store.shared.readers).await.expect("answers");
+    assert!(rows < 400, "{rows} commits are kept");
+    store.close().await;
+}
+
+#[derive(Debug)]
+struct Hands(std::sync::atomic::AtomicI64);
+
+impl Clock for Hands {
+    fn now(&self) -> jiff::Timestamp {
+        jiff::Timestamp::from_second(self.0.load(std::sync::atomic::Ordering::Relaxed)).expect("a time")
+    }
+}
+
+#[test]
+fn the_stores_time_waits_out_a_small_step_back_and_believes_a_large_one() {
+    let hands = std::sync::Arc::new(Hands(1_000_000.into()));
+    let clock = super::clock::StoreClock::new(std::sync::Arc::clone(&hands) as std::sync::Arc<dyn Clock>);
+    let at = |second: i64| {
+        hands.0.store(second, std::sync::atomic::Ordering::Relaxed);
+        clock.now().as_second()
+    };
+    assert_eq!(at(1_000_000), 1_000_000);
+    assert_eq!(at(999_995), 1_000_000);
+    assert_eq!(at(1_000_001), 1_000_001);
+    assert_eq!(at(900_000), 900_000);
+    assert_eq!(at(900_001), 900_001);
 }
