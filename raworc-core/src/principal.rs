@@ -196,3 +196,6 @@ pub fn authorize(principal: &Principal, action: Action, resource: Resource<'_>) 
 const fn allow(allowed: bool) -> Result<(), Denied> {
     if allowed { Ok(()) } else { Err(Denied::Forbidden) }
 }
+
+#[cfg(test)]
+mod tests;

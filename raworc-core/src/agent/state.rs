@@ -248,3 +248,6 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -143,3 +143,6 @@ impl MessageState {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
