@@ -215,3 +215,98 @@ fn record(claims: &Claims) -> Result<TokenRecord, Error> {
     let expires_at = Timestamp::from_second(claims.exp).map_err(|_| NOT_GOOD)?;
     Ok(TokenRecord { id: claims.jti, expires_at })
 }
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::server::testing::{Api, user};
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn program() -> Principal {
+        let id = "018f0000-0000-7000-8000-000000000000";
+        Principal::Agent {
+            tenant: TenantName::default(),
+            agent: id.parse().expect("valid"),
+            computer: id.parse().expect("valid"),
+            incarnation: Incarnation(3),
+        }
+    }
+
+    fn claims_of(token: &str) -> Value {
+        let body = token.split('.').nth(1).expect("three parts");
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(body).expect("base64")).expect("JSON")
+    }
+
+    #[tokio::test]
+    async fn a_token_says_whose_it_is_and_is_good_in_its_own_place_alone() {
+        let tokens = Tokens::new(&Api::start().await.control);
+        let users = tokens.issue(&user("ada"), HOUR).expect("issued");
+        let verified = tokens.verify_user(&users.token).expect("good");
+        assert_eq!((verified.name.as_str(), verified.record.id), ("ada", users.record.id));
+        assert!(tokens.verify_agent(&users.token).is_err());
+        let programs = tokens.issue(&program(), HOUR).expect("issued");
+        assert_eq!(tokens.verify_agent(&programs.token).expect("good").principal, program());
+        assert!(tokens.verify_user(&programs.token).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_token_of_another_installation_is_refused() {
+        let (one, other) = (Api::start().await, Api::start().await);
+        let foreign = Tokens::new(&other.control).issue(&user("root"), HOUR).expect("issued");
+        assert!(Tokens::new(&one.control).verify_user(&foreign.token).is_err());
+    }
+
+    #[tokio::test]
+    async fn every_claim_and_the_algorithm_are_checked() {
+        let tokens = Tokens::new(&Api::start().await.control);
+        let good = claims_of(&tokens.issue(&user("ada"), HOUR).expect("issued").token);
+        let header = Header { kid: Some(KEY_ID.into()), ..Header::new(Algorithm::HS256) };
+        let sign =
+            |header: &Header, claims: &Value| jsonwebtoken::encode(header, claims, &tokens.encoding).expect("signed");
+        assert!(tokens.verify_user(&sign(&header, &good)).is_ok());
+        let now = tokens.control.now().as_second();
+        for (claim, value) in [
+            ("iss", json!("somebody")),
+            ("aud", json!(AGENT_AUDIENCE)),
+            ("aud", json!([])),
+            ("sub", json!("Not A Name")),
+            ("kind", json!("agent")),
+            ("kind", json!("root")),
+            ("tenant", json!("")),
+            ("exp", json!(now)),
+            ("exp", json!("tomorrow")),
+            ("nbf", json!(now + 120)),
+            ("iat", json!(now + 120)),
+            ("jti", json!("x")),
+        ] {
+            let mut claims = good.clone();
+            claims[claim] = value.clone();
+            assert!(tokens.verify_user(&sign(&header, &claims)).is_err(), "{claim} = {value}");
+            claims.as_object_mut().expect("an object").remove(claim);
+            assert!(tokens.verify_user(&sign(&header, &claims)).is_err(), "without {claim}");
+        }
+        let nameless = Header { kid: None, ..header.clone() };
+        let other_key = Header { kid: Some("2".into()), ..header.clone() };
+        let other_algorithm = Header { alg: Algorithm::HS512, ..header };
+        for header in [nameless, other_key, other_algorithm] {
+            assert!(tokens.verify_user(&sign(&header, &good)).is_err(), "{header:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_token_that_nobody_signed_is_refused() {
+        let tokens = Tokens::new(&Api::start().await.control);
+        let good = tokens.issue(&user("root"), HOUR).expect("issued").token;
+        let body = good.split('.').nth(1).expect("three parts");
+        let none = URL_SAFE_NO_PAD.encode(r#"{"alg":"none","kid":"1"}"#);
+        let signed = good.rsplit_once('.').expect("three parts").0;
+        for token in [format!("{none}.{body}."), format!("{signed}."), signed.into(), String::new(), ". .".into()] {
+            assert!(tokens.verify_user(&token).is_err(), "{token}");
+        }
+    }
+}
