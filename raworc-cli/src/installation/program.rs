@@ -1,22 +1,42 @@
 //! The program that is put into agents' computers, and the models behind the gateway.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use raworc_core::entropy::{EntropyExt, SystemEntropy};
-use raworc_http::server::agents::gateway::Upstreams;
+use raworc_http::server::agents::gateway::{GatewayLimits, UpstreamConfig, UpstreamModel, Upstreams};
 
 use crate::exit::{Exit, Failure};
 use crate::session::write_private;
 use crate::settings::Settings;
 
-/// The models of the configuration, behind the gateway.
-pub(super) fn upstreams(_settings: &Settings) -> Result<Upstreams, Failure> {
-    Ok(Upstreams::default())
+/// How long a model may take to answer when it is asked whether it does; a large one is loaded first.
+const PROBE_LIMIT: Duration = Duration::from_secs(30);
+
+/// The models of the configuration, behind the gateway. The first one is the default.
+pub(super) fn upstreams(settings: &Settings) -> anyhow::Result<Upstreams> {
+    let mut configs = Vec::new();
+    for model in settings.all_models() {
+        let served = UpstreamModel { name: model.name.clone(), context: model.context, vision: model.vision };
+        configs.push(UpstreamConfig {
+            name: model.name.clone(),
+            kind: model.wire,
+            url: model.url.clone(),
+            key: model.secret()?,
+            models: vec![served],
+        });
+    }
+    let made = Upstreams::new(configs, GatewayLimits::default());
+    Ok(made
+        .map_err(|error| Failure::new(Exit::Usage, "the models of the configuration cannot be used").because(error))?)
 }
 
 /// Whether the default model answers, or why it does not.
-pub(super) async fn model_answers(_upstreams: &Upstreams) -> Result<(), String> {
-    Err("models are not reached yet".to_owned())
+pub(super) async fn model_answers(upstreams: &Upstreams) -> Result<(), String> {
+    match upstreams.probe(PROBE_LIMIT).await.into_iter().next() {
+        None => Err("no model is configured".to_owned()),
+        Some(probe) => probe.fault.map_or(Ok(()), |fault| Err(fault.to_string())),
+    }
 }
 
 /// The name of this installation among others on this machine: one data directory is one, made at its first start.
