@@ -18,11 +18,15 @@ mod ask;
 mod auth;
 mod error;
 mod events;
+mod exec;
+mod files;
 mod messages;
 
 pub use ask::Ask;
 pub use error::ClientError;
 pub use events::{EventStream, Told};
+pub use exec::{ByteStream, Exec};
+pub use files::Found;
 
 use std::sync::Arc;
 use std::time::Duration;
