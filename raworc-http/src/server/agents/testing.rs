@@ -16,7 +16,7 @@ use hyper::client::conn::http1;
 use hyper::rt::{Read, Write};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use raworc_core::agent::Agent;
+use raworc_core::agent::{Agent, AgentEvent};
 use raworc_core::control::{Call, ControlPlane, CreateAgent, Parts, SendMessage, Settings};
 use raworc_core::entropy::{Clock, EntropyExt, SystemClock, SystemEntropy};
 use raworc_core::ids::{AgentName, CommitId, ComputerId, MessageId, TenantName, UserName};
@@ -25,7 +25,7 @@ use raworc_core::program::{BootRequest, PROTOCOL, ReadyReport, TokenReply};
 use raworc_core::runtime::simulated::{SimulatedOptions, SimulatedRuntime};
 use raworc_core::runtime::{ComputerSpec, Runtimes};
 use raworc_core::seal::MasterKey;
-use raworc_core::store::{AgentChange, AgentOp, Check, Commit, MemoryStore, NewComputer};
+use raworc_core::store::{AgentChange, AgentOp, Backoff, Check, Commit, MemoryStore, NewComputer};
 use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -154,7 +154,22 @@ impl World {
             deadline: Duration::from_secs(120),
             generation: agent.generation,
         };
-        let change = AgentChange { agent: agent.id, when: vec![Check::Alive], ops: vec![begin] };
+        // What the operator does of a start before this one.
+        let mut ops = Vec::new();
+        let before = self.agent(agent.name.as_str()).await.status;
+        if before.state().is_up() {
+            ops.push(AgentOp::Transition {
+                event: AgentEvent::Lost,
+                reason: "Lost".into(),
+                message: "its program is gone".into(),
+                backoff: Some(Backoff::None),
+            });
+        }
+        if let Some(run) = &before.run {
+            ops.push(AgentOp::RunEnded { incarnation: run.incarnation });
+        }
+        ops.push(begin);
+        let change = AgentChange { agent: agent.id, when: vec![Check::Alive], ops };
         let commit = Commit::of(self.commit_id(), change);
         let committed = self.control.store().commit(commit).await.unwrap();
         let agent = committed.agents.into_iter().next().unwrap();
