@@ -106,9 +106,10 @@ pub(super) async fn write(path: PathBuf, mode: Option<u32>, body: Incoming) -> R
     let short = crate::truncate::beginning(&name, 200);
     let fresh = Fresh(path.with_file_name(format!(".{short}.{random}.part")));
     let mode = mode.or_else(|| before.map(|before| before.permissions().mode() & 0o777)).unwrap_or(0o644);
-    let mut options = OpenOptions::new();
+    // Made without an await: a request that is given up in the middle of one would leave behind what is made after it.
+    let mut options = fs::OpenOptions::new();
     options.write(true).create_new(true).mode(mode);
-    let file = options.open(&fresh.0).await.map_err(|error| failed(&error))?;
+    let file = File::from_std(options.open(&fresh.0).map_err(|error| failed(&error))?);
     receive(file, body).await.map_err(|error| error.of(&path))?;
     let permissions = fs::Permissions::from_mode(mode);
     tokio::fs::set_permissions(&fresh.0, permissions).await.map_err(|error| failed(&error))?;
