@@ -5,7 +5,7 @@
 //! the next step. Steps that an engine has to do run apart, one at a time for each agent, so that one hung call delays
 //! nobody, and no transition waits for an engine.
 //!
-//! Several operators share the agents of a runtime by [shards](shards); that only spreads the work. What keeps them
+//! Several operators share the agents of a runtime by [shards]; that only spreads the work. What keeps them
 //! from each other's way are the preconditions of their commits.
 
 mod execute;
