@@ -80,8 +80,9 @@ impl SqliteStore {
         let place = options.database();
         let fault = |error: sqlx::Error| Fault::of(&error, &place);
         let mut conn = schema::prepare(&options).await?;
-        // The directory is this process's alone: whoever held a lease is gone.
-        sqlx::query(sql::VOID_LEASES).execute(&mut conn).await.map_err(fault)?;
+        if options.void_leases {
+            sqlx::query(sql::VOID_LEASES).execute(&mut conn).await.map_err(fault)?;
+        }
         let head = Head::load(&mut conn).await.map_err(fault)?;
         let readers = SqlitePoolOptions::new()
             .max_connections(options.readers.max(1))

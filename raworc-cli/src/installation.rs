@@ -75,7 +75,7 @@ impl Installation {
                 .because(error)
                 .hint("choose another one with --data DIR or RAWORC_DATA")
         })?;
-        let options = SqliteOptions::new(&settings.data);
+        let options = SqliteOptions::new(&settings.data).without_leases();
         let fresh = !options.database().exists();
         let master_key = key::load(&settings, fresh)?;
         let store = Arc::new(SqliteStore::open(options).await.map_err(|error| store_failed(&settings, error))?);

@@ -108,7 +108,7 @@ impl ControlPlane {
         let process = entropy.process_id(clock.now());
         let feed = Feed::start(store.clone()).await?;
         let access = access::Access::open(&store, &master_key, &*entropy, &*clock).await?;
-        access.follow(&feed);
+        access.follow(&feed, &store).await?;
         let activity = Activity::start(store.clone(), process).await?;
         let runtimes = runtimes.iter().map(|e| (e.runtime.name().clone(), e.runtime.capabilities())).collect();
         let inner = Inner { store, blobs, runtimes, clock, entropy, settings, process, feed, activity, access };

@@ -199,7 +199,9 @@ async fn scan(shared: Arc<Shared>) {
     loop {
         tick.tick().await;
         for runtime in shared.shards.renew(&shared.store).await {
-            resync(&shared, &runtime).await;
+            // Apart from this: an engine that hangs must not cost this operator its place.
+            let task = Arc::clone(&shared);
+            spawn(&shared, async move { resync(&task, &runtime).await });
         }
         shared.refresh_listening().await;
         let query = DueQuery { runtimes: runtimes.clone(), before: None, limit: 10_000 };

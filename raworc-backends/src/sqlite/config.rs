@@ -18,6 +18,8 @@ pub struct SqliteOptions {
     pub clock: Arc<dyn Clock>,
     /// Commits that one transaction holds at most; 256 unless set.
     pub batch: usize,
+    /// Whether leases that are there are void when the store is opened.
+    pub void_leases: bool,
     /// Writes that wait at most before callers have to; 1,024 unless set.
     pub queue: usize,
     /// Connections for reading; 3 unless set.
@@ -37,12 +39,21 @@ impl SqliteOptions {
             directory: directory.into(),
             clock: Arc::new(SystemClock),
             batch: 256,
+            void_leases: false,
             queue: 1024,
             readers: 3,
             keep_events: 1_000_000,
             keep_commits: Duration::from_mins(10),
             max_size: None,
         }
+    }
+
+    /// Without the leases that are there: the directory is one process's alone, and if that process ends before it closes
+    /// the store, whoever held one is gone and need not be waited for.
+    #[must_use]
+    pub const fn without_leases(mut self) -> Self {
+        self.void_leases = true;
+        self
     }
 
     /// With this clock.

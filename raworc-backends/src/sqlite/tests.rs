@@ -11,8 +11,8 @@ use raworc_core::entropy::{Clock, EntropyExt, SystemClock, SystemEntropy};
 use raworc_core::ids::{AgentId, AgentName, MessageId, Revision, TenantName, UserName};
 use raworc_core::message::{Part, Role};
 use raworc_core::store::{
-    AgentChange, AgentOp, Check, Commit, EventFilter, IdempotencyKey, IdempotencyRecord, NewAgent, NewMessage, Store,
-    StoreError,
+    AgentChange, AgentOp, Check, Commit, EventFilter, IdempotencyKey, IdempotencyRecord, LeaseClaim, NewAgent,
+    NewMessage, Store, StoreError, Touch,
 };
 use tempfile::TempDir;
 
@@ -71,6 +71,53 @@ async fn what_a_commit_came_to_reads_back_from_its_document_as_it_was() {
     for (commit, first) in commits.iter().zip(&first) {
         assert_eq!(store.commit(commit.clone()).await.expect("is known"), *first);
     }
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_sign_of_activity_in_the_batch_of_a_commit_is_written_after_it() {
+    let directory = directory();
+    let store = open(&directory).await;
+    let (agent, made) = create("one");
+    store.commit(made).await.expect("goes through");
+    let begin =
+        AgentOp::Begin { computer: None, key_hash: "hash".into(), deadline: Duration::from_secs(60), generation: 1 };
+    store.commit(change(agent, Check::Alive, begin)).await.expect("goes through");
+    let ready = AgentOp::Transition {
+        event: raworc_core::agent::AgentEvent::Ready,
+        reason: "Ready".into(),
+        message: String::new(),
+        backoff: None,
+    };
+    store.commit(change(agent, Check::Alive, ready)).await.expect("goes through");
+    let awake_for = Duration::from_secs(86_400);
+    let incarnation = raworc_core::ids::Incarnation(1);
+    let touch = [Touch { agent, incarnation, heartbeat: true, awake_for: Some(awake_for) }];
+
+    // Both are queued before the writer runs, so that they meet in one batch.
+    let (committed, touched) = tokio::join!(store.commit(accept(agent, message_id(), "hello")), store.touch(&touch));
+    committed.expect("goes through");
+    assert!(touched.expect("goes through").is_empty(), "the touch had its effect");
+    let read = store.agent_by_id(agent).await.expect("answers");
+    let left = read.value.expect("there").status.awake_until.expect("a time").duration_since(read.now);
+    assert!(left.as_secs() > 80_000, "awake for {left} only");
+    store.close().await;
+}
+
+#[tokio::test]
+async fn leases_of_a_process_that_is_gone_are_void_where_that_was_asked_for() {
+    let directory = directory();
+    let holder = SystemEntropy.process_id(SystemClock.now());
+    let claim = LeaseClaim { key: "k".into(), holder, ttl: Duration::from_secs(3600) };
+    let store = open(&directory).await;
+    store.claim(&claim).await.expect("answers");
+    store.close().await;
+    let store = open(&directory).await;
+    assert_eq!(store.leases("k").await.expect("answers").value.len(), 1);
+    store.close().await;
+    let options = SqliteOptions::new(directory.path()).without_leases();
+    let store = SqliteStore::open(options).await.expect("can be used");
+    assert!(store.leases("k").await.expect("answers").value.is_empty());
     store.close().await;
 }
 

@@ -317,14 +317,15 @@ impl Writer {
         let now = self.shared.clock.now();
         let mut untouched = Vec::new();
         for touch in touches {
-            let touched = match self.rows.agents.get_mut(&touch.agent) {
-                Some(Some(agent)) => touch.apply(agent, now),
-                Some(None) | None => false,
-            };
-            if touched {
-                pending.touch(touch.agent);
-            } else {
-                untouched.push(touch.agent);
+            match self.rows.agents.get_mut(&touch.agent).and_then(Option::as_mut) {
+                Some(agent) => {
+                    if touch.apply(agent, now) {
+                        pending.touch(agent);
+                    } else {
+                        untouched.push(touch.agent);
+                    }
+                }
+                None => untouched.push(touch.agent),
             }
         }
         Outcome::Untouched(untouched)

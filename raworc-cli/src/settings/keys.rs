@@ -136,7 +136,12 @@ pub const KEYS: &[Key] = &[
         None,
         "The model that agents think with unless their spec names another; empty for none.",
     ),
-    key("model.url", Default::Text("http://127.0.0.1:11434"), None, "The address of the server of that model."),
+    key(
+        "model.url",
+        Default::Text("http://127.0.0.1:11434"),
+        None,
+        "The address of the server of that model; for `openai` it ends in `/v1`.",
+    ),
     key(
         "model.wire",
         Default::Text("ollama"),

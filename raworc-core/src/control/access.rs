@@ -125,14 +125,14 @@ impl Access {
         let signing_key = master
             .open(SIGNING_KEY, &sealed)
             .map_err(|error| Error::Internal(format!("the signing key cannot be opened: {error}")))?;
-        let revoked = store.records(RecordKind::RevokedToken, None).await?;
-        let revoked = Arc::new(RwLock::new(revoked.into_iter().map(|record| record.key.name).collect()));
-        Ok(Self { signing_key, revoked })
+        Ok(Self { signing_key, revoked: Arc::default() })
     }
 
-    /// Learns of tokens that other processes revoke.
-    pub(super) fn follow(&self, feed: &Feed) {
-        let (mut events, revoked) = (feed.subscribe(), Arc::clone(&self.revoked));
+    /// Learns of the tokens that were revoked, and of those that are, in whatever process.
+    pub(super) async fn follow(&self, feed: &Feed, store: &Arc<dyn Store>) -> Result<(), StoreError> {
+        // Subscribed before the read, so that nothing falls between the two.
+        let (mut events, revoked, store) = (feed.subscribe(), Arc::clone(&self.revoked), Arc::clone(store));
+        read_revoked(&store, &revoked).await?;
         tokio::spawn(async move {
             use tokio::sync::broadcast::error::RecvError;
             loop {
@@ -147,13 +147,25 @@ impl Access {
                     }
                     Ok(_) => {}
                     Err(RecvError::Lagged(missed)) => {
-                        tracing::warn!(missed, "revocations may have been missed; tokens are checked in the store too");
+                        tracing::info!(missed, "revocations may have been missed; they are read anew");
+                        while let Err(error) = read_revoked(&store, &revoked).await {
+                            tracing::warn!(%error, "revoked tokens cannot be read; trying again");
+                            tokio::time::sleep(Duration::from_secs(1)).await;
+                        }
                     }
                     Err(RecvError::Closed) => break,
                 }
             }
         });
+        Ok(())
     }
+}
+
+async fn read_revoked(store: &Arc<dyn Store>, revoked: &RwLock<HashSet<String>>) -> Result<(), StoreError> {
+    let records = store.records(RecordKind::RevokedToken, None).await?;
+    let names = records.into_iter().map(|record| record.key.name);
+    revoked.write().unwrap_or_else(PoisonError::into_inner).extend(names);
+    Ok(())
 }
 
 fn user_key(name: &UserName) -> RecordKey {
@@ -314,5 +326,16 @@ impl ControlPlane {
     #[must_use]
     pub fn is_revoked(&self, token: TokenId) -> bool {
         self.inner.access.revoked.read().unwrap_or_else(PoisonError::into_inner).contains(&token.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_login_of_nobody_is_verified_like_any_other() {
+        let hash = PasswordHash::new(NOBODY).expect("a hash that can be verified, so that it takes as long");
+        assert!(Argon2::default().verify_password(b"anything", &hash).is_err());
     }
 }

@@ -289,11 +289,10 @@ impl ControlPlane {
             return first_agent(done);
         }
         let agent = self.find(call, tenant, name, Action::Operate).await?;
-        let Some(message) = agent.status.message else {
-            return Ok(agent);
-        };
-        let op = AgentOp::RequestCancel { message, obey: self.settings().cancel_grace };
-        let change = AgentChange { agent: agent.id, when: vec![Check::Alive], ops: vec![op] };
+        // Where there is nothing to cancel, that is kept too: the same request sent again must not cancel what came since.
+        let obey = self.settings().cancel_grace;
+        let ops = agent.status.message.map(|message| AgentOp::RequestCancel { message, obey }).into_iter().collect();
+        let change = AgentChange { agent: agent.id, when: vec![Check::Alive], ops };
         let commit = Commit::of(self.commit_id(), change);
         let commit = self.sign(call, commit, tenant, verb, name.as_str(), &())?;
         first_agent(call.note(self.inner.store.commit(commit).await?))
@@ -344,8 +343,9 @@ impl ControlPlane {
         if agent.status.state().is_up() && agent.desired == Desired::Awake {
             return Ok(agent);
         }
-        if !wake && !agent.status.state().is_up() {
-            return Err(Error::AgentAsleep(agent.name));
+        if !wake {
+            // A look changes nothing: what is up is looked at though it is about to sleep.
+            return if agent.status.state().is_up() { Ok(agent) } else { Err(Error::AgentAsleep(agent.name)) };
         }
         if agent.desired != Desired::Awake {
             let change = AgentChange {

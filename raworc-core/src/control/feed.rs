@@ -17,6 +17,9 @@ use crate::store::{EventFilter, Store, StoreError};
 /// Events that a slow subscriber may be behind before it has to read the store instead.
 const BACKLOG: usize = 8192;
 
+/// Deltas that a slow subscriber may be behind before it misses some.
+const DELTAS: usize = 512;
+
 /// Words that a model wrote just now. Not kept: who was not there has the steps and the reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delta {
@@ -45,7 +48,7 @@ impl Feed {
     pub(crate) async fn start(store: Arc<dyn Store>) -> Result<Self, StoreError> {
         let since = store.head().await?.value;
         let (events, _) = broadcast::channel(BACKLOG);
-        let (deltas, _) = broadcast::channel(BACKLOG);
+        let (deltas, _) = broadcast::channel(DELTAS);
         let (head_writer, head) = watch::channel(since);
         let agents = Arc::new(PerAgent::default());
         let stop = CancellationToken::new();

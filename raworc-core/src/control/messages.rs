@@ -85,6 +85,9 @@ impl ControlPlane {
             }
             found => found?,
         };
+        if request.role == Role::System && Message::command(&request.parts).is_some() {
+            self.find(call, tenant, name, Action::Exec).await?;
+        }
         let limit = self.settings().inbox_limit;
         let new = NewMessage {
             id: self.inner.entropy.message_id(self.inner.clock.now()),

@@ -65,7 +65,8 @@ impl ControlPlane {
                 ),
             ));
         }
-        let computer = self.inner.store.computer(request.computer).await?.ok_or(REFUSED)?;
+        let computer = self.inner.store.computer(request.computer).await?;
+        let computer = computer.filter(|computer| computer.reclaim_since.is_none()).ok_or(REFUSED)?;
         let change = AgentChange {
             agent: computer.agent,
             when: vec![Check::Alive, Check::Incarnation(request.incarnation)],

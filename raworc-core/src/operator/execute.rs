@@ -7,6 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
 
+use super::gate::Pass;
 use super::jobs::Subject;
 use super::plan::{Observation, Place, Plan, View, Work, backoff, plan, wanted};
 use super::{Again, Engine, RETRY_LOOK, Shared, reclaim};
@@ -103,7 +104,10 @@ fn wait(at: Option<Timestamp>, now: Timestamp) -> Again {
 
 /// What the engine says of an agent's computer, where a run of it is to be judged by that.
 async fn observe(shared: &Shared, engine: &Engine, agent: &Agent, work: Work) -> Observation {
-    let running = agent.status.run.as_ref().is_some_and(|run| !run.ending);
+    let running = match &agent.status.run {
+        Some(run) => !run.ending,
+        None => agent.status.state() == State::Slept,
+    };
     let (Some(id), true, true) = (agent.status.computer, running, work == Work::None) else {
         return Observation::Unknown;
     };
@@ -293,7 +297,7 @@ async fn started(shared: &Shared, agent: &Agent, computer: &Computer) -> Result<
         incarnation,
         key,
     };
-    let _pass = engine.gate.enter(&agent.tenant).await;
+    let _pass = turn(shared, engine, agent).await;
     // The way here may have been long: what is over is not started.
     let over = RuntimeError::Refused { what: "start", reason: "this start is over".into() };
     match shared.store.agent_by_id(agent.id).await {
@@ -309,6 +313,18 @@ async fn started(shared: &Shared, agent: &Agent, computer: &Computer) -> Result<
     let ensured = limited(shared, "make the computer", runtime.ensure(&computer.spec)).await?;
     let start_id = limited(shared, "start the computer", runtime.start(computer.id(), &boot)).await?;
     Ok((start_id, ensured))
+}
+
+/// Waits for the agent's turn at the engine. The time for that is not the program's.
+async fn turn(shared: &Shared, engine: &Engine, agent: &Agent) -> Pass {
+    let pass = engine.gate.enter(&agent.tenant);
+    tokio::pin!(pass);
+    loop {
+        if let Ok(pass) = tokio::time::timeout(shared.settings.start_limit / 4, &mut pass).await {
+            return pass;
+        }
+        record(shared, agent, vec![AgentOp::Extend { deadline: shared.settings.start_limit }]).await;
+    }
 }
 
 async fn limited<T>(

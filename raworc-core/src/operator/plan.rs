@@ -112,7 +112,7 @@ pub fn plan(view: &View<'_>, settings: &OperatorSettings) -> Plan {
 fn plan_init(view: &View<'_>, settings: &OperatorSettings) -> Plan {
     let agent = view.agent;
     if agent.desired == Desired::Asleep {
-        return happened(AgentEvent::SleepAsked, "SleepAsked", "put to sleep by request".into(), None);
+        return sleep_asked();
     }
     let Some(run) = &agent.status.run else {
         let changed = agent.generation != agent.status.observed_generation;
@@ -151,7 +151,7 @@ fn plan_idle(view: &View<'_>, settings: &OperatorSettings) -> Plan {
         return plan;
     }
     if agent.desired == Desired::Asleep {
-        return happened(AgentEvent::SleepAsked, "SleepAsked", "put to sleep by request".into(), None);
+        return sleep_asked();
     }
     let quiet_at = match agent.status.awake_until {
         Some(until) if agent.spec.idle_timeout > 0 && agent.inbox.queued == 0 => Some(until),
@@ -206,7 +206,9 @@ fn plan_busy(view: &View<'_>, settings: &OperatorSettings) -> Plan {
 }
 
 fn plan_slept(view: &View<'_>) -> Plan {
-    if view.agent.status.run.is_some() {
+    // A start that the engine finished after its time may run though nothing here knows of it any more.
+    let running = matches!(view.observed, Observation::Present(Phase::Running(_) | Phase::Stopping(_)));
+    if view.agent.status.run.is_some() || running {
         return stop(view);
     }
     match view.agent.desired {
@@ -313,6 +315,15 @@ pub(super) fn backoff(restarts: u32, settings: &OperatorSettings) -> Backoff {
 
 fn happened(event: AgentEvent, reason: &str, message: String, backoff: Option<Backoff>) -> Plan {
     commit(vec![AgentOp::Transition { event, reason: reason.into(), message, backoff }])
+}
+
+/// A message that was accepted meanwhile takes the ask back.
+fn sleep_asked() -> Plan {
+    let mut plan = happened(AgentEvent::SleepAsked, "SleepAsked", "put to sleep by request".into(), None);
+    if let Plan::Commit { when, .. } = &mut plan {
+        when.push(Check::Desired(Desired::Asleep));
+    }
+    plan
 }
 
 const fn commit(ops: Vec<AgentOp>) -> Plan {

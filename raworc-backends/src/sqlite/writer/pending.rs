@@ -116,9 +116,19 @@ impl Pending {
         Ok(())
     }
 
-    /// Notes that an agent's hot columns moved.
-    pub(super) fn touch(&mut self, agent: AgentId) {
-        self.touched.insert(agent);
+    /// Notes that an agent's hot columns moved. A row that a commit before it leaves is written after all touches, so it
+    /// takes them up itself.
+    pub(super) fn touch(&mut self, agent: &Agent) {
+        match self.agents.get_mut(&agent.id) {
+            Some(row) => {
+                if let Some(Cell::Text(doc)) = row.pop() {
+                    *row = agent_row(agent, doc);
+                }
+            }
+            None => {
+                self.touched.insert(agent.id);
+            }
+        }
     }
 
     pub(super) fn lease(&mut self, lease: &Lease) {

@@ -29,9 +29,10 @@ impl<'a> Story<'a> {
     pub(super) fn title(&self, settings: &Settings) -> anyhow::Result<()> {
         let title = self.paint(Ink::Bold, &format!("Raworc {} quickstart", env!("CARGO_PKG_VERSION")));
         let again = if settings.data.join("raworc.db").exists() { ", carried on with" } else { ", new" };
+        let walls = if settings.local.isolation { "walled off by namespaces" } else { "without walls" };
         self.console.line(format!(
             "{title}\n\nEverything runs in this one process: server, operator and a SQLite database. Agents' computers are made\n\
-             of this machine's own Linux, walled off by namespaces; nothing is installed or downloaded.\n\n  data     {}{again}",
+             of this machine's own Linux, {walls}; nothing is installed or downloaded.\n\n  data     {}{again}",
             settings.data.display()
         ))
     }

@@ -35,7 +35,7 @@ url = \"http://127.0.0.1:11434\"
 
 [[models]]
 name = \"qwen3-coder\"
-url = \"https://models.example.org\"
+url = \"https://models.example.org/v1\"
 wire = \"openai\"
 context = 65536
 key_file = \"/etc/raworc/model.key\"

@@ -169,6 +169,27 @@ async fn what_happened_while_no_operator_lived_is_seen_by_the_next_within_seven_
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_computer_that_starts_though_its_agent_sleeps_is_stopped() {
+    let world = World::new().await;
+    let agent = world.idle("a", AgentSpec::default()).await;
+    world.control.sleep(&world.call, &world.tenant, &agent.name, SleepMode::Now).await.expect("asked");
+    world.until(&agent, "stopped", |a| a.status.state() == State::Slept && a.status.run.is_none()).await;
+    let entry = world.runtimes.default_entry().expect("a runtime");
+    let late = crate::runtime::Boot {
+        agent_url: "unix:/nowhere".into(),
+        ca: None,
+        computer: computer(&agent),
+        incarnation: agent.status.incarnation,
+        key: "of a start that was given up".into(),
+    };
+    // A program that never gets as far as being refused.
+    world.engine.inject(Rule::new(Method::Stop, Fault::Slow(Duration::from_secs(1))));
+    entry.runtime.start(computer(&agent), &late).await.expect("started");
+    world.engine_until("stopped", |engine| engine.running().is_empty()).await;
+    assert_eq!(world.agent(&agent).await.status.state(), State::Slept);
+}
+
+#[tokio::test(start_paused = true)]
 async fn openshell_a_delete_that_was_cut_short_is_finished_by_the_next_operator() {
     let mut world = World::new().await;
     let agent = world.idle("a", AgentSpec::default()).await;

@@ -115,6 +115,34 @@ async fn a_sleep_that_was_asked_for_waits_for_the_message_in_hand_and_leaves_the
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_look_that_must_not_wake_does_not_take_a_sleep_back() {
+    let world = World::new().await;
+    let agent = world.idle("a", AgentSpec::default()).await;
+    world.send(&agent, "work 30").await;
+    world.until(&agent, "busy", |a| a.status.state() == State::Busy).await;
+    world.control.sleep(&world.call, &world.tenant, &agent.name, SleepMode::AfterMessage).await.expect("asked");
+    let limit = Duration::from_secs(1);
+    let action = crate::principal::Action::Exec;
+    let looked = world.control.rouse(&world.call, &world.tenant, &agent.name, action, false, limit).await;
+    assert!(looked.is_ok(), "{looked:?}");
+    world.until(&agent, "slept", |a| a.status.state() == State::Slept).await;
+    let refused = world.control.rouse(&world.call, &world.tenant, &agent.name, action, false, limit).await;
+    assert!(matches!(refused, Err(Error::AgentAsleep(_))), "{refused:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancel_of_nothing_that_is_sent_again_cancels_nothing_that_came_since() {
+    let world = World::new().await;
+    let agent = world.idle("a", AgentSpec::default()).await;
+    let call = world.call.clone().with_idempotency_key("k");
+    world.control.cancel(&call, &world.tenant, &agent.name).await.expect("nothing to cancel");
+    let message = world.send(&agent, "work 30").await;
+    world.until(&agent, "busy", |a| a.status.state() == State::Busy).await;
+    world.control.cancel(&call, &world.tenant, &agent.name).await.expect("the same answer");
+    assert_eq!(world.ended(&agent, &message).await.state, MessageState::Done);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_message_after_the_ask_takes_the_sleep_back() {
     let world = World::new().await;
     let agent = world.idle("a", AgentSpec::default()).await;
