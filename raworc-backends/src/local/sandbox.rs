@@ -215,6 +215,9 @@ impl Sandbox {
     }
 }
 
+/// After so long processes that would not end are ended again.
+const AGAIN: Duration = Duration::from_secs(1);
+
 impl Keeper {
     /// Waits for the end, sees to it that nothing is left, and says how it ended.
     pub(crate) async fn wait(&mut self) -> String {
@@ -237,8 +240,10 @@ impl Keeper {
             }
         }
         let hits = self.group.hits();
-        if let Err(error) = gone(self.inner.as_ref(), &self.group).await {
-            tracing::error!(%error, "processes of a computer are left");
+        // Nobody is told of an end while something is left: the next start would live beside it.
+        while let Err(error) = gone(self.inner.as_ref(), &self.group).await {
+            tracing::error!(%error, "processes of a computer are left; trying again");
+            tokio::time::sleep(AGAIN).await;
         }
         if tokio::time::timeout(DRAIN_LIMIT, &mut self.output).await.is_err() {
             self.output.abort();

@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, openat, renameat, unlinkat};
 use rustix::io::Errno;
@@ -13,13 +14,15 @@ use rustix::io::Errno;
 /// Names that are read of a directory at a time.
 const BATCH: usize = 4096;
 
+/// Directories that were moved up into a trash by this process: no two removals at the same time take one name.
+static MOVED: AtomicU64 = AtomicU64::new(0);
+
 /// Takes `name` away from the directory `trash`, with all below it.
 ///
 /// A directory within it is first moved up into `trash`, so that depth costs neither memory nor descriptors.
 pub(crate) fn remove(trash: &Path, name: &str) -> io::Result<()> {
     let trash = fs::File::open(trash)?;
     let mut left = vec![CString::new(name)?];
-    let mut moved = 0u64;
     while let Some(name) = left.pop() {
         match unlinkat(&trash, &name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => continue,
@@ -39,7 +42,7 @@ pub(crate) fn remove(trash: &Path, name: &str) -> io::Result<()> {
                         // To move a directory one has to be able to write to it.
                         drop(open_locked(directory.as_fd(), &entry)?);
                         let above = loop {
-                            moved += 1;
+                            let moved = MOVED.fetch_add(1, Ordering::Relaxed);
                             let above = CString::new(format!("{}.{moved}", std::process::id()))?;
                             match rustix::fs::statat(&trash, &above, AtFlags::SYMLINK_NOFOLLOW) {
                                 Ok(_) => {}

@@ -7,6 +7,7 @@ use hyper::upgrade::OnUpgrade;
 
 use super::AgentsState;
 use super::auth::Program;
+use super::listener::Place;
 use crate::server::error::ApiError;
 
 /// What stands in `Upgrade`.
@@ -23,7 +24,10 @@ pub(super) async fn link(
         let message = "this address is for a program's own connection: HTTP/1.1 with `Upgrade: raworc-link`";
         return Err(ApiError::new("upgrade_required", message));
     };
+    let place = request.extensions_mut().remove::<Place>();
     tokio::spawn(async move {
+        // A link is a connection among those that are allowed, for as long as it lasts.
+        let _place = place;
         match on_upgrade.await {
             Ok(upgraded) => state.links.serve(&state.control, &agent, upgraded).await,
             Err(error) => tracing::debug!(agent = %agent.id, %error, "a program's connection was lost in its upgrade"),
