@@ -256,3 +256,46 @@ fn the_tour_holds_and_a_second_one_carries_on() {
     assert!(second.contains("An agent is there from an earlier run"), "{second}");
     assert!(second.contains("below 1 of earlier runs"), "{second}");
 }
+
+/// Asks again until it is so, for a minute at most.
+#[track_caller]
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    for _ in 0..1200 {
+        if is_so() {
+            return;
+        }
+        std::thread::park_timeout(std::time::Duration::from_millis(50));
+    }
+    panic!("not within a minute: {what}");
+}
+
+/// Processes on this machine one of whose arguments is this.
+fn processes_with(argument: &str) -> usize {
+    let processes = std::fs::read_dir("/proc").expect("Linux");
+    let lines = processes.flatten().filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
+    lines.filter(|line| line.split(|byte| *byte == 0).any(|part| part == argument.as_bytes())).count()
+}
+
+#[test]
+fn what_was_under_way_when_up_was_killed_is_taken_up_again_and_no_process_of_the_first_run_lives_on() {
+    let home = Home::new();
+    let mut first = Up::start(&home);
+    home.run(&["agent", "create", "ada", "--wait"]).ok();
+    // The first attempt hangs in a sleep that nothing else on this machine sleeps; the second answers.
+    let seconds = format!("3{:09}", std::process::id());
+    let work = format!("!echo run >> runs; [ $(wc -l < runs) -gt 1 ] || sleep {seconds}; echo finished");
+    home.run(&["send", "ada", "--no-wait", &work]).ok();
+    until("the work has begun", || processes_with(&seconds) > 0);
+
+    first.child.kill().expect("killed");
+    first.child.wait().expect("it is gone");
+    until("no process of it lives on", || processes_with(&seconds) == 0);
+
+    let second = Up::start(&home);
+    until("the message is done", || home.run(&["history", "ada"]).ok().contains("\nfinished"));
+    let status: serde_json::Value =
+        serde_json::from_str(&home.run(&["agent", "get", "ada", "-o", "json"]).ok()).expect("JSON");
+    assert_eq!(status["status"]["incarnation"], 2);
+    assert_eq!(home.run(&["agent", "exec", "ada", "--", "cat", "runs"]).ok(), "run\nrun\n", "twice, and not more");
+    assert_eq!(second.end(), Some(0));
+}
