@@ -299,17 +299,7 @@ async fn started(shared: &Shared, agent: &Agent, computer: &Computer) -> Result<
     };
     let _pass = turn(shared, engine, agent).await;
     // The way here may have been long: what is over is not started.
-    let over = RuntimeError::Refused { what: "start", reason: "this start is over".into() };
-    match shared.store.agent_by_id(agent.id).await {
-        Ok(now)
-            if now
-                .value
-                .as_ref()
-                .and_then(|now| now.status.run.as_ref())
-                .is_some_and(|run| run.incarnation == incarnation && !run.ending) => {}
-        Ok(_) => return Err(over),
-        Err(error) => return Err(RuntimeError::Unavailable(error.to_string())),
-    }
+    still_wanted(shared, agent).await?;
     let ensured = limited(shared, "make the computer", runtime.ensure(&computer.spec)).await?;
     let start_id = limited(shared, "start the computer", runtime.start(computer.id(), &boot)).await?;
     Ok((start_id, ensured))
@@ -324,6 +314,18 @@ async fn turn(shared: &Shared, engine: &Engine, agent: &Agent) -> Pass {
             return pass;
         }
         record(shared, agent, vec![AgentOp::Extend { deadline: shared.settings.start_limit }]).await;
+    }
+}
+
+/// Fails where the run that was begun is over, or is being ended.
+async fn still_wanted(shared: &Shared, agent: &Agent) -> Result<(), RuntimeError> {
+    let now = shared.store.agent_by_id(agent.id).await;
+    let now = now.map_err(|error| RuntimeError::Unavailable(error.to_string()))?.value;
+    let run = now.as_ref().and_then(|now| now.status.run.as_ref());
+    if run.is_some_and(|run| run.incarnation == agent.status.incarnation && !run.ending) {
+        Ok(())
+    } else {
+        Err(RuntimeError::Refused { what: "start", reason: "this start is over".into() })
     }
 }
 
@@ -352,6 +354,8 @@ async fn prepare(shared: &Shared, engine: &Engine, agent: &Agent, computer: &Com
     }
     record(shared, agent, vec![AgentOp::Extend { deadline: limit }]).await;
     let done = loop {
+        // Nobody waits for an image that nobody wants any more.
+        still_wanted(shared, agent).await?;
         let message = told.borrow_and_update().as_ref().map_or_else(|| "is being pulled".into(), describe);
         let condition = AgentOp::SetCondition {
             kind: ConditionKind::Ready,

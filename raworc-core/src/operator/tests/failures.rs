@@ -72,6 +72,34 @@ async fn a_missing_image_is_a_condition_without_a_storm_and_a_change_is_tried_at
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_pull_that_hangs_is_told_and_given_up_as_soon_as_sleep_or_delete_is_asked() {
+    let world = World::new().await;
+    world.engine.inject(Rule::new(Method::Prepare, Fault::Hang));
+    let agent = world.create("a", AgentSpec::default()).await;
+    let pulling =
+        |a: &Agent| a.status.conditions.get(ConditionKind::Ready).is_some_and(|ready| ready.reason == "ImagePulling");
+    world.until(&agent, "pulling", pulling).await;
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(world.agent(&agent).await.status.restarts, 0, "an image may take its time");
+    let asked = tokio::time::Instant::now();
+    world.control.sleep(&world.call, &world.tenant, &agent.name, SleepMode::AfterMessage).await.expect("asked");
+    world.until(&agent, "stopped", |a| a.status.state() == State::Slept && a.status.run.is_none()).await;
+    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+    assert_ne!(ready(&world.agent(&agent).await).reason, "ImagePulling");
+
+    let other = world.create("b", AgentSpec::default()).await;
+    world.until(&other, "pulling", pulling).await;
+    world.control.delete(&world.call, &world.tenant, &other.name).await.expect("asked");
+    world.until(&other, "deleted", |a| a.status.state() == State::Deleted).await;
+    let usage = || async {
+        let used = world.control.store().usage(&world.tenant, crate::store::QuotaKind::Agents).await.expect("a store");
+        Ok((used == 1).then_some(()))
+    };
+    let given_back = world.control.feed().until(other.id, Duration::from_secs(60), usage).await.expect("a store");
+    assert!(given_back.is_some(), "the quota is given back within a minute");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_setup_that_fails_shows_its_output_and_waits_for_a_change_or_a_retry() {
     let works = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let working = Arc::clone(&works);
