@@ -80,7 +80,7 @@ impl Installation {
         let master_key = key::load(&settings, fresh)?;
         let store = Arc::new(SqliteStore::open(options).await.map_err(|error| store_failed(&settings, error))?);
         // Before the runtime: computers are given the socket's directory.
-        let agents = AgentsListener::unix(settings.data.join("link").join(SOCKET), ListenerLimits::default()).await?;
+        let agents = AgentsListener::unix(settings.data.join("link").join(SOCKET), agents_limits()).await?;
         let runtime = Arc::new(open_local(&settings).await?);
         let limits_missing = if settings.local.isolation {
             let report = runtime.probe().await.map_err(not_isolated)?;
@@ -234,6 +234,23 @@ fn cannot_listen(address: &str, error: std::io::Error) -> Failure {
             .hint("choose an address of this machine with --listen 127.0.0.1:PORT"),
     };
     failure.because(error)
+}
+
+/// Agents' connections get half of what this process may open, raised as far as it can be, and no more: whatever they
+/// do, the API, the database and the computers' own pipes can still be opened.
+fn agents_limits() -> ListenerLimits {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut files = getrlimit(Resource::Nofile);
+    if files.current != files.maximum {
+        files.current = files.maximum;
+        if let Err(error) = setrlimit(Resource::Nofile, files) {
+            tracing::warn!(%error, "the limit on open files cannot be raised");
+        }
+    }
+    let mut limits = ListenerLimits::default();
+    let files = getrlimit(Resource::Nofile).current.and_then(|files| usize::try_from(files).ok());
+    limits.connections = files.map_or(limits.connections, |files| limits.connections.min(files / 2));
+    limits
 }
 
 fn store_failed(settings: &Settings, error: StoreError) -> Failure {
