@@ -104,10 +104,12 @@ impl Home {
         let mut ids = Vec::new();
         for entry in fs::read_dir(&path).at("list computers", &path)? {
             let entry = entry.at("list computers", &path)?;
-            if let Some(id) = entry.file_name().to_str().and_then(|name| name.parse().ok())
-                && self.spec(id)?.is_some()
-            {
-                ids.push(id);
+            let Some(id) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            match self.spec(id) {
+                Ok(Some(_)) => ids.push(id),
+                Ok(None) => {}
+                // One that is damaged must not keep all others from being served.
+                Err(error) => tracing::error!(%error, computer = %id, "a computer is left out"),
             }
         }
         Ok(ids)
@@ -119,11 +121,11 @@ impl Home {
     }
 
     pub(crate) fn write_spec(&self, spec: &ComputerSpec) -> Result<(), RuntimeError> {
-        write(&self.computer(spec.id).join("spec.json"), spec)
+        write(&self.computer(spec.id).join("spec.json"), spec, Lasting::BeyondPower)
     }
 
     pub(crate) fn start(&self, id: ComputerId) -> Result<Option<StartRecord>, RuntimeError> {
-        read(&self.computer(id).join("start.json"))
+        Ok(read_if_whole(&self.computer(id).join("start.json")))
     }
 
     /// Writes down a start, and forgets how the one before it ended.
@@ -133,16 +135,17 @@ impl Home {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).at("start", &end),
             Ok(()) | Err(_) => {}
         }
-        write(&self.computer(id).join("start.json"), start)
+        write(&self.computer(id).join("start.json"), start, Lasting::BeyondProcesses)
     }
 
     pub(crate) fn end(&self, id: ComputerId) -> Result<Option<EndRecord>, RuntimeError> {
-        read(&self.computer(id).join("end.json"))
+        Ok(read_if_whole(&self.computer(id).join("end.json")))
     }
 
     /// Writes down how the last start ended, and that nothing of it is left.
     pub(crate) fn write_end(&self, id: ComputerId, reason: &str) -> Result<(), RuntimeError> {
-        write(&self.computer(id).join("end.json"), &EndRecord { reason: reason.to_owned() })?;
+        let end = EndRecord { reason: reason.to_owned() };
+        write(&self.computer(id).join("end.json"), &end, Lasting::BeyondProcesses)?;
         let start = self.computer(id).join("start.json");
         match fs::remove_file(&start) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).at("record an end", &start),
@@ -156,6 +159,14 @@ pub(crate) fn private_directory(path: &Path) -> std::io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
+/// A record that a loss of power may have cut short, which is as good as none: nothing that it tells of lives on.
+fn read_if_whole<T: DeserializeOwned>(path: &Path) -> Option<T> {
+    read(path).unwrap_or_else(|error| {
+        tracing::warn!(%error, "a record is left out");
+        None
+    })
+}
+
 fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, RuntimeError> {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
@@ -167,11 +178,28 @@ fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, RuntimeError> {
         .map_err(|error| refused("read a record", format!("{} is damaged: {error}", path.display())))
 }
 
+/// What a record has to outlast.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lasting {
+    /// The end of every process. Starts and ends mean nothing after a loss of power.
+    BeyondProcesses,
+    /// A loss of power.
+    BeyondPower,
+}
+
 /// Writes a record whole or not at all.
-fn write<T: Serialize>(path: &Path, record: &T) -> Result<(), RuntimeError> {
+fn write<T: Serialize>(path: &Path, record: &T, lasting: Lasting) -> Result<(), RuntimeError> {
     let what = "write a record";
     let bytes = serde_json::to_vec(record).map_err(|error| refused(what, error.to_string()))?;
     let new = path.with_extension("new");
     fs::write(&new, bytes).at(what, &new)?;
-    fs::rename(&new, path).at(what, path)
+    let sync = |path: &Path| File::open(path).and_then(|file| file.sync_all());
+    if lasting == Lasting::BeyondPower {
+        sync(&new).at(what, &new)?;
+    }
+    fs::rename(&new, path).at(what, path)?;
+    match path.parent() {
+        Some(directory) if lasting == Lasting::BeyondPower => sync(directory).at(what, directory),
+        Some(_) | None => Ok(()),
+    }
 }
