@@ -99,22 +99,25 @@ async fn a_failed_precondition_is_named_and_changes_nothing(subject: Arc<dyn Sto
 async fn commits_beside_one_that_fails_go_through(subject: Arc<dyn StoreUnderTest>) {
     let scene = Scene::open(&*subject).await;
     let agent = scene.create("busy-place").await.id;
-    let results = scene
-        .at_once(move |n, store| async move {
-            // Every fourth fails, wherever a store may have put it among the others.
-            let when = if n % 4 == 0 { Check::Generation(99) } else { Check::Alive };
-            let (id, accept) = message(&format!("number {n}"));
-            (n, id, store.commit(change(agent, when, vec![accept])).await)
-        })
-        .await;
-    for (n, id, result) in results {
-        let there = scene.store.message(agent, id).await.expect("the store answers").is_some();
-        match result {
-            Ok(_) => assert!(n % 4 != 0 && there, "message {n} was accepted"),
-            Err(StoreError::Conflict(Conflict::Generation { .. })) => {
-                assert!(n % 4 == 0 && !there, "message {n} was not")
+    // More than once, so that some come after one that failed in whatever order a round runs.
+    for _ in 0..3 {
+        let results = scene
+            .at_once(move |n, store| async move {
+                // Every fourth fails, wherever a store may have put it among the others.
+                let when = if n % 4 == 0 { Check::Generation(99) } else { Check::Alive };
+                let (id, accept) = message(&format!("number {n}"));
+                (n, id, store.commit(change(agent, when, vec![accept])).await)
+            })
+            .await;
+        for (n, id, result) in results {
+            let there = scene.store.message(agent, id).await.expect("the store answers").is_some();
+            match result {
+                Ok(_) => assert!(n % 4 != 0 && there, "message {n} was accepted"),
+                Err(StoreError::Conflict(Conflict::Generation { .. })) => {
+                    assert!(n % 4 == 0 && !there, "message {n} was not")
+                }
+                Err(other) => panic!("{other}"),
             }
-            Err(other) => panic!("{other}"),
         }
     }
 }

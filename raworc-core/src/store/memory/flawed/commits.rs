@@ -24,11 +24,6 @@ fn record(key: RecordKey, when: RecordCheck) -> Change {
 
 impl Flawed {
     pub(super) async fn flawed_commit(&self, mut commit: Commit) -> Result<Committed, StoreError> {
-        if self.is(Flaw::FailsTheBatch)
-            && let Some(failed) = self.memory().failed.take()
-        {
-            return Err(failed.into());
-        }
         self.change_commit(&mut commit).await?;
         if self.is(Flaw::QuotaBeforeCommit) && !commit.quota.is_empty() {
             let quota = std::mem::take(&mut commit.quota);
@@ -44,6 +39,13 @@ impl Flawed {
         let audit = commit.audit.clone();
         let names = commit.footprint().names;
         let result = self.write(commit).await;
+        // The next one that would go through is taken down with the one that failed.
+        if self.is(Flaw::FailsTheBatch)
+            && result.is_ok()
+            && let Some(failed) = self.memory().failed.take()
+        {
+            return Err(failed.into());
+        }
         match &result {
             Ok(_) => self.memory().names.extend(names),
             Err(_) if self.is(Flaw::FailureTakesARevision) => self.noise().await?,
