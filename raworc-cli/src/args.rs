@@ -1,6 +1,8 @@
 //! What can be written on the command line.
 
 mod agent;
+#[cfg(feature = "bench")]
+mod bench;
 mod message;
 mod server;
 
@@ -8,6 +10,8 @@ pub use agent::{
     AgentCommand, CancelArgs, CpArgs, CreateArgs, DeleteArgs, EditArgs, ExecArgs, GetArgs, KeepAwakeArgs, ListArgs,
     LogsArgs, SleepArgs, SpecArgs, WakeArgs,
 };
+#[cfg(feature = "bench")]
+pub use bench::{BenchArgs, BenchServerArgs, Subject};
 pub use message::{ChatArgs, EventsArgs, HistoryArgs, SendArgs};
 pub use server::{AssemblyArgs, LoginArgs, OperatorArgs, QuickstartArgs, ServerArgs, UpArgs};
 
@@ -113,6 +117,9 @@ pub enum Command {
     Events(EventsArgs),
     /// Tell whether the server is well, and who you are to it.
     Status,
+    /// Measure what Raworc takes on this machine, beside a floor.
+    #[cfg(feature = "bench")]
+    Bench(BenchArgs),
     /// Print the version.
     Version,
     /// Print what makes your shell complete commands and agents' names.
@@ -120,6 +127,10 @@ pub enum Command {
     /// The program inside an agent's computer.
     #[command(hide = true)]
     Agentd,
+    /// The installation that is measured, in a process of its own.
+    #[cfg(feature = "bench")]
+    #[command(hide = true)]
+    BenchServer(BenchServerArgs),
     /// Print a page of the reference.
     #[command(hide = true)]
     Reference(ReferenceArgs),

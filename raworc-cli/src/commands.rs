@@ -1,6 +1,8 @@
 //! One module for each verb.
 
 pub mod agent;
+#[cfg(feature = "bench")]
+pub mod bench;
 pub mod chat;
 pub mod completion;
 pub mod context;

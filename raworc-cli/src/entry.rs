@@ -5,6 +5,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser};
 
 use crate::args::{Cli, Command, GlobalArgs};
+#[cfg(feature = "bench")]
+use crate::commands::bench;
 use crate::commands::context::Context;
 use crate::commands::{agent, chat, completion, events, history, login, quickstart, reference, send, up, version};
 use crate::exit::{Silent, code_of, render};
@@ -43,15 +45,20 @@ fn run(command: Command, global: &GlobalArgs, console: &Console) -> anyhow::Resu
         Command::Reference(args) => reference::run(console, &args),
         Command::Server(args) => up::apart(&args.assembly, "server"),
         Command::Operator(args) => up::apart(&args.assembly, "operator"),
-        command @ (Command::Up(_) | Command::Quickstart(_)) => {
-            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-            finish(runtime, serve(command, global, console))
-        }
+        command @ (Command::Up(_) | Command::Quickstart(_)) => finish(on_all_cores()?, serve(command, global, console)),
+        #[cfg(feature = "bench")]
+        Command::Bench(args) => finish(on_all_cores()?, bench::run(console, args)),
+        #[cfg(feature = "bench")]
+        Command::BenchServer(args) => finish(on_all_cores()?, bench::serve(args)),
         command => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             finish(runtime, call(command, global, console))
         }
     }
+}
+
+fn on_all_cores() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
 }
 
 fn finish(runtime: tokio::runtime::Runtime, work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
@@ -87,6 +94,12 @@ async fn call(command: Command, global: &GlobalArgs, console: &Console) -> anyho
         | Command::Version
         | Command::Completion(_)
         | Command::Agentd
-        | Command::Reference(_) => Err(anyhow::anyhow!("this command is dispatched elsewhere")),
+        | Command::Reference(_) => elsewhere(),
+        #[cfg(feature = "bench")]
+        Command::Bench(_) | Command::BenchServer(_) => elsewhere(),
     }
+}
+
+fn elsewhere() -> anyhow::Result<()> {
+    Err(anyhow::anyhow!("this command is dispatched elsewhere"))
 }

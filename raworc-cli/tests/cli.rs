@@ -2,6 +2,9 @@
 
 #[path = "cli/alone.rs"]
 mod alone;
+#[cfg(feature = "bench")]
+#[path = "cli/bench.rs"]
+mod bench;
 #[path = "cli/home.rs"]
 mod home;
 #[path = "cli/serving.rs"]

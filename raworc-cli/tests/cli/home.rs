@@ -19,6 +19,12 @@ impl Home {
         self.dir.path()
     }
 
+    /// What lies in it.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.path()).expect("readable");
+        entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect()
+    }
+
     /// The binary, with nothing of the surroundings that could change what it does.
     pub(crate) fn raworc(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_raworc"));
