@@ -247,10 +247,10 @@ fn agents_limits() -> ListenerLimits {
             tracing::warn!(%error, "the limit on open files cannot be raised");
         }
     }
-    let mut limits = ListenerLimits::default();
+    let limits = ListenerLimits::default();
     let files = getrlimit(Resource::Nofile).current.and_then(|files| usize::try_from(files).ok());
-    limits.connections = files.map_or(limits.connections, |files| limits.connections.min(files / 2));
-    limits
+    let connections = files.map_or(limits.connections, |files| limits.connections.min(files / 2));
+    limits.with_connections(connections)
 }
 
 fn store_failed(settings: &Settings, error: StoreError) -> Failure {

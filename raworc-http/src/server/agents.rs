@@ -18,19 +18,12 @@ pub use links::Links;
 pub use listener::{AgentsListener, AgentsTls, ListenError, ListenerLimits};
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
 use raworc_core::control::ControlPlane;
 
 use self::gateway::Upstreams;
 use super::error::ApiError;
 use super::tokens::Tokens;
-
-/// Bytes of the body of most calls: a token is asked for, a heartbeat is told, words are passed on.
-const SMALL_BODY: usize = 256 << 10;
-
-/// Bytes of a report of steps or of an end. Programs send steps as they go, far fewer at once.
-const REPORT_BODY: usize = 8 << 20;
 
 /// What the agents' side is made of.
 #[derive(Debug, Clone)]
@@ -47,10 +40,6 @@ pub struct AgentsState {
 
 /// What programs call, for an [`AgentsListener`] to serve. Its paths begin with `/agent/v0`.
 pub fn agents_router(state: AgentsState) -> Router {
-    let reports = Router::new()
-        .route("/steps", post(protocol::steps))
-        .route("/end", post(protocol::end))
-        .layer(DefaultBodyLimit::max(REPORT_BODY));
     let calls = Router::new()
         .route("/boot", post(protocol::boot))
         .route("/token", post(protocol::token))
@@ -59,11 +48,12 @@ pub fn agents_router(state: AgentsState) -> Router {
         .route("/lease", post(protocol::lease))
         .route("/deltas", post(protocol::deltas))
         .route("/heartbeat", post(protocol::heartbeat))
-        .route("/link", post(link::link))
-        .layer(DefaultBodyLimit::max(SMALL_BODY));
+        .route("/steps", post(protocol::steps))
+        .route("/end", post(protocol::end))
+        .route("/link", post(link::link));
     let models = gateway::routes();
     Router::new()
-        .nest("/agent/v0", calls.merge(reports).merge(models))
+        .nest("/agent/v0", calls.merge(models))
         .fallback(async || ApiError::new("not_found", "there is no such address here"))
         .method_not_allowed_fallback(async || ApiError::new("method_not_allowed", "this address has other methods"))
         .with_state(state)

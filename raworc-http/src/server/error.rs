@@ -13,10 +13,11 @@ use serde_json::{Map, Value, json};
 use crate::api::{ErrorBody, ErrorInfo};
 
 /// Codes of errors that the HTTP layer itself finds, beside those of [`Error::code`], and their status.
-pub const HTTP_CODES: [(&str, StatusCode); 14] = [
+pub const HTTP_CODES: [(&str, StatusCode); 15] = [
     ("malformed", StatusCode::BAD_REQUEST),
     ("not_found", StatusCode::NOT_FOUND),
     ("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED),
+    ("request_timeout", StatusCode::REQUEST_TIMEOUT),
     ("too_large", StatusCode::PAYLOAD_TOO_LARGE),
     ("unsupported_media_type", StatusCode::UNSUPPORTED_MEDIA_TYPE),
     ("too_many_requests", StatusCode::TOO_MANY_REQUESTS),

@@ -1,6 +1,6 @@
 //! What handlers take out of a request. Every refusal is an [`ApiError`].
 
-mod body;
+pub(super) mod body;
 mod path;
 
 pub use body::Json;
@@ -51,7 +51,9 @@ impl FromRequestParts<ApiState> for Caller {
 /// [`Error::Unauthenticated`] where there is none.
 pub fn bearer(headers: &HeaderMap) -> Result<&str, Error> {
     let Some(value) = headers.get(AUTHORIZATION) else {
-        return Err(Error::Unauthenticated { reason: "send a token as Authorization: Bearer; /auth/login gives one" });
+        return Err(Error::Unauthenticated {
+            reason: "send a token as Authorization: Bearer; /auth/login gives people one",
+        });
     };
     let parts = value.to_str().ok().and_then(|value| value.split_once(' '));
     match parts {

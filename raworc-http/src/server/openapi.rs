@@ -132,6 +132,7 @@ fn add_errors(path: &str, operation: &mut Operation) {
         errors.push(("404", "`not_found`"));
     }
     if operation.request_body.is_some() {
+        errors.push(("408", "`request_timeout`"));
         errors.push(("413", "`too_large`"));
         errors.push(("415", "`unsupported_media_type`"));
     }

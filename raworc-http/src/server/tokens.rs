@@ -85,6 +85,8 @@ pub struct UserToken {
 pub struct AgentToken {
     /// The program.
     pub principal: Principal,
+    /// Its computer.
+    pub computer: ComputerId,
     /// Its id, and when it expires.
     pub record: TokenRecord,
 }
@@ -188,7 +190,7 @@ impl Tokens {
         match (claims.kind, claims.computer, claims.incarnation) {
             (Kind::Agent, Some(computer), Some(incarnation)) => {
                 let principal = Principal::Agent { tenant: claims.tenant, agent, computer, incarnation };
-                Ok(AgentToken { principal, record })
+                Ok(AgentToken { principal, computer, record })
             }
             _ => Err(NOT_GOOD),
         }

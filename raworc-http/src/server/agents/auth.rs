@@ -1,15 +1,19 @@
 //! Who calls, and what they say.
 
-use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Request};
-use http::StatusCode;
+use bytes::Bytes;
 use http::request::Parts;
 use raworc_core::control::Call;
-use raworc_core::error::Error;
 use serde::de::DeserializeOwned;
 
 use super::AgentsState;
+use super::listener::{Place, Room};
 use crate::server::error::ApiError;
+use crate::server::extract::{bearer, body};
+
+/// Bytes of the body of most calls: a token is asked for, a heartbeat is told, words are passed on. How many of them
+/// are in memory is bounded by how many connections there are.
+const SMALL_BODY: usize = 256 << 10;
 
 /// The program whose token the request bears. Whether its start is the present one is the control plane's to say.
 #[derive(Debug)]
@@ -21,32 +25,43 @@ impl FromRequestParts<AgentsState> for Program {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &AgentsState) -> Result<Self, ApiError> {
-        const MISSING: Error = Error::Unauthenticated { reason: "a program's token is needed: Authorization: Bearer" };
-        let header = parts.headers.get(http::header::AUTHORIZATION).ok_or(MISSING)?;
-        let (scheme, token) = header.to_str().ok().and_then(|text| text.split_once(' ')).ok_or(MISSING)?;
-        if !scheme.eq_ignore_ascii_case("bearer") {
-            return Err(MISSING.into());
+        let token = state.tokens.verify_agent(bearer(&parts.headers)?)?;
+        if let Some(place) = parts.extensions.get::<Place>() {
+            place.claim(token.computer)?;
         }
-        let token = state.tokens.verify_agent(token.trim())?;
         Ok(Self { call: Call::by(token.principal) })
     }
 }
 
-/// A body of JSON, whatever the caller says that it is.
-#[derive(Debug)]
-pub(super) struct JsonBody<T>(pub(super) T);
+/// Reads a body of `limit` bytes at most. A larger one takes room among those of all computers, for as long as the room
+/// is held.
+pub(super) async fn read(request: Request, limit: usize) -> Result<(Bytes, Option<Room>), ApiError> {
+    let (mut parts, body) = request.into_parts();
+    let Some(place) = parts.extensions.remove::<Place>() else {
+        return Ok((body::read(&parts.headers, body, limit, body::BODY_IDLE).await?.freeze(), None));
+    };
+    let size = body::announced(&parts.headers).unwrap_or(limit).min(limit);
+    let reading = body::read(&parts.headers, body, limit, place.limits().body_idle);
+    if size <= SMALL_BODY {
+        return Ok((reading.await?.freeze(), None));
+    }
+    let room = place.room(size).await?;
+    let total = place.limits().body_total;
+    let bytes = tokio::time::timeout(total, reading).await.map_err(|_| {
+        ApiError::new("request_timeout", format!("the body took longer than {} s", total.as_secs_f64()))
+    })??;
+    Ok((bytes.freeze(), Some(room)))
+}
 
-impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
+/// A body of JSON, whatever the caller says that it is, of so many bytes at most.
+#[derive(Debug)]
+pub(super) struct JsonBody<T, const LIMIT: usize = SMALL_BODY>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Send + Sync, const LIMIT: usize> FromRequest<S> for JsonBody<T, LIMIT> {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| {
-            if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-                ApiError::new("too_large", "the body is larger than this address takes")
-            } else {
-                ApiError::invalid("body", rejection.body_text())
-            }
-        })?;
-        serde_json::from_slice(&bytes).map(Self).map_err(|error| ApiError::invalid("body", error.to_string()))
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        let (bytes, _room) = read(request, LIMIT).await?;
+        serde_json::from_slice(&bytes).map(Self).map_err(|error| ApiError::invalid("body", error))
     }
 }

@@ -5,6 +5,7 @@
 
 mod ollama;
 mod openai;
+mod question;
 mod relay;
 #[cfg(test)]
 mod tests;
@@ -16,64 +17,51 @@ pub use upstream::{GatewayLimits, InvalidUpstream, ModelFault, Probe, UpstreamCo
 pub use usage::ModelUsage;
 
 use axum::Router;
-use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{Request, State};
 use axum::response::Response;
 use axum::routing::post;
-use http::StatusCode;
 use raworc_core::control::ActivityKind;
 use raworc_core::program::ModelWire;
-use serde_json::Value;
 
-use self::upstream::Question;
+use self::question::{Asked, Question};
 use super::AgentsState;
-use super::auth::Program;
+use super::auth::{Program, read};
 use crate::server::error::ApiError;
 
 /// Bytes of a request: a long conversation with some pictures.
 const REQUEST_LIMIT: usize = 32 << 20;
 
 pub(super) fn routes() -> Router<AgentsState> {
-    Router::new()
-        .route("/gateway/api/chat", post(ollama_chat))
-        .route("/gateway/v1/chat/completions", post(openai_chat))
-        .layer(DefaultBodyLimit::max(REQUEST_LIMIT))
+    Router::new().route("/gateway/api/chat", post(ollama_chat)).route("/gateway/v1/chat/completions", post(openai_chat))
 }
 
 async fn ollama_chat(
     State(state): State<AgentsState>,
     program: Program,
-    body: Result<Bytes, BytesRejection>,
+    request: Request,
 ) -> Result<Response, ApiError> {
-    ask(&state, &program, ModelWire::Ollama, body).await
+    ask(&state, &program, ModelWire::Ollama, request).await
 }
 
 async fn openai_chat(
     State(state): State<AgentsState>,
     program: Program,
-    body: Result<Bytes, BytesRejection>,
+    request: Request,
 ) -> Result<Response, ApiError> {
-    ask(&state, &program, ModelWire::Openai, body).await
+    ask(&state, &program, ModelWire::Openai, request).await
 }
 
-async fn ask(
-    state: &AgentsState,
-    program: &Program,
-    wire: ModelWire,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<Response, ApiError> {
-    let body = body.map_err(|rejection| match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => ApiError::new("too_large", "a request to a model takes 32 MiB at most"),
-        _ => ApiError::invalid("body", rejection.body_text()),
-    })?;
-    let body: Value = serde_json::from_slice(&body).map_err(|error| ApiError::invalid("body", error))?;
+async fn ask(state: &AgentsState, program: &Program, wire: ModelWire, request: Request) -> Result<Response, ApiError> {
     let (agent, guard) = state.control.hold_own(&program.call, ActivityKind::ModelCall).await?;
     let models = &state.control.settings().models;
     let model = models.get(agent.spec.model.as_deref()).ok_or_else(|| {
         ApiError::new("model_unavailable", "this installation has no model; configure one and start the server again")
     })?;
-    if body.get("model").and_then(Value::as_str) != Some(model.name.as_str()) {
+    // Before the body, which may be large: a program has so many open and no more.
+    let open = state.upstreams.open(agent.id)?;
+    let (body, room) = read(request, REQUEST_LIMIT).await?;
+    let asked = Asked::read(&body).map_err(|error| ApiError::invalid("body", error))?;
+    if asked.model.as_deref() != Some(model.name.as_str()) {
         let message = format!("this agent's model is {:?}; it may use no other", model.name);
         return Err(ApiError::new("model_forbidden", message));
     }
@@ -84,6 +72,7 @@ async fn ask(
         };
         return Err(ApiError::invalid("model", format!("{:?} is spoken to at {address}", model.name)));
     }
-    let question = Question { agent: Some(agent.id), model: &model.name, body, guard: Some(guard) };
+    let (streams, body) = asked.onward(wire, body)?;
+    let question = Question { model: &model.name, streams, body, open: Some(open), room, guard: Some(guard) };
     Ok(state.upstreams.ask(question).await?)
 }

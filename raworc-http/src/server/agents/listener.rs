@@ -1,8 +1,12 @@
 //! [`AgentsListener`]: serves programs on a Unix socket, or on TCP with TLS.
 
+mod places;
+#[cfg(test)]
+mod tests;
 mod tls;
 mod unix;
 
+pub(super) use places::{Place, Room};
 pub use tls::AgentsTls;
 
 use std::convert::Infallible;
@@ -10,7 +14,6 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -22,15 +25,33 @@ use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::ServiceExt;
+
+use self::places::Places;
+use crate::server::extract::body::BODY_IDLE;
 
 /// Limits of an [`AgentsListener`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ListenerLimits {
-    /// Connections at one time, links included. More wait to be accepted.
+    /// Connections at one time, links included. More wait for a place.
     pub connections: usize,
+    /// Connections that one computer may have of them, its link included.
+    pub connections_per_computer: usize,
+    /// Connections of them that have not said yet whose they are. The oldest gives way to the next.
+    pub strangers: usize,
+    /// How long a connection may take to say whose it is: to bear a good token.
+    pub introduction: Duration,
+    /// Bytes of requests, those up to 256 KiB left out, that are in memory at one time. More wait for room.
+    pub bytes: usize,
+    /// Bytes of them that may be one computer's.
+    pub bytes_per_computer: usize,
+    /// How long a request waits for room.
+    pub room_wait: Duration,
+    /// How long a body may make no progress.
+    pub body_idle: Duration,
+    /// How long a body that takes room may take in all.
+    pub body_total: Duration,
     /// How long a TLS handshake may take.
     pub handshake: Duration,
     /// How long a request's head may take to come.
@@ -43,6 +64,14 @@ impl Default for ListenerLimits {
     fn default() -> Self {
         Self {
             connections: 16 << 10,
+            connections_per_computer: 32,
+            strangers: 1 << 10,
+            introduction: Duration::from_secs(30),
+            bytes: 512 << 20,
+            bytes_per_computer: 96 << 20,
+            room_wait: Duration::from_secs(30),
+            body_idle: BODY_IDLE,
+            body_total: Duration::from_secs(300),
             handshake: Duration::from_secs(10),
             head: Duration::from_secs(30),
             drain: Duration::from_secs(5),
@@ -51,10 +80,13 @@ impl Default for ListenerLimits {
 }
 
 impl ListenerLimits {
-    /// With another limit of connections at one time.
+    /// With another limit of connections at one time, a quarter of which may be strangers'.
     #[must_use]
     pub const fn with_connections(mut self, connections: usize) -> Self {
         self.connections = connections;
+        if self.strangers > connections / 4 {
+            self.strangers = if connections < 4 { 1 } else { connections / 4 };
+        }
         self
     }
 
@@ -148,34 +180,39 @@ impl AgentsListener {
     /// ended or had its time. Links are connections that were handed over: close those with [`Links`](super::Links).
     pub async fn serve(self, router: Router, shutdown: impl Future<Output = ()> + Send) {
         let Self { socket, limits } = self;
-        let room = Arc::new(Semaphore::new(limits.connections));
+        let (handshake, head, drain) = (limits.handshake, limits.head, limits.drain);
+        let places = Places::new(limits);
         let graceful = GracefulShutdown::new();
         let mut shutdown = std::pin::pin!(shutdown);
         loop {
             let accept = async {
-                // The semaphore is never closed.
-                let permit = Arc::clone(&room).acquire_owned().await.ok();
-                (socket.accept().await, permit)
+                let stream = socket.accept().await?;
+                Ok::<_, io::Error>((stream, places.enter().await))
             };
-            let (accepted, permit) = tokio::select! {
+            let accepted = tokio::select! {
                 accepted = accept => accepted,
                 () = &mut shutdown => break,
             };
-            match (accepted, permit) {
-                (Ok(stream), Some(permit)) => {
-                    let watcher = graceful.watcher();
-                    tokio::spawn(connection(stream, router.clone(), limits.clone(), watcher, permit));
+            match accepted {
+                Ok((stream, place)) => {
+                    let serving =
+                        connection(stream, router.clone(), (handshake, head), graceful.watcher(), place.clone());
+                    tokio::spawn(async move {
+                        tokio::select! {
+                            () = serving => {}
+                            why = place.must_go() => tracing::debug!(why, "an agent's connection is ended"),
+                        }
+                    });
                 }
-                (Err(error), _) => {
+                Err(error) => {
                     // Out of file descriptors, most often: some will be free in a moment.
                     tracing::warn!(%error, "an agent's connection could not be accepted");
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
-                (Ok(_), None) => break,
             }
         }
         drop(socket);
-        if tokio::time::timeout(limits.drain, graceful.shutdown()).await.is_err() {
+        if tokio::time::timeout(drain, graceful.shutdown()).await.is_err() {
             tracing::info!("requests of agents that were under way are cut off");
         }
     }
@@ -204,45 +241,33 @@ type Watcher = hyper_util::server::graceful::Watcher;
 async fn connection(
     accepted: Accepted,
     router: Router,
-    limits: ListenerLimits,
+    (handshake, head): (Duration, Duration),
     watcher: Watcher,
-    permit: OwnedSemaphorePermit,
+    place: Place,
 ) {
-    // A link counts as a connection for as long as it lasts: the permit goes with the request that may become one.
-    let permit = Arc::new(permit);
     match accepted {
-        Accepted::Unix(stream) => http(stream, router, &limits, watcher, permit).await,
-        Accepted::Tls(stream, acceptor) => {
-            match tokio::time::timeout(limits.handshake, acceptor.accept(stream)).await {
-                Ok(Ok(stream)) => http(stream, router, &limits, watcher, permit).await,
-                Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
-                Err(_) => tracing::debug!("a TLS handshake took too long"),
-            }
-        }
+        Accepted::Unix(stream) => http(stream, router, head, watcher, place).await,
+        Accepted::Tls(stream, acceptor) => match tokio::time::timeout(handshake, acceptor.accept(stream)).await {
+            Ok(Ok(stream)) => http(stream, router, head, watcher, place).await,
+            Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+            Err(_) => tracing::debug!("a TLS handshake took too long"),
+        },
     }
 }
 
-/// Holds a connection's place among those that are allowed.
-#[derive(Debug, Clone)]
-pub(super) struct Place(#[expect(dead_code, reason = "held, not read")] Arc<OwnedSemaphorePermit>);
-
-async fn http<S>(
-    stream: S,
-    router: Router,
-    limits: &ListenerLimits,
-    watcher: Watcher,
-    permit: Arc<OwnedSemaphorePermit>,
-) where
+async fn http<S>(stream: S, router: Router, head: Duration, watcher: Watcher, place: Place)
+where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);
-        request.extensions_mut().insert(Place(Arc::clone(&permit)));
+        // A link counts as a connection for as long as it lasts: its place goes with the request that may become one.
+        request.extensions_mut().insert(place.clone());
         let router = router.clone();
         async move { Ok::<_, Infallible>(router.oneshot(request).await.unwrap_or_else(|never| match never {})) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new()).http1_only();
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.head).max_buf_size(64 << 10);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(head).max_buf_size(64 << 10);
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
     if let Err(error) = watcher.watch(connection).await {
         tracing::debug!(%error, "an agent's connection ended in an error");

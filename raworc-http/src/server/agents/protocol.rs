@@ -17,6 +17,12 @@ use super::AgentsState;
 use super::auth::{JsonBody, Program};
 use crate::server::error::ApiError;
 
+/// Bytes of a request for a token, which a stranger sends.
+const BOOT_BODY: usize = 16 << 10;
+
+/// Bytes of a report of steps or of an end. Programs send steps as they go, far fewer at once.
+const REPORT_BODY: usize = 8 << 20;
+
 /// The longest that one lease waits for a message.
 const LEASE_LIMIT: u64 = 60;
 
@@ -30,7 +36,7 @@ fn issue(state: &AgentsState, principal: &Principal) -> Result<Json<TokenReply>,
 
 pub(super) async fn boot(
     State(state): State<AgentsState>,
-    JsonBody(request): JsonBody<BootRequest>,
+    JsonBody(request): JsonBody<BootRequest, BOOT_BODY>,
 ) -> Result<Json<TokenReply>, ApiError> {
     let booted = state.control.boot(&request).await?;
     issue(&state, &booted.principal)
@@ -77,7 +83,7 @@ pub(super) async fn lease(
 pub(super) async fn steps(
     State(state): State<AgentsState>,
     program: Program,
-    JsonBody(report): JsonBody<StepsReport>,
+    JsonBody(report): JsonBody<StepsReport, REPORT_BODY>,
 ) -> Result<StatusCode, ApiError> {
     state.control.add_steps(&program.call, report).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -95,7 +101,7 @@ pub(super) async fn deltas(
 pub(super) async fn end(
     State(state): State<AgentsState>,
     program: Program,
-    JsonBody(report): JsonBody<EndReport>,
+    JsonBody(report): JsonBody<EndReport, REPORT_BODY>,
 ) -> Result<StatusCode, ApiError> {
     state.control.end(&program.call, report).await?;
     Ok(StatusCode::NO_CONTENT)

@@ -102,7 +102,13 @@ impl World {
 
     /// Listens, for the first time or again.
     pub(crate) async fn listen(&mut self) {
-        let limits = ListenerLimits::default().with_drain(Duration::from_millis(200));
+        self.listen_within(ListenerLimits::default()).await;
+    }
+
+    /// Listens with other limits.
+    pub(crate) async fn listen_within(&mut self, limits: ListenerLimits) {
+        self.hang_up().await;
+        let limits = limits.with_drain(Duration::from_millis(200));
         let listener = AgentsListener::unix(&self.socket, limits).await.unwrap();
         self.stop = CancellationToken::new();
         let (router, stop) = (agents_router(self.state.clone()), self.stop.clone());

@@ -6,7 +6,7 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::Path;
 use axum::routing::{get, post};
-use http::{HeaderMap, Method, Request, StatusCode, header};
+use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use raworc_core::agent::State;
@@ -375,32 +375,4 @@ async fn a_socket_in_use_is_refused_and_one_left_behind_is_replaced() {
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "mine");
     let long = directory.path().join("x".repeat(120));
     assert!(AgentsListener::unix(&long, limits).await.unwrap_err().to_string().contains("107"));
-}
-
-#[tokio::test]
-async fn connections_beyond_the_limit_wait_for_a_place() {
-    let mut world = World::new().await;
-    world.hang_up().await;
-    let limits = ListenerLimits::default().with_connections(1);
-    let listener = AgentsListener::unix(&world.socket, limits).await.unwrap();
-    let serving = tokio::spawn(listener.serve(agents_router(world.state.clone()), std::future::pending()));
-    let placed = world.place("a").await;
-    let holding = tokio::net::UnixStream::connect(&world.socket).await.unwrap();
-    let booting = tokio::spawn({
-        let nobody = Program { socket: world.socket.clone(), token: String::new(), agent: placed.agent.clone() };
-        let request = boot_request(&placed);
-        async move {
-            nobody.send(Method::POST, "boot", Full::from(serde_json::to_vec(&request).unwrap()), HeaderMap::new()).await
-        }
-    });
-    // The first connection has the only place for as long as it is open.
-    let early = tokio::time::timeout(Duration::from_millis(100), async {
-        while !booting.is_finished() {
-            tokio::task::yield_now().await;
-        }
-    });
-    assert!(early.await.is_err());
-    drop(holding);
-    assert_eq!(soon("a place", booting).await.unwrap().status(), StatusCode::OK);
-    serving.abort();
 }

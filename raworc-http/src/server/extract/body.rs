@@ -1,4 +1,4 @@
-//! Bodies: JSON, up to the limit.
+//! Bodies: JSON, up to the limit, as long as they come on.
 
 use std::time::Duration;
 
@@ -18,6 +18,9 @@ const DRAIN_LIMIT: usize = 64 << 20;
 /// For how long.
 const DRAIN_TIME: Duration = Duration::from_secs(5);
 
+/// How long a body may make no progress.
+pub(in crate::server) const BODY_IDLE: Duration = Duration::from_secs(20);
+
 /// A body of JSON.
 #[derive(Debug, Clone, Copy)]
 pub struct Json<T>(pub T);
@@ -31,7 +34,7 @@ impl<T: DeserializeOwned> FromRequest<ApiState> for Json<T> {
             let message = "the body has to be JSON, with Content-Type: application/json";
             return Err(ApiError::new("unsupported_media_type", message));
         }
-        let bytes = read(&parts.headers, body, state.options().body_limit).await?;
+        let bytes = read(&parts.headers, body, state.options().body_limit, BODY_IDLE).await?;
         serde_json::from_slice(&bytes).map(Self).map_err(|error| match error.classify() {
             serde_json::error::Category::Data => ApiError::invalid("body", error),
             serde_json::error::Category::Io
@@ -49,13 +52,31 @@ fn is_json(headers: &HeaderMap) -> bool {
     essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
 }
 
-async fn read(headers: &HeaderMap, mut body: Body, limit: usize) -> Result<BytesMut, ApiError> {
-    let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    let mut bytes = BytesMut::with_capacity(announced.unwrap_or(0).min(limit));
-    while let Some(frame) = body.frame().await {
+/// The bytes that a body is announced to have.
+pub(in crate::server) fn announced(headers: &HeaderMap) -> Option<usize> {
+    headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok())
+}
+
+/// Reads a body of `limit` bytes at most that never stands still for `idle`.
+///
+/// # Errors
+/// Where it is longer, stands still, or ends early.
+pub(in crate::server) async fn read(
+    headers: &HeaderMap,
+    mut body: Body,
+    limit: usize,
+    idle: Duration,
+) -> Result<BytesMut, ApiError> {
+    let mut bytes = BytesMut::with_capacity(announced(headers).unwrap_or(0).min(limit));
+    loop {
+        let frame = tokio::time::timeout(idle, body.frame()).await.map_err(|_| {
+            ApiError::new("request_timeout", format!("nothing of the body came for {} s", idle.as_secs_f64()))
+        })?;
+        let Some(frame) = frame else { return Ok(bytes) };
         let frame = frame.map_err(|_| ApiError::new("malformed", "the body ended before it was whole"))?;
         let Ok(data) = frame.into_data() else { continue };
         if bytes.len() + data.len() > limit {
+            drop(bytes);
             // Bounded in bytes and in time; what comes of it changes nothing.
             let _ = tokio::time::timeout(DRAIN_TIME, drain(body)).await;
             let message = format!("the body is longer than {limit} bytes");
@@ -63,7 +84,6 @@ async fn read(headers: &HeaderMap, mut body: Body, limit: usize) -> Result<Bytes
         }
         bytes.extend_from_slice(&data);
     }
-    Ok(bytes)
 }
 
 async fn drain(mut body: Body) {

@@ -387,7 +387,7 @@ async fn only_the_agents_own_model_is_served_on_its_own_wire() {
     for (path, body, code) in [
         ("gateway/api/chat", json!({ "model": "dearer", "messages": [] }), "model_forbidden"),
         ("gateway/api/chat", json!({ "messages": [] }), "model_forbidden"),
-        ("gateway/api/chat", json!([1]), "model_forbidden"),
+        ("gateway/api/chat", json!([1]), "invalid"),
         ("gateway/v1/chat/completions", question(), "invalid"),
     ] {
         let (_, answer) = ask(&program, path, body).await;
@@ -404,14 +404,25 @@ async fn only_the_agents_own_model_is_served_on_its_own_wire() {
 }
 
 #[tokio::test]
-async fn odd_stream_options_do_no_harm() {
-    let url = provider(chats(move |_, _| OPENAI)).await;
+async fn stream_options_that_leave_tokens_uncounted_are_refused() {
+    let url = provider(chats(move |_, request| {
+        assert_eq!(request["stream_options"]["include_usage"], true);
+        OPENAI
+    }))
+    .await;
     let world = World::with(upstreams(ModelWire::Openai, url, GatewayLimits::default())).await;
     let program = world.up("a").await;
-    let mut body = question();
-    body["stream_options"] = json!("odd");
-    let (status, _) = ask(&program, "gateway/v1/chat/completions", body).await;
-    assert_eq!(status, StatusCode::OK);
+    for (options, wanted) in [
+        (json!("odd"), StatusCode::BAD_REQUEST),
+        (json!(null), StatusCode::BAD_REQUEST),
+        (json!({ "include_usage": false }), StatusCode::BAD_REQUEST),
+        (json!({ "include_usage": true }), StatusCode::OK),
+    ] {
+        let mut body = question();
+        body["stream_options"] = options;
+        let (status, answer) = ask(&program, "gateway/v1/chat/completions", body).await;
+        assert_eq!(status, wanted, "{answer}");
+    }
 }
 
 #[tokio::test]

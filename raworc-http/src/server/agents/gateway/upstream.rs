@@ -9,7 +9,7 @@ use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
-use raworc_core::control::{ActivityGuard, Models};
+use raworc_core::control::Models;
 use raworc_core::ids::AgentId;
 use raworc_core::program::{ModelSpec, ModelWire};
 use secrecy::{ExposeSecret, SecretString};
@@ -19,8 +19,9 @@ use tokio::time::{Instant, timeout};
 
 use super::ollama::OllamaReader;
 use super::openai::OpenaiReader;
+use super::question::Question;
 use super::relay::{Reader, Relay, excerpt};
-use super::usage::{Meter, ModelUsage};
+use super::usage::{Meter, ModelUsage, Open};
 use crate::server::error::ApiError;
 
 /// Bytes of a provider's refusal that are read.
@@ -194,14 +195,6 @@ impl fmt::Debug for Upstreams {
     }
 }
 
-/// A request to a model.
-pub(super) struct Question<'a> {
-    pub(super) agent: Option<AgentId>,
-    pub(super) model: &'a str,
-    pub(super) body: Value,
-    pub(super) guard: Option<ActivityGuard>,
-}
-
 impl Upstreams {
     /// Upstreams by configuration. The first model of the first one is the default.
     ///
@@ -283,7 +276,8 @@ impl Upstreams {
                 ModelWire::Ollama => body["options"] = json!({ "num_predict": 1 }),
                 ModelWire::Openai => body["max_tokens"] = json!(1),
             }
-            let question = Question { agent: None, model: &model.name, body, guard: None };
+            let body = body.to_string().into();
+            let question = Question { model: &model.name, streams: true, body, open: None, room: None, guard: None };
             let fault = match timeout(limit, self.ask(question)).await {
                 Ok(answer) => answer.err(),
                 Err(_) => Some(ModelFault::Silent(limit)),
@@ -293,26 +287,21 @@ impl Upstreams {
         futures::future::join_all(probes).await
     }
 
+    /// A program's leave to ask, until it is dropped.
+    pub(super) fn open(&self, agent: AgentId) -> Result<Open, ModelFault> {
+        self.meter.open(agent).ok_or_else(|| ModelFault::Busy("this agent has 8 open already".into()))
+    }
+
     /// Asks a model. The answer is passed on as it comes.
     pub(super) async fn ask(&self, question: Question<'_>) -> Result<Response, ModelFault> {
-        let Question { agent, model, mut body, guard } = question;
+        let Question { model, streams, body, open, room, guard } = question;
         let upstream = self.all.iter().find(|upstream| upstream.config.models.iter().any(|known| known.name == model));
         let upstream = upstream.ok_or_else(|| ModelFault::Unavailable(format!("no upstream has {model:?}")))?;
-        let counter = self.meter.begin(agent, model);
-        let counter = counter.ok_or_else(|| ModelFault::Busy("this agent has 8 open already".into()))?;
+        let counter = self.meter.begin(open, model);
         let kind = upstream.config.kind;
-        let streams = body.get("stream").and_then(Value::as_bool).unwrap_or(kind == ModelWire::Ollama);
-        if kind == ModelWire::Openai && streams {
-            // Without it the stream says nothing of tokens.
-            match &mut body["stream_options"] {
-                Value::Object(options) => {
-                    options.insert("include_usage".into(), Value::Bool(true));
-                }
-                other => *other = json!({ "include_usage": true }),
-            }
-        }
         let deadline = Instant::now() + self.limits.total;
-        let answer = upstream.send(&body, &self.limits).await?;
+        let answer = upstream.send(body, &self.limits).await?;
+        drop(room);
         let key = upstream.config.key.clone();
         let reader: Box<dyn Reader> = match kind {
             ModelWire::Ollama => Box::<OllamaReader>::default(),
@@ -359,8 +348,9 @@ pub(super) fn client(url: &reqwest::Url) -> Result<reqwest::Client, reqwest::Err
 }
 
 impl Upstream {
-    async fn send(&self, body: &Value, limits: &GatewayLimits) -> Result<reqwest::Response, ModelFault> {
-        let mut request = self.client.post(self.url.clone()).json(body);
+    async fn send(&self, body: Bytes, limits: &GatewayLimits) -> Result<reqwest::Response, ModelFault> {
+        let mut request = self.client.post(self.url.clone()).body(body);
+        request = request.header(header::CONTENT_TYPE, "application/json");
         if let Some(key) = &self.config.key {
             request = request.bearer_auth(key.expose_secret());
         }

@@ -63,18 +63,40 @@ impl Meter {
         self.book().agents.get(&agent).copied().unwrap_or_default()
     }
 
-    /// Begins to count a call. None where the agent has too many open.
-    pub(super) fn begin(&self, agent: Option<AgentId>, model: &str) -> Option<Counter> {
-        if let Some(agent) = agent {
-            let mut book = self.book();
-            let open = book.open.entry(agent).or_default();
-            if *open >= OPEN_LIMIT {
-                return None;
-            }
-            *open += 1;
+    /// Opens a call. None where the agent has too many open.
+    pub(super) fn open(&self, agent: AgentId) -> Option<Open> {
+        let mut book = self.book();
+        let open = book.open.entry(agent).or_default();
+        if *open >= OPEN_LIMIT {
+            return None;
         }
+        *open += 1;
+        Some(Open { meter: self.clone(), agent })
+    }
+
+    /// Begins to count a call.
+    pub(super) fn begin(&self, open: Option<Open>, model: &str) -> Counter {
         let (meter, model, began) = (self.clone(), model.to_owned(), Instant::now());
-        Some(Counter { meter, agent, model, began, tokens: Tokens::default(), done: false })
+        Counter { meter, open, model, began, tokens: Tokens::default(), done: false }
+    }
+}
+
+/// One of the calls that an agent has open.
+#[derive(Debug)]
+pub(super) struct Open {
+    meter: Meter,
+    agent: AgentId,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let mut book = self.meter.book();
+        if let Some(open) = book.open.get_mut(&self.agent) {
+            *open -= 1;
+            if *open == 0 {
+                book.open.remove(&self.agent);
+            }
+        }
     }
 }
 
@@ -82,7 +104,7 @@ impl Meter {
 #[derive(Debug)]
 pub(super) struct Counter {
     meter: Meter,
-    agent: Option<AgentId>,
+    open: Option<Open>,
     model: String,
     began: Instant,
     pub(super) tokens: Tokens,
@@ -102,13 +124,8 @@ impl Drop for Counter {
         metrics::histogram!("raworc_model_call_seconds", "model" => model).record(self.began.elapsed().as_secs_f64());
         let mut book = self.meter.book();
         book.totals.add(self.tokens, !self.done);
-        let Some(agent) = self.agent else { return };
-        book.agents.entry(agent).or_default().add(self.tokens, !self.done);
-        if let Some(open) = book.open.get_mut(&agent) {
-            *open -= 1;
-            if *open == 0 {
-                book.open.remove(&agent);
-            }
+        if let Some(open) = &self.open {
+            book.agents.entry(open.agent).or_default().add(self.tokens, !self.done);
         }
     }
 }
