@@ -104,9 +104,14 @@ impl Installation {
             links: links.clone(),
             upstreams: upstreams.clone(),
         };
+        let listening = agents.listening();
         let agents = tokio::spawn(agents.serve(agents_router(state), agents_closing.clone().cancelled_owned()));
         let operator = Operator::start(&control, runtimes, OperatorSettings::default()).await?;
-        let options = Options::default().with_closing(closing.clone()).with_links(links.clone());
+        let options = Options::default()
+            .with_closing(closing.clone())
+            .with_links(links.clone())
+            .with_operator_check(&control)
+            .with_agents_check(listening);
         let api = raworc_http::server::router(control.clone(), options);
         let api = tokio::spawn(raworc_http::server::serve(listener, api, closing.clone().cancelled_owned()));
         Ok(Self {

@@ -5,6 +5,8 @@ mod alone;
 #[cfg(feature = "bench")]
 #[path = "cli/bench.rs"]
 mod bench;
+#[path = "cli/health.rs"]
+mod health;
 #[path = "cli/home.rs"]
 mod home;
 #[path = "cli/serving.rs"]

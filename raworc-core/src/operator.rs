@@ -15,7 +15,7 @@ pub mod plan;
 mod queue;
 mod reclaim;
 mod settings;
-mod shards;
+pub(crate) mod shards;
 #[cfg(all(test, feature = "simulated"))]
 mod tests;
 

@@ -9,13 +9,13 @@ use insta::assert_snapshot;
 use crate::home::Home;
 
 /// `raworc up`, until it is dropped.
-struct Up {
+pub(crate) struct Up {
     child: Child,
-    url: String,
+    pub(crate) url: String,
 }
 
 impl Up {
-    fn start(home: &Home) -> Self {
+    pub(crate) fn start(home: &Home) -> Self {
         let mut command = home.raworc(&["up", "--listen", "127.0.0.1:0", "-o", "json", "--log", "warn"]);
         let mut child = command.stdout(Stdio::piped()).spawn().expect("raworc starts");
         let out = child.stdout.take().expect("a pipe");
@@ -26,7 +26,7 @@ impl Up {
     }
 
     /// Asks it to end, and returns its exit code.
-    fn end(mut self) -> Option<i32> {
+    pub(crate) fn end(mut self) -> Option<i32> {
         self.ask_to_end();
         self.child.wait().expect("it ends").code()
     }
@@ -259,7 +259,7 @@ fn the_tour_holds_and_a_second_one_carries_on() {
 
 /// Asks again until it is so, for a minute at most.
 #[track_caller]
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     for _ in 0..1200 {
         if is_so() {
             return;

@@ -29,7 +29,8 @@ pub(super) struct Shards {
     renewed: std::sync::Mutex<tokio::time::Instant>,
 }
 
-fn prefix(runtime: &RuntimeName) -> String {
+/// What the keys of a runtime's operators' signs of life begin with.
+pub(crate) fn prefix(runtime: &RuntimeName) -> String {
     format!("operator/{runtime}/")
 }
 

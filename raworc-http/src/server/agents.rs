@@ -15,7 +15,7 @@ pub(crate) mod testing;
 mod tests;
 
 pub use links::Links;
-pub use listener::{AgentsListener, AgentsTls, ListenError, ListenerLimits};
+pub use listener::{AgentsListener, AgentsTls, ListenError, ListenerLimits, Listening};
 
 use axum::Router;
 use axum::routing::{get, post};

@@ -1,13 +1,16 @@
 //! What can be chosen about a router.
 
 use std::fmt;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use metrics_exporter_prometheus::PrometheusHandle;
+use raworc_core::control::ControlPlane;
 use tokio_util::sync::CancellationToken;
 
-use super::agents::Links;
+use super::agents::{Links, Listening};
 
 /// What can be chosen about a router.
 #[derive(Debug, Clone)]
@@ -83,13 +86,37 @@ impl Options {
 
     /// With another thing for `/readyz` to look at: whether it is well, or what is the matter.
     #[must_use]
-    pub fn with_check(
-        mut self,
-        name: &'static str,
-        check: impl Fn() -> Result<(), String> + Send + Sync + 'static,
-    ) -> Self {
-        self.checks.push(ReadyCheck { name, check: Arc::new(check) });
+    pub fn with_check<F>(mut self, name: &'static str, check: impl Fn() -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<(), String>> + Send + 'static,
+    {
+        self.checks.push(ReadyCheck { name, check: Arc::new(move || Box::pin(check())) });
         self
+    }
+
+    /// With a look of `/readyz` at whether an operator lives for each runtime, in this process or in another.
+    #[must_use]
+    pub fn with_operator_check(self, control: &ControlPlane) -> Self {
+        let control = control.clone();
+        self.with_check("operator", move || {
+            let control = control.clone();
+            async move {
+                let without = control.runtimes_without_operator().await.map_err(|error| {
+                    tracing::warn!(%error, "operators' signs of life cannot be read");
+                    "cannot be told: the store does not answer".to_owned()
+                })?;
+                match without.first() {
+                    None => Ok(()),
+                    Some(runtime) => Err(format!("no operator looks after the agents of runtime {runtime}")),
+                }
+            }
+        })
+    }
+
+    /// With a look of `/readyz` at whether programs are accepted.
+    #[must_use]
+    pub fn with_agents_check(self, listening: Listening) -> Self {
+        self.with_check("agents_listener", move || std::future::ready(listening.check()))
     }
 
     /// With figures for `/metrics`, from [`metrics::install`](super::metrics::install).
@@ -106,7 +133,7 @@ impl Options {
 pub struct ReadyCheck {
     /// What it is.
     pub name: &'static str,
-    check: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
+    check: Arc<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>,
 }
 
 impl ReadyCheck {
@@ -114,8 +141,8 @@ impl ReadyCheck {
     ///
     /// # Errors
     /// A sentence that says what is the matter.
-    pub fn look(&self) -> Result<(), String> {
-        (self.check)()
+    pub async fn look(&self) -> Result<(), String> {
+        (self.check)().await
     }
 }
 

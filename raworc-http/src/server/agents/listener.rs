@@ -1,11 +1,13 @@
 //! [`AgentsListener`]: serves programs on a Unix socket, or on TCP with TLS.
 
+mod listening;
 mod places;
 #[cfg(test)]
 mod tests;
 mod tls;
 mod unix;
 
+pub use listening::Listening;
 pub(super) use places::{Place, Room};
 pub use tls::AgentsTls;
 
@@ -14,6 +16,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -127,7 +130,7 @@ pub enum ListenError {
 
 #[derive(Debug)]
 enum Socket {
-    Unix { listener: UnixListener, socket: unix::SocketFile },
+    Unix { listener: UnixListener, socket: Arc<unix::SocketFile> },
     Tls { listener: TcpListener, tls: AgentsTls },
 }
 
@@ -136,6 +139,7 @@ enum Socket {
 pub struct AgentsListener {
     socket: Socket,
     limits: ListenerLimits,
+    listening: Listening,
 }
 
 impl AgentsListener {
@@ -145,7 +149,8 @@ impl AgentsListener {
     /// Where another process listens there, or the path cannot be used.
     pub async fn unix(path: impl AsRef<Path>, limits: ListenerLimits) -> Result<Self, ListenError> {
         let (listener, socket) = unix::bind(path.as_ref()).await?;
-        Ok(Self { socket: Socket::Unix { listener, socket }, limits })
+        let socket = Arc::new(socket);
+        Ok(Self { listening: Listening::at(&socket), socket: Socket::Unix { listener, socket }, limits })
     }
 
     /// Listens on TCP, with TLS.
@@ -155,7 +160,7 @@ impl AgentsListener {
     pub async fn tcp(address: SocketAddr, tls: AgentsTls, limits: ListenerLimits) -> Result<Self, ListenError> {
         let listener = TcpListener::bind(address).await;
         let listener = listener.map_err(|source| ListenError::Io { address: address.to_string(), source })?;
-        Ok(Self { socket: Socket::Tls { listener, tls }, limits })
+        Ok(Self { socket: Socket::Tls { listener, tls }, limits, listening: Listening::default() })
     }
 
     /// The port and address on TCP.
@@ -165,6 +170,12 @@ impl AgentsListener {
             Socket::Unix { .. } => None,
             Socket::Tls { listener, .. } => listener.local_addr().ok(),
         }
+    }
+
+    /// Whether it accepts programs, for as long as somebody asks.
+    #[must_use]
+    pub fn listening(&self) -> Listening {
+        self.listening.clone()
     }
 
     /// The socket's path, where it is a Unix socket.
@@ -179,7 +190,8 @@ impl AgentsListener {
     /// Serves `router`, an [`agents_router`](super::agents_router), until `shutdown` is done and what is under way has
     /// ended or had its time. Links are connections that were handed over: close those with [`Links`](super::Links).
     pub async fn serve(self, router: Router, shutdown: impl Future<Output = ()> + Send) {
-        let Self { socket, limits } = self;
+        let Self { socket, limits, listening } = self;
+        let serving = listening.begin();
         let (handshake, head, drain) = (limits.handshake, limits.head, limits.drain);
         let places = Places::new(limits);
         let graceful = GracefulShutdown::new();
@@ -187,7 +199,14 @@ impl AgentsListener {
         loop {
             let accept = async {
                 let stream = socket.accept().await?;
-                Ok::<_, io::Error>((stream, places.enter().await))
+                if let Some(place) = places.try_enter() {
+                    serving.accepts();
+                    return Ok((stream, place));
+                }
+                serving.is_full();
+                let place = places.enter().await;
+                serving.accepts();
+                Ok::<_, io::Error>((stream, place))
             };
             let accepted = tokio::select! {
                 accepted = accept => accepted,
@@ -206,12 +225,13 @@ impl AgentsListener {
                 }
                 Err(error) => {
                     // Out of file descriptors, most often: some will be free in a moment.
+                    serving.failed(&error);
                     tracing::warn!(%error, "an agent's connection could not be accepted");
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             }
         }
-        drop(socket);
+        drop((socket, serving));
         if tokio::time::timeout(drain, graceful.shutdown()).await.is_err() {
             tracing::info!("requests of agents that were under way are cut off");
         }

@@ -34,7 +34,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::gateway::Upstreams;
-use super::{AgentsListener, AgentsState, Links, ListenerLimits, agents_router};
+use super::{AgentsListener, AgentsState, Links, ListenerLimits, Listening, agents_router};
 use crate::server::computers::{Computers, computer_routes};
 use crate::server::tokens::Tokens;
 
@@ -61,6 +61,7 @@ pub(crate) struct World {
     pub(crate) control: ControlPlane,
     pub(crate) state: AgentsState,
     pub(crate) socket: PathBuf,
+    pub(crate) listening: Listening,
     stop: CancellationToken,
     served: Option<JoinHandle<()>>,
     _directory: tempfile::TempDir,
@@ -94,8 +95,15 @@ impl World {
         let state = AgentsState { tokens: Tokens::new(&control), links, upstreams, control: control.clone() };
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("agents").join("socket");
-        let mut world =
-            Self { control, state, socket, stop: CancellationToken::new(), served: None, _directory: directory };
+        let mut world = Self {
+            control,
+            state,
+            socket,
+            listening: Listening::default(),
+            stop: CancellationToken::new(),
+            served: None,
+            _directory: directory,
+        };
         world.listen().await;
         world
     }
@@ -110,6 +118,7 @@ impl World {
         self.hang_up().await;
         let limits = limits.with_drain(Duration::from_millis(200));
         let listener = AgentsListener::unix(&self.socket, limits).await.unwrap();
+        self.listening = listener.listening();
         self.stop = CancellationToken::new();
         let (router, stop) = (agents_router(self.state.clone()), self.stop.clone());
         self.served = Some(tokio::spawn(listener.serve(router, stop.cancelled_owned())));

@@ -15,8 +15,8 @@ use crate::api::{ErrorBody, ReadyReply, VersionReply};
 use crate::server::extract::Caller;
 use crate::server::{ApiError, ApiState};
 
-/// A store that takes longer than this is not ready.
-const STORE_LIMIT: Duration = Duration::from_secs(2);
+/// What takes longer than this to say that it is well is not.
+const CHECK_LIMIT: Duration = Duration::from_secs(2);
 
 pub(super) fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new().routes(routes!(version)).routes(routes!(live)).routes(routes!(ready)).routes(routes!(figures))
@@ -40,7 +40,10 @@ async fn live() -> &'static str {
     "ok"
 }
 
-/// Whether the server can do its work: its store answers, and what runs beside it is up.
+/// Whether the server can do its work.
+///
+/// `store`: it answers. `server`: it is not closing. Where the server looks at them: `operator`: for each runtime one
+/// lives, in this process or in another; `agents_listener`: it accepts programs.
 #[utoipa::path(
     get, path = "/readyz", operation_id = "ready", tag = "health", security(()),
     responses(
@@ -49,25 +52,27 @@ async fn live() -> &'static str {
     )
 )]
 async fn ready(State(state): State<ApiState>) -> (StatusCode, Reply<ReadyReply>) {
-    let mut checks = BTreeMap::new();
-    let store = match tokio::time::timeout(STORE_LIMIT, state.control().store().head()).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => {
+    let store = async {
+        state.control().store().head().await.map(drop).map_err(|error| {
             tracing::warn!(%error, "the store is not ready");
-            Err("does not answer".to_owned())
-        }
-        Err(_) => Err("does not answer in time".to_owned()),
+            "does not answer".to_owned()
+        })
     };
+    let others = state.options().checks.iter().map(|check| async move { (check.name, in_time(check.look()).await) });
+    let (store, others) = tokio::join!(in_time(store), futures::future::join_all(others));
     let closing = if state.options().closing.is_cancelled() { Err("closing".to_owned()) } else { Ok(()) };
     let own = [("store", store), ("server", closing)];
-    let others = state.options().checks.iter().map(|check| (check.name, check.look()));
-    let mut ready = true;
+    let (mut checks, mut ready) = (BTreeMap::new(), true);
     for (name, result) in own.into_iter().chain(others) {
         ready &= result.is_ok();
         checks.insert(name.to_owned(), result.err().unwrap_or_else(|| "ok".to_owned()));
     }
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Reply(ReadyReply { ready, checks }))
+}
+
+async fn in_time(check: impl Future<Output = Result<(), String>>) -> Result<(), String> {
+    tokio::time::timeout(CHECK_LIMIT, check).await.unwrap_or_else(|_| Err("does not answer in time".to_owned()))
 }
 
 /// Figures for Prometheus. For admins, unless the server is told to show them to everybody.

@@ -50,7 +50,7 @@ impl Places {
     }
 
     /// A place for a connection that came, unless all are taken by computers.
-    fn try_enter(self: &Arc<Self>) -> Option<Place> {
+    pub(super) fn try_enter(self: &Arc<Self>) -> Option<Place> {
         let mut table = self.table();
         let strangers = table.strangers.len();
         if strangers >= self.limits.strangers.max(1) || table.known + strangers >= self.limits.connections {

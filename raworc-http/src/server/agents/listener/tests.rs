@@ -104,6 +104,25 @@ async fn connections_beyond_the_limit_wait_for_a_place() {
 }
 
 #[tokio::test]
+async fn a_listener_says_whether_it_accepts() {
+    let mut world = within(ListenerLimits::default().with_connections(1)).await;
+    let listening = world.listening.clone();
+    until("its serving", || async { listening.check().is_ok() }).await;
+    let a = world.up("a").await;
+    let mut holding = Wire::dial(&world).await;
+    assert_eq!(holding.heartbeat(&a).await, 200);
+    let waiting = Wire::dial(&world).await;
+    until("all places to be taken", || async { listening.check().is_err_and(|why| why.contains("all places")) }).await;
+    drop(holding);
+    until("a place", || async { listening.check().is_ok() }).await;
+    drop(waiting);
+    std::fs::remove_file(&world.socket).unwrap();
+    assert!(listening.check().unwrap_err().contains("socket is gone"));
+    world.hang_up().await;
+    assert_eq!(listening.check(), Err("has stopped".to_owned()));
+}
+
+#[tokio::test]
 async fn connections_that_say_nothing_keep_no_other_program_out() {
     let mut limits = ListenerLimits::default();
     limits.strangers = 3;

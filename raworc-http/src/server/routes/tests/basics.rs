@@ -1,6 +1,9 @@
 //! What every caller relies on.
 
+use std::sync::Arc;
+
 use http::{Method, StatusCode};
+use raworc_core::runtime::Runtimes;
 use serde_json::json;
 
 use crate::server::testing::{Api, PASSWORD, Setting, said};
@@ -128,7 +131,8 @@ async fn an_admin_makes_users_who_can_log_in() {
 #[tokio::test]
 async fn health_is_told_to_everybody_and_figures_to_admins() {
     let handle = metrics::install().expect("the only one in this process");
-    let options = Options::default().with_metrics(handle, false).with_check("operator", || Err("has stopped".into()));
+    let options = Options::default().with_metrics(handle, false);
+    let options = options.with_check("operator", || std::future::ready(Err("has stopped".into())));
     let api = Api::with(Setting { options, ..Setting::default() }).await;
     let root = async |who, path| api.send(api.request(who, Method::GET, path, None)).await;
     assert_eq!(root("", "/livez").await.text, "ok");
@@ -145,6 +149,26 @@ async fn health_is_told_to_everybody_and_figures_to_admins() {
     let line = r#"raworc_http_requests_total{method="GET",route="/api/v0/agents/{name}",status="200"}"#;
     assert!(figures.text.contains(line), "{}", figures.text);
     assert!(figures.text.contains("raworc_http_request_seconds_bucket"), "{}", figures.text);
+}
+
+#[tokio::test]
+async fn a_server_is_ready_while_an_operator_lives_for_each_runtime() {
+    use raworc_core::operator::{Operator, OperatorSettings};
+    let mut api = Api::start().await;
+    let options = Options::default().with_operator_check(&api.control);
+    api.router = crate::server::router(api.control.clone(), options);
+    let ready = async || {
+        let answer = api.send(api.request("", Method::GET, "/readyz", None)).await;
+        (answer.status, answer.body["checks"]["operator"].as_str().unwrap_or_default().to_owned())
+    };
+    let missing =
+        (StatusCode::SERVICE_UNAVAILABLE, "no operator looks after the agents of runtime simulated".to_owned());
+    assert_eq!(ready().await, missing);
+    let runtimes = Runtimes::default().with(Arc::new(api.engine.clone()), "http://127.0.0.1:9", None);
+    let operator = Operator::start(&api.control, runtimes, OperatorSettings::default()).await.expect("starts");
+    assert_eq!(ready().await, (StatusCode::OK, "ok".to_owned()));
+    operator.shutdown().await;
+    assert_eq!(ready().await, missing);
 }
 
 #[tokio::test]
