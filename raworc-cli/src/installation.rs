@@ -21,6 +21,7 @@ use raworc_core::runtime::{Runtime, RuntimeError, Runtimes};
 use raworc_core::store::StoreError;
 use raworc_http::server::agents::gateway::Upstreams;
 use raworc_http::server::agents::{AgentsListener, AgentsState, Links, ListenerLimits, agents_router};
+use raworc_http::server::metrics::{self, MeteredRuntime, MeteredStore};
 use raworc_http::server::{Options, Tokens};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -52,6 +53,7 @@ pub struct Installation {
     agents_closing: CancellationToken,
     api: JoinHandle<std::io::Result<()>>,
     agents: JoinHandle<()>,
+    counting: Option<metrics::Followed>,
 }
 
 impl fmt::Debug for Installation {
@@ -89,9 +91,10 @@ impl Installation {
             tracing::warn!("computers have no walls: agents can do to this machine what this user can");
             None
         };
-        let entry: Arc<dyn Runtime> = runtime.clone();
+        let entry: Arc<dyn Runtime> = Arc::new(MeteredRuntime::new(runtime.clone()));
         let runtimes = Runtimes::new().with(entry, runtime.agent_url(SOCKET), None);
-        let parts = Parts::new(store.clone(), runtimes.clone(), master_key).with_settings(settings.control());
+        let mut parts = Parts::new(store.clone(), runtimes.clone(), master_key).with_settings(settings.control());
+        parts.store = Arc::new(MeteredStore::new(store.clone()));
         let control = ControlPlane::start(parts).await?;
         let tokens = Tokens::new(&control);
         let links = Links::start(&control);
@@ -107,11 +110,16 @@ impl Installation {
         let listening = agents.listening();
         let agents = tokio::spawn(agents.serve(agents_router(state), agents_closing.clone().cancelled_owned()));
         let operator = Operator::start(&control, runtimes, OperatorSettings::default()).await?;
-        let options = Options::default()
+        let figures = metrics::install();
+        let counting = figures.clone().map(|handle| metrics::follow(&control, handle, operator.queue_length()));
+        let mut options = Options::default()
             .with_closing(closing.clone())
             .with_links(links.clone())
             .with_operator_check(&control)
             .with_agents_check(listening);
+        if let Some(handle) = figures {
+            options = options.with_metrics(handle, false);
+        }
         let api = raworc_http::server::router(control.clone(), options);
         let api = tokio::spawn(raworc_http::server::serve(listener, api, closing.clone().cancelled_owned()));
         Ok(Self {
@@ -129,6 +137,7 @@ impl Installation {
             agents_closing,
             api,
             agents,
+            counting,
         })
     }
 
@@ -192,6 +201,7 @@ impl Installation {
         {
             tracing::warn!(%error, "the API did not end well");
         }
+        drop(self.counting);
         self.operator.shutdown().await;
         // Whoever holds it still, drops it soon, and its computers end with it.
         if let Some(runtime) = Arc::into_inner(self.runtime) {

@@ -116,6 +116,12 @@ impl Operator {
         Ok(Self { shared, stop, tasks })
     }
 
+    /// Tells how many agents it has yet to look at, now or later; zero once it has stopped.
+    pub fn queue_length(&self) -> impl Fn() -> usize + Send + 'static + use<> {
+        let shared = Arc::downgrade(&self.shared);
+        move || shared.upgrade().map_or(0, |shared| shared.queue.len())
+    }
+
     /// Stops in order: what an engine was asked is finished, nothing new is begun, and other operators take over at
     /// once.
     pub async fn shutdown(self) {

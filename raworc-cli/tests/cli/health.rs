@@ -35,3 +35,62 @@ fn a_served_installation_is_ready_and_says_of_each_part_that_it_is() {
     assert_eq!((status, &body["ready"], &body["checks"]["store"]), (503, &json!(false), &json!("ok")));
     assert_eq!(body["checks"]["agents_listener"], "its socket is gone; start the server again");
 }
+
+/// The value of a figure, zero where it is not there.
+fn figure(text: &str, name: &str) -> f64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.map_or(0.0, |value| value.parse().expect("a number"))
+}
+
+#[test]
+fn figures_follow_what_happens() {
+    let home = Home::new();
+    let up = Up::start(&home);
+    assert_eq!(get(&up, "/metrics", None).0, 401);
+    let session = std::fs::read_to_string(home.path().join(".config/raworc/session.json")).expect("a session");
+    let session: Value = serde_json::from_str(&session).expect("JSON");
+    let token = session["logins"][&up.url]["token"].as_str().expect("a token").to_owned();
+    let figures = || {
+        let (status, text) = get(&up, "/metrics", Some(&token));
+        assert_eq!(status, 200, "{text}");
+        text
+    };
+    let before = figures();
+    assert!(before.contains("# HELP raworc_store_commit_seconds Time of a commit"), "{before}");
+    for name in ["ada", "bob"] {
+        home.run(&["agent", "create", name, "--wait"]).ok();
+    }
+    home.run(&["send", "ada", "!echo done"]).ok();
+    home.run(&["agent", "sleep", "ada"]).ok();
+    home.run(&["agent", "wake", "ada"]).ok();
+    home.run(&["agent", "sleep", "bob"]).ok();
+    let grown: &[(&str, f64)] = &[
+        (r#"raworc_http_requests_total{method="POST",route="/api/v0/agents",status="201"}"#, 2.0),
+        (r#"raworc_store_commits_total{outcome="done"}"#, 10.0),
+        ("raworc_store_commit_seconds_count", 10.0),
+        ("raworc_messages_accepted_total", 1.0),
+        (r#"raworc_messages_ended_total{state="done"}"#, 1.0),
+        (r#"raworc_agents{state="idle"}"#, 1.0),
+        (r#"raworc_agents{state="slept"}"#, 1.0),
+        (r#"raworc_agent_start_seconds_count{of="create"}"#, 2.0),
+        (r#"raworc_agent_start_seconds_count{of="wake"}"#, 1.0),
+        (r#"raworc_engine_call_seconds_count{runtime="local",call="start",outcome="done"}"#, 3.0),
+        (r#"raworc_engine_call_seconds_count{runtime="local",call="stop",outcome="done"}"#, 2.0),
+        ("raworc_links", 1.0),
+    ];
+    let missing = |text: &str| {
+        let short = grown.iter().filter(|(name, by)| figure(text, name) < figure(&before, name) + by);
+        short.map(|(name, _)| *name).collect::<Vec<_>>()
+    };
+    // The log is read, and an engine's answer is noted, a moment after a command has returned.
+    let mut last = figures();
+    for _ in 0..200 {
+        if missing(&last).is_empty() {
+            break;
+        }
+        std::thread::park_timeout(std::time::Duration::from_millis(50));
+        last = figures();
+    }
+    assert_eq!(missing(&last), Vec::<&str>::new(), "{last}");
+    assert_eq!(figure(&last, "raworc_messages_queued"), 0.0);
+}

@@ -45,6 +45,11 @@ impl Queue {
         self.put(agent, Instant::now(), true);
     }
 
+    /// Agents that wait to be looked at, now or later.
+    pub(super) fn len(&self) -> usize {
+        self.lock().waiting.len()
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,11 +1,25 @@
 //! Figures for Prometheus.
+//!
+//! What the HTTP side does itself it counts where it does it. Stores and engines know nothing of figures: whoever puts a
+//! server together wraps them in [`MeteredStore`] and [`MeteredRuntime`]. What becomes of agents and messages is told by
+//! the log: [`follow`] counts it there, so that no scrape asks the store.
+
+mod engine;
+mod store;
+mod tally;
+
+pub use engine::MeteredRuntime;
+pub use store::MeteredStore;
+pub use tally::{Followed, follow};
 
 use std::sync::OnceLock;
 
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
-/// Seconds, from a tenth of a millisecond to a minute.
-const BUCKETS: [f64; 14] = [0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 20.0, 60.0];
+/// Seconds, from a tenth of a millisecond to ten minutes.
+const BUCKETS: [f64; 16] =
+    [0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 5.0, 20.0, 60.0, 600.0];
 
 static HANDLE: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
 
@@ -25,7 +39,45 @@ pub fn install() -> Option<PrometheusHandle> {
                 }
             };
             let handle = recorder.handle();
-            metrics::set_global_recorder(recorder).ok().map(|()| handle)
+            metrics::set_global_recorder(recorder).ok()?;
+            describe();
+            Some(handle)
         })
         .clone()
+}
+
+/// What each counter, gauge and time is, as `/metrics` says it.
+pub(super) const FIGURES: [&[(&str, &str)]; 3] = [
+    &[
+        ("raworc_http_requests_total", "Requests that were answered, by method, route and status"),
+        ("raworc_store_commits_total", "Commits, by what came of them: done, replayed, conflict, failed"),
+        ("raworc_messages_accepted_total", "Messages that were accepted since this process began"),
+        (
+            "raworc_messages_ended_total",
+            "Messages that ended since this process began, by how: done, failed, cancelled",
+        ),
+        ("raworc_model_calls_total", "Calls of models, by model and outcome"),
+        ("raworc_model_tokens_total", "Tokens of calls of models, by model and kind: prompt, completion"),
+    ],
+    &[
+        ("raworc_http_streams", "Streams of events that are open"),
+        ("raworc_links", "Programs that are linked here"),
+        ("raworc_agents", "Agents of the installation, by state"),
+        ("raworc_messages_queued", "Messages of the installation that wait for their agent"),
+        ("raworc_operator_queue", "Agents that this process's operator has yet to look at, now or later"),
+    ],
+    &[
+        ("raworc_http_request_seconds", "Time until a request's answer began, by method and route"),
+        ("raworc_store_commit_seconds", "Time of a commit"),
+        ("raworc_agent_start_seconds", "Time until an agent was idle, by what began it: create, wake, restart"),
+        ("raworc_engine_call_seconds", "Time of an engine's call, by runtime, call and outcome"),
+        ("raworc_model_call_seconds", "Time of a call of a model, by model"),
+    ],
+];
+
+fn describe() {
+    let [counters, gauges, times] = FIGURES;
+    counters.iter().for_each(|&(name, text)| describe_counter!(name, text));
+    gauges.iter().for_each(|&(name, text)| describe_gauge!(name, text));
+    times.iter().for_each(|&(name, text)| describe_histogram!(name, Unit::Seconds, text));
 }

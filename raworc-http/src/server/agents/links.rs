@@ -192,6 +192,7 @@ impl Links {
         if let Some(older) = table.insert(agent.id, link) {
             older.replaced.cancel();
         }
+        show(&table);
         // Under the table's lock, so that numbers are given once.
         self.inner.came.send_replace(number);
         Some((number, replaced))
@@ -201,6 +202,7 @@ impl Links {
         let mut table = self.inner.table();
         if table.get(&agent).is_some_and(|link| link.number == number) {
             table.remove(&agent);
+            show(&table);
         }
     }
 
@@ -269,6 +271,12 @@ impl Links {
             }
         }
     }
+}
+
+/// Tells how many are linked.
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+fn show(table: &HashMap<AgentId, Link>) {
+    metrics::gauge!("raworc_links").set(table.len() as f64);
 }
 
 enum Found {

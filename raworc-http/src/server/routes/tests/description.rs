@@ -116,3 +116,13 @@ fn every_code_has_a_status_and_a_row_in_the_docs() {
     let of_errors = rows.iter().filter(|row| row.split('|').nth(2).is_some_and(|cell| cell.trim().len() == 3));
     assert_eq!(of_errors.count(), codes.len(), "the page has a row for each code and no other");
 }
+
+#[test]
+fn every_figure_has_a_row_in_the_docs() {
+    let page = fs::read_to_string(docs("reference/http.md")).expect("the page is there");
+    let rows: BTreeSet<_> =
+        page.lines().filter_map(|line| line.strip_prefix("| `raworc_")?.split('`').next()).collect();
+    let figures = crate::server::metrics::FIGURES.iter().flat_map(|figures| figures.iter());
+    let figures: BTreeSet<_> = figures.map(|(name, _)| name.trim_start_matches("raworc_")).collect();
+    assert_eq!(rows, figures);
+}

@@ -1,0 +1,118 @@
+//! [`MeteredRuntime`]: a runtime whose engine's calls are timed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use raworc_core::ids::{ComputerId, RuntimeName, VolumeId};
+use raworc_core::runtime::{
+    Boot, Capabilities, ComputerSpec, Ensured, LogsOptions, Observed, Progress, Runtime, RuntimeError, RuntimeEvent,
+    StartId,
+};
+use tokio::time::Instant;
+
+/// A runtime whose engine's calls are timed, and which is otherwise the one within.
+#[derive(Debug, Clone)]
+pub struct MeteredRuntime(Arc<dyn Runtime>);
+
+impl MeteredRuntime {
+    /// Times the calls of `inner`.
+    #[must_use]
+    pub fn new(inner: Arc<dyn Runtime>) -> Self {
+        Self(inner)
+    }
+
+    async fn timed<T>(
+        &self,
+        call: &'static str,
+        work: impl Future<Output = Result<T, RuntimeError>> + Send,
+    ) -> Result<T, RuntimeError> {
+        // What is cut short is told too: so a call that hangs is seen.
+        let mut timer = Timer { runtime: self.0.name(), call, began: Instant::now(), outcome: "cut_short" };
+        let result = work.await;
+        timer.outcome = result.as_ref().map_or_else(|error| error.reason(), |_| "done");
+        result
+    }
+}
+
+struct Timer<'a> {
+    runtime: &'a RuntimeName,
+    call: &'static str,
+    began: Instant,
+    outcome: &'static str,
+}
+
+impl Drop for Timer<'_> {
+    fn drop(&mut self) {
+        let runtime = self.runtime.to_string();
+        metrics::histogram!(
+            "raworc_engine_call_seconds", "runtime" => runtime, "call" => self.call, "outcome" => self.outcome
+        )
+        .record(self.began.elapsed().as_secs_f64());
+    }
+}
+
+#[async_trait]
+impl Runtime for MeteredRuntime {
+    fn name(&self) -> &RuntimeName {
+        self.0.name()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.0.capabilities()
+    }
+
+    async fn prepare(
+        &self,
+        image: Option<&str>,
+        progress: &(dyn Fn(Progress) + Send + Sync),
+    ) -> Result<(), RuntimeError> {
+        self.timed("prepare", self.0.prepare(image, progress)).await
+    }
+
+    async fn ensure(&self, spec: &ComputerSpec) -> Result<Ensured, RuntimeError> {
+        self.timed("ensure", self.0.ensure(spec)).await
+    }
+
+    async fn start(&self, id: ComputerId, boot: &Boot) -> Result<StartId, RuntimeError> {
+        self.timed("start", self.0.start(id, boot)).await
+    }
+
+    async fn stop(&self, id: ComputerId, start: &StartId, grace: Duration) -> Result<(), RuntimeError> {
+        self.timed("stop", self.0.stop(id, start, grace)).await
+    }
+
+    async fn remove(&self, id: ComputerId) -> Result<(), RuntimeError> {
+        self.timed("remove", self.0.remove(id)).await
+    }
+
+    async fn observe(&self, id: ComputerId) -> Result<Option<Observed>, RuntimeError> {
+        self.timed("observe", self.0.observe(id)).await
+    }
+
+    async fn list(&self) -> Result<Vec<Observed>, RuntimeError> {
+        self.timed("list", self.0.list()).await
+    }
+
+    async fn watch(&self) -> Result<BoxStream<'static, RuntimeEvent>, RuntimeError> {
+        self.timed("watch", self.0.watch()).await
+    }
+
+    async fn logs(
+        &self,
+        id: ComputerId,
+        options: LogsOptions,
+    ) -> Result<BoxStream<'static, Result<Bytes, RuntimeError>>, RuntimeError> {
+        self.timed("logs", self.0.logs(id, options)).await
+    }
+
+    async fn copy_volume(&self, from: VolumeId, to: VolumeId) -> Result<(), RuntimeError> {
+        self.timed("copy_volume", self.0.copy_volume(from, to)).await
+    }
+
+    async fn remove_volume(&self, id: VolumeId) -> Result<(), RuntimeError> {
+        self.timed("remove_volume", self.0.remove_volume(id)).await
+    }
+}

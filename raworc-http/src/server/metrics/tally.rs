@@ -1,0 +1,267 @@
+//! Agents and messages, counted along the log.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use metrics_exporter_prometheus::PrometheusHandle;
+use raworc_core::agent::{Agent, State};
+use raworc_core::control::ControlPlane;
+use raworc_core::event::{Event, EventKind};
+use raworc_core::ids::{AgentId, Revision, TenantName};
+use raworc_core::store::{AgentQuery, ComputerQuery, MAX_PAGE, Page, StoreError};
+use serde_json::Value;
+use tokio::sync::broadcast::error::RecvError;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// Samples are folded into buckets this often, whether or not anybody scrapes.
+const UPKEEP: Duration = Duration::from_secs(10);
+
+/// How long until the agents are counted again where the store did not answer.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// The counting, until this is dropped.
+#[derive(Debug)]
+pub struct Followed(#[expect(dead_code, reason = "held, not read")] DropGuard);
+
+/// Counts agents and messages from now on: what is there by one look at the store, what comes by the log. `queue` tells
+/// how many agents the operator of this process has yet to look at.
+#[must_use]
+pub fn follow(
+    control: &ControlPlane,
+    handle: PrometheusHandle,
+    queue: impl Fn() -> usize + Send + 'static,
+) -> Followed {
+    let (stop, control) = (CancellationToken::new(), control.clone());
+    let guard = stop.clone().drop_guard();
+    tokio::spawn(async move {
+        tokio::select! {
+            () = count(&control) => {}
+            () = keep_up(&handle, queue) => {}
+            () = stop.cancelled() => {}
+        }
+    });
+    Followed(guard)
+}
+
+async fn keep_up(handle: &PrometheusHandle, queue: impl Fn() -> usize) {
+    let mut tick = tokio::time::interval(UPKEEP);
+    loop {
+        tick.tick().await;
+        metrics::gauge!("raworc_operator_queue").set(float(queue() as u64));
+        handle.run_upkeep();
+    }
+}
+
+async fn count(control: &ControlPlane) {
+    loop {
+        // Before the look, so that nothing falls between the two.
+        let mut events = control.feed().subscribe();
+        let mut tally = match look(control).await {
+            Ok(tally) => tally,
+            Err(error) => {
+                tracing::debug!(%error, "agents cannot be counted");
+                tokio::time::sleep(RETRY).await;
+                continue;
+            }
+        };
+        tally.show();
+        loop {
+            match events.recv().await {
+                Ok(event) => {
+                    tally.take(&event);
+                    tally.show();
+                }
+                Err(RecvError::Lagged(_)) => break,
+                Err(RecvError::Closed) => return,
+            }
+        }
+    }
+}
+
+/// Every living agent. The tenants are those of users' default and of whoever has a computer.
+async fn look(control: &ControlPlane) -> Result<Tally, StoreError> {
+    let store = control.store();
+    let mut tenants = BTreeSet::from([TenantName::default()]);
+    for (runtime, _) in control.runtimes() {
+        let mut query = ComputerQuery { runtime: runtime.clone(), reclaim: false, after: None, limit: MAX_PAGE };
+        loop {
+            let Page { items, next } = store.computers(&query).await?;
+            query.after = items.last().map(|computer| computer.id());
+            tenants.extend(items.into_iter().map(|computer| computer.tenant));
+            if next.is_none() {
+                break;
+            }
+        }
+    }
+    let mut tally = Tally::default();
+    for tenant in tenants {
+        let mut query = AgentQuery::of(tenant);
+        loop {
+            let Page { items, next } = store.agents(&query).await?;
+            items.iter().for_each(|agent| tally.add(agent));
+            query.after = next;
+            if query.after.is_none() {
+                break;
+            }
+        }
+    }
+    Ok(tally)
+}
+
+/// What is known of an agent.
+#[derive(Debug)]
+struct Known {
+    state: State,
+    queued: u64,
+    /// What stands in the log up to here is known.
+    revision: Revision,
+    /// What made it start, and since when it does.
+    starts: Option<(&'static str, Timestamp)>,
+}
+
+#[derive(Debug, Default)]
+struct Tally {
+    agents: HashMap<AgentId, Known>,
+    states: [u64; State::ALL.len()],
+    queued: u64,
+}
+
+impl Tally {
+    fn add(&mut self, agent: &Agent) {
+        let (state, queued) = (agent.status.state(), agent.inbox.queued);
+        self.put(agent.id, Known { state, queued, revision: agent.revision, starts: None });
+    }
+
+    fn put(&mut self, id: AgentId, known: Known) {
+        self.forget(id);
+        self.states[place(known.state)] += 1;
+        self.queued += known.queued;
+        self.agents.insert(id, known);
+    }
+
+    fn forget(&mut self, id: AgentId) {
+        if let Some(known) = self.agents.remove(&id) {
+            self.states[place(known.state)] -= 1;
+            self.queued -= known.queued;
+        }
+    }
+
+    fn take(&mut self, event: &Event) {
+        let Some(id) = event.agent else { return };
+        let text = |field: &str| event.summary.get(field).and_then(Value::as_str).unwrap_or_default();
+        match event.kind {
+            EventKind::MessageAccepted => metrics::counter!("raworc_messages_accepted_total").increment(1),
+            EventKind::MessageState if matches!(text("to"), "done" | "failed" | "cancelled") => {
+                metrics::counter!("raworc_messages_ended_total", "state" => text("to").to_owned()).increment(1);
+            }
+            _ => {}
+        }
+        if event.kind == EventKind::AgentCreated && !self.agents.contains_key(&id) {
+            let starts = Some(("create", event.at));
+            self.put(id, Known { state: State::Init, queued: 0, revision: event.revision, starts });
+            return;
+        }
+        let Some(known) = self.agents.get_mut(&id).filter(|known| event.revision > known.revision) else { return };
+        known.revision = event.revision;
+        match event.kind {
+            EventKind::MessageAccepted => {
+                known.queued += 1;
+                self.queued += 1;
+            }
+            EventKind::MessageState => {
+                let came = u64::from(text("to") == "queued");
+                let went = u64::from(text("from") == "queued").min(known.queued);
+                known.queued = known.queued + came - went;
+                self.queued = self.queued + came - went;
+            }
+            EventKind::AgentDesired if text("desired") == "awake" && known.state == State::Slept => {
+                known.starts = Some(("wake", event.at));
+            }
+            EventKind::AgentState => {
+                let Some(to) = State::ALL.into_iter().find(|state| state.as_str() == text("to")) else { return };
+                let from = std::mem::replace(&mut known.state, to);
+                self.states[place(from)] -= 1;
+                self.states[place(to)] += 1;
+                match (to, known.starts.take()) {
+                    // A start that fails and is tried again is one start.
+                    (State::Init, Some(starts)) if from != State::Idle && from != State::Busy => {
+                        known.starts = Some(starts);
+                    }
+                    (State::Init, _) => {
+                        let of = if from == State::Slept { "wake" } else { "restart" };
+                        known.starts = Some((of, event.at));
+                    }
+                    (State::Idle, Some((of, since))) if from == State::Init => {
+                        let took = event.at.duration_since(since).as_secs_f64();
+                        metrics::histogram!("raworc_agent_start_seconds", "of" => of).record(took.max(0.0));
+                    }
+                    (State::Deleted, _) => self.forget(id),
+                    (State::Idle | State::Busy | State::Slept, _) => {}
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn show(&self) {
+        for state in State::ALL.into_iter().filter(|state| *state != State::Deleted) {
+            metrics::gauge!("raworc_agents", "state" => state.as_str()).set(float(self.states[place(state)]));
+        }
+        metrics::gauge!("raworc_messages_queued").set(float(self.queued));
+    }
+}
+
+fn place(state: State) -> usize {
+    State::ALL.iter().position(|known| *known == state).unwrap_or_default()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+fn float(count: u64) -> f64 {
+    count as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+    use serde_json::json;
+
+    use super::*;
+    use crate::server::agents::testing::until;
+    use crate::server::testing::{Api, said};
+
+    /// What the store says, in the same shape.
+    async fn truth(control: &ControlPlane) -> ([u64; State::ALL.len()], u64) {
+        let tally = look(control).await.expect("the store answers");
+        (tally.states, tally.queued)
+    }
+
+    #[tokio::test]
+    async fn what_the_log_tells_adds_up_to_what_the_store_holds() {
+        let api = Api::working().await;
+        let mut events = api.control.feed().subscribe();
+        for name in ["one", "two", "three"] {
+            api.agent("ada", name).await;
+        }
+        api.post("eve", "/agents", &json!({ "name": "four" })).await;
+        // In the middle of it.
+        let mut tally = look(&api.control).await.expect("the store answers");
+        for path in ["/agents/one/messages?wait=20s", "/agents/two/messages"] {
+            assert_eq!(api.post("ada", path, &said("hello")).await.status, StatusCode::ACCEPTED);
+        }
+        api.post("ada", "/agents/two/sleep?wait=20s", &json!(null)).await;
+        api.post("ada", "/agents/three/sleep?wait=20s&now=true", &json!(null)).await;
+        api.post("ada", "/agents/three/wake?wait=20s", &json!(null)).await;
+        api.send(api.request("ada", http::Method::DELETE, "/api/v0/agents/one?wait=20s", None)).await;
+        until("the same count", || {
+            while let Ok(event) = events.try_recv() {
+                tally.take(&event);
+            }
+            let counted = (tally.states, tally.queued);
+            let control = api.control.clone();
+            async move { truth(&control).await == counted }
+        })
+        .await;
+        assert_eq!(tally.agents.len(), 3);
+    }
+}
