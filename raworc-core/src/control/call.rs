@@ -150,18 +150,23 @@ impl ControlPlane {
         name: &AgentName,
         action: Action,
     ) -> Result<Agent, Error> {
-        // Somebody who may not see the tenant learns nothing of what is in it.
-        let found = self.inner.store.agent(tenant, name).await?.value;
-        let Some(agent) = found else {
-            return Err(Error::no_agent(name));
+        // A user who may not see the tenant learns nothing of what is in it: it is not even looked at.
+        let user = matches!(call.principal, Principal::User { .. });
+        let hidden = user && authorize(&call.principal, Action::List, Resource::Agents { tenant }).is_err();
+        let found = if hidden { None } else { self.inner.store.agent(tenant, name).await?.value };
+        let denied = match found {
+            Some(agent) => match authorize(&call.principal, action, resource_of(&agent)) {
+                Ok(()) => return Ok(agent),
+                Err(denied) => denied,
+            },
+            None => Denied::Hidden,
         };
-        match authorize(&call.principal, action, resource_of(&agent)) {
-            Ok(()) => Ok(agent),
-            Err(denied) => {
-                self.refuse(call, tenant, action, &agent.name).await;
-                Err(refusal(denied, &call.principal, action.as_str(), "agent", name.as_str()))
-            }
+        // What is not there is refused with the same work as what may not be known of, or the time would tell one from
+        // the other. An admin may know of everything.
+        if !matches!(call.principal, Principal::User { admin: true, .. }) || denied != Denied::Hidden {
+            self.refuse(call, tenant, action, name).await;
         }
+        Err(refusal(denied, &call.principal, action.as_str(), "agent", name.as_str()))
     }
 
     /// Says no where the caller may not do `action` in this tenant at all.

@@ -266,3 +266,37 @@ async fn what_is_hidden_and_what_is_not_there_are_told_alike() {
     let listed = world.api.get("bob", "/agents").await;
     assert_eq!(listed.body["items"], json!([]));
 }
+
+#[tokio::test]
+async fn what_is_not_there_costs_as_much_as_what_is_somebody_elses() {
+    use raworc_core::store::{AuditQuery, Store};
+    let api = Api::start().await;
+    api.agent("ada", "hers").await;
+    let rows = async || {
+        let query = AuditQuery { tenant: None, after: None, limit: 500 };
+        api.store.audit(&query).await.expect("read").items.into_iter().map(|row| row.entry).collect::<Vec<_>>()
+    };
+    for who in ["bob", "eve"] {
+        let verbs = [(Method::DELETE, ""), (Method::POST, "/wake"), (Method::POST, "/cancel"), (Method::GET, "")];
+        for (method, rest) in verbs {
+            let mut told = Vec::new();
+            for name in ["hers", "none"] {
+                let before = rows().await.len();
+                let path = format!("/tenants/default/agents/{name}{rest}");
+                let answer = api.call(who, method.clone(), &path, None, &[]).await;
+                let mut written = rows().await.split_off(before);
+                for row in &mut written {
+                    row.request = None;
+                    row.resource = row.resource.replace(name, "it");
+                }
+                told.push((answer.status, answer.text.replace(name, "it"), written));
+            }
+            assert_eq!(told[0], told[1], "{who} {method} {rest}");
+            assert_eq!(told[0].0, StatusCode::NOT_FOUND);
+            assert_eq!(told[0].2.len(), usize::from(method != Method::GET), "{who} {method} {rest}");
+        }
+    }
+    let before = rows().await.len();
+    let answer = api.call("root", Method::DELETE, "/agents/none", None, &[]).await;
+    assert_eq!((answer.status, rows().await.len()), (StatusCode::NOT_FOUND, before), "an admin may know of everything");
+}
