@@ -12,10 +12,15 @@
 //! let said = client.send(&name, &SendMessage::text("hello"), Ask::new().wait_secs(60)).await?;
 //! # Ok(()) }
 //! ```
+//!
+//! A call that reads, or that changes something under a key of idempotency, is sent again where its answer was lost or
+//! the server asks for it; each has one effect. A server that was reached before and is away for a moment is waited for
+//! as well. One that was never reached is not: [`Client::wait_until_ready`] does that.
 
 mod agents;
 mod ask;
 mod auth;
+mod body;
 mod error;
 mod events;
 mod exec;
@@ -23,23 +28,26 @@ mod files;
 mod messages;
 
 pub use ask::Ask;
+pub use body::Body;
 pub use error::ClientError;
 pub use events::{EventStream, Told};
 pub use exec::{ByteStream, Exec};
 pub use files::Found;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use backon::{ExponentialBuilder, Retryable};
-use http::{HeaderValue, Method, StatusCode};
+use backon::{BackoffBuilder, ExponentialBuilder};
+use http::{HeaderValue, Method};
 use raworc_core::ids::{AgentName, TenantName};
 use reqwest::{RequestBuilder, Response, Url};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 
-use crate::api::{BASE, IDEMPOTENCY_KEY, ReadyReply, VersionReply};
+use crate::api::{BASE, IDEMPOTENCY_KEY, ReadyReply, VersionReply, WAIT_LIMIT, Wait};
 
 /// How long a connection may take to come about.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
@@ -50,6 +58,9 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 /// A call that may be sent again is sent so many times more.
 const RETRIES: usize = 4;
 
+/// Before a server that is not ready is asked again.
+const READY_PAUSE: Duration = Duration::from_millis(50);
+
 /// A server, as one user of one tenant. It is cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Client {
@@ -57,6 +68,10 @@ pub struct Client {
     server: Arc<Url>,
     token: Option<Arc<SecretString>>,
     tenant: Option<TenantName>,
+    /// Whether anything has answered there yet; the same for all clones.
+    reached: Arc<AtomicBool>,
+    /// The longest that the server is asked to wait in one call.
+    wait_limit: Duration,
 }
 
 impl Client {
@@ -66,7 +81,7 @@ impl Client {
     /// Where the text is no address of a server.
     pub fn new(server: &str) -> Result<Self, ClientError> {
         let refused =
-            |reason: &str| ClientError::local("invalid", format!("{server:?} is no server's address: {reason}"));
+            |reason: &str| ClientError::invalid("server", format!("{server:?} is no server's address: {reason}"));
         let url = Url::parse(server).map_err(|error| refused(&error.to_string()))?;
         if !matches!(url.scheme(), "http" | "https") || url.cannot_be_a_base() {
             return Err(refused("write it as http://HOST:PORT or https://HOST"));
@@ -86,8 +101,9 @@ impl Client {
         if is_loopback(&url) {
             builder = builder.no_proxy();
         }
-        let http = builder.build().map_err(|error| ClientError::transport(&url, error))?;
-        Ok(Self { http, server: Arc::new(url), token: None, tenant: None })
+        let server = Arc::new(url);
+        let http = builder.build().map_err(|error| ClientError::transport(&server, error))?;
+        Ok(Self { http, server, token: None, tenant: None, reached: Arc::default(), wait_limit: WAIT_LIMIT })
     }
 
     /// As the user to whom this token was given.
@@ -107,7 +123,7 @@ impl Client {
     /// The server's address.
     #[must_use]
     pub fn server(&self) -> &str {
-        self.server.as_str().trim_end_matches('/')
+        error::address(&self.server)
     }
 
     /// What the server runs.
@@ -118,17 +134,42 @@ impl Client {
         self.fetch(self.request(Method::GET, self.root(&["version"]))).await
     }
 
-    /// Whether the server can do its work.
+    /// Whether the server can do its work. One that cannot says why, which is no error.
     ///
     /// # Errors
-    /// Where it cannot be reached.
+    /// Where it cannot be reached, or answers something else.
     pub async fn ready(&self) -> Result<ReadyReply, ClientError> {
-        let url = self.root(&["readyz"]);
-        let sent = self.request(Method::GET, url).send().await;
-        let response = sent.map_err(|error| ClientError::transport(&self.server, error))?;
-        match response.status() {
-            StatusCode::OK | StatusCode::SERVICE_UNAVAILABLE => self.read(response).await,
-            _ => Err(ClientError::of(response).await),
+        let request = self.request(Method::GET, self.root(&["readyz"])).timeout(ANSWER_LIMIT);
+        let response = self.answer(request).await?;
+        let status = response.status();
+        let bytes = response.bytes().await.map_err(|error| ClientError::transport(&self.server, error))?;
+        // The body says as much as the status, which a proxy may have changed.
+        serde_json::from_slice(&bytes).map_err(|error| match status.is_success() {
+            true => ClientError::unreadable(&self.server, error),
+            false => ClientError::told(&self.server, status, &String::from_utf8_lossy(&bytes)),
+        })
+    }
+
+    /// Waits until the server can do its work, for `limit` at most. It need not be up yet.
+    ///
+    /// # Errors
+    /// `timed_out` where it says that it cannot, and why; else why it could not be asked last.
+    pub async fn wait_until_ready(&self, limit: Duration) -> Result<(), ClientError> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let failed = match self.ready().await {
+                Ok(ReadyReply { ready: true, .. }) => return Ok(()),
+                Ok(ReadyReply { checks, .. }) => {
+                    let ill: Vec<_> = checks.iter().filter(|(_, state)| *state != "ok").collect();
+                    let ill: Vec<_> = ill.into_iter().map(|(name, state)| format!("{name}: {state}")).collect();
+                    ClientError::local("timed_out", format!("{} is not ready: {}", self.server(), ill.join(", ")))
+                }
+                Err(error) => error,
+            };
+            if Instant::now() >= deadline {
+                return Err(failed);
+            }
+            tokio::time::sleep(READY_PAUSE).await;
         }
     }
 
@@ -176,8 +217,17 @@ impl Client {
 
     /// Sends a request that changes nothing, again where it may help, and reads the answer.
     pub(crate) async fn fetch<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, ClientError> {
-        let response = self.send_again(request.timeout(ANSWER_LIMIT)).await?;
-        self.read(response).await
+        self.fetch_late(request.timeout(ANSWER_LIMIT)).await
+    }
+
+    /// As [`fetch`](Self::fetch), where the answer may take as long as it likes.
+    pub(crate) async fn fetch_late<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, ClientError> {
+        self.again(|| async { self.read(self.send_once(copy(&request)?).await?).await }).await
+    }
+
+    /// Sends a request that changes nothing, again where it may help. Its answer is read as it comes.
+    pub(crate) async fn open(&self, request: RequestBuilder) -> Result<Response, ClientError> {
+        self.again(|| async { self.send_once(copy(&request)?).await }).await
     }
 
     /// Sends a request under a key, so that it may be sent again and has one effect, and reads the answer.
@@ -186,38 +236,93 @@ impl Client {
         request: RequestBuilder,
         ask: &Ask,
     ) -> Result<T, ClientError> {
-        let request = ask.on(request).header(IDEMPOTENCY_KEY, ask.key()).timeout(ANSWER_LIMIT + ask.wait_time());
-        let response = self.send_again(request).await?;
-        self.read(response).await
+        let Ok(key) = HeaderValue::try_from(ask.key()) else {
+            let message = format!("Idempotency-Key: use visible ASCII characters, not {:?}", ask.key());
+            return Err(ClientError::invalid("Idempotency-Key", message));
+        };
+        self.ask_until(request.header(IDEMPOTENCY_KEY, key), ask.wait_time()).await
+    }
+
+    /// Sends a request that may be sent again, and has the server wait so long for what is asked for.
+    ///
+    /// A server waits no longer than [`WAIT_LIMIT`] in one call. It is asked again until it has answered sooner than it
+    /// had to, which says that what is waited for has come, or until all of the time is over.
+    pub(crate) async fn ask_until<T: DeserializeOwned>(
+        &self,
+        request: RequestBuilder,
+        time: Duration,
+    ) -> Result<T, ClientError> {
+        if time.is_zero() {
+            return self.fetch(request).await;
+        }
+        let deadline = Instant::now() + time;
+        loop {
+            let (answer, sooner) = self
+                .again(|| async {
+                    let asked = Instant::now();
+                    let wait = whole_millis(deadline.duration_since(asked)).min(self.wait_limit);
+                    let request = copy(&request)?.query(&[("wait", Wait(wait).to_string())]);
+                    let response = self.send_once(request.timeout(ANSWER_LIMIT + wait)).await?;
+                    Ok((self.read(response).await?, asked.elapsed() < wait))
+                })
+                .await?;
+            if sooner || Instant::now() >= deadline {
+                return Ok(answer);
+            }
+        }
     }
 
     /// Sends a request once. An error's body is read, and an answer's is not.
     pub(crate) async fn send_once(&self, request: RequestBuilder) -> Result<Response, ClientError> {
-        let response = request.send().await.map_err(|error| ClientError::transport(&self.server, error))?;
-        if response.status().is_success() { Ok(response) } else { Err(ClientError::of(response).await) }
+        let response = self.answer(request).await?;
+        if response.status().is_success() { Ok(response) } else { Err(ClientError::of(&self.server, response).await) }
     }
 
-    /// Sends a request that may be sent again. Bodies are whole, so that each attempt has one.
-    async fn send_again(&self, request: RequestBuilder) -> Result<Response, ClientError> {
-        let attempt = || async {
-            match request.try_clone() {
-                Some(request) => self.send_once(request).await,
-                None => Err(ClientError::local("internal", "a stream cannot be sent again".into())),
-            }
-        };
-        attempt
-            .retry(backoff().with_max_times(RETRIES))
-            .when(ClientError::may_be_sent_again)
-            .adjust(|error: &ClientError, planned| planned.map(|time| error.retry_after().unwrap_or(time)))
-            .await
+    /// The answer to a request, whatever it says.
+    async fn answer(&self, request: RequestBuilder) -> Result<Response, ClientError> {
+        let answer = request.send().await.map_err(|error| ClientError::transport(&self.server, error));
+        if !answer.as_ref().is_err_and(ClientError::is_unreachable) {
+            self.reached.store(true, Ordering::Relaxed);
+        }
+        answer
+    }
+
+    /// Makes an attempt, and others after it where they may help. What is attempted has one effect however often it is.
+    pub(crate) async fn again<T, F: Future<Output = Result<T, ClientError>>>(
+        &self,
+        attempt: impl Fn() -> F,
+    ) -> Result<T, ClientError> {
+        let mut waits = backoff().with_max_times(RETRIES).build();
+        let mut lost = None;
+        loop {
+            let error = match attempt().await {
+                Ok(done) => return Ok(done),
+                Err(error) => error,
+            };
+            let may_help = error.may_be_sent_again() && self.reached.load(Ordering::Relaxed);
+            let Some(wait) = waits.next().filter(|_| may_help) else {
+                // What was sent and not answered may have been done, whatever became of the attempts after it.
+                return Err(lost.filter(|_| error.is_unreachable()).unwrap_or(error));
+            };
+            tokio::time::sleep(error.retry_after().unwrap_or(wait)).await;
+            lost = Some(error).filter(ClientError::is_lost).or(lost);
+        }
     }
 
     pub(crate) async fn read<T: DeserializeOwned>(&self, response: Response) -> Result<T, ClientError> {
         let bytes = response.bytes().await.map_err(|error| ClientError::transport(&self.server, error))?;
-        serde_json::from_slice(&bytes).map_err(|error| {
-            ClientError::local("unreadable", format!("the answer of {} cannot be read: {error}", self.server()))
-        })
+        serde_json::from_slice(&bytes).map_err(|error| ClientError::unreadable(&self.server, error))
     }
+}
+
+/// A request to be sent while the original is kept. Its body is whole.
+fn copy(request: &RequestBuilder) -> Result<RequestBuilder, ClientError> {
+    request.try_clone().ok_or_else(|| ClientError::local("internal", "a stream cannot be sent again".into()))
+}
+
+/// Waits are told in milliseconds; a part of one counts as one.
+fn whole_millis(time: Duration) -> Duration {
+    Duration::from_millis(u64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX))
 }
 
 /// From a tenth of a second on, with jitter, up to five.
@@ -240,7 +345,7 @@ fn is_loopback(url: &Url) -> bool {
 
 /// A body of JSON.
 pub(crate) fn json(request: RequestBuilder, body: &impl Serialize) -> Result<RequestBuilder, ClientError> {
-    let bytes = serde_json::to_vec(body).map_err(|error| ClientError::local("invalid", error.to_string()))?;
+    let bytes = serde_json::to_vec(body).map_err(|error| ClientError::invalid("body", error.to_string()))?;
     Ok(request.header(http::header::CONTENT_TYPE, "application/json").body(bytes))
 }
 

@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use reqwest::RequestBuilder;
 use uuid::Uuid;
 
-use crate::api::{WAIT_LIMIT, Wait};
+/// Servers remember a key for a day, and a call is asked again under it.
+const LONGEST: Duration = Duration::from_secs(23 * 3600);
 
 /// What is asked along with a call that changes something.
 #[derive(Debug, Clone)]
 pub struct Ask {
     key: String,
-    wait: Option<Duration>,
+    wait: Duration,
 }
 
 impl Default for Ask {
@@ -24,7 +24,7 @@ impl Ask {
     /// Nothing but a key of its own, so that a call whose answer is lost can be sent again and has one effect.
     #[must_use]
     pub fn new() -> Self {
-        Self { key: Uuid::now_v7().to_string(), wait: None }
+        Self { key: Uuid::now_v7().to_string(), wait: Duration::ZERO }
     }
 
     /// With a key of the caller's, so that the same request has one effect even if this program starts anew.
@@ -34,10 +34,13 @@ impl Ask {
         self
     }
 
-    /// Wait so long for what comes of it, 10 minutes at most. The answer is what is then.
+    /// Wait so long for what comes of it, 23 hours at most; no time is the default. The answer is what is then.
+    ///
+    /// A server waits 10 minutes at most in one call; the client asks again under the same key, for which the server has
+    /// to remember it that long.
     #[must_use]
     pub fn wait(mut self, time: Duration) -> Self {
-        self.wait = Some(time.min(WAIT_LIMIT));
+        self.wait = time.min(LONGEST);
         self
     }
 
@@ -52,13 +55,6 @@ impl Ask {
     }
 
     pub(crate) fn wait_time(&self) -> Duration {
-        self.wait.unwrap_or_default()
-    }
-
-    pub(crate) fn on(&self, request: RequestBuilder) -> RequestBuilder {
-        match self.wait {
-            Some(time) => request.query(&[("wait", Wait(time).to_string())]),
-            None => request,
-        }
+        self.wait
     }
 }

@@ -1,5 +1,7 @@
 //! Logging in and out, and users.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use http::Method;
 use raworc_core::control::User;
 use raworc_core::ids::{TenantName, UserName};
@@ -39,8 +41,21 @@ impl Client {
     /// # Errors
     /// `unauthenticated` where it was before.
     pub async fn logout(&self) -> Result<(), ClientError> {
-        let request = self.request(Method::POST, self.api(&["auth", "logout"]));
-        self.send_once(request.timeout(ANSWER_LIMIT)).await.map(drop)
+        let url = self.api(&["auth", "logout"]);
+        let lost = AtomicBool::new(false);
+        self.again(|| async {
+            let request = self.request(Method::POST, url.clone()).timeout(ANSWER_LIMIT);
+            match self.send_once(request).await {
+                // The attempt whose answer was lost did it.
+                Err(error) if error.code == "unauthenticated" && lost.load(Ordering::Relaxed) => Ok(()),
+                Err(error) => {
+                    lost.fetch_or(error.is_lost(), Ordering::Relaxed);
+                    Err(error)
+                }
+                Ok(_) => Ok(()),
+            }
+        })
+        .await
     }
 
     /// Whose token this client has.

@@ -20,8 +20,8 @@ use crate::api::{DeltaData, EVENT_STREAM, ErrorBody};
 /// A stream that says nothing for so long, not even that it is alive, is broken.
 const SILENCE_LIMIT: Duration = Duration::from_secs(50);
 
-/// How often in a row a connection is tried again before that is an error.
-const ATTEMPTS: usize = 12;
+/// How often in a row a connection is tried again before that is an error: for some 20 seconds.
+const ATTEMPTS: usize = 8;
 
 /// Before a lost connection is made anew.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -65,9 +65,9 @@ impl Client {
             Some(name) => self.of_agent(name, &["events"]),
             None => self.of_tenant(&["events"]),
         };
-        let mut follower =
-            Follower { client: self.clone(), url, last: since.map(|since| since.to_string()), open: None };
-        follower.connect().await?;
+        let last = since.map(|since| since.to_string());
+        let open = Some(self.again(|| connect(self, &url, last.as_deref())).await?);
+        let follower = Follower { client: self.clone(), url, last, open };
         let inner = stream::unfold(Some(follower), |follower| async {
             let mut follower = follower?;
             let told = follower.next().await;
@@ -87,32 +87,30 @@ struct Follower {
     open: Option<Blocks>,
 }
 
-impl Follower {
-    async fn connect(&mut self) -> Result<(), ClientError> {
-        let mut request = self.client.request(Method::GET, self.url.clone());
-        request = request.header(http::header::ACCEPT, EVENT_STREAM);
-        if let Some(last) = &self.last {
-            request = request.header("last-event-id", last);
-        }
-        let response = tokio::time::timeout(ANSWER_LIMIT, self.client.send_once(request)).await;
-        let response = response.unwrap_or_else(|_| {
-            let message = format!("{} did not answer in time", self.client.server());
-            Err(ClientError::local("timed_out", message))
-        })?;
-        self.open = Some(SseByteStream::new(response.bytes_stream()).boxed());
-        Ok(())
+async fn connect(client: &Client, url: &Url, last: Option<&str>) -> Result<Blocks, ClientError> {
+    let mut request = client.request(Method::GET, url.clone()).header(http::header::ACCEPT, EVENT_STREAM);
+    if let Some(last) = last {
+        request = request.header("last-event-id", last);
     }
+    let response = tokio::time::timeout(ANSWER_LIMIT, client.send_once(request)).await;
+    let response = response.unwrap_or_else(|_| Err(ClientError::late(&client.server)))?;
+    Ok(SseByteStream::new(response.bytes_stream()).boxed())
+}
 
+impl Follower {
     async fn reconnect(&mut self) -> Result<(), ClientError> {
         let mut waits = backoff().with_max_times(ATTEMPTS).build();
         loop {
-            match self.connect().await {
-                Ok(()) => return Ok(()),
-                Err(error) if error.is_retryable() => match waits.next() {
-                    Some(wait) => tokio::time::sleep(error.retry_after().unwrap_or(wait)).await,
-                    None => return Err(error),
-                },
-                Err(error) => return Err(error),
+            let error = match connect(&self.client, &self.url, self.last.as_deref()).await {
+                Ok(open) => {
+                    self.open = Some(open);
+                    return Ok(());
+                }
+                Err(error) => error,
+            };
+            match waits.next().filter(|_| error.is_retryable()) {
+                Some(wait) => tokio::time::sleep(error.retry_after().unwrap_or(wait)).await,
+                None => return Err(error),
             }
         }
     }

@@ -4,19 +4,19 @@ use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::stream::{BoxStream, Stream, StreamExt};
+use futures::stream::{self, BoxStream, Stream, StreamExt};
 use http::Method;
 use raworc_core::ids::AgentName;
 use raworc_core::program::{ExecRequest, ExecStarted, ExecStatus, TerminalSize};
 use reqwest::Response;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio_util::io::ReaderStream;
 
-use super::{ANSWER_LIMIT, Client, ClientError, json};
+use super::{ANSWER_LIMIT, Body, Client, ClientError, json};
 use crate::api::{ExecResult, Wait};
 
-/// How long a computer may take to start, where it has to.
-pub(super) const START_LIMIT: Duration = Duration::from_secs(180);
+/// How long a computer may take to start, where it has to, and its program to answer: longer than the server waits for
+/// both, even where the computer falls asleep in between, so that its error is the one that is told.
+pub(super) const START_LIMIT: Duration = Duration::from_secs(390);
 
 /// Bytes as they come. An error says that there would have been more.
 pub type ByteStream = BoxStream<'static, Result<Bytes, ClientError>>;
@@ -30,7 +30,7 @@ impl Client {
         let call = self.request(Method::POST, self.of_agent(name, &["exec"])).query(&[("wake", wake)]);
         let answer = self.send_once(json(call, request)?.timeout(START_LIMIT)).await?;
         let started: ExecStarted = self.read(answer).await?;
-        Ok(Exec { client: self.clone(), name: name.clone(), id: started.id })
+        Ok(Exec { client: self.clone(), name: name.clone(), id: started.id, terminal: request.terminal.is_some() })
     }
 
     /// Runs a command to its end, for `limit` at most, and returns what it wrote.
@@ -63,6 +63,7 @@ pub struct Exec {
     client: Client,
     name: AgentName,
     id: String,
+    terminal: bool,
 }
 
 impl Exec {
@@ -85,11 +86,14 @@ impl Exec {
         Ok(self.client.stream(self.client.send_once(self.request(Method::GET, &["stdout"])).await?))
     }
 
-    /// What it writes to its standard error. Nothing where it has a terminal.
+    /// What it writes to its standard error. Nothing where it has a terminal: all is standard output then.
     ///
     /// # Errors
     /// Where the computer cannot be reached, or the command is not there any more.
     pub async fn stderr(&self) -> Result<ByteStream, ClientError> {
+        if self.terminal {
+            return Ok(stream::empty().boxed());
+        }
         Ok(self.client.stream(self.client.send_once(self.request(Method::GET, &["stderr"])).await?))
     }
 
@@ -97,12 +101,9 @@ impl Exec {
     ///
     /// # Errors
     /// Where the computer cannot be reached, or the command is not there any more.
-    pub async fn stdin(
-        &self,
-        bytes: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
-    ) -> Result<(), ClientError> {
-        let body = reqwest::Body::wrap_stream(bytes);
-        self.client.send_once(self.request(Method::PUT, &["stdin"]).body(body)).await.map(drop)
+    pub async fn stdin(&self, bytes: impl Into<Body>) -> Result<(), ClientError> {
+        let request = self.request(Method::PUT, &["stdin"]).body(bytes.into().into_inner());
+        self.client.send_once(request).await.map(drop)
     }
 
     /// Tells it the size of its terminal.
@@ -119,8 +120,7 @@ impl Exec {
     /// # Errors
     /// Where the connection is lost, or the command is not there any more.
     pub async fn wait(&self) -> Result<ExecStatus, ClientError> {
-        let answer = self.client.send_once(self.request(Method::GET, &["wait"])).await?;
-        self.client.read(answer).await
+        self.client.fetch_late(self.request(Method::GET, &["wait"])).await
     }
 
     /// Ends it.
@@ -137,7 +137,7 @@ impl Exec {
     /// Give no input where the command was started without.
     ///
     /// # Errors
-    /// Where the connection is lost, or what it wrote cannot be written.
+    /// Where the connection is lost, or what it wrote cannot be written (`output`).
     pub async fn attach(
         &self,
         input: Option<impl AsyncRead + Send + 'static>,
@@ -148,7 +148,7 @@ impl Exec {
         let mut sizes = sizes.fuse();
         let feed = async {
             if let Some(input) = input
-                && let Err(error) = self.stdin(ReaderStream::new(input)).await
+                && let Err(error) = self.stdin(Body::read(input)).await
             {
                 // A command may close its input, or end, while there is more of it.
                 tracing::debug!(%error, "the rest of the input was not taken");
@@ -183,7 +183,7 @@ fn unreachable_end() -> Result<ExecStatus, ClientError> {
 }
 
 async fn copy(mut from: ByteStream, mut to: impl AsyncWrite + Unpin) -> Result<(), ClientError> {
-    let failed = |error: io::Error| ClientError::local("output", format!("the output cannot be written: {error}"));
+    let failed = |error: io::Error| ClientError::because("output", "the output cannot be written".into(), error);
     while let Some(chunk) = from.next().await {
         to.write_all(&chunk?).await.map_err(failed)?;
         to.flush().await.map_err(failed)?;

@@ -7,7 +7,7 @@ use raworc_core::program::{ComputerStats, FileEntry};
 use reqwest::RequestBuilder;
 
 use super::exec::START_LIMIT;
-use super::{ByteStream, Client, ClientError};
+use super::{Body, ByteStream, Client, ClientError};
 
 /// What is at a path.
 pub enum Found {
@@ -41,7 +41,7 @@ impl Client {
     /// # Errors
     /// Where there is nothing at the path, or the computer cannot be reached.
     pub async fn read_file(&self, name: &AgentName, path: &str) -> Result<Found, ClientError> {
-        let answer = self.send_once(self.on_path(Method::GET, name, "files", path)).await?;
+        let answer = self.open(self.on_path(Method::GET, name, "files", path)).await?;
         if answer.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == "application/json") {
             return Ok(Found::Directory(self.read(answer).await?));
         }
@@ -58,13 +58,13 @@ impl Client {
         name: &AgentName,
         path: &str,
         mode: Option<u32>,
-        body: impl Into<reqwest::Body>,
+        body: impl Into<Body>,
     ) -> Result<(), ClientError> {
         let mut request = self.on_path(Method::PUT, name, "files", path);
         if let Some(mode) = mode {
             request = request.query(&[("mode", format!("{:o}", mode & 0o777))]);
         }
-        self.send_once(request.body(body)).await.map(drop)
+        self.send_once(request.body(body.into().into_inner())).await.map(drop)
     }
 
     /// Removes a file, or with `recursive` a directory and all that is in it.
@@ -81,21 +81,16 @@ impl Client {
     /// # Errors
     /// Where there is nothing at the path, or the computer cannot be reached.
     pub async fn read_archive(&self, name: &AgentName, path: &str) -> Result<ByteStream, ClientError> {
-        Ok(self.stream(self.send_once(self.on_path(Method::GET, name, "archive", path)).await?))
+        Ok(self.stream(self.open(self.on_path(Method::GET, name, "archive", path)).await?))
     }
 
     /// Unpacks tar into a directory, which is made where it is not there.
     ///
     /// # Errors
     /// Where it cannot be written, or the computer cannot be reached.
-    pub async fn write_archive(
-        &self,
-        name: &AgentName,
-        path: &str,
-        tar: impl Into<reqwest::Body>,
-    ) -> Result<(), ClientError> {
+    pub async fn write_archive(&self, name: &AgentName, path: &str, tar: impl Into<Body>) -> Result<(), ClientError> {
         let request = self.on_path(Method::PUT, name, "archive", path).header(CONTENT_TYPE, "application/x-tar");
-        self.send_once(request.body(tar)).await.map(drop)
+        self.send_once(request.body(tar.into().into_inner())).await.map(drop)
     }
 
     /// The log of an agent's program: the last `tail` bytes, or all that is kept; with `follow` what comes from then
@@ -108,7 +103,7 @@ impl Client {
         if let Some(tail) = tail {
             request = request.query(&[("tail", tail)]);
         }
-        Ok(self.stream(self.send_once(request).await?))
+        Ok(self.stream(self.open(request).await?))
     }
 
     /// What an agent's computer uses. A slept agent is not woken.

@@ -5,11 +5,13 @@ use std::time::Duration;
 use http::Method;
 use raworc_core::control::{History, SendMessage};
 use raworc_core::ids::{AgentName, MessageId};
-use raworc_core::message::{Message, MessageState};
+use raworc_core::message::Message;
 use raworc_core::step::Step;
+use raworc_core::store::MAX_PAGE;
+use tokio::time::Instant;
 
-use super::{ANSWER_LIMIT, Ask, Client, ClientError, json};
-use crate::api::{Page, WAIT_LIMIT, Wait};
+use super::{Ask, Client, ClientError, json};
+use crate::api::Page;
 
 impl Client {
     /// Says something to an agent. With a wait it has ended then, or is as far as it is.
@@ -18,7 +20,12 @@ impl Client {
     /// `not_found`, `invalid`, `inbox_full`.
     pub async fn send(&self, name: &AgentName, said: &SendMessage, ask: Ask) -> Result<Message, ClientError> {
         let request = json(self.request(Method::POST, self.of_agent(name, &["messages"])), said)?;
-        self.change(request, &ask).await
+        let deadline = Instant::now() + ask.wait_time();
+        let first = ask.wait_time().min(self.wait_limit);
+        let sent: Message = self.change(request, &ask.wait(first)).await?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        // Once it is accepted there is no need of the key any more.
+        if left.is_zero() || sent.state.is_ended() { Ok(sent) } else { self.message(name, sent.id, Some(left)).await }
     }
 
     /// A message; with a wait, once it has ended or the time is over.
@@ -32,12 +39,7 @@ impl Client {
         wait: Option<Duration>,
     ) -> Result<Message, ClientError> {
         let url = self.of_agent(name, &["messages", &id.to_string()]);
-        let request = self.request(Method::GET, url);
-        let Some(wait) = wait else { return self.fetch(request).await };
-        let wait = wait.min(WAIT_LIMIT);
-        let request = request.query(&[("wait", Wait(wait).to_string())]).timeout(ANSWER_LIMIT + wait);
-        let response = self.send_once(request).await?;
-        self.read(response).await
+        self.ask_until(self.request(Method::GET, url), wait.unwrap_or_default()).await
     }
 
     /// A page of the messages to and from an agent.
@@ -56,14 +58,30 @@ impl Client {
         self.fetch(request).await
     }
 
-    /// The answer to a message that is done, if it has one.
+    /// The newest `limit` of the messages to and from an agent, the oldest of them first.
+    ///
+    /// # Errors
+    /// `not_found`.
+    pub async fn newest_messages(&self, name: &AgentName, limit: usize) -> Result<Vec<Message>, ClientError> {
+        let (mut all, mut after) = (Vec::new(), None);
+        while all.len() < limit {
+            let rows = Some(MAX_PAGE.min(limit - all.len()));
+            let page = self.messages(name, History { newest_first: true, after, limit: rows }).await?;
+            all.extend(page.items);
+            after = page.next.and_then(|next| next.parse().ok());
+            if after.is_none() {
+                break;
+            }
+        }
+        all.reverse();
+        Ok(all)
+    }
+
+    /// The answer to a message, if it has one: what is done has, and what failed or was cancelled may.
     ///
     /// # Errors
     /// `not_found`.
     pub async fn reply_to(&self, name: &AgentName, message: &Message) -> Result<Option<Message>, ClientError> {
-        if message.state != MessageState::Done {
-            return Ok(None);
-        }
         // Between the two there is what was said to the agent meanwhile.
         let mut history = History { newest_first: false, after: Some(message.seq), limit: Some(20) };
         loop {
@@ -101,5 +119,26 @@ impl Client {
             None => self.of_agent(name, &["steps"]),
         };
         self.fetch(self.request(Method::GET, url).query(&[("after", after)])).await
+    }
+
+    /// All that an agent did after the step of a number, as [`steps`](Self::steps).
+    ///
+    /// # Errors
+    /// `not_found`.
+    pub async fn all_steps(
+        &self,
+        name: &AgentName,
+        message: Option<MessageId>,
+        mut after: u64,
+    ) -> Result<Vec<Step>, ClientError> {
+        let mut all = Vec::new();
+        loop {
+            let page = self.steps(name, message, after).await?;
+            all.extend(page.items);
+            match page.next.and_then(|next| next.parse().ok()) {
+                Some(next) => after = next,
+                None => return Ok(all),
+            }
+        }
     }
 }

@@ -32,6 +32,14 @@ async fn served() -> Served {
     Served { api, client, shutdown, server }
 }
 
+/// A router on a port of its own, for as long as the test runs.
+async fn answering(router: axum::Router) -> Client {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let client = Client::new(&format!("http://{}", listener.local_addr().expect("an address"))).expect("an address");
+    tokio::spawn(serve(listener, router, std::future::pending()));
+    client
+}
+
 fn name(text: &str) -> AgentName {
     text.parse().expect("a name")
 }
@@ -99,18 +107,6 @@ async fn a_stream_goes_on_where_it_was_when_its_connection_breaks() {
 }
 
 #[tokio::test]
-async fn a_create_whose_answer_is_lost_is_sent_again_and_makes_one_agent() {
-    let served = served().await;
-    let mut proxy = Proxy::start(served.client.server().trim_start_matches("http://").to_owned()).await;
-    proxy.lose_answers(1);
-    let through = Client::new(&proxy.url()).expect("an address").with_token(served.api.token("ada"));
-    let agent = through.create_agent(&new("one"), Ask::new()).await.expect("made");
-    let direct = served.client.clone().with_token(served.api.token("ada"));
-    assert_eq!(direct.agent(&name("one")).await.expect("there").id, agent.id);
-    assert_eq!(proxy.connections(), 2);
-}
-
-#[tokio::test]
 async fn errors_say_what_the_server_said_or_why_it_was_not_asked() {
     let served = served().await;
     let error = served.client.who_am_i().await.expect_err("nobody");
@@ -119,8 +115,11 @@ async fn errors_say_what_the_server_said_or_why_it_was_not_asked() {
     let one = name("one");
     assert_eq!(adas.follow(Some(&one), None).await.expect_err("no agent").code, "not_found");
     for server in ["", "127.0.0.1:9000", "ftp://host", "http://", "http://user:word@host"] {
-        assert_eq!(Client::new(server).expect_err(server).code, "invalid");
+        let error = Client::new(server).expect_err(server);
+        assert_eq!((error.code.as_str(), &error.details["field"]), ("invalid", &"server".into()));
     }
+    let error = adas.cancel(&one, Ask::new().with_key("a\nb")).await.expect_err("no key");
+    assert_eq!((error.code.as_str(), &error.details["field"]), ("invalid", &"Idempotency-Key".into()));
     served.shutdown.cancel();
     served.server.await.expect("no panic").expect("ends well");
     let error = adas.login("ada", &PASSWORD.into()).await.expect_err("closed");
@@ -150,5 +149,8 @@ async fn a_body_that_is_too_large_is_answered_and_not_cut_off() {
     assert_eq!(error.code, "too_large");
 }
 
+mod again;
+mod health;
 mod proxy;
+mod waits;
 use proxy::Proxy;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use axum::body::Body;
+use axum::body::Body as Sent;
 use axum::extract::Query;
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
@@ -40,6 +40,12 @@ async fn served(hands: Router) -> Served {
     Served { world, client, name: "a".parse().expect("works") }
 }
 
+/// What a program answers that is asked for the standard error of a command with a terminal.
+async fn none() -> (StatusCode, Json<serde_json::Value>) {
+    let error = json!({ "error": { "code": "conflict", "message": "this stream is read already, or there is none" } });
+    (StatusCode::CONFLICT, Json(error))
+}
+
 /// `cat` in a terminal: what is typed is shown, then it ends.
 fn cat() -> (Router, mpsc::UnboundedReceiver<TerminalSize>) {
     let (typed, shown) = mpsc::unbounded_channel::<Result<Bytes, axum::Error>>();
@@ -47,7 +53,7 @@ fn cat() -> (Router, mpsc::UnboundedReceiver<TerminalSize>) {
     let typed = Arc::new(Mutex::new(Some(typed)));
     let (resized, sizes) = mpsc::unbounded_channel();
     let (ended, end) = watch::channel(false);
-    let stdin = put(move |body: Body| async move {
+    let stdin = put(move |body: Sent| async move {
         let typed = typed.lock().await.take().expect("works");
         let mut body = body;
         while let Some(frame) = body.frame().await {
@@ -57,7 +63,7 @@ fn cat() -> (Router, mpsc::UnboundedReceiver<TerminalSize>) {
         StatusCode::NO_CONTENT
     });
     let stdout = get(move || async move {
-        Body::from_stream(UnboundedReceiverStream::new(shown.lock().await.take().expect("works")))
+        Sent::from_stream(UnboundedReceiverStream::new(shown.lock().await.take().expect("works")))
     });
     let wait = get(move || {
         let mut end = end.clone();
@@ -74,7 +80,7 @@ fn cat() -> (Router, mpsc::UnboundedReceiver<TerminalSize>) {
         .route("/exec", post(|Json(_): Json<ExecRequest>| async { Json(json!({ "id": "cat" })) }))
         .route("/exec/{id}/stdin", stdin)
         .route("/exec/{id}/stdout", stdout)
-        .route("/exec/{id}/stderr", get(|| async { Body::empty() }))
+        .route("/exec/{id}/stderr", get(none))
         .route("/exec/{id}/wait", wait)
         .route("/exec/{id}/resize", resize);
     (router, sizes)
@@ -113,7 +119,7 @@ async fn a_large_output_passes_all_the_way_without_being_kept() {
     let counter = Arc::clone(&made);
     let stdout = get(move || async move {
         let chunks = stream::repeat(Bytes::from(vec![b'x'; CHUNK])).take(usize::try_from(SIZE).expect("works") / CHUNK);
-        Body::from_stream(chunks.map(move |chunk| {
+        Sent::from_stream(chunks.map(move |chunk| {
             counter.fetch_add(chunk.len() as u64, Ordering::SeqCst);
             Ok::<_, axum::Error>(chunk)
         }))
@@ -163,6 +169,11 @@ async fn files_are_written_read_listed_and_removed() {
     let hands = Router::new().route("/files", files).layer(axum::extract::DefaultBodyLimit::disable());
     let Served { world: _world, client, name } = served(hands).await;
     let body = Bytes::from(vec![9; 3 << 20]);
+    let pieces = stream::iter(body.chunks(1000).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect::<Vec<_>>());
+    client.write_file(&name, "some file", Some(0o750), Body::stream(pieces)).await.expect("works");
+    assert_eq!(*kept.lock().await, body);
+    client.write_file(&name, "some file", Some(0o750), Body::read(io::Cursor::new(b"short"))).await.expect("works");
+    assert_eq!(*kept.lock().await, "short");
     client.write_file(&name, "some file", Some(0o750), body.clone()).await.expect("works");
     let Found::File { mut bytes, size } = client.read_file(&name, "some file").await.expect("works") else {
         panic!("a file is no directory");

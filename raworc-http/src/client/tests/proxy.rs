@@ -1,8 +1,8 @@
 //! A connection that can be cut.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -12,9 +12,33 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 pub(super) struct Proxy {
     address: SocketAddr,
     cut: tokio::sync::broadcast::Sender<()>,
-    lose: Arc<AtomicUsize>,
+    losses: Arc<Losses>,
     connections: Arc<AtomicUsize>,
-    _stop: DropGuard,
+    stop: CancellationToken,
+    _guard: DropGuard,
+}
+
+/// The answers that are to be lost, and how.
+#[derive(Default)]
+struct Losses {
+    left: AtomicUsize,
+    /// Whether most of the answer arrives.
+    late: Mutex<bool>,
+    /// Who is told of the last one.
+    last: Mutex<Option<CancellationToken>>,
+}
+
+impl Losses {
+    /// How much of an answer's piece passes, where this is one to be lost.
+    fn take(&self, piece: &[u8]) -> Option<usize> {
+        let lost = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).ok()?;
+        if lost == 1
+            && let Some(last) = self.last.lock().expect("not poisoned").take()
+        {
+            last.cancel();
+        }
+        Some(if *self.late.lock().expect("not poisoned") { piece.len() - 1 } else { 0 })
+    }
 }
 
 impl Proxy {
@@ -22,21 +46,22 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let (cut, _) = tokio::sync::broadcast::channel(1);
-        let (lose, connections, stop) = (Arc::<AtomicUsize>::default(), Arc::default(), CancellationToken::new());
+        let (losses, connections, stop) = (Arc::<Losses>::default(), Arc::default(), CancellationToken::new());
         let proxy = Self {
             address,
             cut: cut.clone(),
-            lose: Arc::clone(&lose),
+            losses: Arc::clone(&losses),
             connections: Arc::clone(&connections),
-            _stop: stop.clone().drop_guard(),
+            stop: stop.clone(),
+            _guard: stop.clone().drop_guard(),
         };
         tokio::spawn(async move {
             while let Some(Ok((inner, _))) = stop.run_until_cancelled(listener.accept()).await {
                 connections.fetch_add(1, Ordering::SeqCst);
-                let (server, mut cut, lose) = (server.clone(), cut.subscribe(), Arc::clone(&lose));
+                let (server, mut cut, losses) = (server.clone(), cut.subscribe(), Arc::clone(&losses));
                 tokio::spawn(async move {
                     tokio::select! {
-                        () = pass(inner, server, lose) => {}
+                        () = pass(inner, server, losses) => {}
                         _ = cut.recv() => {}
                     }
                 });
@@ -57,7 +82,19 @@ impl Proxy {
 
     /// Cuts as many connections at the first byte of an answer.
     pub(super) fn lose_answers(&mut self, count: usize) {
-        self.lose.store(count, Ordering::SeqCst);
+        self.losses.left.store(count, Ordering::SeqCst);
+    }
+
+    /// Cuts as many connections before the last byte of an answer.
+    pub(super) fn lose_ends_of_answers(&mut self, count: usize) {
+        *self.losses.late.lock().expect("not poisoned") = true;
+        self.lose_answers(count);
+    }
+
+    /// Cuts a connection at the first byte of an answer, and is gone from then on.
+    pub(super) fn lose_an_answer_and_vanish(&mut self) {
+        *self.losses.last.lock().expect("not poisoned") = Some(self.stop.clone());
+        self.lose_answers(1);
     }
 
     pub(super) fn connections(&self) -> usize {
@@ -65,7 +102,7 @@ impl Proxy {
     }
 }
 
-async fn pass(mut inner: TcpStream, server: String, lose: Arc<AtomicUsize>) {
+async fn pass(mut inner: TcpStream, server: String, losses: Arc<Losses>) {
     let mut outer = TcpStream::connect(server).await.expect("the server is up");
     let (mut there, mut back) = ([0; 16 << 10], [0; 16 << 10]);
     loop {
@@ -76,10 +113,8 @@ async fn pass(mut inner: TcpStream, server: String, lose: Arc<AtomicUsize>) {
             },
             read = outer.read(&mut back) => match read {
                 Ok(count @ 1..) => {
-                    if lose.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
-                        return;
-                    }
-                    if inner.write_all(&back[..count]).await.is_err() {
+                    let lost = losses.take(&back[..count]);
+                    if inner.write_all(&back[..lost.unwrap_or(count)]).await.is_err() || lost.is_some() {
                         return;
                     }
                 }
