@@ -1,7 +1,11 @@
 //! How the program ends: exit codes that scripts can rely on, and errors that name the way out.
 
+mod refusal;
+
 use std::fmt;
 use std::process::ExitCode;
+
+use raworc_http::client::ClientError;
 
 /// Why the program ends. The number is the same in every release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,6 +73,12 @@ impl Failure {
         Self { exit, message: message.into(), hints: Vec::new(), source: None }
     }
 
+    /// What it means to a person that a call of the server came to nothing.
+    #[must_use]
+    pub fn of(error: &ClientError) -> Self {
+        refusal::failure(error)
+    }
+
     /// With what the user can do about it.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -117,6 +127,9 @@ pub fn code_of(error: &anyhow::Error) -> u8 {
         if let Some(silent) = cause.downcast_ref::<Silent>() {
             return silent.0;
         }
+        if let Some(error) = refusal::in_cause(cause) {
+            return Failure::of(error).exit.code();
+        }
     }
     Exit::Failed.code()
 }
@@ -124,18 +137,23 @@ pub fn code_of(error: &anyhow::Error) -> u8 {
 /// The error as it is shown: what failed, each cause on a line of its own, and what to do about it.
 #[must_use]
 pub fn render(error: &anyhow::Error, error_word: &str, hint_word: &str) -> String {
-    let mut lines = Vec::new();
+    let (mut lines, mut hints) = (Vec::new(), Vec::new());
     let mut last = String::new();
     for (depth, cause) in error.chain().enumerate() {
-        let text = cause.to_string();
-        if text == last {
-            continue;
+        let refused = refusal::in_cause(cause).map(Failure::of);
+        let failure = refused.as_ref().or_else(|| cause.downcast_ref());
+        hints.extend(failure.iter().flat_map(|failure| &failure.hints).cloned());
+        let text = failure.map_or_else(|| cause.to_string(), Failure::to_string);
+        if text != last {
+            lines.push(if depth == 0 { format!("{error_word}: {text}") } else { format!("  because: {text}") });
+            last = text;
         }
-        lines.push(if depth == 0 { format!("{error_word}: {text}") } else { format!("  because: {text}") });
-        last = text;
+        if refused.is_some() {
+            // It has told what lies below it.
+            break;
+        }
     }
-    let hints = error.chain().filter_map(|cause| cause.downcast_ref::<Failure>()).flat_map(|failure| &failure.hints);
-    lines.extend(hints.map(|hint| format!("{hint_word}: {hint}")));
+    lines.extend(hints.iter().map(|hint| format!("{hint_word}: {hint}")));
     lines.join("\n")
 }
 

@@ -10,7 +10,6 @@ pub mod exit;
 pub mod installation;
 pub mod logging;
 pub mod output;
-pub mod remote;
 pub mod session;
 pub mod settings;
 pub mod terminal;

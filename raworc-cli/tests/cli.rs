@@ -9,5 +9,7 @@ mod bench;
 mod health;
 #[path = "cli/home.rs"]
 mod home;
+#[path = "cli/lossy.rs"]
+mod lossy;
 #[path = "cli/serving.rs"]
 mod serving;

@@ -4,6 +4,7 @@ use std::io::Write;
 
 use anyhow::Context as _;
 use raworc_core::control::SendMessage;
+use raworc_http::client::Ask;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines, Stdin};
 
 use super::context::{Context, now};
@@ -33,7 +34,7 @@ struct Chat<'a> {
 /// # Errors
 /// Where the agent is not there, or the server is lost.
 pub async fn run(context: &Context, args: ChatArgs) -> anyhow::Result<()> {
-    let found = context.remote.agent(&args.agent.name).await?;
+    let found = context.client.agent(&args.agent.name).await?;
     let person = terminal::stdin_is_terminal();
     if person {
         let name = context.console.out.paint(Ink::Bold, found.name.as_str());
@@ -91,9 +92,9 @@ impl Chat<'_> {
     }
 
     async fn say(&mut self, line: &str) -> anyhow::Result<()> {
-        let (remote, console, name) = (&self.context.remote, &self.context.console, &self.args.agent.name);
+        let (client, console, name) = (&self.context.client, &self.context.console, &self.args.agent.name);
         let request = SendMessage::text(line);
-        let mut work = Work::begin(remote, console, name, &request, None, !self.args.no_steps).await?;
+        let mut work = Work::begin(client, console, name, &request, Ask::new(), !self.args.no_steps).await?;
         let ended = loop {
             tokio::select! {
                 ended = work.finish() => break ended?,
@@ -101,7 +102,7 @@ impl Chat<'_> {
             }
             console.note(format!("\n{}", console.err.paint(Ink::Dim, "Cancelling.")));
             // It may have ended in this moment.
-            if let Err(error) = remote.cancel_message(name, work.id()).await {
+            if let Err(error) = client.cancel_message(name, work.id(), Ask::new()).await {
                 tracing::debug!(%error, "the message could not be cancelled");
             }
         };
@@ -109,23 +110,23 @@ impl Chat<'_> {
     }
 
     async fn command(&mut self, command: &str) -> anyhow::Result<()> {
-        let (remote, console, name) = (&self.context.remote, &self.context.console, &self.args.agent.name);
+        let (client, console, name) = (&self.context.client, &self.context.console, &self.args.agent.name);
         match command.trim() {
             "help" | "?" => console.note(HELP),
             "status" => {
-                let explanation = remote.explain(name).await?;
+                let explanation = client.explain(name).await?;
                 console.note(agent::explanation(name.as_str(), &explanation, now(), console).trim_end());
             }
             "sleep" => {
-                remote.sleep(name, false, std::time::Duration::ZERO).await?;
+                client.sleep(name, false, Ask::new()).await?;
                 console.note(format!("{name} goes to sleep."));
             }
             "wake" => {
-                remote.wake(name, false, std::time::Duration::ZERO).await?;
+                client.wake(name, false, Ask::new()).await?;
                 console.note(format!("{name} wakes up."));
             }
             "cancel" => {
-                let agent = remote.cancel(name).await?;
+                let agent = client.cancel(name, Ask::new()).await?;
                 console.note(match agent.status.message {
                     Some(_) => format!("{name} is told to give up its message."),
                     None => format!("{name} works on no message."),

@@ -5,10 +5,11 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap_complete::engine::CompletionCandidate;
 use clap_complete::env::Shells;
+use raworc_core::labels::Selector;
 
+use super::context;
 use crate::args::{CompletionArgs, GlobalArgs};
 use crate::output::Console;
-use crate::remote::Remote;
 
 /// A shell that waits longer for names feels broken.
 const PATIENCE: Duration = Duration::from_millis(800);
@@ -37,9 +38,11 @@ fn names() -> anyhow::Result<Vec<String>> {
     let tenant = set("RAWORC_TENANT").map(|tenant| tenant.parse()).transpose()?;
     let global = GlobalArgs { server: set("RAWORC_SERVER"), tenant, ..GlobalArgs::default() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let remote = Remote::open(&global)?;
+    let client = context::client(&global)?;
     let agents = runtime.block_on(async {
-        tokio::time::timeout(PATIENCE, remote.agents(None, Default::default())).await.context("no answer in time")?
+        let all = Selector::default();
+        let agents = tokio::time::timeout(PATIENCE, client.all_agents(None, &all));
+        anyhow::Ok(agents.await.context("no answer in time")??)
     })?;
     Ok(agents.into_iter().map(|agent| agent.name.to_string()).collect())
 }

@@ -1,8 +1,11 @@
 //! What every command that speaks to a server is given.
 
+use raworc_http::client::Client;
+
 use crate::args::GlobalArgs;
+use crate::exit::{Exit, Failure};
 use crate::output::Console;
-use crate::remote::Remote;
+use crate::session::Session;
 
 /// What every command that speaks to a server is given.
 #[derive(Debug, Clone)]
@@ -10,17 +13,37 @@ pub struct Context {
     /// Where to print.
     pub console: Console,
     /// The server, as the user who is logged in.
-    pub remote: Remote,
+    pub client: Client,
 }
 
 impl Context {
     /// Of a command line.
     ///
     /// # Errors
-    /// Where nobody is logged in.
+    /// Where nobody is logged in, or the server's address is none.
     pub fn new(global: &GlobalArgs, console: &Console) -> anyhow::Result<Self> {
-        Ok(Self { console: console.clone(), remote: Remote::open(global)? })
+        Ok(Self { console: console.clone(), client: client(global)? })
     }
+}
+
+/// The server of a command line, as the user who is logged in there.
+pub(crate) fn client(global: &GlobalArgs) -> anyhow::Result<Client> {
+    let token = std::env::var("RAWORC_TOKEN").ok().filter(|token| !token.is_empty());
+    let session = Session::load()?;
+    let server = session.server(global.server.as_deref());
+    let token = token.or_else(|| session.login(&server).map(|login| login.token.clone()));
+    let token = token.ok_or_else(|| not_logged_in(&server))?;
+    let client = Client::new(&server)?.with_token(token);
+    Ok(match &global.tenant {
+        Some(tenant) => client.with_tenant(tenant.clone()),
+        None => client,
+    })
+}
+
+fn not_logged_in(server: &str) -> Failure {
+    Failure::new(Exit::Denied, format!("you are not logged in to {server}"))
+        .hint("log in with `raworc login`")
+        .hint("or start a server on this machine with `raworc up`, which logs you in")
 }
 
 /// The time now, for ages.

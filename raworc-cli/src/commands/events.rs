@@ -5,11 +5,11 @@ use std::time::Duration;
 use futures::StreamExt;
 use raworc_core::event::Event;
 use raworc_core::ids::Revision;
+use raworc_http::client::Told;
 
 use super::context::Context;
 use crate::args::EventsArgs;
 use crate::output::{Ink, Style};
-use crate::remote::Told;
 
 /// The log tells no end: after so long without an event, all of it has been read.
 const QUIET: Duration = Duration::from_millis(700);
@@ -20,7 +20,7 @@ const QUIET: Duration = Duration::from_millis(700);
 /// Where the server cannot be reached.
 pub async fn run(context: &Context, args: EventsArgs) -> anyhow::Result<()> {
     let since = if args.follow { args.since } else { Some(args.since.unwrap_or(Revision(0))) };
-    let mut told = context.remote.follow(args.agent.as_ref(), since).await?;
+    let mut told = context.client.follow(args.agent.as_ref(), since).await?;
     let console = &context.console;
     loop {
         let next = match args.follow {
@@ -32,7 +32,7 @@ pub async fn run(context: &Context, args: EventsArgs) -> anyhow::Result<()> {
                 console.show_next(&event, |event| event.revision.to_string(), || line(&event, console.out))?;
             }
             Some(Ok(Told::Delta(_))) => {}
-            Some(Err(error)) => return Err(error),
+            Some(Err(error)) => return Err(error.into()),
             None => return Ok(()),
         }
     }

@@ -16,11 +16,11 @@ use crate::output::talk;
 pub async fn run(context: &Context, args: HistoryArgs) -> anyhow::Result<()> {
     let name = &args.agent.name;
     let limit = if args.limit == 0 { usize::MAX } else { args.limit };
-    let messages = context.remote.history(name, limit).await?;
+    let messages = context.client.newest_messages(name, limit).await?;
     let mut steps: HashMap<MessageId, Vec<Step>> = HashMap::new();
     if args.steps {
         for message in messages.iter().filter(|message| message.reply_to.is_none()) {
-            steps.insert(message.id, context.remote.steps(name, Some(message.id), 0).await?);
+            steps.insert(message.id, context.client.all_steps(name, Some(message.id), 0).await?);
         }
     }
     let (console, now) = (&context.console, now());

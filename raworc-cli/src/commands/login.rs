@@ -1,12 +1,12 @@
 //! `raworc login`, `logout` and `status`.
 
+use raworc_http::client::Client;
 use serde::Serialize;
 
 use super::context::Context;
 use crate::args::{GlobalArgs, LoginArgs};
 use crate::exit::{Exit, Failure};
 use crate::output::{Console, Ink};
-use crate::remote::Remote;
 use crate::session::{Login, Session};
 use crate::terminal;
 use secrecy::SecretString;
@@ -17,7 +17,8 @@ use secrecy::SecretString;
 /// Where the server cannot be reached, or the password is wrong.
 pub async fn login(global: &GlobalArgs, console: &Console, args: LoginArgs) -> anyhow::Result<()> {
     let mut session = Session::load()?;
-    let remote = Remote::stranger(&session.server(global.server.as_deref()));
+    let server = session.server(global.server.as_deref());
+    let client = Client::new(&server)?;
     let password = match &args.password_file {
         Some(file) => {
             let text = std::fs::read_to_string(file).map_err(|error| {
@@ -25,19 +26,21 @@ pub async fn login(global: &GlobalArgs, console: &Console, args: LoginArgs) -> a
             })?;
             SecretString::from(text.trim_end_matches(['\n', '\r']).to_owned())
         }
-        None => terminal::ask_password(&format!("Password of {} at {}", args.user, remote.address()))?,
+        None => terminal::ask_password(&format!("Password of {} at {}", args.user, server))?,
     };
     let progress = console.progress("logging in");
-    let reply = remote.login(&args.user, password).await?;
+    let reply = match client.login(&args.user, &password).await {
+        // To log in again is no way out here.
+        Err(error) if error.code == "unauthenticated" => {
+            return Err(Failure::new(Exit::Denied, error.to_string()).into());
+        }
+        reply => reply?,
+    };
     drop(progress);
     let login = Login { user: reply.user.to_string(), token: reply.token, expires_at: Some(reply.expires_at) };
-    session.put(remote.address(), login);
+    session.put(&server, login);
     session.save()?;
-    console.note(format!(
-        "Logged in to {} as {}.",
-        remote.address(),
-        console.err.paint(Ink::Bold, reply.user.as_str())
-    ));
+    console.note(format!("Logged in to {server} as {}.", console.err.paint(Ink::Bold, reply.user.as_str())));
     Ok(())
 }
 
@@ -54,7 +57,8 @@ pub async fn logout(global: &GlobalArgs, console: &Console) -> anyhow::Result<()
     };
     // Here first: a server that is gone must not keep anybody logged in.
     session.save()?;
-    match Remote::with_token(&server, &login.token).logout().await {
+    let client = Client::new(&server)?.with_token(login.token);
+    match client.logout().await.map_err(|error| Failure::of(&error)) {
         Ok(()) => console.note(format!("Logged out of {server}.")),
         Err(error) => console.note(format!(
             "Logged out of {server} here. The server was not told ({error}), so the token is good until it expires."
@@ -79,11 +83,11 @@ struct Status {
 /// # Errors
 /// Where the server cannot be reached, is not ready, or does not know the user.
 pub async fn status(context: &Context) -> anyhow::Result<()> {
-    let remote = &context.remote;
-    let (version, ready) = (remote.version().await?, remote.ready().await?);
-    let who = remote.who_am_i().await?;
+    let client = &context.client;
+    let (version, ready) = (client.version().await?, client.ready().await?);
+    let who = client.who_am_i().await?;
     let status = Status {
-        server: remote.address().to_owned(),
+        server: client.server().to_owned(),
         version: version.version,
         ready: ready.ready,
         checks: ready.checks,

@@ -11,6 +11,7 @@ use raworc_core::control::{CreateAgent, SendMessage};
 use raworc_core::entropy::{EntropyExt, SystemEntropy};
 use raworc_core::ids::AgentName;
 use raworc_core::runtime::Phase;
+use raworc_http::client::{Ask, Client};
 use tokio::time::Instant;
 
 use self::processes::Processes;
@@ -25,7 +26,6 @@ use crate::exit::{Exit, Failure};
 use crate::installation::Installation;
 use crate::logging;
 use crate::output::Console;
-use crate::remote::Remote;
 use crate::settings::Settings;
 
 /// How long an agent may take to come up or to fall asleep before the tour gives up.
@@ -58,12 +58,12 @@ pub async fn run(console: &Console, args: QuickstartArgs) -> anyhow::Result<()> 
     let login =
         installation.log_in().await?.context("there is no admin to take the tour as; name them by RAWORC_ADMIN")?;
     story.started(&installation, admin.as_ref())?;
-    let remote = Remote::with_token(&installation.url(), &login.token);
+    let client = Client::new(&installation.url())?.with_token(login.token);
     let name = match args.agent {
         Some(name) => name,
         None => AgentName::new("quickstart")?,
     };
-    let mut tour = Tour { console, story, installation: &installation, remote, name };
+    let mut tour = Tour { console, story, installation: &installation, client, name };
     let told = tokio::select! {
         told = tour.tell(args.no_model) => told,
         pressed = tokio::signal::ctrl_c() => pressed.map_err(Into::into).and(Err(crate::exit::Silent(130).into())),
@@ -90,7 +90,7 @@ struct Tour<'a> {
     console: &'a Console,
     story: Story<'a>,
     installation: &'a Installation,
-    remote: Remote,
+    client: Client,
     name: AgentName,
 }
 
@@ -110,7 +110,7 @@ impl Tour<'_> {
 
     /// Makes the agent, or finds the one of an earlier tour.
     async fn meet(&mut self) -> anyhow::Result<()> {
-        let there = self.remote.agents(None, LABEL.parse()?).await?;
+        let there = self.client.all_agents(None, &LABEL.parse()?).await?;
         let began = Instant::now();
         if let Some(agent) = there.into_iter().find(|agent| agent.name == self.name) {
             self.story.chapter("An agent is there from an earlier run")?;
@@ -123,7 +123,7 @@ impl Tour<'_> {
                 agent.status.state()
             ))?;
             let progress = self.console.progress(format!("waking {}", self.name));
-            let agent = self.remote.wake(&self.name, true, PATIENCE).await?;
+            let agent = self.client.wake(&self.name, true, Ask::new().wait(PATIENCE)).await?;
             drop(progress);
             check_up(&agent, PATIENCE)?;
             return self.up(&agent, began);
@@ -135,7 +135,7 @@ impl Tour<'_> {
         spec.description = Some("made by raworc quickstart".to_owned());
         let request = CreateAgent { name: self.name.clone(), spec };
         let progress = self.console.progress(format!("{} is getting ready", self.name));
-        let agent = self.remote.create(&request, PATIENCE).await?;
+        let agent = self.client.create_agent(&request, Ask::new().wait(PATIENCE)).await?;
         drop(progress);
         check_up(&agent, PATIENCE)?;
         self.up(&agent, began)
@@ -170,7 +170,7 @@ impl Tour<'_> {
         let seconds = 31_000_000 + u32::from_le_bytes(SystemEntropy.bytes()) % 1_000_000;
         let sleeper = format!("sleep {seconds}");
         self.send(&format!("!(setsid {sleeper} </dev/null >/dev/null 2>&1 &); echo it runs")).await?;
-        let agent = self.remote.agent(&self.name).await?;
+        let agent = self.client.agent(&self.name).await?;
         let start = agent.status.run.and_then(|run| run.start_id).context("the computer's start is not known")?;
         let deadline = Instant::now() + Duration::from_secs(10);
         loop {
@@ -191,7 +191,7 @@ impl Tour<'_> {
         self.story.command(&format!("agent sleep {}", self.name))?;
         let began = Instant::now();
         let progress = self.console.progress(format!("putting {} to sleep", self.name));
-        let agent = self.remote.sleep(&self.name, false, PATIENCE).await?;
+        let agent = self.client.sleep(&self.name, false, Ask::new().wait(PATIENCE)).await?;
         drop(progress);
         let took = began.elapsed();
         let status = &agent.status;
@@ -220,7 +220,7 @@ impl Tour<'_> {
             format!("{DIARY} was {before:?} before the sleep and is {diary:?} after it")
         })?;
         self.story.proof(&format!("{DIARY} is there, the same to the letter"))?;
-        let agent = self.remote.agent(&self.name).await?;
+        let agent = self.client.agent(&self.name).await?;
         let (one, other) = (slept.status.incarnation, agent.status.incarnation);
         self.hold(other > one, || format!("the incarnation was {one} and is {other}"))?;
         self.story.proof(&format!("the same computer was started anew: start {one} has become start {other}"))?;
@@ -240,7 +240,8 @@ impl Tour<'_> {
         let task = "Count from one to five, one number a line, into the file numbers.txt. Then read the file and tell me \
                     what is in it.";
         self.story.command(&format!("send {} '{task}'", self.name))?;
-        let work = Work::begin(&self.remote, self.console, &self.name, &SendMessage::text(task), None, true).await?;
+        let work =
+            Work::begin(&self.client, self.console, &self.name, &SendMessage::text(task), Ask::new(), true).await?;
         let mut work = work.indented("  ");
         let ended = work.finish().await?;
         if let Err(error) = work.conclude(&ended) {
@@ -254,7 +255,7 @@ impl Tour<'_> {
     async fn send(&mut self, text: &str) -> anyhow::Result<String> {
         self.story.command(&format!("send {} {}", self.name, story::quoted(text)))?;
         let request = SendMessage::text(text);
-        let work = Work::begin(&self.remote, self.console, &self.name, &request, None, true).await?;
+        let work = Work::begin(&self.client, self.console, &self.name, &request, Ask::new(), true).await?;
         let mut work = work.indented("  ");
         let ended = work.finish().await?;
         match ended.reply {

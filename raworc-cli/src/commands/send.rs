@@ -5,6 +5,7 @@ use std::io::Read;
 use anyhow::Context as _;
 use raworc_core::control::SendMessage;
 use raworc_core::message::{Part, Role};
+use raworc_http::client::Ask;
 
 use super::context::Context;
 use super::work::{Ended, Work, failure};
@@ -21,13 +22,16 @@ use crate::terminal;
 pub async fn run(context: &Context, args: SendArgs) -> anyhow::Result<()> {
     let role = if args.system { Role::System } else { Role::User };
     let request = SendMessage { role, parts: vec![Part::text(text(&args)?)] };
-    let (name, key) = (&args.agent.name, args.idempotency_key.as_deref());
+    let (name, mut ask) = (&args.agent.name, Ask::new());
+    if let Some(key) = &args.idempotency_key {
+        ask = ask.with_key(key);
+    }
     let console = &context.console;
     if args.no_wait {
-        let message = context.remote.send(name, &request, key).await?;
+        let message = context.client.send(name, &request, ask).await?;
         return console.show(&message, &message.id.to_string(), || message.id.to_string());
     }
-    let mut work = Work::begin(&context.remote, console, name, &request, key, !args.no_steps).await?;
+    let mut work = Work::begin(&context.client, console, name, &request, ask, !args.no_steps).await?;
     let ended = match args.timeout {
         None => finish(context, &args, &mut work).await?,
         Some(limit) => tokio::time::timeout(limit, finish(context, &args, &mut work)).await.map_err(|_| {
@@ -63,7 +67,7 @@ async fn finish(context: &Context, args: &SendArgs, work: &mut Work) -> anyhow::
         }
         if asked {
             // It may have ended in this moment.
-            if let Err(error) = context.remote.cancel_message(&args.agent.name, work.id()).await {
+            if let Err(error) = context.client.cancel_message(&args.agent.name, work.id(), Ask::new()).await {
                 tracing::debug!(%error, "the message could not be cancelled");
             }
         }

@@ -2,23 +2,22 @@
 
 use anyhow::Context as _;
 use futures::StreamExt;
-use futures::stream::BoxStream;
 use raworc_core::control::SendMessage;
 use raworc_core::event::{Event, EventKind};
 use raworc_core::ids::{AgentName, MessageId};
 use raworc_core::message::{Message, MessageState};
+use raworc_http::client::{Ask, Client, EventStream, Told};
 
 use crate::exit::{Exit, Failure};
 use crate::output::{Console, Progress, Transcript, talk};
-use crate::remote::{Remote, Told};
 
 /// A message that was accepted and is followed.
 pub struct Work {
-    remote: Remote,
+    client: Client,
     name: AgentName,
     console: Console,
     message: Message,
-    told: BoxStream<'static, anyhow::Result<Told>>,
+    told: EventStream,
     transcript: Transcript,
     last_step: u64,
     waiting: Option<Progress>,
@@ -45,20 +44,20 @@ impl Work {
     /// # Errors
     /// Where it is not accepted.
     pub async fn begin(
-        remote: &Remote,
+        client: &Client,
         console: &Console,
         name: &AgentName,
         request: &SendMessage,
-        key: Option<&str>,
+        ask: Ask,
         steps: bool,
     ) -> anyhow::Result<Self> {
         // From before the message, so that nothing of it is missed.
-        let agent = remote.agent(name).await?;
-        let told = remote.follow(Some(name), Some(agent.revision)).await?;
-        let message = remote.send(name, request, key).await?;
+        let agent = client.agent(name).await?;
+        let told = client.follow(Some(name), Some(agent.revision)).await?;
+        let message = client.send(name, request, ask).await?;
         let transcript = Transcript::of(&message, console, steps);
         let mut work = Self {
-            remote: remote.clone(),
+            client: client.clone(),
             name: name.clone(),
             console: console.clone(),
             message,
@@ -103,7 +102,7 @@ impl Work {
         }
         self.show_steps().await?;
         self.waiting = None;
-        let reply = self.remote.reply_to(&self.name, self.message.id).await?;
+        let reply = self.client.reply_to(&self.name, &self.message).await?;
         Ok(Ended { message: self.message.clone(), reply })
     }
 
@@ -112,7 +111,7 @@ impl Work {
             match event.kind {
                 EventKind::StepsAdded => self.show_steps().await?,
                 EventKind::MessageState => {
-                    self.message = self.remote.message(&self.name, self.message.id).await?;
+                    self.message = self.client.message(&self.name, self.message.id, None).await?;
                     if self.message.state == MessageState::Queued && self.message.attempt > 0 {
                         self.transcript.break_off()?;
                         self.console.note("  # the computer was lost; the message is taken up again");
@@ -127,7 +126,7 @@ impl Work {
     }
 
     async fn show_steps(&mut self) -> anyhow::Result<()> {
-        let steps = self.remote.steps(&self.name, Some(self.message.id), self.last_step).await?;
+        let steps = self.client.all_steps(&self.name, Some(self.message.id), self.last_step).await?;
         for step in steps {
             self.waiting = None;
             self.last_step = step.seq;

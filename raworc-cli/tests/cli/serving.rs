@@ -6,7 +6,8 @@ use std::process::{Child, Stdio};
 
 use insta::assert_snapshot;
 
-use crate::home::Home;
+use crate::home::{Home, Ran};
+use crate::lossy::Lossy;
 
 /// `raworc up`, until it is dropped.
 pub(crate) struct Up {
@@ -255,6 +256,35 @@ fn the_tour_holds_and_a_second_one_carries_on() {
     let second = home.run(&["quickstart", "--exit", "--listen", "127.0.0.1:0", "--no-model"]).ok();
     assert!(second.contains("An agent is there from an earlier run"), "{second}");
     assert!(second.contains("below 1 of earlier runs"), "{second}");
+}
+
+#[test]
+fn a_change_whose_answer_is_lost_is_made_once() {
+    let home = Home::new();
+    let up = Up::start(&home);
+    let lossy = Lossy::to(&up.url);
+    let session = std::fs::read_to_string(home.path().join(".config/raworc/session.json")).expect("logged in");
+    let session: serde_json::Value = serde_json::from_str(&session).expect("JSON");
+    let token = session["logins"][&up.url]["token"].as_str().expect("a token").to_owned();
+    let through = |args: &[&str]| {
+        let before = lossy.lost();
+        lossy.lose_next();
+        let mut command = home.raworc(args);
+        let ran = command.env("RAWORC_SERVER", lossy.url()).env("RAWORC_TOKEN", &token).output().expect("raworc runs");
+        assert_eq!(lossy.lost(), before + 1, "{args:?}");
+        Ran::of(ran).ok()
+    };
+    assert_eq!(through(&["agent", "create", "ada", "--wait"]), "agent ada made\n");
+    assert_eq!(through(&["send", "ada", "--no-steps", "!echo once >> log; echo done"]), "done\n");
+    assert_eq!(home.run(&["agent", "exec", "ada", "--", "cat", "log"]).ok(), "once\n");
+    through(&["agent", "edit", "ada", "--if-generation", "1", "--description", "new"]);
+    let edited: serde_json::Value =
+        serde_json::from_str(&home.run(&["agent", "get", "ada", "-o", "json"]).ok()).expect("JSON");
+    assert_eq!((&edited["generation"], &edited["spec"]["description"]), (&2.into(), &"new".into()), "{edited}");
+    through(&["agent", "keep-awake", "ada", "--for", "1h"]);
+    assert_eq!(through(&["agent", "sleep", "ada"]), "ada sleeps\n");
+    assert_eq!(through(&["agent", "delete", "ada"]), "agent ada deleted\n");
+    assert_eq!(home.run(&["agent", "list", "-o", "name"]).ok(), "");
 }
 
 /// Asks again until it is so, for a minute at most.

@@ -5,7 +5,8 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::Context as _;
 use futures::TryStreamExt;
 use raworc_core::ids::AgentName;
-use tokio_util::io::{ReaderStream, StreamReader, SyncIoBridge};
+use raworc_http::client::{Body, Found};
+use tokio_util::io::{StreamReader, SyncIoBridge};
 
 use crate::args::CpArgs;
 use crate::commands::context::Context;
@@ -29,8 +30,8 @@ pub(super) async fn run(context: &Context, args: CpArgs) -> anyhow::Result<()> {
         (Place::There(name, path), Place::Stdio) => print(context, &name, &path).await,
         (Place::There(name, path), Place::Here(to)) => fetch(context, &name, &path, &to).await,
         (Place::Stdio, Place::There(name, path)) => {
-            let body = reqwest::Body::wrap_stream(ReaderStream::new(tokio::io::stdin()));
-            context.remote.write_file(&name, &path, body).await
+            let body = Body::read(tokio::io::stdin());
+            context.client.write_file(&name, &path, None, body).await.map_err(Into::into)
         }
         (Place::Here(from), Place::There(name, path)) => bring(context, &from, &name, &path).await,
         _ => Err(Failure::new(Exit::Usage, "one end has to be in an agent's computer, and the other one here")
@@ -60,7 +61,10 @@ fn place(text: &str) -> Result<Place, Failure> {
 }
 
 async fn print(context: &Context, name: &AgentName, path: &str) -> anyhow::Result<()> {
-    let mut bytes = context.remote.read_file(name, path).await?;
+    let mut bytes = match context.client.read_file(name, path).await? {
+        Found::File { bytes, .. } => bytes,
+        Found::Directory(entries) => return context.console.write(&serde_json::to_vec(&entries)?),
+    };
     while let Some(bytes) = bytes.try_next().await? {
         context.console.write(&bytes)?;
     }
@@ -69,7 +73,7 @@ async fn print(context: &Context, name: &AgentName, path: &str) -> anyhow::Resul
 
 /// Brings a file or a tree here: into a directory that is there, else under the name that was given.
 async fn fetch(context: &Context, name: &AgentName, path: &str, to: &Path) -> anyhow::Result<()> {
-    let archive = context.remote.read_archive(name, path).await?.map_err(std::io::Error::other);
+    let archive = context.client.read_archive(name, path).await?.map_err(std::io::Error::other);
     let base = Path::new(path.trim_end_matches('/')).file_name().map(PathBuf::from).unwrap_or_default();
     let (directory, top) = match to.file_name() {
         Some(last) if !to.is_dir() => (to.parent().map(Path::to_owned).unwrap_or_default(), PathBuf::from(last)),
@@ -121,8 +125,8 @@ async fn bring(context: &Context, from: &Path, name: &AgentName, path: &str) -> 
     let base = from.file_name().map(|base| base.to_string_lossy().into_owned()).unwrap_or_default();
     let target = if path.ends_with('/') { format!("{path}{base}") } else { path.to_owned() };
     if found.is_file() {
-        let body = reqwest::Body::wrap_stream(ReaderStream::new(tokio::fs::File::open(&from).await?));
-        return context.remote.write_file(name, &target, body).await;
+        let body = Body::read(tokio::fs::File::open(&from).await?);
+        return Ok(context.client.write_file(name, &target, None, body).await?);
     }
     let (read, write) = tokio::io::duplex(AHEAD);
     let packer = tokio::task::spawn_blocking(move || {
@@ -131,8 +135,7 @@ async fn bring(context: &Context, from: &Path, name: &AgentName, path: &str) -> 
         archive.append_dir_all(".", &from)?;
         archive.into_inner()?.shutdown()
     });
-    let body = reqwest::Body::wrap_stream(ReaderStream::new(read));
-    context.remote.write_archive(name, &target, body).await?;
+    context.client.write_archive(name, &target, Body::read(read)).await?;
     packer.await?.context("cannot pack the directory")
 }
 

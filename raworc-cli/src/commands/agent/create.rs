@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use raworc_core::agent::{Agent, ConditionKind, State};
 use raworc_core::control::CreateAgent;
+use raworc_http::client::Ask;
 
 use super::spec;
 use crate::args::CreateArgs;
@@ -20,7 +21,7 @@ pub(super) async fn run(context: &Context, args: CreateArgs) -> anyhow::Result<(
     let request = CreateAgent { name: args.name, spec: wanted };
     let limit = if args.wait { args.timeout } else { Duration::ZERO };
     let progress = args.wait.then(|| context.console.progress(format!("{} is getting ready", request.name)));
-    let made = context.remote.create(&request, limit).await?;
+    let made = context.client.create_agent(&request, Ask::new().wait(limit)).await?;
     drop(progress);
     if args.wait {
         check_up(&made, limit)?;

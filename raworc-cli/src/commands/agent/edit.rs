@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::Context as _;
 use raworc_core::agent::{Agent, AgentSpec, ConditionKind, SpecChange};
-use raworc_core::control::EditAgent;
+use raworc_http::client::Ask;
 use serde_json::{Map, Value};
 
 use super::spec;
@@ -24,7 +24,7 @@ pub(super) async fn run(context: &Context, args: EditArgs) -> anyhow::Result<()>
                 .hint("give options such as --memory 2Gi, or run it on a terminal to edit the spec")
                 .into());
         }
-        let before = context.remote.agent(name).await?;
+        let before = context.client.agent(name).await?;
         let Some(change) = by_hand(&before)? else {
             context.console.note("Nothing was changed.");
             return Ok(());
@@ -33,7 +33,7 @@ pub(super) async fn run(context: &Context, args: EditArgs) -> anyhow::Result<()>
     } else {
         (change, args.if_generation)
     };
-    let edited = context.remote.edit(name, &EditAgent { spec: change }, generation).await?;
+    let edited = context.client.edit_agent(name, change, generation, Ask::new()).await?;
     let console = &context.console;
     console.show(&edited, name.as_str(), || {
         if console.out_is_terminal { agent::page(&edited, now(), console) } else { format!("agent {name} changed") }

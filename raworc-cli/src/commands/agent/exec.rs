@@ -3,16 +3,15 @@
 use std::collections::BTreeMap;
 
 use anyhow::Context as _;
-use futures::StreamExt;
-use raworc_core::program::ExecRequest;
-use tokio::io::AsyncWriteExt;
+use futures::future;
+use futures::stream::{self, BoxStream, StreamExt};
+use raworc_core::program::{ExecRequest, TerminalSize};
+use raworc_http::client::Exec;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::io::ReaderStream;
 
 use crate::args::ExecArgs;
 use crate::commands::context::Context;
 use crate::exit::{Exit, Failure, Silent};
-use crate::remote::{ByteStream, ExecStreams};
 use crate::terminal;
 
 pub(super) async fn run(context: &Context, args: ExecArgs) -> anyhow::Result<()> {
@@ -30,7 +29,7 @@ pub(super) async fn run(context: &Context, args: ExecArgs) -> anyhow::Result<()>
         stdin: args.stdin,
     };
     let progress = context.console.progress(format!("reaching the computer of {name}"));
-    let exec = context.remote.exec(name, &request, !args.no_wake).await?;
+    let exec = context.client.exec(name, &request, !args.no_wake).await?;
     drop(progress);
     let raw = if args.tty && args.stdin { Some(terminal::Restore::raw()?) } else { None };
     let code = pump(&exec, &args).await;
@@ -50,59 +49,28 @@ fn environment(args: &ExecArgs) -> Result<BTreeMap<String, String>, Failure> {
 }
 
 /// Moves bytes both ways until the command has ended and all that it wrote is out.
-async fn pump(exec: &ExecStreams, args: &ExecArgs) -> anyhow::Result<i32> {
-    let feeder = args.stdin.then(|| {
-        let exec = exec.clone();
-        tokio::spawn(async move {
-            let body = reqwest::Body::wrap_stream(ReaderStream::new(tokio::io::stdin()));
-            if let Err(error) = exec.stdin(body).await {
-                tracing::debug!(%error, "standard input was not read to its end");
-            }
-        })
-    });
-    let resizer = args.tty.then(|| tokio::spawn(follow_size(exec.clone())));
-    let outputs = async {
-        let out = copy(exec.stdout().await?, tokio::io::stdout());
-        if args.tty {
-            return out.await;
-        }
-        let err = copy(exec.stderr().await?, tokio::io::stderr());
-        tokio::try_join!(out, err).map(|_| ())
-    };
-    let whole = async {
-        let ((), status) = tokio::try_join!(outputs, exec.wait())?;
-        anyhow::Ok(status.exit_code)
-    };
-    let code = tokio::select! {
-        code = whole => code,
+async fn pump(exec: &Exec, args: &ExecArgs) -> anyhow::Result<i32> {
+    let input = args.stdin.then(tokio::io::stdin);
+    let sizes = if args.tty { sizes()? } else { stream::empty().boxed() };
+    tokio::select! {
+        ended = exec.attach(input, tokio::io::stdout(), tokio::io::stderr(), sizes) => match ended {
+            Ok(status) => Ok(status.exit_code),
+            // Whoever read it has enough.
+            Err(error) if error.code == "output" => Err(Silent(0).into()),
+            Err(error) => Err(error.into()),
+        },
         pressed = tokio::signal::ctrl_c() => {
             pressed.context("Ctrl-C cannot be received")?;
             exec.end().await?;
             Ok(130)
         }
-    };
-    [feeder, resizer].into_iter().flatten().for_each(|task| task.abort());
-    code
+    }
 }
 
-async fn copy(mut from: ByteStream, mut to: impl tokio::io::AsyncWrite + Unpin) -> anyhow::Result<()> {
-    while let Some(bytes) = from.next().await {
-        // Whoever read it has enough.
-        to.write_all(&bytes?).await.map_err(|_| Silent(0))?;
-        to.flush().await.map_err(|_| Silent(0))?;
-    }
-    Ok(())
-}
-
-async fn follow_size(exec: ExecStreams) {
-    let Ok(mut changes) = signal(SignalKind::window_change()) else {
-        return;
-    };
-    while changes.recv().await.is_some() {
-        if let Some(size) = terminal::size()
-            && let Err(error) = exec.resize(size).await
-        {
-            tracing::debug!(%error, "the terminal's size was not passed on");
-        }
-    }
+/// The sizes of this terminal, as they change.
+fn sizes() -> anyhow::Result<BoxStream<'static, TerminalSize>> {
+    let changes = signal(SignalKind::window_change()).context("signals cannot be received")?;
+    let sizes =
+        stream::unfold(changes, |mut changes| async { changes.recv().await.map(|()| (terminal::size(), changes)) });
+    Ok(sizes.filter_map(future::ready).boxed())
 }

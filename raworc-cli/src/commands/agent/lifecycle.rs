@@ -3,19 +3,20 @@
 use std::time::Duration;
 
 use raworc_core::agent::{Agent, Desired, State};
+use raworc_http::client::Ask;
 
 use super::create::check_up;
 use crate::args::{CancelArgs, DeleteArgs, KeepAwakeArgs, SleepArgs, WakeArgs};
 use crate::commands::context::{Context, now};
 use crate::duration::{ahead, short};
-use crate::exit::{Exit, Failure, code_of};
+use crate::exit::{Exit, Failure};
 use crate::terminal;
 
 pub(super) async fn wake(context: &Context, args: WakeArgs) -> anyhow::Result<()> {
     let limit = if args.no_wait { Duration::ZERO } else { args.timeout };
     for name in &args.names {
         let progress = context.console.progress(format!("waking {name}"));
-        let agent = context.remote.wake(name, args.retry, limit).await?;
+        let agent = context.client.wake(name, args.retry, Ask::new().wait(limit)).await?;
         drop(progress);
         if !args.no_wait {
             check_up(&agent, limit)?;
@@ -29,7 +30,7 @@ pub(super) async fn sleep(context: &Context, args: SleepArgs) -> anyhow::Result<
     let limit = if args.no_wait { Duration::ZERO } else { args.timeout };
     for name in &args.names {
         let progress = context.console.progress(format!("putting {name} to sleep"));
-        let agent = context.remote.sleep(name, args.now, limit).await?;
+        let agent = context.client.sleep(name, args.now, Ask::new().wait(limit)).await?;
         drop(progress);
         let asleep = agent.status.state() == State::Slept && agent.status.run.is_none();
         if !args.no_wait && !asleep {
@@ -60,13 +61,13 @@ fn not_asleep(agent: &Agent, limit: Duration) -> Failure {
 pub(super) async fn cancel(context: &Context, args: CancelArgs) -> anyhow::Result<()> {
     let name = &args.agent.name;
     if let Some(id) = args.message {
-        let message = context.remote.cancel_message(name, id).await?;
+        let message = context.client.cancel_message(name, id, Ask::new()).await?;
         return context.console.show(&message, &id.to_string(), || match message.state.is_ended() {
             true => format!("message {id} is {}", message.state.as_str()),
             false => format!("message {id} is being cancelled"),
         });
     }
-    let agent = context.remote.cancel(name).await?;
+    let agent = context.client.cancel(name, Ask::new()).await?;
     context.console.show(&agent, name.as_str(), || match agent.status.message {
         Some(id) => format!("message {id} is being cancelled"),
         None => format!("{name} works on no message"),
@@ -82,10 +83,10 @@ pub(super) async fn delete(context: &Context, args: DeleteArgs) -> anyhow::Resul
         }
     }
     for name in &args.names {
-        match context.remote.delete(name).await {
+        match context.client.delete_agent(name, Ask::new()).await {
             Ok(agent) => context.console.show(&agent, name.as_str(), || format!("agent {name} deleted"))?,
-            Err(error) if args.ignore_missing && code_of(&error) == Exit::NotFound.code() => {}
-            Err(error) => return Err(error),
+            Err(error) if args.ignore_missing && error.code == "not_found" => {}
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(())
@@ -93,7 +94,7 @@ pub(super) async fn delete(context: &Context, args: DeleteArgs) -> anyhow::Resul
 
 pub(super) async fn keep_awake(context: &Context, args: KeepAwakeArgs) -> anyhow::Result<()> {
     let name = &args.agent.name;
-    let agent = context.remote.keep_awake(name, args.time).await?;
+    let agent = context.client.keep_awake(name, args.time, Ask::new()).await?;
     context.console.show(&agent, name.as_str(), || match agent.status.keep_awake_until {
         Some(until) => format!("{name} stays awake for {}", ahead(until, now())),
         None => format!("{name} sleeps after its idle time again"),
