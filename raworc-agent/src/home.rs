@@ -2,14 +2,19 @@
 
 use std::path::{Path, PathBuf};
 
-/// What `path` means to the agent: relative paths begin in its home, and `/agent` is its home also where the computer
-/// is no more than a directory and has no place of that name.
+/// What `path` means to the agent: relative paths begin in its home.
 pub(crate) fn resolve(home: &Path, path: &str) -> PathBuf {
-    const NAME: &str = "/agent";
-    let path = Path::new(path);
-    match path.strip_prefix(NAME) {
-        Ok(rest) if home != Path::new(NAME) && !Path::new(NAME).exists() => home.join(rest),
-        Ok(_) | Err(_) => home.join(path),
+    resolve_in(home, home, path)
+}
+
+/// What `path` means where relative paths begin in `directory`.
+///
+/// `/agent` is the home also where a computer is no more than a directory of the machine: what the machine itself may
+/// have of that name is none of the agent's.
+pub(crate) fn resolve_in(home: &Path, directory: &Path, path: &str) -> PathBuf {
+    match Path::new(path).strip_prefix("/agent") {
+        Ok(rest) => home.join(rest),
+        Err(_) => directory.join(path),
     }
 }
 
@@ -24,5 +29,13 @@ mod tests {
         assert_eq!(resolve(home, "/etc/passwd"), Path::new("/etc/passwd"));
         assert_eq!(resolve(Path::new("/agent"), "/agent/a"), Path::new("/agent/a"));
         assert_eq!(resolve(home, "/agents"), Path::new("/agents"));
+        assert_eq!(resolve_in(home, Path::new("/tmp"), "a"), Path::new("/tmp/a"));
+    }
+
+    #[test]
+    fn agent_is_the_home_wherever_that_lies() {
+        let home = Path::new("/some/where");
+        assert_eq!(resolve(home, "/agent"), home);
+        assert_eq!(resolve_in(home, Path::new("/tmp"), "/agent/a/b"), Path::new("/some/where/a/b"));
     }
 }

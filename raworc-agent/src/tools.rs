@@ -68,10 +68,13 @@ impl Tools {
     ) -> ToolOutput {
         match tool {
             Tool::Shell { command, seconds } => self.shell(&command, seconds, env, cancel).await,
-            Tool::Files(action) => ToolOutput::of(match action.run(self.shell.cwd().to_owned(), cancel).await {
-                Ok(text) => text,
-                Err(reason) => format!("error: {reason}"),
-            }),
+            Tool::Files(action) => {
+                let (home, directory) = (self.shell.home().to_owned(), self.shell.cwd().to_owned());
+                ToolOutput::of(match action.run(home, directory, cancel).await {
+                    Ok(text) => text,
+                    Err(reason) => format!("error: {reason}"),
+                })
+            }
         }
     }
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use tokio_util::sync::CancellationToken;
 
 use super::OUTPUT_LIMIT;
+use crate::home::resolve_in;
 use crate::truncate::{Collector, beginning, cut};
 
 /// Bytes of a file that can be edited.
@@ -33,21 +34,27 @@ pub(crate) enum FileAction {
 
 impl FileAction {
     /// Does it, in `directory`. Errors are words for the model.
-    pub(super) async fn run(self, directory: PathBuf, cancel: &CancellationToken) -> Result<String, String> {
+    pub(super) async fn run(
+        self,
+        home: PathBuf,
+        directory: PathBuf,
+        cancel: &CancellationToken,
+    ) -> Result<String, String> {
         let stop = cancel.clone();
-        let work = tokio::task::spawn_blocking(move || self.run_here(&directory, &stop));
+        let work = tokio::task::spawn_blocking(move || self.run_here(&home, &directory, &stop));
         tokio::select! {
             done = work => done.map_err(|error| error.to_string())?,
             () = cancel.cancelled() => Err("cancelled".into()),
         }
     }
 
-    fn run_here(self, directory: &Path, stop: &CancellationToken) -> Result<String, String> {
+    fn run_here(self, home: &Path, directory: &Path, stop: &CancellationToken) -> Result<String, String> {
+        let at = |path: String| resolve_in(home, directory, &path);
         match self {
-            Self::View { path, from, to } => view(&directory.join(path), from.unwrap_or(1), to.unwrap_or(u64::MAX)),
-            Self::Create { path, text } => create(&directory.join(path), &text),
-            Self::Replace { path, old, new } => replace(&directory.join(path), &old, &new),
-            Self::Search { path, text } => search(&directory.join(path), &text, stop),
+            Self::View { path, from, to } => view(&at(path), from.unwrap_or(1), to.unwrap_or(u64::MAX)),
+            Self::Create { path, text } => create(&at(path), &text),
+            Self::Replace { path, old, new } => replace(&at(path), &old, &new),
+            Self::Search { path, text } => search(&at(path), &text, stop),
         }
     }
 }
@@ -198,7 +205,7 @@ mod tests {
     use super::*;
 
     async fn run(directory: &Path, action: FileAction) -> Result<String, String> {
-        action.run(directory.to_owned(), &CancellationToken::new()).await
+        action.run(directory.to_owned(), directory.to_owned(), &CancellationToken::new()).await
     }
 
     fn create(path: &str, text: &str) -> FileAction {
@@ -217,6 +224,23 @@ mod tests {
         assert_eq!(run(home.path(), view(".", None, None)).await, Ok("a/".into()));
         let error = run(home.path(), view("a/b.txt", Some(9), None)).await.expect_err("no such line");
         assert!(error.contains("only 3 lines"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_path_below_agent_is_the_homes_wherever_the_shell_is() {
+        let home = tempfile::tempdir().expect("a directory");
+        let elsewhere = tempfile::tempdir().expect("a directory");
+        let cancel = CancellationToken::new();
+        let at = |action: FileAction| action.run(home.path().to_owned(), elsewhere.path().to_owned(), &cancel);
+        at(create("/agent/d/note", "kept")).await.expect("created");
+        assert_eq!(fs::read_to_string(home.path().join("d/note")).expect("there"), "kept");
+        assert_eq!(at(view("/agent/d/note", None, None)).await, Ok("     1\tkept".into()));
+        let replace = FileAction::Replace { path: "/agent/d/note".into(), old: "kept".into(), new: "new".into() };
+        at(replace).await.expect("changed");
+        let search = FileAction::Search { path: "/agent".into(), text: "new".into() };
+        assert!(at(search).await.expect("searched").ends_with("d/note:1: new"));
+        at(create("here", "")).await.expect("created");
+        assert!(elsewhere.path().join("here").exists(), "a relative path begins where the shell is");
     }
 
     #[tokio::test]

@@ -94,6 +94,11 @@ impl Shell {
         Self { home: home.to_owned(), cwd: home.to_owned(), exports: Vec::new(), running: None }
     }
 
+    /// The agent's home.
+    pub(super) fn home(&self) -> &Path {
+        &self.home
+    }
+
     /// Where the next command runs.
     pub(super) fn cwd(&self) -> &Path {
         &self.cwd
