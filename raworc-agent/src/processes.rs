@@ -57,13 +57,18 @@ pub(crate) type Identities = HashSet<(i32, u64)>;
 
 /// What belongs to `leader`: its group and all that descends from it.
 pub(crate) fn family(leader: i32) -> Vec<Process> {
+    relatives(leader, &Identities::new())
+}
+
+/// What belongs to `leader` or is one of `others`, with all that descends from these.
+fn relatives(leader: i32, others: &Identities) -> Vec<Process> {
     let all = all();
     let mut children: HashMap<i32, Vec<Process>> = HashMap::new();
     for process in &all {
         children.entry(process.parent).or_default().push(*process);
     }
-    let mut members: BTreeMap<i32, Process> =
-        all.iter().filter(|process| process.pid == leader || process.group == leader).map(|p| (p.pid, *p)).collect();
+    let belongs = |p: &&Process| p.pid == leader || p.group == leader || others.contains(&(p.pid, p.started));
+    let mut members: BTreeMap<i32, Process> = all.iter().filter(belongs).map(|p| (p.pid, *p)).collect();
     let mut todo: Vec<i32> = members.keys().copied().collect();
     while let Some(pid) = todo.pop() {
         for child in children.get(&pid).into_iter().flatten() {
@@ -80,15 +85,31 @@ pub(crate) fn identities(leader: i32) -> Identities {
     family(leader).iter().map(|process| (process.pid, process.started)).collect()
 }
 
-/// Ends what belongs to `leader` but is not among `spared`.
+/// Interrupts `leader` and what belongs to it but is not among `spared`, as Ctrl-C does; tells who was interrupted.
+pub(crate) fn interrupt_family(leader: i32, spared: &Identities) -> Identities {
+    let mut asked = identities(leader);
+    asked.retain(|process| process.0 == leader || !spared.contains(process));
+    for &(pid, _) in &asked {
+        send(pid, Signal::INT);
+    }
+    asked
+}
+
+/// Ends what belongs to `leader` or is one of `others`, but is not among `spared`.
 ///
-/// The leader is halted before the others are looked for, and the look is repeated until none is left, so that what
-/// forks without end is ended too.
-pub(crate) async fn end_family(leader: i32, spared: &Identities) {
-    const ROUNDS: u32 = 50;
+/// The leader is halted before the others are looked for, so that what forks without end is ended too.
+pub(crate) async fn end_family(leader: i32, spared: &Identities, others: &Identities) {
     send(leader, Signal::STOP);
+    end_started(leader, spared, others).await;
+    send(leader, Signal::KILL);
+}
+
+/// Ends what belongs to `leader` or is one of `others`, but is neither the leader itself nor among `spared`. The look
+/// is repeated until none is left.
+pub(crate) async fn end_started(leader: i32, spared: &Identities, others: &Identities) {
+    const ROUNDS: u32 = 50;
     for _ in 0..ROUNDS {
-        let mut family = family(leader);
+        let mut family = relatives(leader, others);
         family.retain(|process| process.state != 'Z' && process.pid != leader);
         family.retain(|process| !spared.contains(&(process.pid, process.started)));
         if family.is_empty() {
@@ -102,7 +123,6 @@ pub(crate) async fn end_family(leader: i32, spared: &Identities) {
         }
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
-    send(leader, Signal::KILL);
 }
 
 /// Ends a whole group at once.

@@ -102,7 +102,7 @@ impl Script {
             }
         };
         if timed_out {
-            processes::end_family(self.pid, &Identities::new()).await;
+            processes::end_family(self.pid, &Identities::new(), &Identities::new()).await;
         }
         let status = match status {
             Some(status) => status,

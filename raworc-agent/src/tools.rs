@@ -126,7 +126,8 @@ pub(crate) fn definitions() -> Value {
     let shell = json!({
         "name": "shell",
         "description": "Runs a command in a shell on your computer. The working directory and variables stay between \
-                        calls. There is no terminal, and nobody answers questions. Put what runs for long in the \
+                        calls. It runs on a terminal without colours at which nobody types: what reads from it \
+                        finds the end of input. Put what runs for long in the \
                         background with & and its output in a file.",
         "parameters": {
             "type": "object",

@@ -149,6 +149,6 @@ impl Exec {
             return;
         }
         let pid = self.pid;
-        tokio::spawn(async move { processes::end_family(pid, &Identities::new()).await });
+        tokio::spawn(async move { processes::end_family(pid, &Identities::new(), &Identities::new()).await });
     }
 }

@@ -1,20 +1,21 @@
 //! One shell that lives on between calls, with its directory, variables, functions and background jobs.
 //!
-//! Commands go to it on its standard input, each as a quoted text for `eval`, so that they cannot read what follows.
-//! Their output and the shell's marks come back in one pipe. A mark holds a random token and is written to a
-//! descriptor that commands do not inherit, so that no output can be taken for it.
+//! Commands go to it by a pipe, each as a quoted text for `eval`, and run on a [terminal], so that they cannot read what
+//! follows. Their output and the shell's marks come back by the terminal, in the order in which they were written. A mark
+//! holds a random token and is written to a descriptor that commands do not inherit, so that no output can be taken for
+//! it.
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use pty_process::Pty;
 use raworc_core::entropy::{EntropyExt, SystemEntropy};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::unix::pipe;
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -22,11 +23,18 @@ use tokio_util::sync::CancellationToken;
 
 use super::OUTPUT_LIMIT;
 use super::arguments::quote;
-use crate::processes;
+use crate::processes::{self, Identities};
 
 mod marks;
+mod terminal;
 
 use marks::{Finished, Marks};
+
+/// How long a command that is interrupted may take to end by itself.
+const INTERRUPTED: Duration = Duration::from_millis(400);
+
+/// The exit code of a shell that was killed.
+const KILLED: i32 = 137;
 
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +74,8 @@ struct Running {
     child: Child,
     pid: i32,
     stdin: ChildStdin,
+    /// The end of the terminal from which its state can be set.
+    terminal: OwnedFd,
     output: Arc<Output>,
     /// The agent's environment at the start.
     env: BTreeMap<String, String>,
@@ -119,16 +129,28 @@ impl Shell {
             Some(running) => running,
             None => self.start(env).await?,
         };
+        terminal::calm(running.terminal.as_fd())?;
         let before = processes::identities(running.pid);
         running.output.marks().expect(&token);
         let deadline = Instant::now() + limit;
+        let mut broken = None;
         let ended = tokio::select! {
             biased;
-            () = cancel.cancelled() => Ended::Broken(Exit::Cancelled),
-            () = tokio::time::sleep_until(deadline) => Ended::Broken(Exit::TimedOut),
-            ended = finish(&mut running, &script) => ended?,
+            () = cancel.cancelled() => {
+                broken = Some(Exit::Cancelled);
+                None
+            }
+            () = tokio::time::sleep_until(deadline) => {
+                broken = Some(Exit::TimedOut);
+                None
+            }
+            ended = finish(&mut running, &script) => Some(ended?),
         };
-        let exit = match ended {
+        let ended = match ended {
+            Some(ended) => ended,
+            None => interrupt(&mut running, &before).await,
+        };
+        let (code, why) = match ended {
             Ended::Itself(finished) => {
                 if !finished.cwd.is_empty() {
                     self.cwd = PathBuf::from(String::from_utf8_lossy(&finished.cwd).into_owned());
@@ -136,28 +158,21 @@ impl Shell {
                 self.exports = finished.exports;
                 let output = running.output.marks().take(OUTPUT_LIMIT).into_text();
                 self.running = Some(running);
-                return Ok(Ran { output, exit: Exit::Code(finished.code), remark });
+                return Ok(Ran { output, exit: broken.unwrap_or(Exit::Code(finished.code)), remark });
             }
-            Ended::Shell(code) => {
-                remark = Some(self.farewell("the command ended the shell"));
-                Exit::Code(code)
-            }
-            Ended::Broken(exit) => {
-                if let Ok(cwd) = std::fs::read_link(format!("/proc/{}/cwd", running.pid)) {
+            Ended::Shell(code) => (code, "the command ended the shell"),
+            Ended::Killed(cwd) => {
+                if let Some(cwd) = cwd {
                     self.cwd = cwd;
                 }
-                processes::end_family(running.pid, &before).await;
-                // The reader gets what is still in the pipe.
-                let _ = running.child.wait().await;
-                settle(&running.output).await;
-                remark = Some(self.farewell("the shell was ended with it"));
-                exit
+                (KILLED, "the shell was ended with it")
             }
         };
+        remark = Some(self.farewell(why));
         let output = running.output.marks().take(OUTPUT_LIMIT).into_text();
         // Jobs of earlier commands live on; dropping what is left would end their group.
         running.pid = 0;
-        Ok(Ran { output, exit, remark })
+        Ok(Ran { output, exit: broken.unwrap_or(Exit::Code(code)), remark })
     }
 
     /// A shell that something else has ended is replaced, and a changed environment of the agent needs a new one.
@@ -207,33 +222,76 @@ impl Shell {
     }
 
     fn spawn(&self, program: &str, env: &BTreeMap<String, String>) -> io::Result<Running> {
-        let (reader, writer) = io::pipe()?;
+        let (pty, end) = terminal::open()?;
+        let terminal = pty.as_fd().try_clone_to_owned()?;
         let mut command = Command::new(program);
         command
             .env_clear()
             .envs(processes::environment(&self.home, env))
+            .envs(plain(env))
             .current_dir(&self.cwd)
             .stdin(Stdio::piped())
-            .stdout(writer.try_clone()?)
-            .stderr(writer)
+            .stdout(end.try_clone()?)
+            .stderr(end)
             .process_group(0);
         let mut child = command.spawn()?;
-        // The command holds the pipe's other end until it is dropped.
+        // The command holds the terminal's other end until it is dropped.
         drop(command);
         let stdin = child.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).ok_or(io::ErrorKind::NotFound)?;
         let output = Arc::new(Output { marks: Mutex::new(Marks::new(OUTPUT_LIMIT)), changed: Notify::new() });
-        let receiver = pipe::Receiver::from_owned_fd(OwnedFd::from(reader))?;
-        // It reads until the last background job has closed the pipe, or these would block or die of writing.
-        tokio::spawn(pump(receiver, Arc::clone(&output)));
-        Ok(Running { child, pid, stdin, output, env: env.clone() })
+        // It reads until the last background job has closed the terminal, or these would block or fail to write.
+        tokio::spawn(pump(pty, Arc::clone(&output)));
+        Ok(Running { child, pid, stdin, terminal, output, env: env.clone() })
     }
 }
 
+/// What keeps commands from painting for a person, where the agent's environment does not ask for that.
+fn plain(agent: &BTreeMap<String, String>) -> impl Iterator<Item = (&'static str, &'static str)> {
+    [("TERM", "dumb"), ("NO_COLOR", "1")].into_iter().filter(|(key, _)| !agent.contains_key(*key))
+}
+
 enum Ended {
+    /// The command; the shell goes on.
     Itself(Finished),
+    /// The shell with it.
     Shell(i32),
-    Broken(Exit),
+    /// The shell, because we ended it; it was there.
+    Killed(Option<PathBuf>),
+}
+
+/// Interrupts the command as Ctrl-C does. Where that does not help it is ended, with all that it has started.
+async fn interrupt(running: &mut Running, before: &Identities) -> Ended {
+    let cwd = cwd_of(running.pid);
+    let asked = processes::interrupt_family(running.pid, before);
+    let finished = tokio::time::timeout(INTERRUPTED, finish(running, "")).await;
+    match finished {
+        Ok(Ok(Ended::Itself(finished))) => {
+            // What it left in the background was started by it as well.
+            processes::end_started(running.pid, before, &asked).await;
+            Ended::Itself(finished)
+        }
+        Ok(Ok(Ended::Shell(_))) => {
+            processes::end_started(running.pid, before, &asked).await;
+            settle(&running.output).await;
+            Ended::Killed(cwd)
+        }
+        Ok(Ok(Ended::Killed(_)) | Err(_)) | Err(_) => kill(running, before, &asked).await,
+    }
+}
+
+/// Ends the shell and what the command has started.
+async fn kill(running: &mut Running, before: &Identities, asked: &Identities) -> Ended {
+    let cwd = cwd_of(running.pid);
+    processes::end_family(running.pid, before, asked).await;
+    // The reader gets what is still in the terminal.
+    let _ = running.child.wait().await;
+    settle(&running.output).await;
+    Ended::Killed(cwd)
+}
+
+fn cwd_of(pid: i32) -> Option<PathBuf> {
+    std::fs::read_link(format!("/proc/{pid}/cwd")).ok()
 }
 
 async fn finish(running: &mut Running, script: &str) -> io::Result<Ended> {
@@ -265,17 +323,20 @@ async fn finish(running: &mut Running, script: &str) -> io::Result<Ended> {
     }
 }
 
-/// Waits until the reader has taken what the ended shell left in the pipe. Jobs that go on may hold the pipe open, so
-/// a short silence counts as the end.
+/// A terminal that is silent for so long has nothing more of an ended shell.
+const SILENCE: Duration = Duration::from_millis(20);
+
+/// Waits until the reader has taken what the ended shell left in the terminal. Jobs that go on may hold it open, so a
+/// short silence counts as the end.
 async fn settle(output: &Output) {
-    const SILENCE: Duration = Duration::from_millis(20);
     while !output.marks().closed() && tokio::time::timeout(SILENCE, output.changed.notified()).await.is_ok() {}
 }
 
-async fn pump(mut pipe: pipe::Receiver, output: Arc<Output>) {
+async fn pump(mut terminal: Pty, output: Arc<Output>) {
     let mut buffer = vec![0; 64 << 10];
     loop {
-        let read = pipe.read(&mut buffer).await.unwrap_or(0);
+        // A terminal tells its end by an error.
+        let read = terminal.read(&mut buffer).await.unwrap_or(0);
         let mut marks = output.marks();
         if read == 0 {
             marks.close();
@@ -290,8 +351,8 @@ async fn pump(mut pipe: pipe::Receiver, output: Arc<Output>) {
     }
 }
 
-/// What the shell reads for one command. The braces give the command no standard input, the shell's own output even
-/// where an earlier command has redirected it, and no hold of the descriptor for marks.
+/// What the shell reads for one command. The braces give the command the terminal even where an earlier command has
+/// redirected the shell, and no hold of the descriptor for marks.
 fn script(command: &str, token: &str) -> String {
     let command = match quote(command) {
         // A word that needs no quotes may still be an alias's or a reserved one.
@@ -299,8 +360,8 @@ fn script(command: &str, token: &str) -> String {
         quoted => quoted,
     };
     format!(
-        "{{ eval {command}\n}} </dev/null 1>&9 2>&9 9>&-\n\
-         {{ \\command printf '\\036{token} %d\\036' \"$?\"; \\command pwd; \\command export -p; \
+        "{{ eval {command}\n}} <&9 1>&9 2>&9 9>&-\n\
+         {{ \\command printf '\\036{token} %d\\n\\036' \"$?\"; \\command pwd; \\command export -p; \
          \\command printf '\\036{token}\\036'; }} >&9 2>/dev/null 9>&-\n"
     )
 }

@@ -34,7 +34,11 @@ pub(super) struct Marks {
 #[derive(Debug)]
 enum Phase {
     Output,
-    State { code: i32 },
+    /// `returns` where the terminal puts a carriage return before each line feed.
+    State {
+        code: i32,
+        returns: bool,
+    },
     Finished(Finished),
 }
 
@@ -83,10 +87,10 @@ impl Marks {
         match &self.phase {
             Phase::Output if self.mark.is_empty() => self.output.push(bytes),
             Phase::Output => self.feed_output(bytes),
-            Phase::State { code } => {
-                let code = *code;
+            Phase::State { code, returns } => {
+                let (code, returns) = (*code, *returns);
                 self.held.extend_from_slice(bytes);
-                self.feed_state(code);
+                self.feed_state(code, returns);
             }
             // What background jobs print after the mark belongs to the next command.
             Phase::Finished(_) => self.output.push(bytes),
@@ -117,9 +121,10 @@ impl Marks {
                 };
                 let code = std::str::from_utf8(&body[..end]).ok().and_then(|text| text.trim().parse().ok());
                 if let Some(code) = code {
+                    let returns = body[..end].ends_with(b"\r\n");
                     self.held = body[end + 1..].to_vec();
-                    self.phase = Phase::State { code };
-                    self.feed_state(code);
+                    self.phase = Phase::State { code, returns };
+                    self.feed_state(code, returns);
                     return;
                 }
             }
@@ -133,7 +138,7 @@ impl Marks {
         }
     }
 
-    fn feed_state(&mut self, code: i32) {
+    fn feed_state(&mut self, code: i32, returns: bool) {
         let mark = [self.mark.as_slice(), &[EDGE]].concat();
         let found = memchr::memmem::find(&self.held, &mark);
         if found.is_none() && self.held.len() <= STATE_LIMIT {
@@ -141,9 +146,10 @@ impl Marks {
         }
         let held = std::mem::take(&mut self.held);
         let end = found.unwrap_or(0);
-        let line = memchr::memchr(b'\n', &held[..end]).unwrap_or(end);
-        let exports = held[..end].get(line + 1..).unwrap_or_default().to_vec();
-        self.phase = Phase::Finished(Finished { code, cwd: held[..line].to_vec(), exports });
+        let state = if returns { without_returns(&held[..end]) } else { held[..end].to_vec() };
+        let line = memchr::memchr(b'\n', &state).unwrap_or(state.len());
+        let exports = state.get(line + 1..).unwrap_or_default().to_vec();
+        self.phase = Phase::Finished(Finished { code, cwd: state[..line].to_vec(), exports });
         self.mark.clear();
         if found.is_some() {
             self.output.push(&held[end + mark.len()..]);
@@ -163,6 +169,18 @@ impl Marks {
     }
 }
 
+/// What was written before the terminal put a carriage return before each line feed.
+fn without_returns(bytes: &[u8]) -> Vec<u8> {
+    let mut text = Vec::with_capacity(bytes.len());
+    for &byte in bytes {
+        if byte == b'\n' && text.last() == Some(&b'\r') {
+            text.pop();
+        }
+        text.push(byte);
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -175,16 +193,19 @@ mod tests {
             before in prop::collection::vec(prop_oneof![Just(EDGE), Just(b't'), any::<u8>()], 0..60),
             after in "[a-z]{0,9}",
             chunk in 1_usize..20,
+            returns in any::<bool>(),
         ) {
             let mut marks = Marks::new(4096);
             marks.expect("token");
             let mut stream = before.clone();
-            stream.extend_from_slice(b"\x1etoken 7\x1e/a b\nexport A='1'\n\x1etoken\x1e");
+            let state = "\x1etoken 7\n\x1e/a b\nexport A='1\r'\n\x1etoken\x1e";
+            let state = if returns { state.replace('\n', "\r\n") } else { state.into() };
+            stream.extend_from_slice(state.as_bytes());
             stream.extend_from_slice(after.as_bytes());
             for piece in stream.chunks(chunk) {
                 marks.feed(piece);
             }
-            let finished = Finished { code: 7, cwd: b"/a b".to_vec(), exports: b"export A='1'\n".to_vec() };
+            let finished = Finished { code: 7, cwd: b"/a b".to_vec(), exports: b"export A='1\r'\n".to_vec() };
             prop_assert_eq!(marks.finished(), Some(finished));
             let mut printed = Collector::new(4096);
             printed.push(&before);

@@ -22,6 +22,18 @@ impl Fixture {
         self.run_within(command, Duration::from_secs(60)).await
     }
 
+    /// Cancels as soon as this file is there; tells when that was.
+    fn cancel_once(&self, file: &str) -> tokio::task::JoinHandle<Instant> {
+        let (cancel, marker) = (self.cancel.clone(), self.home.path().join(file));
+        tokio::spawn(async move {
+            while !marker.exists() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            cancel.cancel();
+            Instant::now()
+        })
+    }
+
     async fn output(&mut self, command: &str) -> String {
         self.run(command).await.output
     }
@@ -48,6 +60,49 @@ async fn directory_variables_and_functions_stay_between_calls() {
 async fn a_command_cannot_read_what_is_meant_for_the_shell() {
     let mut f = Fixture::new();
     assert_eq!(f.output("cat; read x; echo \"[$x]\"").await, "[]\n");
+}
+
+#[tokio::test]
+async fn a_command_runs_on_a_terminal_that_is_wide_enough_and_paints_nothing() {
+    let mut f = Fixture::new();
+    assert_eq!(f.output("test -t 0 && test -t 1 && test -t 2 && echo yes").await, "yes\n");
+    assert!(f.output("tty").await.starts_with("/dev/pts/"));
+    assert_eq!(f.output("stty size; echo $TERM $NO_COLOR").await, "50 200\ndumb 1\n");
+    assert_eq!(f.output("mkdir d; ls --color=auto; echo d | grep --color=auto d").await, "d\nd\n");
+    f.env.insert("TERM".into(), "xterm".into());
+    assert_eq!(f.output("echo $TERM").await, "xterm\n");
+}
+
+#[tokio::test]
+async fn what_waits_for_somebody_to_type_ends_by_its_time_at_the_latest() {
+    let mut f = Fixture::new();
+    // A program that asks the terminal for a key takes its input where others find none.
+    let asks = "stty -icanon min 1; echo asking; head -c 1; echo answered";
+    let ran = f.run_within(asks, Duration::from_millis(300)).await;
+    assert_eq!((ran.output.as_str(), ran.exit), ("asking\n", Exit::TimedOut));
+    assert_eq!(f.output("cat; echo over").await, "over\n", "the next command finds no input again");
+    let ran = f.run("cat </dev/tty").await;
+    assert!(matches!(ran.exit, Exit::Code(code) if code != 0), "there is no controlling terminal: {ran:?}");
+}
+
+#[tokio::test]
+async fn what_a_command_makes_of_its_terminal_hurts_neither_marks_nor_the_next_command() {
+    let mut f = Fixture::new();
+    f.run("export A='1\n2'; mkdir d; cd d; stty sane; stty echo").await;
+    assert_eq!(f.shell.cwd(), f.home.path().join("d"));
+    assert_eq!(f.output("echo \"$A\"; cat").await, "1\n2\n");
+    assert_eq!(f.run("stty sane; exit 3").await.exit, Exit::Code(3));
+    assert_eq!(f.output("basename $PWD; echo \"$A\"").await, "d\n1\n2\n");
+}
+
+#[tokio::test]
+async fn an_interrupted_command_may_clear_up() {
+    let mut f = Fixture::new();
+    let cancelled = f.cancel_once("begun");
+    let clears = "sh -c 'trap \"echo cleared; exit 0\" INT; touch begun; while :; do sleep 0.01; done'";
+    let ran = f.run(clears).await;
+    assert_eq!((ran.output.as_str(), ran.exit), ("cleared\n", Exit::Cancelled));
+    cancelled.await.expect("cancelled");
 }
 
 #[tokio::test]
@@ -99,16 +154,12 @@ async fn a_command_over_its_time_is_ended_with_all_its_children() {
 async fn a_cancelled_command_ends_within_a_second_and_earlier_jobs_live_on() {
     let mut f = Fixture::new();
     let pid: i32 = f.output("sleep 1000 & echo $!").await.trim().parse().expect("a pid");
-    let cancel = f.cancel.clone();
-    let marker = f.home.path().join("begun");
-    tokio::spawn(async move {
-        while !marker.exists() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        cancel.cancel();
-    });
-    let ran = f.run("touch begun; while true; do sleep 0.01; done").await;
+    let cancelled = f.cancel_once("begun");
+    let ran = f.run("touch begun; sleep 1000; touch later; while true; do sleep 0.01; done").await;
     assert_eq!(ran.exit, Exit::Cancelled);
+    let took = cancelled.await.expect("cancelled").elapsed();
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert!(!f.home.path().join("later").exists(), "what came after the cancelled command was run");
     assert!(processes::all().iter().any(|p| p.pid == pid), "the earlier job was ended too");
     f.cancel = CancellationToken::new();
     assert_eq!(f.output(&format!("kill {pid}; echo gone")).await, "gone\n");
@@ -125,7 +176,7 @@ async fn a_background_job_does_not_hold_its_command_and_its_output_comes_later()
 #[tokio::test]
 async fn very_much_output_is_cut_in_a_bounded_space() {
     let mut f = Fixture::new();
-    let ran = f.run("echo first; head -c 300000000 /dev/zero | tr '\\0' x; echo; echo last").await;
+    let ran = f.run("echo first; head -c 1000000000 /dev/zero | tr '\\0' x; echo; echo last").await;
     assert!(ran.output.len() < OUTPUT_LIMIT + 100, "{}", ran.output.len());
     assert!(ran.output.starts_with("first\n") && ran.output.ends_with("\nlast\n"));
     assert!(ran.output.contains("bytes are cut here"));
