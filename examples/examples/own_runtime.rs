@@ -26,8 +26,8 @@ use raworc_core::entropy::{Clock, EntropyExt, SystemClock, SystemEntropy};
 use raworc_core::ids::{ComputerId, RuntimeName, VolumeId};
 use raworc_core::runtime::conformance::{RuntimeUnderTest, SHELL_PROGRAM, cases, why_ignored};
 use raworc_core::runtime::{
-    Boot, Capabilities, ComputerSpec, Ensured, LogsOptions, Observed, Phase, Progress, Runtime, RuntimeError,
-    RuntimeEvent, StartId,
+    Boot, Capabilities, ComputerSpec, Ensured, LimitsReached, LogsOptions, Observed, Phase, Progress, Runtime,
+    RuntimeError, RuntimeEvent, StartId,
 };
 use tokio::io::AsyncWriteExt;
 
@@ -146,10 +146,15 @@ impl Directories {
         })
     }
 
+    /// Plain processes have no limits that they could run into.
+    fn observed(computer: ComputerId, phase: Phase) -> Observed {
+        Observed { computer, phase, reached: LimitsReached::default() }
+    }
+
     fn all(&self) -> Vec<Observed> {
         let entries = std::fs::read_dir(self.computers()).into_iter().flatten().flatten();
         let ids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        ids.filter_map(|computer| Some(Observed { computer, phase: self.phase(computer)? })).collect()
+        ids.filter_map(|computer| Some(Self::observed(computer, self.phase(computer)?))).collect()
     }
 
     /// All computers with the start that each had last, which changes even where nobody looked in between.
@@ -287,7 +292,7 @@ impl Runtime for Directories {
     }
 
     async fn observe(&self, id: ComputerId) -> Result<Option<Observed>, RuntimeError> {
-        Ok(self.phase(id).map(|phase| Observed { computer: id, phase }))
+        Ok(self.phase(id).map(|phase| Self::observed(id, phase)))
     }
 
     async fn list(&self) -> Result<Vec<Observed>, RuntimeError> {

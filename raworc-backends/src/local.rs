@@ -37,7 +37,9 @@ use self::installation::Installation;
 use self::logs::Log;
 use self::sandbox::END_LIMIT;
 
-pub use self::config::{INIT_COMMAND, Isolation, LINK_PATH, LocalOptions, PROGRAM_PATH, UidRange};
+pub use self::config::{
+    DEFAULT_CPU, DEFAULT_PIDS, INIT_COMMAND, Isolation, LINK_PATH, LocalOptions, PROGRAM_PATH, UidRange, default_memory,
+};
 pub use self::init::init_main;
 pub use self::probe::ProbeReport;
 

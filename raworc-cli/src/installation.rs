@@ -283,12 +283,15 @@ async fn open_local(settings: &Settings) -> anyhow::Result<LocalRuntime> {
     let isolation = if settings.local.isolation { Isolation::Required } else { Isolation::None };
     let mut command = vec![raworc_backends::local::PROGRAM_PATH.to_owned()];
     command.extend(arguments);
-    let options =
+    let mut options =
         LocalOptions::new(RuntimeName::new(LOCAL)?, program::installation(settings)?, settings.data.join("local"))
             .with_link_dir(settings.data.join("link"))
             .with_program_file(file)
             .with_program(command)
             .with_isolation(isolation);
+    options.default_cpu = settings.local.cpu.0;
+    options.default_memory = settings.local.memory.map_or(options.default_memory, |limit| limit.0);
+    options.default_pids = (settings.local.pids > 0).then_some(settings.local.pids);
     let opened = LocalRuntime::open(options).await;
     Ok(opened.map_err(|error| Failure::new(Exit::Failed, "the local runtime cannot be started").because(error))?)
 }

@@ -6,12 +6,14 @@ pub use keys::{Default, KEYS, Key, OTHER_VARIABLES};
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 use config::{Config, Environment, FileFormat};
 use raworc_core::control;
 use raworc_core::ids::UserName;
 use raworc_core::program::{ModelSpec, ModelWire, WorkLimits};
+use raworc_core::quantity::{Bytes, Cpu, InvalidQuantity};
 use secrecy::SecretString;
 use serde::Deserialize;
 
@@ -71,6 +73,25 @@ pub enum LogFormat {
 pub struct Local {
     /// Whether its computers have walls.
     pub isolation: bool,
+    /// Processor time of a computer whose agent names none.
+    pub cpu: Limit<Cpu>,
+    /// Memory of a computer whose agent names none; the runtime's default where absent.
+    pub memory: Option<Limit<Bytes>>,
+    /// Processes of a computer whose agent names no limit; 0 for any number.
+    pub pids: u32,
+}
+
+/// An amount that computers may have at most; none where `0` is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String", bound(deserialize = "T: FromStr<Err = InvalidQuantity>"))]
+pub struct Limit<T>(pub Option<T>);
+
+impl<T: FromStr<Err = InvalidQuantity>> TryFrom<String> for Limit<T> {
+    type Error = InvalidQuantity;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        if text == "0" { Ok(Self(None)) } else { text.parse().map(|amount| Self(Some(amount))) }
+    }
 }
 
 /// Limits of an installation.

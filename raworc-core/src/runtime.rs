@@ -37,6 +37,8 @@ pub struct Capabilities {
     pub disk_limit: bool,
     /// Limits on cpu, memory and processes are enforced.
     pub limits: bool,
+    /// It is told when a computer runs into its limit on memory or on processes.
+    pub tells_limits: bool,
     /// Files outside the volume survive a stop.
     pub keeps_root: bool,
     /// Volumes can be copied.
@@ -150,6 +152,19 @@ pub struct Observed {
     pub computer: ComputerId,
     /// How it is.
     pub phase: Phase,
+    /// Which limits its present start, or else its last one, has run into, as far as the engine tells.
+    pub reached: LimitsReached,
+}
+
+/// Limits that a start of a computer has run into.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct LimitsReached {
+    /// A process was ended because memory ran out.
+    pub memory: bool,
+    /// A process could not be made because there were too many.
+    pub pids: bool,
 }
 
 /// How a computer is.
@@ -319,6 +334,8 @@ impl RuntimeError {
 /// - `R22` Every handle on the same engine and installation sees, stops and removes what another one made.
 /// - `R23` A call that was cut short leaves nothing which the same call, or a `stop` of what `observe` then tells, does
 ///   not bring to its end. A program whose boot line never came is not left waiting for it unseen.
+/// - `R24` Where `tells_limits` is declared, `observe` tells which limits on memory and processes a start has run into,
+///   also when it is over, until the next one; and `watch` tells `Changed` when one is reached.
 #[async_trait]
 pub trait Runtime: Send + Sync + fmt::Debug {
     /// The name under which agents ask for it.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use std::{fs, io};
 
 use raworc_core::ids::ComputerId;
+use raworc_core::runtime::LimitsReached;
 
 use super::process::Identity;
 pub(crate) use find::{Controller, Version};
@@ -136,6 +137,16 @@ pub(crate) struct Hits {
     pub(crate) out_of_memory: u64,
     /// Times that no process could be made.
     pub(crate) out_of_pids: u64,
+}
+
+impl Hits {
+    /// Which limits were reached.
+    pub(crate) fn reached(self) -> LimitsReached {
+        let mut reached = LimitsReached::default();
+        reached.memory = self.out_of_memory > 0;
+        reached.pids = self.out_of_pids > 0;
+        reached
+    }
 }
 
 /// The groups of one start.

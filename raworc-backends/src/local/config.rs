@@ -14,6 +14,20 @@ pub const LINK_PATH: &str = "/run/raworc/link";
 /// The hidden first argument by which a binary runs itself as the helper that builds a computer.
 pub const INIT_COMMAND: &str = "raworc-local-init";
 
+/// Processor time of a computer whose spec names none: enough to build with, and no machine is one agent's alone.
+pub const DEFAULT_CPU: Cpu = Cpu::from_millis(2000);
+
+/// Processes and threads of a computer whose spec names no limit.
+pub const DEFAULT_PIDS: u32 = 4096;
+
+/// Memory of a computer whose spec names none: half of this machine's, 4 GiB at most.
+#[must_use]
+pub fn default_memory() -> Bytes {
+    let machine = rustix::system::sysinfo();
+    let total = u128::from(machine.totalram) * u128::from(machine.mem_unit);
+    Bytes::new(u64::try_from(total / 2).unwrap_or(u64::MAX).min(4 << 30))
+}
+
 /// How far computers are cut off from the machine and from each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Isolation {
@@ -88,9 +102,9 @@ impl LocalOptions {
             init: vec!["/proc/self/exe".into(), INIT_COMMAND.into()],
             isolation: Isolation::default(),
             uids: UidRange::default(),
-            default_cpu: None,
-            default_memory: None,
-            default_pids: Some(4096),
+            default_cpu: Some(DEFAULT_CPU),
+            default_memory: Some(default_memory()),
+            default_pids: Some(DEFAULT_PIDS),
             tmp_size: Bytes::new(1 << 30),
         }
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use raworc_core::ids::{ComputerId, VolumeId};
-use raworc_core::runtime::{ComputerSpec, RuntimeError};
+use raworc_core::runtime::{ComputerSpec, LimitsReached, RuntimeError};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +30,9 @@ pub(crate) struct StartRecord {
 pub(crate) struct EndRecord {
     /// In words.
     pub(crate) reason: String,
+    /// Which limits it had run into.
+    #[serde(default)]
+    pub(crate) reached: LimitsReached,
 }
 
 /// The directory of an installation, held for as long as this lives.
@@ -143,8 +146,8 @@ impl Home {
     }
 
     /// Writes down how the last start ended, and that nothing of it is left.
-    pub(crate) fn write_end(&self, id: ComputerId, reason: &str) -> Result<(), RuntimeError> {
-        let end = EndRecord { reason: reason.to_owned() };
+    pub(crate) fn write_end(&self, id: ComputerId, reason: &str, reached: LimitsReached) -> Result<(), RuntimeError> {
+        let end = EndRecord { reason: reason.to_owned(), reached };
         write(&self.computer(id).join("end.json"), &end, Lasting::BeyondProcesses)?;
         let start = self.computer(id).join("start.json");
         match fs::remove_file(&start) {

@@ -8,7 +8,9 @@ use std::time::Duration;
 use std::{fs, io};
 
 use raworc_core::ids::{ComputerId, VolumeId};
-use raworc_core::runtime::{Capabilities, ComputerSpec, Ensured, Observed, Phase, RuntimeError, RuntimeEvent, StartId};
+use raworc_core::runtime::{
+    Capabilities, ComputerSpec, Ensured, LimitsReached, Observed, Phase, RuntimeError, RuntimeEvent, StartId,
+};
 use tokio::sync::broadcast;
 use uuid::Uuid;
 
@@ -68,8 +70,9 @@ impl Installation {
             let Some(start) = self.home.start(id)? else { continue };
             start.process.kill();
             let group = Group::at(start.cgroups);
+            let reached = group.hits().reached();
             group.end(END_LIMIT).await.at("end what was left behind", &self.home.computer(id))?;
-            self.home.write_end(id, "the server ended")?;
+            self.home.write_end(id, "the server ended", reached)?;
         }
         for directory in self.cgroups.leftovers() {
             Group::at([directory.clone()]).end(END_LIMIT).await.at("end what was left behind", &directory)?;
@@ -84,6 +87,7 @@ impl Installation {
     pub(crate) fn capabilities(&self) -> Capabilities {
         let mut capabilities = Capabilities::default();
         capabilities.limits = self.cgroups.missing().is_none();
+        capabilities.tells_limits = capabilities.limits;
         capabilities.copy_volume = true;
         capabilities
     }
@@ -142,7 +146,7 @@ impl Installation {
         let (launch, log) = match started {
             Ok(started) => started,
             Err(error) => {
-                self.home.write_end(id, &error.to_string())?;
+                self.home.write_end(id, &error.to_string(), LimitsReached::default())?;
                 self.changed(id);
                 return Err(error);
             }
@@ -228,8 +232,8 @@ impl Installation {
 
     /// Waits for the end of a start, and tells of it.
     async fn look_after(self: Arc<Self>, id: ComputerId, mut keeper: Keeper) {
-        let reason = keeper.wait().await;
-        if let Err(error) = self.home.write_end(id, &reason) {
+        let (reason, reached) = keeper.wait(|| self.changed(id)).await;
+        if let Err(error) = self.home.write_end(id, &reason, reached) {
             tracing::error!(%id, %error, "the end of a computer is not written down");
         }
         self.computers.take(id);
@@ -279,13 +283,13 @@ impl Installation {
         if let Some(running) = self.computers.get(id) {
             let start = running.start.clone();
             let phase = if running.is_stopping() { Phase::Stopping(start) } else { Phase::Running(start) };
-            return Ok(Some(Observed { computer: id, phase }));
+            return Ok(Some(Observed { computer: id, phase, reached: running.reached() }));
         }
         if self.home.spec(id)?.is_none() {
             return Ok(None);
         }
-        let reason = self.home.end(id)?.map(|end| end.reason);
-        Ok(Some(Observed { computer: id, phase: Phase::Stopped { reason } }))
+        let (reason, reached) = self.home.end(id)?.map(|end| (Some(end.reason), end.reached)).unwrap_or_default();
+        Ok(Some(Observed { computer: id, phase: Phase::Stopped { reason }, reached }))
     }
 
     pub(crate) async fn copy_volume(&self, from: VolumeId, to: VolumeId) -> Result<(), RuntimeError> {

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use raworc_core::runtime::{RuntimeError, StartId};
+use raworc_core::runtime::{LimitsReached, RuntimeError, StartId};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::sync::{Mutex, watch};
+use tokio::time::MissedTickBehavior;
 
 use super::cgroup::{Group, Hits};
 use super::error::{At, from_io, refused};
@@ -34,6 +35,7 @@ pub(crate) struct Sandbox {
     /// What it writes.
     pub(crate) log: Arc<Log>,
     process: Identity,
+    group: Group,
     control: Mutex<Option<ChildStdin>>,
     released: watch::Sender<bool>,
     stopping: AtomicBool,
@@ -161,6 +163,7 @@ impl Launch {
             start: process.start_id(),
             log: Arc::clone(&log),
             process,
+            group: group.clone(),
             control: Mutex::new(Some(control)),
             released: watch::Sender::new(false),
             stopping: AtomicBool::new(false),
@@ -171,6 +174,11 @@ impl Launch {
 }
 
 impl Sandbox {
+    /// Which limits it has run into.
+    pub(crate) fn reached(&self) -> LimitsReached {
+        self.group.hits().reached()
+    }
+
     /// Whether its end was asked for.
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
@@ -215,13 +223,19 @@ impl Sandbox {
     }
 }
 
+/// How often it is looked whether a limit was reached. Control groups of version 1 have no way to tell it by themselves.
+const LOOK: Duration = Duration::from_millis(500);
+
 /// After so long processes that would not end are ended again.
 const AGAIN: Duration = Duration::from_secs(1);
 
 impl Keeper {
-    /// Waits for the end, sees to it that nothing is left, and says how it ended.
-    pub(crate) async fn wait(&mut self) -> String {
+    /// Waits for the end, telling `reached` when a limit is; sees to it that nothing is left, and says how it ended.
+    pub(crate) async fn wait(&mut self, reached: impl Fn()) -> (String, LimitsReached) {
         let mut told = None;
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut known = LimitsReached::default();
         let status = loop {
             tokio::select! {
                 status = next_status(&mut self.statuses), if told.is_none() => match status {
@@ -230,6 +244,13 @@ impl Keeper {
                     None => break self.child.wait().await.ok(),
                 },
                 status = self.child.wait() => break status.ok(),
+                _ = look.tick() => {
+                    let now = self.group.hits().reached();
+                    if now != known {
+                        known = now;
+                        reached();
+                    }
+                }
             }
         };
         while told.is_none() {
@@ -249,7 +270,7 @@ impl Keeper {
             self.output.abort();
         }
         self.log.close();
-        reason(told, status, hits)
+        (reason(told, status, hits), hits.reached())
     }
 
     /// Tells those who wait that nothing is left.

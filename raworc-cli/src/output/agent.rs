@@ -59,7 +59,10 @@ fn troubles(agent: &Agent) -> impl Iterator<Item = &Condition> {
 fn is_bad(condition: &Condition) -> bool {
     match condition.kind {
         ConditionKind::Ready | ConditionKind::NetworkIsolated | ConditionKind::LimitsEnforced => !condition.status,
-        ConditionKind::SleepPending | ConditionKind::RestartNeeded | ConditionKind::DiskFull => condition.status,
+        ConditionKind::SleepPending
+        | ConditionKind::RestartNeeded
+        | ConditionKind::LimitReached
+        | ConditionKind::DiskFull => condition.status,
     }
 }
 

@@ -26,6 +26,8 @@ pub enum Default {
     Unset(&'static str),
     /// A text.
     Text(&'static str),
+    /// A text that a library's default is written as.
+    Shown(fn() -> String),
     /// A truth.
     Bool(bool),
     /// A number, taken from the defaults of the library so that there is one constant of each.
@@ -80,6 +82,24 @@ pub const KEYS: &[Key] = &[
         Default::Bool(true),
         Some("--no-isolation"),
         "Whether the local runtime's computers have walls. Without, agents can do to this machine what you can.",
+    ),
+    key(
+        "local.cpu",
+        Default::Shown(|| raworc_backends::local::DEFAULT_CPU.to_string()),
+        None,
+        "Cores of a computer whose agent names no `resources.cpu`, such as `2` or `500m`; 0 for all that there are.",
+    ),
+    key(
+        "local.memory",
+        Default::Unset("half of this machine's, `4Gi` at most"),
+        None,
+        "Memory of a computer whose agent names no `resources.memory`, such as `2Gi`; 0 for all that there is.",
+    ),
+    key(
+        "local.pids",
+        Default::Plain(raworc_backends::local::DEFAULT_PIDS as u64),
+        None,
+        "Processes and threads of a computer whose agent names no `resources.pids`; 0 for any number.",
     ),
     key(
         "limits.inbox",
@@ -183,6 +203,7 @@ impl Key {
         match self.default {
             Default::Unset(_) => None,
             Default::Text(text) => Some(text.into()),
+            Default::Shown(text) => Some(text().into()),
             Default::Bool(value) => Some(value.into()),
             Default::Number(read) => Some(read(&control::Settings::default()).into()),
             Default::Plain(number) => Some(number.into()),

@@ -41,6 +41,18 @@ fn options_win_over_variables_and_variables_over_the_file() {
 }
 
 #[test]
+fn what_a_computer_may_have_is_written_as_in_a_spec_and_none_as_0() {
+    let local = |file: &str| read(file, &[], &AssemblyArgs::default()).map(|settings| settings.local);
+    let given = local("[local]\ncpu = '500m'\nmemory = '2Gi'\npids = 100").expect("valid");
+    assert_eq!(given.cpu, Limit(Some(Cpu::from_millis(500))));
+    assert_eq!((given.memory, given.pids), (Some(Limit(Some(Bytes::new(2 << 30)))), 100));
+    let none = local("[local]\ncpu = 0\nmemory = 0\npids = 0").expect("valid");
+    assert_eq!((none.cpu, none.memory, none.pids), (Limit(None), Some(Limit(None)), 0));
+    let error = local("[local]\nmemory = 'much'").expect_err("no amount").to_string();
+    assert!(error.contains("512Mi"), "{error}");
+}
+
+#[test]
 fn an_unknown_key_is_an_error_that_names_it() {
     for (file, variables, named) in [
         ("listn = 'x'", vec![], "listn"),

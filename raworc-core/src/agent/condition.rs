@@ -17,6 +17,9 @@ pub enum ConditionKind {
     NetworkIsolated,
     /// Whether its limits on cpu, memory and processes are enforced.
     LimitsEnforced,
+    /// A process of it was ended because memory ran out, or could not be made because there were too many. It stays until
+    /// the agent is woken from sleep or its spec changes.
+    LimitReached,
     /// Its volume is full: new messages wait.
     DiskFull,
 }

@@ -62,7 +62,10 @@ fn explain(agent: &Agent, mut activity: Vec<ActivityReason>) -> Explanation {
     let retry_at = status.retry_at.filter(|&at| at < Timestamp::MAX);
     let good = |condition: &&Condition| match condition.kind {
         ConditionKind::Ready | ConditionKind::NetworkIsolated | ConditionKind::LimitsEnforced => !condition.status,
-        ConditionKind::SleepPending | ConditionKind::RestartNeeded | ConditionKind::DiskFull => condition.status,
+        ConditionKind::SleepPending
+        | ConditionKind::RestartNeeded
+        | ConditionKind::LimitReached
+        | ConditionKind::DiskFull => condition.status,
     };
     Explanation {
         state: status.state(),

@@ -16,7 +16,7 @@ use crate::computer::Computer;
 use crate::control::key_hash;
 use crate::entropy::EntropyExt;
 use crate::ids::{AgentId, CommitId, ComputerId};
-use crate::runtime::{Boot, ComputerSpec, Ensured, Phase, Progress, RuntimeError, RuntimeExt, StartId};
+use crate::runtime::{Boot, ComputerSpec, Ensured, LimitsReached, Phase, Progress, RuntimeError, RuntimeExt, StartId};
 use crate::store::{AgentChange, AgentOp, Check, Commit, NewComputer, QuotaDelta, QuotaKind, StoreError};
 
 /// Bytes of a program's log that are told with its death.
@@ -50,12 +50,17 @@ async fn try_look(shared: &Arc<Shared>, id: AgentId, look: bool) -> Result<Again
         return Ok(Again::Triggered);
     }
     let work = shared.jobs.work(id, agent.status.incarnation);
-    let observed = if look { observe(shared, engine, &agent, work).await } else { Observation::Unknown };
+    let (observed, reached) = if look {
+        observe(shared, engine, &agent, work).await
+    } else {
+        (Observation::Unknown, LimitsReached::default())
+    };
     let computer = computer_of(shared, &agent).await?;
     let view = View {
         agent: &agent,
         computer: computer.as_ref(),
         observed,
+        reached,
         work,
         listening: shared.listening(),
         now: read.now,
@@ -103,23 +108,24 @@ fn wait(at: Option<Timestamp>, now: Timestamp) -> Again {
 }
 
 /// What the engine says of an agent's computer, where a run of it is to be judged by that.
-async fn observe(shared: &Shared, engine: &Engine, agent: &Agent, work: Work) -> Observation {
+async fn observe(shared: &Shared, engine: &Engine, agent: &Agent, work: Work) -> (Observation, LimitsReached) {
     let running = match &agent.status.run {
         Some(run) => !run.ending,
         None => agent.status.state() == State::Slept,
     };
     let (Some(id), true, true) = (agent.status.computer, running, work == Work::None) else {
-        return Observation::Unknown;
+        return (Observation::Unknown, LimitsReached::default());
     };
-    match tokio::time::timeout(shared.settings.call_limit, engine.entry.runtime.observe(id)).await {
-        Ok(Ok(Some(observed))) => Observation::Present(observed.phase),
+    let observation = match tokio::time::timeout(shared.settings.call_limit, engine.entry.runtime.observe(id)).await {
+        Ok(Ok(Some(observed))) => return (Observation::Present(observed.phase), observed.reached),
         Ok(Ok(None)) => Observation::Absent,
         Ok(Err(error)) => {
             tracing::warn!(agent = %agent.id, computer = %id, %error, "a computer cannot be observed");
             Observation::Unknown
         }
         Err(_) => Observation::Unknown,
-    }
+    };
+    (observation, LimitsReached::default())
 }
 
 /// The computer's row, where a start may be planned.
@@ -205,6 +211,10 @@ async fn begin(shared: &Shared, agent: &Agent, on: Place, wake: bool) -> Result<
         generation: agent.generation,
     });
     ops.push(AgentOp::ClearCondition(ConditionKind::RestartNeeded));
+    // A start that somebody asked for, or whose spec is another, begins without it; one after a death shows why.
+    if wake || agent.generation != agent.status.observed_generation {
+        ops.push(AgentOp::ClearCondition(ConditionKind::LimitReached));
+    }
     // The key is kept before the commit: another task may look at the agent as soon as the commit is there.
     shared.jobs.keep_key(agent.id, agent.status.incarnation.next(), key.into());
     let begun = commit(shared, agent, vec![Check::Generation(agent.generation)], ops, false).await;

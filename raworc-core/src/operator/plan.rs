@@ -8,7 +8,7 @@ use super::settings::OperatorSettings;
 use crate::agent::{Agent, AgentEvent, ConditionKind, Desired, HEARTBEAT_LIMIT, Run, State};
 use crate::computer::Computer;
 use crate::ids::VolumeId;
-use crate::runtime::{ComputerSpec, Phase};
+use crate::runtime::{ComputerSpec, LimitsReached, Phase};
 use crate::store::{AgentOp, Backoff, Check};
 
 /// What is known of an agent when a step is planned.
@@ -20,6 +20,8 @@ pub struct View<'a> {
     pub computer: Option<&'a Computer>,
     /// What the engine says of its computer.
     pub observed: Observation,
+    /// Which limits its computer has run into, as far as the engine tells.
+    pub reached: LimitsReached,
     /// What this operator is doing with its engine, or has in hand for it.
     pub work: Work,
     /// Since when a server could have received its heartbeats.
@@ -100,13 +102,42 @@ pub fn plan(view: &View<'_>, settings: &OperatorSettings) -> Plan {
         }
         return plan;
     }
-    match state {
+    let plan = match state {
         State::Init => plan_init(view, settings),
         State::Idle => plan_idle(view, settings),
         State::Busy => plan_busy(view, settings),
         State::Slept => plan_slept(view),
         State::Deleted => Plan::Wait(None),
+    };
+    match (plan, limit_reached(view)) {
+        (Plan::Wait(_), Some(told)) => commit(vec![told]),
+        (Plan::Commit { when, mut ops, release }, Some(told)) => {
+            ops.push(told);
+            Plan::Commit { when, ops, release }
+        }
+        (plan, _) => plan,
     }
+}
+
+/// Tells of limits that the computer has run into, unless that is told already.
+fn limit_reached(view: &View<'_>) -> Option<AgentOp> {
+    let memory = view.reached.memory.then_some(
+        "memory ran out and a process was ended; give it more (resources.memory) or have it do less at a time",
+    );
+    let pids = view.reached.pids.then_some(
+        "there were too many processes and one more could not be made; end what it left running or give it more \
+         (resources.pids)",
+    );
+    let reason = if memory.is_some() { "OutOfMemory" } else { "TooManyProcesses" };
+    let message = memory.into_iter().chain(pids).collect::<Vec<_>>().join("; ");
+    let there = view.agent.status.conditions.get(ConditionKind::LimitReached);
+    let is_told = there.is_some_and(|there| there.reason == reason && there.message == message);
+    (!message.is_empty() && !is_told).then(|| AgentOp::SetCondition {
+        kind: ConditionKind::LimitReached,
+        status: true,
+        reason: reason.into(),
+        message,
+    })
 }
 
 fn plan_init(view: &View<'_>, settings: &OperatorSettings) -> Plan {

@@ -2,6 +2,7 @@
 
 mod failures;
 mod lifecycle;
+mod limits;
 mod messages;
 
 use std::sync::Arc;

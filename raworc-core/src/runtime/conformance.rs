@@ -7,6 +7,7 @@
 
 mod files;
 mod handles;
+mod limits;
 mod logs;
 mod looking;
 mod making;
@@ -84,6 +85,7 @@ enum Feature {
     OpenNetwork,
     DiskLimit,
     Limits,
+    TellsLimits,
     KeepsRoot,
     CopyVolume,
 }
@@ -104,6 +106,9 @@ impl Needs {
             }
             Feature::DiskLimit => (capabilities.disk_limit, "disk_limit is declared", "disk_limit is not declared"),
             Feature::Limits => (capabilities.limits, "limits is declared", "limits is not declared"),
+            Feature::TellsLimits => {
+                (capabilities.tells_limits, "tells_limits is declared", "tells_limits is not declared")
+            }
             Feature::KeepsRoot => (capabilities.keeps_root, "keeps_root is declared", "keeps_root is not declared"),
             Feature::CopyVolume => (capabilities.copy_volume, "copy_volume is declared", "copy_volume is not declared"),
         };
@@ -154,6 +159,7 @@ fn listed() -> impl Iterator<Item = Listed> {
         removing::cases(),
         looking::cases(),
         logs::cases(),
+        limits::cases(),
         handles::cases(),
     ];
     parts.into_iter().flatten()

@@ -183,7 +183,8 @@ impl Runtime for SimulatedRuntime {
         }
         let limits = spec.resources;
         let limited = limits.cpu.is_some() || limits.memory.is_some() || limits.pids.is_some();
-        let limits_missing = (limited && !capabilities.limits).then(|| "this engine enforces no limits".into());
+        let none = (limited && !capabilities.limits).then(|| "this engine enforces no limits".into());
+        let limits_missing = self.engine.limits_missing().or(none);
         call.leave(Ensured { limits_missing, ..Ensured::default() }).await
     }
 

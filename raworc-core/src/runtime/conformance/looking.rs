@@ -86,7 +86,12 @@ async fn watch_tells_a_removal(scope: Arc<Scope>) {
     assert_told(&scope, "R15: `watch` tells a removal", &mut events, spec.id).await;
 }
 
-async fn assert_told(scope: &Scope, rule: &str, events: &mut BoxStream<'static, RuntimeEvent>, id: ComputerId) {
+pub(super) async fn assert_told(
+    scope: &Scope,
+    rule: &str,
+    events: &mut BoxStream<'static, RuntimeEvent>,
+    id: ComputerId,
+) {
     let wanted = async {
         while let Some(event) = events.next().await {
             if event == RuntimeEvent::Changed(id) {

@@ -34,6 +34,9 @@ while [ -n "$ops" ]; do
     linger) ($(command -v setsid) sh -c "$tick" tick "$one" </dev/null >/dev/null 2>&1 &) ;;
     on-stop) trap "printf '%s' '$two' >'$one'; exit 0" TERM ;;
     ignore-stop) trap '' TERM ;;
+    # Each turn doubles what it holds.
+    hog) sh -c 'x=0123456789abcdef; while :; do x=$x$x; done' >/dev/null 2>&1 & wait $! ;;
+    crowd) sh -c 'i=0; while [ $i -lt "$1" ]; do sleep 2 & i=$((i + 1)); done; wait' crowd "$one" >/dev/null 2>&1 & wait $! ;;
     uid) echo "uid $(id -u)" ;;
     # A shell runs its traps when a wait is interrupted, but not before a command in the foreground ends.
     pause) sleep "$one" & wait $! ;;

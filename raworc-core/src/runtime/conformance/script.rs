@@ -46,6 +46,10 @@ pub enum Op {
     OnStop(String, String),
     /// Does not end when asked.
     IgnoreStop,
+    /// Leaves a process that takes memory until it is ended, and waits for its end.
+    Hog,
+    /// Makes so many processes at once, as far as it can, and waits for their end.
+    Crowd(u32),
     /// Logs `uid N`.
     Uid,
     /// Waits so many seconds.
@@ -68,6 +72,8 @@ impl fmt::Display for Op {
             Self::Linger(path) => write!(f, "linger,{path}"),
             Self::OnStop(path, text) => write!(f, "on-stop,{path},{text}"),
             Self::IgnoreStop => f.write_str("ignore-stop"),
+            Self::Hog => f.write_str("hog"),
+            Self::Crowd(processes) => write!(f, "crowd,{processes}"),
             Self::Uid => f.write_str("uid"),
             Self::Pause(seconds) => write!(f, "pause,{seconds}"),
             Self::Exit(code) => write!(f, "exit,{code}"),
@@ -99,6 +105,8 @@ impl FromStr for Op {
             "linger" => Self::Linger(word()?),
             "on-stop" => Self::OnStop(word()?, word()?),
             "ignore-stop" => Self::IgnoreStop,
+            "hog" => Self::Hog,
+            "crowd" => Self::Crowd(word()?.parse().map_err(|_| invalid())?),
             "uid" => Self::Uid,
             "pause" => Self::Pause(word()?.parse().map_err(|_| invalid())?),
             "exit" => Self::Exit(word()?.parse().map_err(|_| invalid())?),
@@ -194,6 +202,12 @@ impl SimulatedProgram for ScriptProgram {
                 }),
                 Op::OnStop(path, text) => on_stop = OnStop::Write(path, text),
                 Op::IgnoreStop => on_stop = OnStop::Ignore,
+                Op::Hog => inside.hog_memory(),
+                Op::Crowd(processes) => {
+                    if inside.spec().resources.pids.is_some_and(|limit| processes > limit) {
+                        inside.fork_without_end();
+                    }
+                }
                 Op::Uid => inside.log(format!("uid {}\n", inside.uid())),
                 Op::Pause(seconds) => {
                     let pause = Duration::from_secs(seconds.into());
@@ -227,6 +241,8 @@ mod tests {
             Op::Linger(path()),
             Op::OnStop(path(), "c".into()),
             Op::IgnoreStop,
+            Op::Hog,
+            Op::Crowd(9),
             Op::Uid,
             Op::Pause(2),
             Op::Exit(7),

@@ -77,6 +77,7 @@ async fn every_case_catches_its_broken_twin_by_a_sentence_of_the_contract() {
         open_network: true,
         disk_limit: true,
         limits: true,
+        tells_limits: true,
         keeps_root: true,
         copy_volume: true,
     };
@@ -86,6 +87,7 @@ async fn every_case_catches_its_broken_twin_by_a_sentence_of_the_contract() {
         open_network: false,
         disk_limit: false,
         limits: false,
+        tells_limits: false,
         keeps_root: false,
         copy_volume: false,
     };
@@ -168,6 +170,9 @@ fn flaw_for(case: &str) -> Flaw {
         "watch_tells_a_start" => Flaw::WatchMissesStarts,
         "watch_tells_an_end" => Flaw::WatchMissesEnds,
         "watch_tells_a_removal" => Flaw::WatchMissesRemovals,
+        "memory_that_ran_out_is_told_while_the_program_lives_on" => Flaw::ObserveHidesLimits,
+        "too_many_processes_are_told_while_the_program_lives_on" => Flaw::WatchMissesLimits,
+        "limits_that_were_reached_are_told_until_the_next_start" => Flaw::LimitsAreForgottenAtTheEnd,
         "logs_begin_with_the_last_starts_first_byte" => Flaw::LogsLoseTheFirstByte,
         "logs_are_there_after_a_program_ended_by_itself" => Flaw::LogsAreGoneWithTheProgram,
         "a_tail_of_the_log_is_its_last_bytes" => Flaw::TailCountsLines,

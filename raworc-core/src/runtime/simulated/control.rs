@@ -86,6 +86,22 @@ impl SimulatedControl {
         self.engine.crash(id, reason)
     }
 
+    /// From now on limits are not enforced, for this reason, and computers that are made or started again are told so;
+    /// `None` takes it back.
+    pub fn lose_limits(&self, reason: Option<&str>) {
+        self.engine.lose_limits(reason);
+    }
+
+    /// A process in a computer is ended because memory ran out. Its program lives on.
+    pub fn run_out_of_memory(&self, id: ComputerId) {
+        self.engine.reach(id, |reached| reached.memory = true);
+    }
+
+    /// A computer has no room for one more process.
+    pub fn run_out_of_pids(&self, id: ComputerId) {
+        self.engine.reach(id, |reached| reached.pids = true);
+    }
+
     /// Ends every program, as when the machine is switched off and on.
     pub fn crash_all(&self, reason: &str) {
         for (id, _) in self.running() {

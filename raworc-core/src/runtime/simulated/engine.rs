@@ -16,7 +16,7 @@ use super::log::Log;
 use super::options::{Profile, SimulatedOptions};
 use super::program::{Exit, Inside};
 use crate::ids::{ComputerId, VolumeId};
-use crate::runtime::{ComputerSpec, Observed, Phase, RuntimeError, RuntimeEvent, StartId, VOLUME_PATH};
+use crate::runtime::{ComputerSpec, LimitsReached, Observed, Phase, RuntimeError, RuntimeEvent, StartId, VOLUME_PATH};
 
 /// So many events may wait for a reader before it is told to look at all.
 const EVENTS: usize = 1024;
@@ -89,6 +89,8 @@ struct Computer {
     life: Life,
     /// Said at its end in place of the exit code.
     reason: Option<String>,
+    /// Limits that its last start has run into.
+    reached: LimitsReached,
 }
 
 impl Computer {
@@ -98,7 +100,7 @@ impl Computer {
             Life::Running(run) => Phase::Running(run.start.clone()),
             Life::Stopping(run) => Phase::Stopping(run.start.clone()),
         };
-        Observed { computer: self.spec.id, phase }
+        Observed { computer: self.spec.id, phase, reached: self.reached }
     }
 
     const fn run(&self) -> Option<&Run> {
@@ -124,6 +126,8 @@ struct World {
     images: BTreeMap<String, Image>,
     events: BTreeMap<Arc<str>, broadcast::Sender<RuntimeEvent>>,
     calls: BTreeMap<Method, u64>,
+    /// Why limits are not enforced, where they are not.
+    limits_missing: Option<String>,
     /// Numbers for starts and addresses.
     last: u64,
 }
@@ -211,6 +215,7 @@ impl Engine {
             address: world.last,
             life: Life::Stopped(None),
             reason: None,
+            reached: LimitsReached::default(),
         };
         world.computers.insert(spec.id, computer);
         self.touch();
@@ -238,6 +243,7 @@ impl Engine {
         let Some(computer) = world.computers.get_mut(&id) else { return Err(RuntimeError::NotFound(id)) };
         computer.log = Arc::default();
         computer.reason = None;
+        computer.reached = LimitsReached::default();
         if self.options.profile == Profile::Pod {
             computer.root.clear();
             computer.address = last;
@@ -337,6 +343,27 @@ impl Engine {
             run.program.abort();
             true
         })
+    }
+
+    pub(super) fn lose_limits(&self, reason: Option<&str>) {
+        locked(&self.world).limits_missing = reason.map(str::to_owned);
+    }
+
+    pub(super) fn limits_missing(&self) -> Option<String> {
+        locked(&self.world).limits_missing.clone()
+    }
+
+    /// A process meets a limit, where the engine enforces limits and tells of them.
+    pub(super) fn reach(&self, id: ComputerId, reach: impl FnOnce(&mut LimitsReached)) {
+        if !self.options.capabilities.tells_limits {
+            return;
+        }
+        let world = &mut *locked(&self.world);
+        if let Some(computer) = world.computers.get_mut(&id) {
+            reach(&mut computer.reached);
+            let installation = Arc::clone(&computer.installation);
+            self.tell(world, &installation, id);
+        }
     }
 
     pub(super) fn observe(&self, id: ComputerId) -> Option<Observed> {

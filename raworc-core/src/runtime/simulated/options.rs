@@ -30,6 +30,7 @@ impl Profile {
             open_network: true,
             disk_limit: !container,
             limits: true,
+            tells_limits: true,
             keeps_root: container,
             copy_volume: container,
         }

@@ -158,6 +158,20 @@ impl Inside {
         self.write(path, whole);
     }
 
+    /// A process of it takes memory without end, and is ended where the computer has a limit.
+    pub fn hog_memory(&self) {
+        if self.spec.resources.memory.is_some() {
+            self.engine.reach(self.spec.id, |reached| reached.memory = true);
+        }
+    }
+
+    /// It makes processes without end, and is refused more where the computer has a limit.
+    pub fn fork_without_end(&self) {
+        if self.spec.resources.pids.is_some() {
+            self.engine.reach(self.spec.id, |reached| reached.pids = true);
+        }
+    }
+
     /// Leaves a process behind, as a double fork does: it outlives the program's own work and ends with the computer.
     pub fn spawn(&self, process: impl Future<Output = ()> + Send + 'static) {
         self.processes.spawn(process);

@@ -6,7 +6,7 @@ use super::*;
 use crate::agent::{Network, Resources};
 use crate::entropy::{EntropyExt, SystemEntropy};
 use crate::ids::Incarnation;
-use crate::runtime::{Phase, RuntimeExt};
+use crate::runtime::{LimitsReached, Phase, RuntimeExt};
 
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -182,7 +182,7 @@ async fn an_engine_lies_as_it_is_told_to() {
     runtime.stop(spec.id, &start, GRACE).await.expect("pretends");
     assert_eq!(control.running(), [(spec.id, start.clone())]);
     stale.release();
-    let running = Observed { computer: spec.id, phase: Phase::Running(start) };
+    let running = Observed { computer: spec.id, phase: Phase::Running(start), reached: LimitsReached::default() };
     assert_eq!(runtime.list().await.expect("answers"), [running]);
     control.heal();
     assert!(runtime.observe(spec.id).await.expect("answers").is_some());

@@ -11,8 +11,8 @@ use futures::stream::{self, BoxStream};
 use crate::ids::{ComputerId, RuntimeName, VolumeId};
 use crate::runtime::simulated::{Inside, SimulatedProgram, SimulatedRuntime};
 use crate::runtime::{
-    Boot, Capabilities, ComputerSpec, Ensured, LogsOptions, Observed, Phase, Progress, Runtime, RuntimeError,
-    RuntimeEvent, StartId,
+    Boot, Capabilities, ComputerSpec, Ensured, LimitsReached, LogsOptions, Observed, Phase, Progress, Runtime,
+    RuntimeError, RuntimeEvent, StartId,
 };
 
 use super::super::script::ScriptProgram;
@@ -58,6 +58,9 @@ pub(super) enum Flaw {
     WatchMissesStarts,
     WatchMissesEnds,
     WatchMissesRemovals,
+    ObserveHidesLimits,
+    WatchMissesLimits,
+    LimitsAreForgottenAtTheEnd,
     LogsLoseTheFirstByte,
     LogsAreGoneWithTheProgram,
     TailCountsLines,
@@ -139,7 +142,13 @@ impl Flawed {
             (Flaw::ObserveIsStale, Phase::Stopped { .. }, Some(last)) => Phase::Running(last),
             (_, phase, _) => phase,
         };
-        Observed { phase, ..observed }
+        let is_over = matches!(phase, Phase::Stopped { .. });
+        let reached = match self.flaw {
+            Flaw::ObserveHidesLimits => LimitsReached::default(),
+            Flaw::LimitsAreForgottenAtTheEnd if is_over => LimitsReached::default(),
+            _ => observed.reached,
+        };
+        Observed { phase, reached, ..observed }
     }
 }
 
@@ -258,7 +267,8 @@ impl Runtime for Flawed {
 
     async fn observe(&self, id: ComputerId) -> Result<Option<Observed>, RuntimeError> {
         let observed = self.inner.observe(id).await?.map(|observed| self.shown(observed));
-        let invented = Observed { computer: id, phase: Phase::Stopped { reason: None } };
+        let stopped = Phase::Stopped { reason: None };
+        let invented = Observed { computer: id, phase: stopped, reached: LimitsReached::default() };
         Ok(observed.or((self.flaw == Flaw::ObserveInvents).then_some(invented)))
     }
 
@@ -272,14 +282,17 @@ impl Runtime for Flawed {
     async fn watch(&self) -> Result<BoxStream<'static, RuntimeEvent>, RuntimeError> {
         let (control, flaw) = (self.inner.control(), self.flaw);
         let events = self.inner.watch().await?.filter(move |event| {
-            let phase = match event {
-                RuntimeEvent::Changed(id) => control.computer(*id).map(|observed| observed.phase),
+            let observed = match event {
+                RuntimeEvent::Changed(id) => control.computer(*id),
                 RuntimeEvent::Relist => None,
             };
+            let reached = observed.as_ref().map(|observed| observed.reached).unwrap_or_default();
+            let phase = observed.map(|observed| observed.phase);
             let is_missed = match flaw {
                 Flaw::WatchMissesStarts => matches!(phase, Some(Phase::Running(_))),
                 Flaw::WatchMissesEnds => matches!(phase, Some(Phase::Stopped { .. })),
                 Flaw::WatchMissesRemovals => phase.is_none(),
+                Flaw::WatchMissesLimits => reached.pids,
                 _ => false,
             };
             std::future::ready(!is_missed)
