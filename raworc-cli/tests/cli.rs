@@ -5,11 +5,19 @@ mod alone;
 #[cfg(feature = "bench")]
 #[path = "cli/bench.rs"]
 mod bench;
+#[path = "cli/crashes.rs"]
+mod crashes;
+#[path = "cli/data.rs"]
+mod data;
 #[path = "cli/health.rs"]
 mod health;
 #[path = "cli/home.rs"]
 mod home;
+#[path = "cli/limits.rs"]
+mod limits;
 #[path = "cli/lossy.rs"]
 mod lossy;
 #[path = "cli/serving.rs"]
 mod serving;
+#[path = "cli/up.rs"]
+mod up;

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::home::Home;
-use crate::serving::Up;
+use crate::up::Up;
 
 /// What a GET answers: the status and the text.
 fn get(up: &Up, path: &str, token: Option<&str>) -> (u16, String) {

@@ -27,7 +27,17 @@ impl Home {
 
     /// The binary, with nothing of the surroundings that could change what it does.
     pub(crate) fn raworc(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_raworc"));
+        self.dressed(Command::new(env!("CARGO_BIN_EXE_raworc")), args)
+    }
+
+    /// A shell script for which `"$@"` is the binary with these arguments.
+    pub(crate) fn raworc_in(&self, script: &str, args: &[&str]) -> Command {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script, "sh", env!("CARGO_BIN_EXE_raworc")]);
+        self.dressed(command, args)
+    }
+
+    fn dressed(&self, mut command: Command, args: &[&str]) -> Command {
         let surroundings = std::env::vars_os().map(|(name, _)| name);
         for name in surroundings.filter(|name| name.to_string_lossy().starts_with("RAWORC_")) {
             command.env_remove(name);

@@ -1,50 +1,12 @@
 //! A served installation, and the commands that speak to it.
 
-use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
-use std::process::{Child, Stdio};
 
 use insta::assert_snapshot;
 
 use crate::home::{Home, Ran};
 use crate::lossy::Lossy;
-
-/// `raworc up`, until it is dropped.
-pub(crate) struct Up {
-    child: Child,
-    pub(crate) url: String,
-}
-
-impl Up {
-    pub(crate) fn start(home: &Home) -> Self {
-        let mut command = home.raworc(&["up", "--listen", "127.0.0.1:0", "-o", "json", "--log", "warn"]);
-        let mut child = command.stdout(Stdio::piped()).spawn().expect("raworc starts");
-        let out = child.stdout.take().expect("a pipe");
-        let mut line = String::new();
-        BufReader::new(out).read_line(&mut line).expect("it says where it serves");
-        let started: serde_json::Value = serde_json::from_str(&line).expect("JSON");
-        Self { url: started["server"].as_str().expect("an address").to_owned(), child }
-    }
-
-    /// Asks it to end, and returns its exit code.
-    pub(crate) fn end(mut self) -> Option<i32> {
-        self.ask_to_end();
-        self.child.wait().expect("it ends").code()
-    }
-
-    fn ask_to_end(&self) {
-        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a process");
-        // It may have ended by itself.
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-    }
-}
-
-impl Drop for Up {
-    fn drop(&mut self) {
-        self.ask_to_end();
-        let _ = self.child.wait();
-    }
-}
+use crate::up::Up;
 
 fn mode(path: std::path::PathBuf) -> u32 {
     std::fs::metadata(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).permissions().mode() & 0o777
@@ -285,47 +247,4 @@ fn a_change_whose_answer_is_lost_is_made_once() {
     assert_eq!(through(&["agent", "sleep", "ada"]), "ada sleeps\n");
     assert_eq!(through(&["agent", "delete", "ada"]), "agent ada deleted\n");
     assert_eq!(home.run(&["agent", "list", "-o", "name"]).ok(), "");
-}
-
-/// Asks again until it is so, for a minute at most.
-#[track_caller]
-pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    for _ in 0..1200 {
-        if is_so() {
-            return;
-        }
-        std::thread::park_timeout(std::time::Duration::from_millis(50));
-    }
-    panic!("not within a minute: {what}");
-}
-
-/// Processes on this machine one of whose arguments is this.
-fn processes_with(argument: &str) -> usize {
-    let processes = std::fs::read_dir("/proc").expect("Linux");
-    let lines = processes.flatten().filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
-    lines.filter(|line| line.split(|byte| *byte == 0).any(|part| part == argument.as_bytes())).count()
-}
-
-#[test]
-fn what_was_under_way_when_up_was_killed_is_taken_up_again_and_no_process_of_the_first_run_lives_on() {
-    let home = Home::new();
-    let mut first = Up::start(&home);
-    home.run(&["agent", "create", "ada", "--wait"]).ok();
-    // The first attempt hangs in a sleep that nothing else on this machine sleeps; the second answers.
-    let seconds = format!("3{:09}", std::process::id());
-    let work = format!("!echo run >> runs; [ $(wc -l < runs) -gt 1 ] || sleep {seconds}; echo finished");
-    home.run(&["send", "ada", "--no-wait", &work]).ok();
-    until("the work has begun", || processes_with(&seconds) > 0);
-
-    first.child.kill().expect("killed");
-    first.child.wait().expect("it is gone");
-    until("no process of it lives on", || processes_with(&seconds) == 0);
-
-    let second = Up::start(&home);
-    until("the message is done", || home.run(&["history", "ada"]).ok().contains("\nfinished"));
-    let status: serde_json::Value =
-        serde_json::from_str(&home.run(&["agent", "get", "ada", "-o", "json"]).ok()).expect("JSON");
-    assert_eq!(status["status"]["incarnation"], 2);
-    assert_eq!(home.run(&["agent", "exec", "ada", "--", "cat", "runs"]).ok(), "run\nrun\n", "twice, and not more");
-    assert_eq!(second.end(), Some(0));
 }

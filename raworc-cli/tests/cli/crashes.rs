@@ -1,0 +1,145 @@
+//! Programs and servers that are killed, in the middle of things.
+
+use raworc_core::entropy::{Clock, SystemClock};
+
+use crate::home::Home;
+use crate::up::{Up, agent, processes_seeing, processes_with, until};
+
+#[test]
+fn what_was_under_way_when_up_was_killed_is_taken_up_again_and_no_process_of_the_first_run_lives_on() {
+    let home = Home::new();
+    let first = Up::start(&home);
+    home.run(&["agent", "create", "ada", "--wait"]).ok();
+    // The first attempt hangs in a sleep that nothing else on this machine sleeps; the second answers.
+    let seconds = format!("3{:09}", std::process::id());
+    let work = format!("!echo run >> runs; [ $(wc -l < runs) -gt 1 ] || sleep {seconds}; echo finished");
+    home.run(&["send", "ada", "--no-wait", &work]).ok();
+    until("the work has begun", || processes_with(&seconds) > 0);
+
+    first.kill();
+    until("no process of it lives on", || processes_with(&seconds) == 0);
+
+    let second = Up::start(&home);
+    until("the message is done", || home.run(&["history", "ada"]).ok().contains("\nfinished"));
+    let status: serde_json::Value =
+        serde_json::from_str(&home.run(&["agent", "get", "ada", "-o", "json"]).ok()).expect("JSON");
+    assert_eq!(status["status"]["incarnation"], 2);
+    assert_eq!(home.run(&["agent", "exec", "ada", "--", "cat", "runs"]).ok(), "run\nrun\n", "twice, and not more");
+    assert_eq!(second.end(), Some(0));
+}
+
+/// The program in the only computer of this home's installation.
+fn program(home: &Home) -> Option<i32> {
+    let processes = processes_seeing(home.path());
+    processes.into_iter().find(|(_, name)| name == "/opt/raworc/raworc-agentd").map(|(pid, _)| pid)
+}
+
+fn kill(pid: i32) {
+    let pid = rustix::process::Pid::from_raw(pid).expect("a process");
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("killed");
+}
+
+/// Control groups on this machine that are named after this home's installation, and computers in them.
+fn groups(home: &Home) -> Vec<std::path::PathBuf> {
+    let name = std::fs::read_to_string(home.path().join(".local/share/raworc/installation")).expect("an installation");
+    let mut next = vec![std::path::PathBuf::from("/sys/fs/cgroup")];
+    let mut found = Vec::new();
+    while let Some(directory) = next.pop() {
+        let below = std::fs::read_dir(&directory).into_iter().flatten().flatten();
+        for entry in below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+            if directory.to_string_lossy().contains(name.trim()) {
+                found.push(entry.path());
+            }
+            next.push(entry.path());
+        }
+    }
+    found
+}
+
+/// What the local runtime has of computers and volumes.
+fn kept(home: &Home, what: &str) -> usize {
+    let local = home.path().join(".local/share/raworc/local");
+    let installations = std::fs::read_dir(local).expect("there").flatten();
+    installations.flat_map(|entry| std::fs::read_dir(entry.path().join(what)).into_iter().flatten()).count()
+}
+
+#[test]
+fn a_computer_whose_program_was_killed_is_seen_within_two_seconds_and_started_again() {
+    let home = Home::new();
+    let up = Up::start(&home);
+    home.run(&["agent", "create", "ada", "--wait"]).ok();
+    home.run(&["send", "ada", "!echo kept > note"]).ok();
+    let first = program(&home).expect("its program runs");
+    let killed = SystemClock.now();
+    kill(first);
+    until("it is started again", || agent(&home, "ada")["status"]["incarnation"] == 2);
+    assert_eq!(home.run(&["send", "ada", "--no-steps", "!cat note"]).ok(), "kept\n");
+    let events = home.run(&["events", "--since", "0", "--agent", "ada", "-o", "json"]).ok();
+    let events: Vec<raworc_core::event::Event> =
+        serde_json::from_str(&events).or_else(|_| events.lines().map(serde_json::from_str).collect()).expect("events");
+    let seen = events.iter().find(|event| event.at >= killed && event.summary["to"] == "init");
+    let seen = seen.unwrap_or_else(|| panic!("its loss is no event: {events:#?}"));
+    let took = seen.at.duration_since(killed);
+    assert!(took <= jiff::SignedDuration::from_secs(2), "seen after {took:?}: {seen:?}");
+    assert!(program(&home).is_some_and(|second| second != first));
+    assert_eq!(up.end(), Some(0));
+}
+
+#[test]
+fn a_sleep_that_was_under_way_when_up_was_killed_is_finished_by_the_next() {
+    let home = Home::new();
+    let first = Up::start(&home);
+    home.run(&["agent", "create", "ada", "--wait"]).ok();
+    // What ignores that it is asked to end keeps the stop under way for its whole grace.
+    let seconds = format!("5{:09}", std::process::id());
+    let stubborn = format!("!(trap '' TERM HUP; echo kept > note; sleep {seconds}) & echo begun");
+    home.run(&["send", "ada", &stubborn]).ok();
+    halt(program(&home).expect("its program runs"));
+    home.run(&["agent", "sleep", "ada", "--no-wait"]).ok();
+    until("it is put to sleep, and its computer is still there", || {
+        let status = agent(&home, "ada")["status"].clone();
+        status["state"] == "slept" && !status["run"].is_null()
+    });
+    first.kill();
+    until("no process of it lives on", || processes_with(&seconds) == 0);
+
+    let second = Up::start(&home);
+    until("the sleep is finished", || {
+        let status = agent(&home, "ada")["status"].clone();
+        status["state"] == "slept" && status["run"].is_null()
+    });
+    assert_eq!(processes_seeing(home.path()), []);
+    assert_eq!(groups(&home), Vec::<std::path::PathBuf>::new());
+    assert_eq!(agent(&home, "ada")["status"]["incarnation"], 1, "nobody started it again");
+    assert_eq!(home.run(&["send", "ada", "--no-steps", "!cat note"]).ok(), "kept\n");
+    assert_eq!(second.end(), Some(0));
+}
+
+#[test]
+fn a_delete_that_was_under_way_when_up_was_killed_is_finished_by_the_next() {
+    let home = Home::new();
+    let first = Up::start(&home);
+    home.run(&["agent", "create", "ada", "--wait"]).ok();
+    let seconds = format!("6{:09}", std::process::id());
+    // So many files cannot be taken away at once.
+    let files = "for i in $(seq 80); do mkdir d$i; (cd d$i; touch $(seq 1000)); done";
+    home.run(&["send", "ada", &format!("!echo old > note; {files}; sleep {seconds} & echo begun")]).ok();
+    home.run(&["agent", "delete", "ada"]).ok();
+    first.kill();
+    assert!(kept(&home, "volumes") + kept(&home, "trash") > 0, "the delete had finished already");
+    until("no process of it lives on", || processes_with(&seconds) == 0);
+
+    let second = Up::start(&home);
+    until("nothing of it is left", || kept(&home, "computers") + kept(&home, "volumes") + kept(&home, "trash") == 0);
+    assert_eq!(processes_seeing(home.path()), []);
+    assert_eq!(groups(&home), Vec::<std::path::PathBuf>::new());
+    home.run(&["agent", "create", "ada", "--wait"]).ok();
+    assert_eq!(home.run(&["send", "ada", "--no-steps", "!cat note 2>/dev/null || echo new"]).ok(), "new\n");
+    assert_eq!(second.end(), Some(0));
+}
+
+/// Halts a program, so that it does not end when it is asked to.
+fn halt(pid: i32) {
+    let pid = rustix::process::Pid::from_raw(pid).expect("a process");
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).expect("halted");
+}
