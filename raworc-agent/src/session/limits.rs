@@ -7,6 +7,9 @@ use crate::tools;
 /// Tokens for a byte, unless the model counts more.
 const TOKENS_PER_BYTE: f64 = 0.25;
 
+/// Bytes that a token stands for at most, on average: long words and deep indents.
+const BYTES_PER_TOKEN: u64 = 16;
+
 /// Tokens that one answer may take at most.
 const ANSWER_LIMIT: u32 = 16_384;
 
@@ -95,8 +98,11 @@ impl Spent {
         u32::try_from(u64::from(limits.tokens).saturating_sub(self.total())).unwrap_or(u32::MAX)
     }
 
+    /// Why the model is to be hung up on. It was told how much it may write, so until it has counted for itself only
+    /// what is too much beyond doubt speaks against it.
     pub(super) fn over_tokens(&self, limits: &WorkLimits) -> Option<String> {
-        (self.total() > u64::from(limits.tokens)).then(|| tokens_reason(limits))
+        let open = self.open_tokens.unwrap_or(self.open_bytes / BYTES_PER_TOKEN);
+        (self.tokens + open > u64::from(limits.tokens)).then(|| tokens_reason(limits))
     }
 
     /// Why no further call may be made.

@@ -179,6 +179,18 @@ fn a_model_that_never_comes_to_an_end_is_stopped_by_the_rounds() {
 }
 
 #[test]
+fn an_answer_that_keeps_to_the_limit_of_tokens_is_kept_however_long_its_words_are() {
+    let mut lease = lease("go on");
+    lease.work.limits.tokens = 100;
+    let (mut session, outputs) = begin(lease);
+    assert_eq!(request(&outputs).max_tokens, 100);
+    let words = (0..100).map(|_| text("lengthy "));
+    let end = [ModelEvent::Usage { read: 10, written: 100 }, ModelEvent::Done { cut: true }];
+    let outputs = feed(&mut session, words.chain(end));
+    assert!(matches!(outputs.last(), Some(Output::End { ending: Ending::Done, reply: Some(_) })), "{outputs:?}");
+}
+
+#[test]
 fn endless_text_is_hung_up_on_at_the_limit_of_tokens() {
     let mut lease = lease("x");
     lease.work.limits.tokens = 100;
