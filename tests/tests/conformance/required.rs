@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use libtest_mimic::{Failed, Trial};
 
-/// Backends that can be named.
-const KNOWN: &[&str] = &["memory", "sqlite", "local"];
+/// Backends that can be named. The model's tests are elsewhere.
+const KNOWN: &[&str] = &["memory", "sqlite", "local", "model"];
 
 /// How long a case may take.
 const LIMIT: Duration = Duration::from_secs(60);
