@@ -80,8 +80,13 @@ async fn a_sign_of_activity_in_the_batch_of_a_commit_is_written_after_it() {
     let store = open(&directory).await;
     let (agent, made) = create("one");
     store.commit(made).await.expect("goes through");
-    let begin =
-        AgentOp::Begin { computer: None, key_hash: "hash".into(), deadline: Duration::from_secs(60), generation: 1 };
+    let begin = AgentOp::Begin {
+        operator: SystemEntropy.process_id(SystemClock.now()),
+        computer: None,
+        key_hash: "hash".into(),
+        deadline: Duration::from_secs(60),
+        generation: 1,
+    };
     store.commit(change(agent, Check::Alive, begin)).await.expect("goes through");
     let ready = AgentOp::Transition {
         event: raworc_core::agent::AgentEvent::Ready,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::condition::{Condition, ConditionKind, Conditions};
 use super::state::State;
-use crate::ids::{ComputerId, Incarnation, MessageId};
+use crate::ids::{ComputerId, Incarnation, MessageId, ProcessId};
 use crate::runtime::StartId;
 
 /// After this long without a heartbeat, during which a server could have received one, a program counts as lost.
@@ -116,6 +116,9 @@ pub struct Run {
     pub incarnation: Incarnation,
     /// When it was decided on.
     pub began_at: Timestamp,
+    /// The operator that decided on it: it alone has the key, and nobody gives the start up while it lives.
+    #[serde(default)]
+    pub operator: Option<ProcessId>,
     /// When it counts as failed if its program is not ready by then.
     pub deadline: Timestamp,
     /// The engine's own identity of this start, once known.

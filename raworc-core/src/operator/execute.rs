@@ -11,7 +11,7 @@ use super::gate::Pass;
 use super::jobs::Subject;
 use super::plan::{Observation, Place, Plan, View, Work, backoff, plan, wanted};
 use super::{Again, Engine, RETRY_LOOK, Shared, reclaim};
-use crate::agent::{Agent, AgentEvent, ConditionKind, Desired, State};
+use crate::agent::{Agent, AgentEvent, ConditionKind, Desired, Run, State};
 use crate::computer::Computer;
 use crate::control::key_hash;
 use crate::entropy::EntropyExt;
@@ -46,22 +46,28 @@ async fn try_look(shared: &Arc<Shared>, id: AgentId, look: bool) -> Result<Again
     let Some(agent) = read.value else { return Ok(Again::Triggered) };
     let Some(runtime) = &agent.spec.runtime else { return Ok(Again::Triggered) };
     let Some(engine) = shared.engines.get(runtime) else { return Ok(Again::Triggered) };
-    if !shared.owns(runtime, id) {
+    let work = shared.jobs.work(id, agent.status.incarnation);
+    // What was begun here is carried out here, whoever the agent belongs to by now: nobody else has its key.
+    if work != Work::Begun && !shared.owns(runtime, id) {
         return Ok(Again::Triggered);
     }
-    let work = shared.jobs.work(id, agent.status.incarnation);
     let (observed, reached) = if look {
         observe(shared, engine, &agent, work).await
     } else {
         (Observation::Unknown, LimitsReached::default())
     };
     let computer = computer_of(shared, &agent).await?;
+    let unstarted = |run: &&Run| run.start_id.is_none() && run.booted_at.is_none();
+    let began = agent.status.run.as_ref().filter(unstarted).and_then(|run| run.operator);
+    let operators = shared.shards.living(&shared.store, runtime, began).await?;
     let view = View {
         agent: &agent,
         computer: computer.as_ref(),
         observed,
         reached,
         work,
+        operator: shared.shards.me(),
+        operators: &operators,
         listening: shared.listening(),
         now: read.now,
     };
@@ -205,6 +211,7 @@ async fn begin(shared: &Shared, agent: &Agent, on: Place, wake: bool) -> Result<
         });
     }
     ops.push(AgentOp::Begin {
+        operator: shared.shards.me(),
         computer: new,
         key_hash: key_hash(&key),
         deadline: shared.settings.start_limit,

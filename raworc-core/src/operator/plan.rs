@@ -7,9 +7,12 @@ use jiff::{SignedDuration, Timestamp};
 use super::settings::OperatorSettings;
 use crate::agent::{Agent, AgentEvent, ConditionKind, Desired, HEARTBEAT_LIMIT, Run, State};
 use crate::computer::Computer;
-use crate::ids::VolumeId;
+use crate::ids::{ProcessId, VolumeId};
 use crate::runtime::{ComputerSpec, LimitsReached, Phase};
 use crate::store::{AgentOp, Backoff, Check};
+
+/// How often a start that another operator carries out is looked at: the end of that operator triggers nothing.
+const BEGUN_ELSEWHERE: SignedDuration = SignedDuration::from_secs(2);
 
 /// What is known of an agent when a step is planned.
 #[derive(Debug, Clone)]
@@ -24,6 +27,10 @@ pub struct View<'a> {
     pub reached: LimitsReached,
     /// What this operator is doing with its engine, or has in hand for it.
     pub work: Work,
+    /// This operator.
+    pub operator: ProcessId,
+    /// The operators of its runtime that live.
+    pub operators: &'a [ProcessId],
     /// Since when a server could have received its heartbeats.
     pub listening: Option<Timestamp>,
     /// The store's time.
@@ -165,6 +172,10 @@ fn plan_init(view: &View<'_>, settings: &OperatorSettings) -> Plan {
     match (view.work, &run.start_id) {
         (Work::Begun, None) => return Plan::Start,
         (Work::None, None) if run.booted_at.is_none() => {
+            if begun_elsewhere(view, run) {
+                let again = view.now.checked_add(BEGUN_ELSEWHERE).unwrap_or(run.deadline);
+                return Plan::Wait(Some(again.min(run.deadline)));
+            }
             let why = "the operator that began this start is gone".into();
             return happened(AgentEvent::Lost, "OperatorGone", why, Some(Backoff::None));
         }
@@ -246,6 +257,11 @@ fn plan_slept(view: &View<'_>) -> Plan {
         Desired::Awake => Plan::Begin { on: place(view), wake: true },
         Desired::Asleep | Desired::Deleted => Plan::Wait(None),
     }
+}
+
+/// Whether another operator, which lives, has the key of this start and carries it out, whoever the agent belongs to now.
+fn begun_elsewhere(view: &View<'_>, run: &Run) -> bool {
+    run.operator.is_some_and(|other| other != view.operator && view.operators.contains(&other))
 }
 
 /// What is to be done for a program that should run and does not, or has not been heard for too long.

@@ -66,7 +66,7 @@ impl Shards {
         }
     }
 
-    async fn renew_now(&self, store: &Arc<dyn Store>) -> Result<Vec<RuntimeName>, StoreError> {
+    pub(super) async fn renew_now(&self, store: &Arc<dyn Store>) -> Result<Vec<RuntimeName>, StoreError> {
         let mut moved = Vec::new();
         for runtime in &self.runtimes {
             let key = format!("{}{}", prefix(runtime), self.process);
@@ -92,6 +92,30 @@ impl Shards {
             if let Err(error) = store.claim(&claim).await {
                 tracing::warn!(%error, "this operator's lease could not be given back; it runs out by itself");
             }
+        }
+    }
+
+    /// This operator.
+    pub(super) const fn me(&self) -> ProcessId {
+        self.process
+    }
+
+    /// The operators of a runtime that live. The store is asked anew where `wanted` is not among those that are known: it
+    /// may have come after this operator's last sign of life.
+    pub(super) async fn living(
+        &self,
+        store: &Arc<dyn Store>,
+        runtime: &RuntimeName,
+        wanted: Option<ProcessId>,
+    ) -> Result<Vec<ProcessId>, StoreError> {
+        let members = self.members.read().unwrap_or_else(PoisonError::into_inner).get(runtime).cloned();
+        let members = members.unwrap_or_default();
+        match wanted {
+            Some(wanted) if !members.contains(&wanted) => {
+                let live = store.leases(&prefix(runtime)).await?;
+                Ok(live.value.iter().map(|lease| lease.holder).collect())
+            }
+            Some(_) | None => Ok(members),
         }
     }
 

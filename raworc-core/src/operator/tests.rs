@@ -4,6 +4,7 @@ mod failures;
 mod lifecycle;
 mod limits;
 mod messages;
+mod sharing;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,9 +76,12 @@ impl World {
     }
 
     async fn start_operator(&mut self) {
+        self.operator = Some(self.another_operator().await);
+    }
+
+    async fn another_operator(&self) -> Operator {
         let settings = OperatorSettings::default();
-        let operator = Operator::start(&self.control, self.runtimes.clone(), settings).await;
-        self.operator = Some(operator.expect("an operator"));
+        Operator::start(&self.control, self.runtimes.clone(), settings).await.expect("an operator")
     }
 
     /// The operator is gone from one moment to the next, as with `kill -9`.

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::agent::{Agent, AgentEvent, AgentSpec, ConditionKind, Denial, Desired, SetupRecord, State};
 use crate::ids::{
-    AgentId, AgentName, CommitId, ComputerId, Incarnation, MessageId, Revision, RuntimeName, TenantName, UserName,
+    AgentId, AgentName, CommitId, ComputerId, Incarnation, MessageId, ProcessId, Revision, RuntimeName, TenantName,
+    UserName,
 };
 use crate::message::{Message, MessageState, Part, Role};
 use crate::runtime::{ComputerSpec, StartId};
@@ -117,6 +118,8 @@ pub enum AgentOp {
     },
     /// A start is decided on: the next incarnation begins.
     Begin {
+        /// The operator that decides on it.
+        operator: ProcessId,
         /// Another computer than before, on the same volume where it has one.
         computer: Option<NewComputer>,
         /// SHA-256 of the one-time key, in hexadecimal.

@@ -252,7 +252,8 @@ pub(super) fn new_computer() -> NewComputer {
 
 pub(super) fn begin(computer: Option<NewComputer>) -> AgentOp {
     let deadline = Duration::from_secs(120);
-    AgentOp::Begin { computer, key_hash: KEY_HASH.into(), deadline, generation: 1 }
+    let operator = SystemEntropy.process_id(SystemClock.now());
+    AgentOp::Begin { operator, computer, key_hash: KEY_HASH.into(), deadline, generation: 1 }
 }
 
 pub(super) fn message(text: &str) -> (MessageId, AgentOp) {

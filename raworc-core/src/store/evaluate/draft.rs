@@ -160,8 +160,8 @@ impl Draft {
             AgentOp::Transition { event, reason, message, backoff } => {
                 self.transition(agent, event, reason, message, *backoff)?;
             }
-            AgentOp::Begin { computer, key_hash, deadline, generation } => {
-                self.begin(agent, computer.as_ref(), key_hash, *deadline, *generation)?;
+            AgentOp::Begin { operator, computer, key_hash, deadline, generation } => {
+                self.begin(agent, *operator, computer.as_ref(), key_hash, *deadline, *generation)?;
             }
             AgentOp::Extend { deadline } => {
                 if let Some(run) = &mut agent.status.run {

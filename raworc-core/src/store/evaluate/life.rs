@@ -10,6 +10,7 @@ use super::later;
 use crate::agent::{Agent, AgentEvent, AgentSpec, ConditionKind, Decision, Denial, Desired, Effect, Run, State};
 use crate::computer::Computer;
 use crate::event::EventKind;
+use crate::ids::ProcessId;
 use crate::message::MessageEvent;
 use crate::store::commit::{Backoff, Conflict, NewComputer};
 
@@ -66,6 +67,7 @@ impl Draft {
     pub(super) fn begin(
         &mut self,
         agent: &mut Agent,
+        operator: ProcessId,
         computer: Option<&NewComputer>,
         key_hash: &str,
         deadline: Duration,
@@ -93,6 +95,7 @@ impl Draft {
         status.run = Some(Run {
             incarnation: status.incarnation,
             began_at: now,
+            operator: Some(operator),
             deadline: later(now, deadline),
             start_id: None,
             key_hash: Some(key_hash.to_owned()),

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::{Evaluated, Rows, later};
 use crate::agent::{Agent, AgentEvent, AgentSpec, ConditionKind, Denial, Desired, Network, Resources, State};
 use crate::ids::{
-    AgentId, AgentName, CommitId, ComputerId, Incarnation, MessageId, Revision, RuntimeName, TenantName, UserName,
+    AgentId, AgentName, CommitId, ComputerId, Incarnation, MessageId, ProcessId, Revision, RuntimeName, TenantName, UserName,
     VolumeId,
 };
 use crate::message::{Message, MessageState, Part, Role};
@@ -60,6 +60,7 @@ fn begin(computer: Option<u128>) -> AgentOp {
     };
     let runtime = RuntimeName::new("metal").expect("valid");
     AgentOp::Begin {
+        operator: ProcessId::from_uuid(Uuid::from_u128(8)),
         computer: computer.map(|id| NewComputer { runtime, spec: spec(id) }),
         key_hash: "key".into(),
         deadline: Duration::from_secs(120),

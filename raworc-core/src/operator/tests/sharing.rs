@@ -1,0 +1,119 @@
+//! Several operators on one store.
+
+use super::*;
+use crate::operator::plan::{Observation, Plan, View, Work, plan};
+use crate::runtime::simulated::{Fault, Method, Rule};
+use crate::store::AgentOp;
+
+/// Longer than a lease of an operator and its renewals, and far shorter than the deadline of a start.
+const TAKEN_OVER: Duration = Duration::from_secs(10);
+
+fn slow_starts(world: &World) {
+    world.engine.inject(Rule::new(Method::Start, Fault::Slow(Duration::from_secs(3))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_whose_agent_moves_to_another_operator_is_finished_by_the_one_that_began_it() {
+    let world = World::new().await;
+    slow_starts(&world);
+    let mut agents = Vec::new();
+    for n in 0..20 {
+        agents.push(world.create(&format!("a{n}"), AgentSpec::default()).await);
+    }
+    for agent in &agents {
+        world.until(agent, "begun", |a| a.status.run.is_some()).await;
+    }
+    let second = world.another_operator().await;
+    let moved = agents.iter().filter(|agent| {
+        let runtime = agent.spec.runtime.as_ref().expect("a runtime");
+        second.shared.owns(runtime, agent.id)
+    });
+    assert!(moved.count() > 0, "some of them are the second operator's now");
+    for agent in &agents {
+        let idle = world.until(agent, "idle", |a| a.status.state() == State::Idle).await;
+        assert_eq!((idle.status.incarnation.0, idle.status.restarts), (1, 0), "{idle:#?}");
+    }
+    assert_eq!(world.engine.calls(Method::Start), 20, "each is started once");
+    assert_eq!((world.engine.computers().len(), world.running()), (20, 20));
+    for agent in &agents {
+        world.done(agent, "hello").await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_that_was_begun_when_its_agent_moved_is_carried_out_all_the_same() {
+    let world = World::new().await;
+    let first = &world.operator.as_ref().expect("an operator").shared;
+    // Nothing is left for the first operator to look at by itself: what it begins, it begins in this test.
+    first.stop.cancel();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let mut agents = Vec::new();
+    for n in 0..20 {
+        agents.push(world.create(&format!("a{n}"), AgentSpec::default()).await);
+        let look = crate::operator::execute::look_at(first, agents[n].id, false).await;
+        assert_eq!(look, crate::operator::Again::Now, "begun");
+    }
+    let second = world.another_operator().await;
+    first.shards.renew_now(&world.control.inner.store).await.expect("renewed");
+    let mut moved = 0;
+    for agent in &agents {
+        let runtime = agent.spec.runtime.as_ref().expect("a runtime");
+        moved += usize::from(!first.owns(runtime, agent.id));
+        crate::operator::execute::look_at(first, agent.id, false).await;
+    }
+    assert!(moved > 0, "some of them are the second operator's now");
+    for agent in &agents {
+        let idle = world.until(agent, "idle", |a| a.status.state() == State::Idle).await;
+        assert_eq!((idle.status.incarnation.0, idle.status.restarts), (1, 0), "{idle:#?}");
+    }
+    second.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_whose_operator_died_is_taken_over_within_its_lease() {
+    let mut world = World::new().await;
+    let hang = world.engine.inject(Rule::new(Method::Start, Fault::Hang).times(1));
+    let agent = world.create("a", AgentSpec::default()).await;
+    world.engine_until("asked to start", |engine| engine.calls(Method::Start) == 1).await;
+    world.kill_operator();
+    let died = tokio::time::Instant::now();
+    world.start_operator().await;
+    let idle = world.until(&agent, "idle", |a| a.status.state() == State::Idle).await;
+    assert!(died.elapsed() < TAKEN_OVER, "{:?}", died.elapsed());
+    assert_eq!((idle.status.incarnation.0, idle.status.restarts), (2, 0), "{idle:#?}");
+    world.done(&idle, "hello").await;
+    assert_eq!((world.engine.computers().len(), world.running()), (1, 1));
+    hang.release();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_is_given_up_only_where_nobody_has_its_key() {
+    let world = World::new().await;
+    world.engine.inject(Rule::new(Method::Start, Fault::Hang));
+    let agent = world.create("a", AgentSpec::default()).await;
+    let mut agent = world.until(&agent, "begun", |a| a.status.run.is_some()).await;
+    let began = agent.status.run.as_ref().and_then(|run| run.operator).expect("who began it");
+    let other = crate::ids::ProcessId::from_uuid(agent.id.as_uuid());
+    let given_up = |agent: &Agent, operator, operators: &[_]| {
+        let now = agent.status.run.as_ref().expect("a run").began_at;
+        let (observed, work) = (Observation::Unknown, Work::None);
+        let view = View { agent, computer: None, observed, work, operator, operators, listening: None, now };
+        match plan(&view, &OperatorSettings::default()) {
+            Plan::Wait(Some(_)) => false,
+            Plan::Commit { ops, .. } => {
+                matches!(&ops[..], [AgentOp::Transition { reason, .. }] if reason == "OperatorGone")
+            }
+            plan => panic!("{plan:?}"),
+        }
+    };
+    assert!(!given_up(&agent, other, &[began, other]), "who began it lives");
+    assert!(given_up(&agent, other, &[other]), "its lease is gone");
+    assert!(given_up(&agent, began, &[began, other]), "its own, without a key");
+    // What an older release began names nobody.
+    let run = agent.status.run.as_mut().expect("a run");
+    let mut row = serde_json::to_value(&*run).expect("a row");
+    row.as_object_mut().expect("an object").remove("operator").expect("who began it");
+    *run = serde_json::from_value(row).expect("an older row is read");
+    assert_eq!(run.operator, None);
+    assert!(given_up(&agent, other, &[began, other]));
+}
