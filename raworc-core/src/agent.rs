@@ -11,7 +11,7 @@ pub use spec::{
     Resources, SpecChange,
 };
 pub use state::{AgentEvent, Decision, Denial, Effect, State};
-pub use status::{HEARTBEAT_LIMIT, Inbox, Run, SetupRecord, Status};
+pub use status::{HEARTBEAT_LIMIT, Inbox, KeptLog, Run, SetupRecord, Status};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};

@@ -7,6 +7,7 @@ mod call;
 mod events;
 mod explain;
 mod feed;
+mod logs;
 mod messages;
 mod program;
 mod settings;
@@ -19,6 +20,8 @@ pub use call::Call;
 pub use events::{Followed, Following};
 pub use explain::Explanation;
 pub use feed::{Delta, Feed};
+pub use logs::LogStream;
+pub(crate) use logs::{DEATH_LOG_LIMIT, DeathLog, end_of};
 pub use messages::{Accepted, History, SendMessage};
 pub use program::Booted;
 pub(crate) use program::key_hash;
@@ -48,6 +51,7 @@ pub(crate) struct Inner {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) blobs: Arc<dyn BlobStore>,
     runtimes: Vec<(RuntimeName, Capabilities)>,
+    engines: Runtimes,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) settings: Settings,
@@ -110,8 +114,10 @@ impl ControlPlane {
         let access = access::Access::open(&store, &master_key, &*entropy, &*clock).await?;
         access.follow(&feed, &store).await?;
         let activity = Activity::start(store.clone(), process).await?;
-        let runtimes = runtimes.iter().map(|e| (e.runtime.name().clone(), e.runtime.capabilities())).collect();
-        let inner = Inner { store, blobs, runtimes, clock, entropy, settings, process, feed, activity, access };
+        let engines = runtimes;
+        let runtimes = engines.iter().map(|e| (e.runtime.name().clone(), e.runtime.capabilities())).collect();
+        let inner =
+            Inner { store, blobs, runtimes, engines, clock, entropy, settings, process, feed, activity, access };
         Ok(Self { inner: Arc::new(inner) })
     }
 

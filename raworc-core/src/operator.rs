@@ -8,6 +8,7 @@
 //! Several operators share the agents of a runtime by [shards]; that only spreads the work. What keeps them
 //! from each other's way are the preconditions of their commits.
 
+mod death;
 mod execute;
 mod gate;
 mod jobs;

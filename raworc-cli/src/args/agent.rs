@@ -299,6 +299,9 @@ pub struct LogsArgs {
     /// Only the last so many bytes.
     #[arg(long, value_name = "BYTES")]
     pub tail: Option<u64>,
+    /// The log of the start that died last before the present one, as far as it is kept.
+    #[arg(long, conflicts_with = "follow")]
+    pub previous: bool,
 }
 
 /// Run a command in an agent's computer.

@@ -248,3 +248,22 @@ fn a_change_whose_answer_is_lost_is_made_once() {
     assert_eq!(through(&["agent", "delete", "ada"]), "agent ada deleted\n");
     assert_eq!(home.run(&["agent", "list", "-o", "name"]).ok(), "");
 }
+
+#[test]
+fn the_log_of_a_computer_that_sleeps_or_died_is_printed() {
+    let home = Home::new();
+    let up = Up::start(&home);
+    home.run(&["agent", "create", "ada", "--wait"]).ok();
+    home.run(&["agent", "sleep", "ada"]).ok();
+    let log = home.run(&["agent", "logs", "ada"]).ok();
+    assert!(!log.trim().is_empty(), "the runtime keeps the log of the last start");
+    let none = home.run(&["agent", "logs", "ada", "--previous"]);
+    assert_eq!(none.code, 3, "nothing has died: {none:#?}");
+    // Its program is the parent of its shell.
+    let killed = home.run(&["send", "ada", "!kill -9 $PPID"]);
+    assert_ne!(killed.code, 0, "{killed:#?}");
+    home.run(&["agent", "wake", "ada"]).ok();
+    let kept = home.run(&["agent", "logs", "ada", "--previous", "--tail", "200"]).ok();
+    assert!(!kept.trim().is_empty() && kept.len() <= 200, "{kept}");
+    assert_eq!(up.end(), Some(0));
+}

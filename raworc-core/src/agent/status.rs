@@ -50,6 +50,9 @@ pub struct Status {
     pub run: Option<Run>,
     /// The setup script that was run last.
     pub setup: Option<SetupRecord>,
+    /// What is kept of the log of the start that died last.
+    #[serde(default)]
+    pub kept_log: Option<KeptLog>,
 }
 
 impl Status {
@@ -74,6 +77,7 @@ impl Status {
             cancel_by: None,
             run: None,
             setup: None,
+            kept_log: None,
         }
     }
 
@@ -143,6 +147,18 @@ pub struct SetupRecord {
     pub hash: String,
     /// The last 4 KiB of its output where it failed.
     pub failure: Option<String>,
+}
+
+/// What is kept of the log of a start that died. The text stands apart, and goes with the agent or with the next death.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct KeptLog {
+    /// Which start.
+    pub incarnation: Incarnation,
+    /// When it was found dead.
+    pub at: Timestamp,
+    /// Bytes that are kept, from the end of the log.
+    pub bytes: u64,
 }
 
 /// What waits for an agent.

@@ -10,17 +10,14 @@ use jiff::Timestamp;
 use super::gate::Pass;
 use super::jobs::Subject;
 use super::plan::{Observation, Place, Plan, View, Work, backoff, plan, wanted};
-use super::{Again, Engine, RETRY_LOOK, Shared, reclaim};
+use super::{Again, Engine, RETRY_LOOK, Shared, death, reclaim};
 use crate::agent::{Agent, AgentEvent, ConditionKind, Desired, Run, State};
 use crate::computer::Computer;
 use crate::control::key_hash;
 use crate::entropy::EntropyExt;
 use crate::ids::{AgentId, CommitId, ComputerId};
-use crate::runtime::{Boot, ComputerSpec, Ensured, LimitsReached, Phase, Progress, RuntimeError, RuntimeExt, StartId};
-use crate::store::{AgentChange, AgentOp, Check, Commit, NewComputer, QuotaDelta, QuotaKind, StoreError};
-
-/// Bytes of a program's log that are told with its death.
-const LOG_TAIL: u64 = 2 << 10;
+use crate::runtime::{Boot, ComputerSpec, Ensured, LimitsReached, Phase, Progress, RuntimeError, StartId};
+use crate::store::{AgentChange, AgentOp, Change, Check, Commit, NewComputer, QuotaDelta, QuotaKind, StoreError};
 
 /// How long an image may take before people are told that it is being pulled.
 const PREPARE_QUIET: Duration = Duration::from_secs(1);
@@ -74,8 +71,8 @@ async fn try_look(shared: &Arc<Shared>, id: AgentId, look: bool) -> Result<Again
     match plan(&view, &shared.settings) {
         Plan::Wait(at) => Ok(wait(at, read.now)),
         Plan::Commit { when, mut ops, release } => {
-            tell_log(engine, &agent, &mut ops).await;
-            commit(shared, &agent, when, ops, release).await?;
+            let log = death::change(shared, engine, &agent, &mut ops).await?;
+            commit(shared, &agent, when, ops, release, log).await?;
             if agent.desired == Desired::Deleted
                 && let Some(id) = agent.status.computer
             {
@@ -142,22 +139,6 @@ async fn computer_of(shared: &Shared, agent: &Agent) -> Result<Option<Computer>,
     }
 }
 
-/// Adds the end of the program's log to what is said of its death.
-async fn tell_log(engine: &Engine, agent: &Agent, ops: &mut [AgentOp]) {
-    let (Some(AgentOp::Transition { event: AgentEvent::Lost | AgentEvent::StartFailed, message, .. }), Some(id)) =
-        (ops.first_mut(), agent.status.computer)
-    else {
-        return;
-    };
-    let tail = tokio::time::timeout(Duration::from_secs(2), engine.entry.runtime.log_tail(id, LOG_TAIL)).await;
-    if let Ok(tail) = tail
-        && !tail.trim().is_empty()
-    {
-        message.push_str(". The end of its log:\n");
-        message.push_str(tail.trim_end());
-    }
-}
-
 fn commit_id(shared: &Shared) -> CommitId {
     shared.entropy.commit_id(shared.clock.now())
 }
@@ -168,9 +149,11 @@ async fn commit(
     mut when: Vec<Check>,
     ops: Vec<AgentOp>,
     release: bool,
+    log: Option<Change>,
 ) -> Result<(), StoreError> {
     when.push(Check::Status(agent.status.version));
     let mut commit = Commit::of(commit_id(shared), AgentChange { agent: agent.id, when, ops });
+    commit.changes.extend(log);
     if release {
         commit.quota = vec![released(agent)];
     }
@@ -224,7 +207,7 @@ async fn begin(shared: &Shared, agent: &Agent, on: Place, wake: bool) -> Result<
     }
     // The key is kept before the commit: another task may look at the agent as soon as the commit is there.
     shared.jobs.keep_key(agent.id, agent.status.incarnation.next(), key.into());
-    let begun = commit(shared, agent, vec![Check::Generation(agent.generation)], ops, false).await;
+    let begun = commit(shared, agent, vec![Check::Generation(agent.generation)], ops, false, None).await;
     if begun.is_err() {
         shared.jobs.take_key(agent.id, agent.status.incarnation.next());
     }

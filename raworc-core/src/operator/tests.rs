@@ -1,5 +1,6 @@
 //! The whole life of agents on the in-memory store and a simulated engine, in paused time.
 
+mod deaths;
 mod failures;
 mod lifecycle;
 mod limits;

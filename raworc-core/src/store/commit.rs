@@ -149,6 +149,11 @@ pub enum AgentOp {
         /// Which run.
         incarnation: Incarnation,
     },
+    /// The end of the present run's log is kept, in a record of the same commit.
+    KeepLog {
+        /// How many bytes of it.
+        bytes: u64,
+    },
     /// The setup script was run.
     SetSetup(SetupRecord),
     /// A condition is so.
@@ -372,9 +377,19 @@ pub enum RecordKind {
     RevokedToken,
     /// Something that the installation remembers about itself.
     Setting,
+    /// The end of the log of an agent's start that died, under the agent's id.
+    DeathLog,
 }
 
 impl RecordKind {
+    /// Whether its changes stand in the log by themselves. What is kept of a log is told with its agent's death.
+    pub(super) const fn is_told(self) -> bool {
+        match self {
+            Self::User | Self::SigningKey | Self::RevokedToken | Self::Setting => true,
+            Self::DeathLog => false,
+        }
+    }
+
     /// The word for it in a store.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -383,6 +398,7 @@ impl RecordKind {
             Self::SigningKey => "signing_key",
             Self::RevokedToken => "revoked_token",
             Self::Setting => "setting",
+            Self::DeathLog => "death_log",
         }
     }
 }

@@ -236,6 +236,7 @@ impl AgentChange {
                 | AgentOp::Started { .. }
                 | AgentOp::Boot { .. }
                 | AgentOp::RunEnded { .. }
+                | AgentOp::KeepLog { .. }
                 | AgentOp::SetSetup(_)
                 | AgentOp::SetCondition { .. }
                 | AgentOp::ClearCondition(_)

@@ -94,12 +94,24 @@ impl Client {
     }
 
     /// The log of an agent's program: the last `tail` bytes, or all that is kept; with `follow` what comes from then
-    /// on. A slept agent is not woken.
+    /// on. A slept agent is not woken: its log is that of its last start.
     ///
     /// # Errors
-    /// Where the agent sleeps, or the computer cannot be reached.
+    /// Where nothing of it is there, or the computer cannot be reached.
     pub async fn logs(&self, name: &AgentName, tail: Option<u64>, follow: bool) -> Result<ByteStream, ClientError> {
         let mut request = self.request(Method::GET, self.of_agent(name, &["logs"])).query(&[("follow", follow)]);
+        if let Some(tail) = tail {
+            request = request.query(&[("tail", tail)]);
+        }
+        Ok(self.stream(self.open(request).await?))
+    }
+
+    /// What is kept of the log of the start that died last before the present one, at most the last 64 KiB.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub async fn previous_logs(&self, name: &AgentName, tail: Option<u64>) -> Result<ByteStream, ClientError> {
+        let mut request = self.request(Method::GET, self.of_agent(name, &["logs"])).query(&[("previous", true)]);
         if let Some(tail) = tail {
             request = request.query(&[("tail", tail)]);
         }

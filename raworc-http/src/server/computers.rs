@@ -5,6 +5,7 @@
 
 mod exec;
 mod files;
+mod logs;
 mod reach;
 #[cfg(test)]
 mod tests;
@@ -45,6 +46,6 @@ where
         .routes(routes!(exec::end))
         .routes(routes!(files::read, files::write, files::remove))
         .routes(routes!(files::pack, files::unpack))
-        .routes(routes!(files::logs))
+        .routes(routes!(logs::logs))
         .routes(routes!(files::stats))
 }

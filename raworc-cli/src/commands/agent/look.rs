@@ -39,7 +39,12 @@ pub(super) async fn explain(context: &Context, args: NameArg) -> anyhow::Result<
 }
 
 pub(super) async fn logs(context: &Context, args: LogsArgs) -> anyhow::Result<()> {
-    let mut log = context.client.logs(&args.agent.name, args.tail, args.follow).await?;
+    let (name, tail) = (&args.agent.name, args.tail);
+    let mut log = if args.previous {
+        context.client.previous_logs(name, tail).await?
+    } else {
+        context.client.logs(name, tail, args.follow).await?
+    };
     while let Some(bytes) = log.try_next().await? {
         context.console.write(&bytes)?;
     }

@@ -49,6 +49,7 @@ pub enum SetupAct {
 }
 
 type Acting = dyn Fn(&Message) -> Act + Send + Sync;
+type Logging = dyn Fn(&Message) -> String + Send + Sync;
 type Preparing = dyn Fn(&SetupTask) -> SetupAct + Send + Sync;
 
 /// A program that serves an agent from inside this process.
@@ -56,6 +57,7 @@ type Preparing = dyn Fn(&SetupTask) -> SetupAct + Send + Sync;
 pub struct SimulatedAgent {
     control: Arc<OnceLock<ControlPlane>>,
     act: Arc<Acting>,
+    log: Arc<Logging>,
     prepare: Arc<Preparing>,
 }
 
@@ -68,7 +70,12 @@ impl fmt::Debug for SimulatedAgent {
 impl SimulatedAgent {
     /// A program that does with each message what `act` says. It waits for [`connect`](Self::connect).
     pub fn new(act: impl Fn(&Message) -> Act + Send + Sync + 'static) -> Self {
-        Self { control: Arc::default(), act: Arc::new(act), prepare: Arc::new(|_| SetupAct::Succeed) }
+        Self {
+            control: Arc::default(),
+            act: Arc::new(act),
+            log: Arc::new(|_| String::new()),
+            prepare: Arc::new(|_| SetupAct::Succeed),
+        }
     }
 
     /// A program that answers every message with its own text.
@@ -81,6 +88,13 @@ impl SimulatedAgent {
     #[must_use]
     pub fn with_setup(mut self, prepare: impl Fn(&SetupTask) -> SetupAct + Send + Sync + 'static) -> Self {
         self.prepare = Arc::new(prepare);
+        self
+    }
+
+    /// That writes this to its log when it takes a message.
+    #[must_use]
+    pub fn with_log(mut self, log: impl Fn(&Message) -> String + Send + Sync + 'static) -> Self {
+        self.log = Arc::new(log);
         self
     }
 
@@ -132,6 +146,7 @@ impl SimulatedAgent {
         control.ready(call, ReadyReport { setup }).await?;
         loop {
             let Some(lease) = control.lease(call, Duration::from_secs(20)).await? else { continue };
+            inside.log((self.log)(&lease.message));
             inside.append("/agent/messages", format!("{}\n", lease.message.text()).as_bytes());
             match (self.act)(&lease.message) {
                 Act::Answer(text) => end(control, call, &lease, Ending::Done, Some(text)).await?,

@@ -79,6 +79,7 @@ async fn records_of_one_kind_and_tenant_are_listed_by_name(subject: Arc<dyn Stor
         (RecordKind::Setting, Some(&ours)),
         (RecordKind::Setting, Some(&theirs)),
         (RecordKind::User, Some(&ours)),
+        (RecordKind::DeathLog, Some(&ours)),
     ];
     for (n, (kind, tenant)) in places.into_iter().enumerate() {
         for name in names {

@@ -69,6 +69,11 @@ async fn the_longest_texts_come_back(subject: Arc<dyn StoreUnderTest>) {
     let add = AgentOp::AddSteps { message: Some(message.id), attempt: 1, steps: vec![step.clone(); 8] };
     let answer = "\u{10FFFF}".repeat(MESSAGE_LIMIT / 4);
     scene.change(agent.id, vec![AgentOp::Lease(message.id), add, done(message.id, &answer)]).await;
+    // As long as what is kept of a log, and of what takes most room.
+    let key = RecordKey { kind: RecordKind::DeathLog, tenant: Some(tenant("ours")), name: agent.id.to_string() };
+    let log = json!({ "log": "\0".repeat(64 << 10) });
+    let record = RecordChange { key: key.clone(), when: RecordCheck::Absent, body: Some(log.clone()), ttl: None };
+    scene.commit(Commit::new(commit_id(), vec![Change::Record(record)])).await;
 
     let scene = scene.reopen(&*subject).await;
     assert!(scene.agent(agent.id).await.spec == spec);
@@ -78,6 +83,8 @@ async fn the_longest_texts_come_back(subject: Arc<dyn StoreUnderTest>) {
     let steps = scene.store.steps(&query).await.expect("the store answers").items;
     assert_eq!(steps.len(), 8);
     assert!(steps.iter().all(|kept| kept.text == step.text && kept.tool == step.tool));
+    let kept = scene.store.record(&key).await.expect("the store answers").expect("it is there");
+    assert!(kept.body == log);
 }
 
 async fn texts_that_mean_something_to_a_database_come_back_everywhere(subject: Arc<dyn StoreUnderTest>) {

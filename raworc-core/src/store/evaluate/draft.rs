@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::json;
 
 use super::{Evaluated, Rows, later};
-use crate::agent::{Agent, AgentEvent, ConditionKind, Desired, Inbox, Status};
+use crate::agent::{Agent, AgentEvent, ConditionKind, Desired, Inbox, KeptLog, Status};
 use crate::event::{Event, EventKind};
 use crate::ids::{AgentId, ComputerId, MessageId, Revision, TenantName};
 use crate::step::Step;
@@ -192,6 +192,11 @@ impl Draft {
                     self.status_changed(agent, json!({ "stopped": incarnation }));
                 }
             }
+            AgentOp::KeepLog { bytes } => {
+                let incarnation = agent.status.incarnation;
+                agent.status.kept_log = Some(KeptLog { incarnation, at: now, bytes: *bytes });
+                self.status_changed(agent, json!({ "log_kept": bytes, "incarnation": incarnation }));
+            }
             AgentOp::SetSetup(record) => {
                 agent.status.setup = Some(record.clone());
                 let how = if record.failure.is_some() { "failed" } else { "done" };
@@ -267,6 +272,9 @@ impl Draft {
             None => self.rows.records.remove(&change.key),
         };
         self.records.push((change.key.clone(), record));
+        if !change.key.kind.is_told() {
+            return Ok(());
+        }
         self.log(Event {
             revision: Revision::default(),
             at: self.rows.now,

@@ -238,6 +238,7 @@ impl Draft {
                 // The computer's run is ended from the reclaim list.
                 status.run = None;
                 status.heard_at = None;
+                status.kept_log = None;
             }
         }
         if matches!(to, State::Slept | State::Deleted) {

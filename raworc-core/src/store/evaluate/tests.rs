@@ -8,8 +8,8 @@ use uuid::Uuid;
 use super::{Evaluated, Rows, later};
 use crate::agent::{Agent, AgentEvent, AgentSpec, ConditionKind, Denial, Desired, Network, Resources, State};
 use crate::ids::{
-    AgentId, AgentName, CommitId, ComputerId, Incarnation, MessageId, ProcessId, Revision, RuntimeName, TenantName, UserName,
-    VolumeId,
+    AgentId, AgentName, CommitId, ComputerId, Incarnation, MessageId, ProcessId, Revision, RuntimeName, TenantName,
+    UserName, VolumeId,
 };
 use crate::message::{Message, MessageState, Part, Role};
 use crate::runtime::ComputerSpec;

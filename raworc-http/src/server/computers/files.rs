@@ -1,4 +1,4 @@
-//! Files, the program's log, and what a computer uses.
+//! Files, and what a computer uses.
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -140,39 +140,6 @@ async fn upload(visit: Visit, path: &str, query: &FileQuery, request: Request) -
         onward.headers_mut().insert(header::CONTENT_LENGTH, length);
     }
     reached.pass(onward, None).await
-}
-
-#[derive(Debug, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct LogsQuery {
-    tail: Option<u64>,
-    #[serde(default)]
-    follow: bool,
-    #[serde(default)]
-    wake: bool,
-}
-
-/// Read the log of the agent's program, which is the log of its present start.
-#[utoipa::path(
-    get, path = "/logs", tag = "computers",
-    params(("tail" = Option<u64>, Query, description = "only so many bytes from its end"),
-           ("follow" = Option<bool>, Query, description = "go on with what is written from now on"),
-           ("wake" = Option<bool>, Query, description = "whether a slept agent is woken; false where absent")),
-    responses((status = 200, description = "text", content_type = "application/octet-stream"),
-              (status = 409, description = "the agent sleeps", body = ErrorBody)),
-)]
-pub(super) async fn logs(visit: Visit, Asked(query): Asked<LogsQuery>) -> Result<Response, ApiError> {
-    let reached = visit.reach(query.wake, ActivityKind::Files).await?;
-    let tail = query.tail.map(|tail| tail.to_string());
-    let mut pairs = Vec::new();
-    if let Some(tail) = &tail {
-        pairs.push(("tail", tail.as_str()));
-    }
-    if query.follow {
-        pairs.push(("follow", "true"));
-    }
-    let request = link_request(Method::GET, "/logs", &pairs, Body::empty())?;
-    reached.pass(request, None).await
 }
 
 /// What the computer uses.

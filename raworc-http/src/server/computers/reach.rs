@@ -40,10 +40,10 @@ const MESSAGE_LIMIT: usize = 2000;
 /// Who calls, and which agent they mean.
 #[derive(Debug)]
 pub(super) struct Visit {
-    computers: Computers,
-    call: Call,
-    tenant: TenantName,
-    name: AgentName,
+    pub(super) computers: Computers,
+    pub(super) call: Call,
+    pub(super) tenant: TenantName,
+    pub(super) name: AgentName,
     /// The id of the command, in paths that hold one.
     pub(super) id: Option<String>,
 }

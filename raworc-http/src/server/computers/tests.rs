@@ -183,11 +183,48 @@ async fn a_slept_agent_is_not_woken_where_that_is_not_wanted() {
     let change = AgentChange { agent: program.agent.id, when: vec![Check::Alive], ops: vec![sleep] };
     let commit = Commit::of(SystemEntropy.commit_id(SystemClock.now()), change);
     control.store().commit(commit).await.unwrap();
-    for (method, path) in
-        [("POST", "exec?wake=false"), ("GET", "files?path=x&wake=false"), ("GET", "logs"), ("GET", "stats")]
-    {
+    for (method, path) in [("POST", "exec?wake=false"), ("GET", "files?path=x&wake=false"), ("GET", "stats")] {
         let (status, error) = api.call(method, path, json!({ "command": ["ls"] }).to_string()).await;
         assert_eq!((status, &error["error"]["code"]), (StatusCode::CONFLICT, &json!("agent_asleep")), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn the_log_of_a_start_that_died_is_there_after_it_and_after_the_next_start_began() {
+    use raworc_core::agent::AgentEvent;
+    use raworc_core::entropy::{Clock, EntropyExt, SystemClock, SystemEntropy};
+    use raworc_core::store::{
+        AgentChange, AgentOp, Change, Check, Commit, RecordChange, RecordCheck, RecordKey, RecordKind,
+    };
+    let api = Api::new().await;
+    let agent = api.world.up("a").await.agent;
+    let (status, error) = api.call("GET", "logs?previous=true", "").await;
+    assert_eq!((status, &error["error"]["code"]), (StatusCode::NOT_FOUND, &json!("not_found")));
+    // What the operator does of a death.
+    let died = AgentOp::Transition {
+        event: AgentEvent::Lost,
+        reason: "ProgramExited".into(),
+        message: "exit code 1".into(),
+        backoff: None,
+    };
+    let ops = vec![died, AgentOp::KeepLog { bytes: 7 }];
+    let change = AgentChange { agent: agent.id, when: vec![Check::Alive], ops };
+    let name = agent.id.to_string();
+    let key = RecordKey { kind: RecordKind::DeathLog, tenant: Some(agent.tenant.clone()), name };
+    let body = json!({ "incarnation": agent.status.incarnation, "log": "one two" });
+    let log = RecordChange { key, when: RecordCheck::Absent, body: Some(body), ttl: None };
+    let mut commit = Commit::of(SystemEntropy.commit_id(SystemClock.now()), change);
+    commit.changes.push(Change::Record(log));
+    api.world.control.store().commit(commit).await.unwrap();
+
+    assert_eq!(api.call("GET", "logs", "").await, (StatusCode::OK, json!("one two")));
+    assert_eq!(api.call("GET", "logs?tail=3&follow=true", "").await, (StatusCode::OK, json!("two")));
+    assert_eq!(api.call("GET", "logs?previous=true", "").await.0, StatusCode::NOT_FOUND, "it is the last one");
+    api.world.begin(&api.world.agent("a").await).await;
+    assert_eq!(api.call("GET", "logs?previous=true&tail=3", "").await, (StatusCode::OK, json!("two")));
+    assert_eq!(api.call("GET", "logs", "").await, (StatusCode::OK, json!("one two")), "the newest that there is");
+    for path in ["logs?previous=true&follow=true", "logs?previous=true&wake=true"] {
+        assert_eq!(api.call("GET", path, "").await.0, StatusCode::BAD_REQUEST, "{path}");
     }
 }
 

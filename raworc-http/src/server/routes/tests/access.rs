@@ -84,7 +84,7 @@ fn rows() -> Vec<Row> {
         row("computer_remove", Agent, "DELETE", "/agents/one/files?path=/agent/x&wake=false", None, 409),
         row("computer_pack", Agent, "GET", "/agents/one/archive?path=/agent&wake=false", None, 409),
         row("computer_unpack", Agent, "PUT", "/agents/one/archive?path=/agent&wake=false", None, 409),
-        row("computer_logs", Agent, "GET", "/agents/one/logs?wake=false", None, 409),
+        row("computer_logs", Agent, "GET", "/agents/one/logs?wake=false", None, 404),
         row("computer_stats", Agent, "GET", "/agents/one/stats", None, 409),
         row("delete_agent", Agent, "DELETE", "/agents/one", None, 200),
         row("logout", Caller, "POST", "/auth/logout", None, 204),

@@ -1,0 +1,83 @@
+//! The log of an agent's program: its own word where it runs, else what is left of it.
+
+use axum::body::Body;
+use axum::response::Response;
+use http::{HeaderValue, Method, header};
+use raworc_core::control::{ActivityKind, LogStream};
+use raworc_core::runtime::LogsOptions;
+
+use super::reach::{Asked, Visit, link_request};
+use crate::api::ErrorBody;
+use crate::server::error::ApiError;
+
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LogsQuery {
+    tail: Option<u64>,
+    #[serde(default)]
+    follow: bool,
+    #[serde(default)]
+    wake: bool,
+    #[serde(default)]
+    previous: bool,
+}
+
+/// Read the log of the agent's program.
+///
+/// It is the log of the present start. Where the computer does not run, it is that of its last start as far as the
+/// engine keeps it, else the last 64 KiB of the start that died last.
+#[utoipa::path(
+    get, path = "/logs", tag = "computers",
+    params(("tail" = Option<u64>, Query, description = "only so many bytes from its end"),
+           ("follow" = Option<bool>, Query, description = "go on with what is written from now on"),
+           ("wake" = Option<bool>, Query, description = "whether a slept agent is woken; false where absent"),
+           ("previous" = Option<bool>, Query,
+            description = "the last 64 KiB of the start that died last before the present one")),
+    responses((status = 200, description = "text", content_type = "application/octet-stream"),
+              (status = 404, description = "there is no such log", body = ErrorBody)),
+)]
+pub(super) async fn logs(visit: Visit, Asked(query): Asked<LogsQuery>) -> Result<Response, ApiError> {
+    let mut options = LogsOptions::default().with_follow(query.follow);
+    options.tail = query.tail;
+    let (control, call) = (&visit.computers.control, &visit.call);
+    if query.previous {
+        if query.follow || query.wake {
+            return Err(ApiError::invalid("previous", "a start that is over can neither be followed nor woken"));
+        }
+        return Ok(answer(control.previous_log(call, &visit.tenant, &visit.name, options).await?));
+    }
+    match of_program(&visit, &query).await {
+        // Asleep, dead, on its way up, or deaf: what it wrote may be there all the same.
+        Err(error) if matches!(error.code(), "agent_asleep" | "unreachable") => {
+            match control.stopped_log(call, &visit.tenant, &visit.name, options).await {
+                Ok(log) => Ok(answer(log)),
+                Err(_) if error.code() == "unreachable" => Err(error),
+                Err(none) => Err(none.into()),
+            }
+        }
+        answered => answered,
+    }
+}
+
+async fn of_program(visit: &Visit, query: &LogsQuery) -> Result<Response, ApiError> {
+    let reached = visit.reach(query.wake, ActivityKind::Files).await?;
+    let tail = query.tail.map(|tail| tail.to_string());
+    let mut pairs = Vec::new();
+    if let Some(tail) = &tail {
+        pairs.push(("tail", tail.as_str()));
+    }
+    if query.follow {
+        pairs.push(("follow", "true"));
+    }
+    let request = link_request(Method::GET, "/logs", &pairs, Body::empty())?;
+    reached.pass(request, None).await
+}
+
+fn answer(log: LogStream) -> Response {
+    let mut response = Response::new(Body::from_stream(log));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
