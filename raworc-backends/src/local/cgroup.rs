@@ -171,6 +171,11 @@ impl Group {
         Self { parts: parts.collect() }
     }
 
+    /// Whether there is none, so that nothing tells which processes belong to them.
+    pub(crate) fn is_nowhere(&self) -> bool {
+        self.parts.is_empty()
+    }
+
     /// Where they stand.
     pub(crate) fn directories(&self) -> Vec<PathBuf> {
         self.parts.iter().map(|part| part.directory.clone()).collect()

@@ -1,7 +1,7 @@
 //! The directory of an installation: its computers, its volumes, and what is being thrown away.
 
 use std::fs::{self, DirBuilder, File, TryLockError};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -39,6 +39,7 @@ pub(crate) struct EndRecord {
 #[derive(Debug)]
 pub(crate) struct Home {
     root: PathBuf,
+    place: String,
     _lock: File,
 }
 
@@ -66,7 +67,12 @@ impl Home {
         let deadline = tokio::time::Instant::now() + LOCK_LIMIT;
         loop {
             match lock.try_lock() {
-                Ok(()) => return Ok(Self { root, _lock: lock }),
+                Ok(()) => {
+                    let data = fs::metadata(&root).at(what, &root)?;
+                    // The only directory of the machine of which this is true, and it tells nobody where that is.
+                    let place = format!("raworc-{:x}-{:x}-", data.dev(), data.ino());
+                    return Ok(Self { root, place, _lock: lock });
+                }
                 Err(TryLockError::WouldBlock) if tokio::time::Instant::now() < deadline => {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
@@ -79,6 +85,16 @@ impl Home {
                 Err(TryLockError::Error(error)) => return Err(error).at(what, &path),
             }
         }
+    }
+
+    /// How the marks of all processes of this installation begin.
+    pub(crate) fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// The mark of a computer's processes.
+    pub(crate) fn mark(&self, id: impl std::fmt::Display) -> String {
+        format!("{}{id}", self.place)
     }
 
     pub(crate) fn computer(&self, id: ComputerId) -> PathBuf {

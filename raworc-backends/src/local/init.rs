@@ -55,6 +55,16 @@ pub fn init_main() -> Option<ExitCode> {
     })
 }
 
+/// Leaves the session keyring of whoever started the server, which every process below shares, for a new one.
+fn leave_keyring() -> Result<(), Failure> {
+    match keyutils_raw::keyctl_join_session_keyring(None).map_err(io::Error::from) {
+        Ok(_) => Ok(()),
+        // What this process may not ask of the kernel, or what the kernel does not have, nobody inside can either.
+        Err(error) if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported) => Ok(()),
+        Err(error) => Err(error).tried(Step::Privileges, "leave the caller's session keyring"),
+    }
+}
+
 /// Why the helper stopped.
 #[derive(Debug)]
 struct Failure {
@@ -114,6 +124,7 @@ fn first_stage() -> Result<(), Failure> {
     let mut control = control()?;
     let plan = read_plan(&mut control)?;
     rustix::process::setsid().tried(Step::Plan, "leave the caller's session")?;
+    leave_keyring()?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     for procs in &plan.cgroups {
         std::fs::write(procs, "0").tried(Step::Cgroup, format!("enter the cgroup {}", procs.display()))?;
@@ -137,6 +148,7 @@ fn first_stage() -> Result<(), Failure> {
     }
     let mut child = Command::new("/proc/self/exe")
         .args([INIT_COMMAND, INNER])
+        .args(std::env::args_os().nth(2))
         .env_clear()
         .stdin(Stdio::inherit())
         .stdout(Stdio::inherit())

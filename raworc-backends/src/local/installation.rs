@@ -22,11 +22,15 @@ use super::home::{Home, StartRecord, private_directory};
 use super::logs::Log;
 use super::plan::{Plan, Status};
 use super::probe::{self, ProbeReport};
-use super::sandbox::{END_LIMIT, Keeper, Launch};
+use super::process::{MARK, end_with_descendants};
+use super::sandbox::{END_LIMIT, Keeper, Launch, end_marked, marked_end};
 use super::volume::{self, Users};
 
 /// Where programs look for others.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// How long what an earlier server left behind may take to end by itself.
+const END_BY_ITSELF: Duration = Duration::from_secs(3);
 
 #[derive(Debug)]
 pub(crate) struct Installation {
@@ -66,12 +70,21 @@ impl Installation {
 
     /// Ends what an earlier process of this installation left behind.
     async fn end_leftovers(&self) -> Result<(), RuntimeError> {
+        let mut left = Vec::new();
         for id in self.home.computers()? {
-            let Some(start) = self.home.start(id)? else { continue };
-            start.process.kill();
+            left.extend(self.home.start(id)?.map(|start| (id, start)));
+        }
+        // Each helper ends by itself, with all that it began, because its server's end of the pipe is closed. One that
+        // is killed cannot end what it began where nothing else holds it together.
+        if left.iter().any(|(_, start)| start.cgroups.is_empty()) {
+            marked_end(self.home.place(), END_BY_ITSELF).await;
+        }
+        for (id, start) in left {
+            end_with_descendants(&start.process);
             let group = Group::at(start.cgroups);
             let reached = group.hits().reached();
             group.end(END_LIMIT).await.at("end what was left behind", &self.home.computer(id))?;
+            end_marked(&self.home.mark(id), END_LIMIT).await?;
             self.home.write_end(id, "the server ended", reached)?;
         }
         for directory in self.cgroups.leftovers() {
@@ -95,7 +108,7 @@ impl Installation {
     pub(crate) async fn ensure(&self, spec: &ComputerSpec) -> Result<Ensured, RuntimeError> {
         self.capabilities().check(spec)?;
         let _turn = self.computers.turn(spec.id.as_uuid()).await;
-        self.ensure_volume(spec.volume)?;
+        self.ensure_volume(spec.volume).await?;
         let directory = self.home.computer(spec.id);
         private_directory(&directory.join("root")).at("make the computer", &directory)?;
         if self.home.spec(spec.id)?.is_none() {
@@ -109,13 +122,28 @@ impl Installation {
         Ok(ensured)
     }
 
-    fn ensure_volume(&self, id: VolumeId) -> Result<(), RuntimeError> {
+    async fn ensure_volume(&self, id: VolumeId) -> Result<(), RuntimeError> {
         let path = self.home.volume(id);
-        if volume::owner(&path)?.is_some() {
-            return Ok(());
+        match volume::owner(&path)? {
+            None => {
+                let uid = self.take_user()?;
+                volume::create(&path, uid).inspect_err(|_| self.give_user_back(uid))
+            }
+            // What it holds was written by root, without isolation.
+            Some(0) if self.users.is_some() => self.hand_over(&path).await,
+            Some(uid) if uid != 0 && self.users.is_none() && rustix::process::geteuid().is_root() => {
+                volume::give_to_root(&path)
+            }
+            Some(_) => Ok(()),
         }
-        let uid = self.take_user()?;
-        volume::create(&path, uid).inspect_err(|_| self.give_user_back(uid))
+    }
+
+    /// Gives a volume that is root's to a user of its own.
+    async fn hand_over(&self, path: &Path) -> Result<(), RuntimeError> {
+        let Some(uid) = self.take_user()? else { return Ok(()) };
+        let volume = path.to_path_buf();
+        let done = blocking(move || volume::hand_over(&volume, uid)).await.at("hand the volume over", path);
+        done.inspect_err(|_| self.give_user_back(Some(uid)))
     }
 
     fn take_user(&self) -> Result<Option<u32>, RuntimeError> {
@@ -134,7 +162,7 @@ impl Installation {
         if let Some(running) = self.computers.get(id) {
             return Err(refused("start the computer", format!("computer {id} runs already, as {}", running.start)));
         }
-        self.ensure_volume(spec.volume)?;
+        self.ensure_volume(spec.volume).await?;
         let directory = self.home.computer(id);
         let limits = Limits {
             cpu_millis: spec.resources.cpu.or(self.options.default_cpu).map(|cpu| cpu.millis()),
@@ -176,7 +204,11 @@ impl Installation {
         if !self.cgroups.has(Controller::Pids) && plan.isolated {
             plan.nproc = limits.pids.map(|pids| u64::from(pids) + 1);
         }
-        let mut launch = Launch::spawn(&self.options.init)?;
+        let mark = self.home.mark(spec.id);
+        if !plan.isolated {
+            plan.env.insert(MARK.into(), mark.clone());
+        }
+        let mut launch = Launch::spawn(&self.options.init, mark)?;
         let record = StartRecord { process: launch.process.clone(), cgroups: group.directories() };
         let outcome = async {
             self.home.write_start(spec.id, &record)?;
@@ -213,6 +245,9 @@ impl Installation {
             .map(|(key, value)| (key.to_owned(), value)),
         );
         let drop_to = if self.users.is_some() { volume::owner(volume)? } else { None };
+        if drop_to == Some(0) {
+            return Err(refused("give the computer a user of its own", "its volume is root's"));
+        }
         Ok(Plan {
             isolated,
             root: root.to_path_buf(),
@@ -374,7 +409,7 @@ impl Installation {
         let seen = async {
             volume::create(&volume, uid)?;
             let plan = self.plan(&root, &volume, "probe")?;
-            let mut launch = Launch::spawn(&self.options.init)?;
+            let mut launch = Launch::spawn(&self.options.init, self.home.mark("probe"))?;
             launch.brief(&plan, "").await?;
             let seen = launch.outcome().await;
             launch.abandon(&Group::default()).await?;

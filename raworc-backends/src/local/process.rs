@@ -81,9 +81,55 @@ pub(crate) fn descendants(ancestor: Pid) -> Vec<Pid> {
     found
 }
 
+/// In the environment of a program without isolation, and an argument of every helper: of which computer it is.
+pub(crate) const MARK: &str = "RAWORC_COMPUTER";
+
+/// Processes whose mark begins so.
+pub(crate) fn marked(place: &str) -> Vec<Identity> {
+    let is_marked = |pid: u32| {
+        let read = |file: &str| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+        let (arguments, environment) = (read("cmdline"), read("environ"));
+        let mut values = environment.split(|byte| *byte == 0).filter_map(|entry| entry.strip_prefix(MARK.as_bytes()));
+        arguments.split(|byte| *byte == 0).any(|argument| argument.starts_with(place.as_bytes()))
+            || values.any(|value| value.strip_prefix(b"=").is_some_and(|value| value.starts_with(place.as_bytes())))
+    };
+    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = pids.filter_map(|entry| entry.file_name().to_str().and_then(|name| name.parse().ok()));
+    // Told apart first: another process may have the number by the time that it is ended.
+    let processes = pids.filter_map(|pid: u32| Some((pid, Identity::of(pid)?)));
+    processes.filter(|(pid, _)| is_marked(*pid)).map(|(_, process)| process).collect()
+}
+
+/// Ends a process and all below it. What they leave behind meanwhile is found by its mark.
+pub(crate) fn end_with_descendants(process: &Identity) {
+    if let Some(pid) = Pid::from_raw(process.pid)
+        && process.is_alive()
+    {
+        let below = descendants(pid).into_iter().map(Pid::as_raw_nonzero).map(|pid| pid.get().unsigned_abs());
+        below.filter_map(Identity::of).for_each(|process| process.kill());
+    }
+    process.kill();
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_is_found_by_its_mark_and_by_nothing_else() {
+        let place = format!("test-{}-", std::process::id());
+        let mark = format!("{place}one");
+        let sleep = |command: &mut std::process::Command| command.arg("1000").spawn().expect("started");
+        let mut one = sleep(std::process::Command::new("/bin/sleep").env(MARK, &mark));
+        let mut other = sleep(std::process::Command::new("/bin/sleep").env("OTHER", &mark));
+        let found: Vec<_> = marked(&place).into_iter().map(|process| process.pid.unsigned_abs()).collect();
+        assert_eq!(found, [one.id()]);
+        marked(&mark).iter().for_each(end_with_descendants);
+        assert!(!one.wait().expect("ended").success());
+        assert!(other.try_wait().expect("asked").is_none(), "the other one lives");
+        other.kill().and_then(|()| other.wait()).expect("ended");
+        assert_eq!(marked(&place), []);
+    }
 
     #[test]
     fn a_process_is_told_from_a_later_one_of_the_same_number() {

@@ -16,7 +16,7 @@ use super::error::{At, from_io, refused};
 use super::logs::Log;
 use super::plan::{ASK_END, Plan, Status, Step, frame};
 use super::probe;
-use super::process::Identity;
+use super::process::{self, Identity};
 
 /// How long the helper may take until the program runs.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -51,6 +51,7 @@ pub(crate) struct Launch {
     statuses: Lines<BufReader<ChildStdout>>,
     output: ChildStderr,
     inner: Option<Identity>,
+    mark: String,
 }
 
 /// What looks after a start to its end.
@@ -59,6 +60,7 @@ pub(crate) struct Keeper {
     statuses: Lines<BufReader<ChildStdout>>,
     output: tokio::task::JoinHandle<()>,
     inner: Option<Identity>,
+    mark: String,
     group: Group,
     ended: watch::Sender<bool>,
     log: Arc<Log>,
@@ -66,11 +68,12 @@ pub(crate) struct Keeper {
 
 impl Launch {
     /// Runs the helper, which waits for its plan.
-    pub(crate) fn spawn(init: &[String]) -> Result<Self, RuntimeError> {
+    pub(crate) fn spawn(init: &[String], mark: String) -> Result<Self, RuntimeError> {
         let what = "run the helper";
         let (program, arguments) = init.split_first().ok_or_else(|| refused(what, "no helper is configured"))?;
         let mut child = Command::new(program)
             .args(arguments)
+            .arg(&mark)
             .env_clear()
             .current_dir("/")
             .stdin(Stdio::piped())
@@ -83,7 +86,7 @@ impl Launch {
         match (process, child.stdin.take(), child.stdout.take(), child.stderr.take()) {
             (Some(process), Some(control), Some(statuses), Some(output)) => {
                 let statuses = BufReader::new(statuses).lines();
-                Ok(Self { process, child, control, statuses, output, inner: None })
+                Ok(Self { process, child, control, statuses, output, inner: None, mark })
             }
             _ => Err(RuntimeError::Unavailable("the helper ended at once".into())),
         }
@@ -146,17 +149,17 @@ impl Launch {
 
     /// Ends the helper and whatever it began.
     pub(crate) async fn abandon(self, group: &Group) -> Result<(), RuntimeError> {
-        let Self { mut child, control, inner, .. } = self;
+        let Self { mut child, control, inner, mark, .. } = self;
         drop(control);
         if tokio::time::timeout(END_LIMIT, child.wait()).await.is_err() {
             child.kill().await.ok();
         }
-        gone(inner.as_ref(), group).await
+        gone(inner.as_ref(), group, &mark).await
     }
 
     /// Goes over to looking after the program.
     pub(crate) fn keep(self, group: Group, log: Arc<Log>) -> (Sandbox, Keeper) {
-        let Self { process, child, control, statuses, output, inner } = self;
+        let Self { process, child, control, statuses, output, inner, mark } = self;
         let (ended, ended_receiver) = watch::channel(false);
         let output = tokio::spawn(copy_output(output, Arc::clone(&log)));
         let sandbox = Sandbox {
@@ -169,7 +172,7 @@ impl Launch {
             stopping: AtomicBool::new(false),
             ended: ended_receiver,
         };
-        (sandbox, Keeper { child, statuses, output, inner, group, ended, log })
+        (sandbox, Keeper { child, statuses, output, inner, mark, group, ended, log })
     }
 }
 
@@ -262,7 +265,7 @@ impl Keeper {
         }
         let hits = self.group.hits();
         // Nobody is told of an end while something is left: the next start would live beside it.
-        while let Err(error) = gone(self.inner.as_ref(), &self.group).await {
+        while let Err(error) = gone(self.inner.as_ref(), &self.group, &self.mark).await {
             tracing::error!(%error, "processes of a computer are left; trying again");
             tokio::time::sleep(AGAIN).await;
         }
@@ -280,7 +283,7 @@ impl Keeper {
 }
 
 /// Waits until nothing is left of what process 1 and the groups held, ending it where it has to be.
-async fn gone(inner: Option<&Identity>, group: &Group) -> Result<(), RuntimeError> {
+async fn gone(inner: Option<&Identity>, group: &Group, mark: &str) -> Result<(), RuntimeError> {
     let deadline = tokio::time::Instant::now() + END_LIMIT;
     // Process 1 is gone only when all others of its namespace are.
     while let Some(inner) = inner.filter(|inner| inner.is_alive()) {
@@ -290,7 +293,38 @@ async fn gone(inner: Option<&Identity>, group: &Group) -> Result<(), RuntimeErro
         inner.kill();
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
+    if group.is_nowhere() && inner.is_none() {
+        return end_marked(mark, END_LIMIT).await;
+    }
     group.end(END_LIMIT).await.map_err(|error| from_io("end every process", "", &error))
+}
+
+/// Ends every process whose mark begins so, with all below it, and waits until none is left.
+pub(crate) async fn end_marked(place: &str, limit: Duration) -> Result<(), RuntimeError> {
+    let deadline = tokio::time::Instant::now() + limit;
+    let mut pause = Duration::from_millis(1);
+    loop {
+        let left = process::marked(place);
+        if left.is_empty() {
+            return Ok(());
+        }
+        if tokio::time::Instant::now() >= deadline {
+            return Err(RuntimeError::TimedOut { what: "end every process", limit });
+        }
+        left.iter().for_each(process::end_with_descendants);
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_millis(50));
+    }
+}
+
+/// Waits for processes whose mark begins so to end by themselves.
+pub(crate) async fn marked_end(place: &str, limit: Duration) {
+    let deadline = tokio::time::Instant::now() + limit;
+    let mut pause = Duration::from_millis(1);
+    while !process::marked(place).is_empty() && tokio::time::Instant::now() < deadline {
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_millis(50));
+    }
 }
 
 async fn next_status(lines: &mut Lines<BufReader<ChildStdout>>) -> Option<Status> {

@@ -3,11 +3,12 @@
 //! Every step goes by one name from an open directory and follows no link.
 
 mod copy;
+mod own;
 mod remove;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::{MetadataExt, chown};
+use std::os::unix::fs::{MetadataExt, chown, lchown};
 use std::path::Path;
 
 use raworc_core::runtime::RuntimeError;
@@ -17,6 +18,7 @@ use super::error::{At, refused};
 use super::home::private_directory;
 
 pub(crate) use copy::copy;
+pub(crate) use own::hand_over;
 pub(crate) use remove::remove;
 
 /// The users outside that volumes belong to. The owner of a volume's directory is the record.
@@ -74,6 +76,11 @@ pub(crate) fn owner(volume: &Path) -> Result<Option<u32>, RuntimeError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).at("look at the volume", volume),
     }
+}
+
+/// Marks a volume as used by root without isolation: what is written then is root's, whoever the volume belonged to.
+pub(crate) fn give_to_root(volume: &Path) -> Result<(), RuntimeError> {
+    lchown(volume, Some(0), Some(0)).at("take the volume over", volume)
 }
 
 /// Makes an empty volume that belongs to `uid`, whole or not at all.

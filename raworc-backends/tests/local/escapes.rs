@@ -17,6 +17,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("the_machines_network_and_abstract_sockets_are_out_of_reach", network),
         trial("privileges_cannot_be_had_back", privileges),
         trial("the_servers_environment_is_out_of_reach", environment),
+        trial("keys_of_the_servers_session_and_of_other_computers_are_out_of_reach", keys),
     ]
 }
 
@@ -86,4 +87,13 @@ async fn environment() {
     let output = crate::servers::run_with_environment(&["hostile-environment"], SECRET);
     assert!(output.contains("all tried") && output.contains("refused inherit"), "{output}");
     assert!(!output.contains("BROKE OUT"), "{output}");
+}
+
+async fn keys() {
+    let output = crate::servers::run_with_environment(&["hostile-keys"], SECRET);
+    assert_eq!(output.matches("all tried").count(), 2, "{output}");
+    assert!(!output.contains("BROKE OUT"), "{output}");
+    // Where the kernel lets nobody have keys, there is nothing to show, and the server's own key says so.
+    let (has_key, own_work) = (output.contains("the server has a key"), output.matches("its own keys work").count());
+    assert!(has_key && own_work == 2 || !has_key && output.contains("keys are forbidden here"), "{output}");
 }

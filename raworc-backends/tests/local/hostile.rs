@@ -32,6 +32,7 @@ pub(crate) fn inside(args: &[String]) -> ExitCode {
         Some("network") => network(&rest),
         Some("privileges") => privileges(),
         Some("environment") => environment(),
+        Some("keys") => keys(&rest),
         Some("fork-bomb") => fork_bomb(),
         Some("memory-hog") => memory_hog(),
         Some("fill") => fill(&rest),
@@ -207,6 +208,26 @@ fn environment() {
         }
     }
     attempt("read another's environment", if read.is_empty() { Err("none is shown") } else { Ok(read) });
+}
+
+/// The key of the machine is called `name` and has this number.
+fn keys(known: &[&str]) {
+    use keyutils_raw as kernel;
+    let [name, number] = known else { return say("BROKE OUT: no key") };
+    let number = number.parse().expect("a number");
+    let session = kernel::KEY_SPEC_SESSION_KEYRING;
+    attempt("find a key of the machine's session", kernel::keyctl_search(session, "user", name, None));
+    attempt("ask for a key of the machine's session", kernel::request_key("user", name, None, None));
+    attempt("read a key of the machine's session", kernel::keyctl_read(number, None));
+    attempt("keep a key of the machine's session", kernel::keyctl_link(number, session));
+    attempt("find a key of another computer", kernel::keyctl_search(session, "user", "left-by-a-computer", None));
+    match kernel::add_key("user", "left-by-a-computer", b"x", session) {
+        Ok(own) => match kernel::keyctl_read(own, None) {
+            Ok(_) => say("its own keys work"),
+            Err(error) => say(&format!("BROKE OUT of use: {error}")),
+        },
+        Err(error) => say(&format!("keys are forbidden here: {error}")),
+    }
 }
 
 fn fork_bomb() {

@@ -36,12 +36,18 @@ pub(crate) fn trials() -> Vec<Trial> {
     // Where an ordinary user runs these tests, all of them show it.
     if rustix::process::geteuid().is_root() {
         trials.push(trial("an_ordinary_user_isolates_as_well", an_ordinary_user_isolates_as_well));
+        trials.push(trial(
+            "without_control_groups_what_a_killed_server_and_its_helper_left_is_ended_by_the_next",
+            without_control_groups_leftovers_are_ended,
+        ));
     }
     trials
 }
 
 /// The server's side: `serve WHAT STATE_DIR INSTALLATION COMPUTER VOLUME`.
 pub(crate) fn serve(args: &[String]) -> ExitCode {
+    // Before any other thread is there, which would have another session.
+    let key = (args[0] == "hostile-keys").then(plant_key);
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(async {
         let [what, state_dir, installation, computer, volume] = args else { panic!("{args:?}") };
@@ -56,6 +62,11 @@ pub(crate) fn serve(args: &[String]) -> ExitCode {
             let own = std::env::current_exe().expect("this binary");
             options = options.with_program([PROGRAM_PATH, "hostile", "environment"]).with_program_file(own);
         }
+        if let Some(number) = &key {
+            let own = std::env::current_exe().expect("this binary");
+            let program = [PROGRAM_PATH, "hostile", "keys", KEY, number.as_str()];
+            options = options.with_program(program).with_program_file(own);
+        }
         let local = LocalRuntime::open(options).await.expect("opened");
         if what == "probe" {
             say(&format!("{:?}", local.probe().await.map_err(|error| error.to_string())));
@@ -67,6 +78,12 @@ pub(crate) fn serve(args: &[String]) -> ExitCode {
         if what == "hostile-environment" {
             let (_, log) = machine.run(&made).await;
             say(&log);
+            return machine.close().await;
+        }
+        if what == "hostile-keys" {
+            for made in [made, machine.make().await] {
+                say(&machine.run(&made).await.1);
+            }
             return machine.close().await;
         }
         let start = machine.start(&made).await;
@@ -85,6 +102,27 @@ pub(crate) fn serve(args: &[String]) -> ExitCode {
         std::future::pending::<()>().await;
     });
     ExitCode::SUCCESS
+}
+
+/// The name of the server's key.
+const KEY: &str = "of-the-server";
+
+/// Gives this process a session with a key in it, and returns its number.
+fn plant_key() -> String {
+    use keyutils_raw as kernel;
+    let planted = kernel::keyctl_join_session_keyring(None)
+        .and_then(|session| kernel::add_key("user", KEY, b"the-secret-of-the-machine", session))
+        .and_then(|key| kernel::keyctl_search(kernel::KEY_SPEC_SESSION_KEYRING, "user", KEY, None).map(|_| key));
+    match planted {
+        Ok(key) => {
+            say("the server has a key");
+            key.to_string()
+        }
+        Err(error) => {
+            say(&format!("the server cannot have a key: {error}"));
+            "1".into()
+        }
+    }
 }
 
 fn say(line: &str) {
@@ -183,6 +221,42 @@ async fn an_ordinary_user_isolates_as_well() {
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && out.contains("serving"), "{out}{err}");
     assert_eq!(left_behind(&installation), Vec::<String>::new());
+}
+
+async fn without_control_groups_leftovers_are_ended() {
+    for what in ["plain", "isolated"] {
+        let directory = tempfile::tempdir().expect("a directory");
+        std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).expect("opened");
+        let binary = directory.path().join("server");
+        std::fs::copy(own_binary(), &binary).expect("copied");
+        let state_dir = directory.path().join("state");
+        std::fs::create_dir(&state_dir).and_then(|()| chown(&state_dir, Some(NOBODY), Some(NOBODY))).expect("made");
+        let (installation, made) = (Machine::name(), Made::new());
+        // An ordinary user may not write to control groups.
+        let mut server =
+            command(&binary, what, &state_dir, &installation, &made).uid(NOBODY).gid(NOBODY).spawn().expect("started");
+        serving(&mut server);
+        let computers = state_dir.join(&installation).join("computers").join(made.id.to_string());
+        let record = std::fs::read_to_string(computers.join("start.json")).expect("a record");
+        let record: serde_json::Value = serde_json::from_str(&record).expect("JSON");
+        assert_eq!(record["cgroups"], serde_json::json!([]), "nothing else holds it together");
+        let helper = i32::try_from(record["process"]["pid"].as_i64().expect("a number")).expect("a number");
+        let pid = i32::try_from(server.id()).expect("a number");
+        let signal = |pid, signal| {
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).expect("there");
+        };
+        // The server must not see its helper's end, or it would end the rest itself.
+        signal(pid, nix::sys::signal::Signal::SIGSTOP);
+        signal(helper, nix::sys::signal::Signal::SIGKILL);
+        server.kill().and_then(|()| server.wait()).expect("killed");
+        if what == "plain" {
+            assert!(!processes_of(&installation).is_empty(), "what was double-forked lives on");
+        }
+        let isolation = if what == "plain" { Isolation::None } else { Isolation::Required };
+        let successor = open(&directory, &installation, "", |options| options.with_isolation(isolation)).await;
+        assert_eq!(processes_of(&installation), Vec::<String>::new(), "{what}");
+        successor.close().await;
+    }
 }
 
 async fn the_refusal_names_the_way_out() {

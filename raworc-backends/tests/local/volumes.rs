@@ -4,9 +4,10 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 
 use libtest_mimic::Trial;
-use raworc_core::runtime::Runtime;
+use raworc_backends::local::Isolation;
+use raworc_core::runtime::{Phase, Runtime, RuntimeExt};
 
-use crate::machine::{Machine, Made, spec, trial};
+use crate::machine::{Machine, Made, boot, open, spec, trial, wait_for};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -14,6 +15,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_volume_that_is_deep_and_locked_is_removed", a_volume_that_is_deep_and_locked_is_removed),
         trial("a_copy_keeps_links_holes_and_rights", a_copy_keeps_links_holes_and_rights),
         trial("each_volume_belongs_to_a_user_of_its_own", each_volume_belongs_to_a_user_of_its_own),
+        trial("a_volume_goes_from_no_isolation_to_isolation_and_back_and_is_usable", a_volume_changes_sides),
     ]
 }
 
@@ -101,4 +103,43 @@ async fn each_volume_belongs_to_a_user_of_its_own() {
         assert_eq!(owner(&one), rustix::process::geteuid().as_raw());
     }
     machine.close().await;
+}
+
+async fn a_volume_changes_sides() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (installation, made) = (Machine::name(), Made::new());
+    // Each start adds a line to what the one before wrote, and a file that only its owner reads.
+    let script = "cd && echo line >> lines && mkdir -p private && chmod 700 private && n=$(wc -l < lines) && \
+        echo $n > private/$n && chmod 600 private/* && cat private/* | wc -l; id -u";
+    for (n, isolation) in
+        [Isolation::None, Isolation::Required, Isolation::None, Isolation::Required].iter().enumerate()
+    {
+        let runtime = open(&directory, &installation, script, |options| options.with_isolation(*isolation)).await;
+        runtime.ensure(&spec(&made, Default::default())).await.expect("made");
+        runtime.start(made.id, &boot(made.id, n as u64 + 1)).await.expect("started");
+        let log = wait_for("the program ends", async || {
+            let observed = runtime.observe(made.id).await.expect("observed").expect("there");
+            let ended = matches!(observed.phase, Phase::Stopped { reason: Some(_) });
+            let log = runtime.log_tail(made.id, 1 << 20).await;
+            ended.then_some(log)
+        })
+        .await;
+        let uid = match isolation {
+            Isolation::None => rustix::process::geteuid().as_raw(),
+            Isolation::Required => 1000,
+        };
+        assert_eq!(log, format!("{}\n{uid}\n", n + 1), "{isolation:?}");
+        runtime.close().await;
+        if rustix::process::geteuid().is_root() {
+            let volume = directory.path().join("state").join(&installation).join("volumes");
+            let volume = volume.join(made.volume.to_string());
+            let owner = |path: &str| fs::symlink_metadata(volume.join(path)).expect("there").uid();
+            let mark = owner("");
+            assert_eq!(mark >= 1_900_000_000, *isolation == Isolation::Required, "{mark}");
+            for n in 1..=n + 1 {
+                let file = owner(&format!("private/{n}"));
+                assert!(*isolation == Isolation::None || file == mark, "private/{n}: {file}, not {mark}");
+            }
+        }
+    }
 }
