@@ -9,6 +9,8 @@ mod bench;
 mod crashes;
 #[path = "cli/data.rs"]
 mod data;
+#[path = "cli/full_disk.rs"]
+mod full_disk;
 #[path = "cli/health.rs"]
 mod health;
 #[path = "cli/home.rs"]

@@ -121,6 +121,9 @@ pub enum Error {
     /// Something else changed at the same time, again and again.
     #[error("others changed the same thing at the same time; try again")]
     Contended(#[source] Conflict),
+    /// There is no room to keep what was to be changed.
+    #[error("the disk of the server is full, so nothing was changed; free some room there and try again")]
+    DiskFull(#[source] StoreError),
     /// The store did not do its part.
     #[error("the store failed")]
     Store(#[source] StoreError),
@@ -131,7 +134,7 @@ pub enum Error {
 
 impl Error {
     /// Every [code](Self::code) that there is.
-    pub const CODES: [&str; 19] = [
+    pub const CODES: [&str; 20] = [
         "not_found",
         "forbidden",
         "unauthenticated",
@@ -148,6 +151,7 @@ impl Error {
         "timed_out",
         "unreachable",
         "contended",
+        "disk_full",
         "gone",
         "store_unavailable",
         "internal",
@@ -173,6 +177,7 @@ impl Error {
             Self::TimedOut { .. } => "timed_out",
             Self::Unreachable { .. } => "unreachable",
             Self::Contended(_) => "contended",
+            Self::DiskFull(_) => "disk_full",
             Self::Store(StoreError::Gone { .. }) => "gone",
             Self::Store(_) => "store_unavailable",
             Self::Internal(_) => "internal",
@@ -183,7 +188,11 @@ impl Error {
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
         match self {
-            Self::InboxFull { .. } | Self::TimedOut { .. } | Self::Unreachable { .. } | Self::Contended(_) => true,
+            Self::InboxFull { .. }
+            | Self::TimedOut { .. }
+            | Self::Unreachable { .. }
+            | Self::Contended(_)
+            | Self::DiskFull(_) => true,
             Self::Store(error) => error.is_retryable(),
             Self::NotFound { .. }
             | Self::Forbidden { .. }
@@ -232,6 +241,7 @@ impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Conflict(conflict) => conflict.into(),
+            full @ StoreError::Full { .. } => Self::DiskFull(full),
             other => Self::Store(other),
         }
     }

@@ -54,6 +54,12 @@ pub enum StoreError {
         /// What is the matter.
         reason: String,
     },
+    /// There is no room for what was to be written; nothing was changed. The same commit goes through once there is.
+    #[error("the store has no room left: {reason}")]
+    Full {
+        /// What is full, and the way out.
+        reason: String,
+    },
     /// The store cannot be used until somebody mends it.
     #[error("the store cannot be used: {reason}")]
     Unusable {
@@ -67,7 +73,7 @@ impl StoreError {
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
         match self {
-            Self::Unavailable { .. } => true,
+            Self::Unavailable { .. } | Self::Full { .. } => true,
             Self::Conflict(_) | Self::Gone { .. } | Self::Unusable { .. } => false,
         }
     }

@@ -10,6 +10,8 @@ use sqlx::migrate::MigrateError;
 pub(super) struct Fault {
     /// Whether somebody has to mend something first.
     pub(super) unusable: bool,
+    /// Whether there is no room left.
+    pub(super) full: bool,
     /// Whether one row was refused, and the database is well.
     pub(super) of_row: bool,
     pub(super) reason: String,
@@ -17,7 +19,9 @@ pub(super) struct Fault {
 
 impl From<Fault> for StoreError {
     fn from(fault: Fault) -> Self {
-        if fault.unusable {
+        if fault.full {
+            Self::Full { reason: fault.reason }
+        } else if fault.unusable {
             Self::Unusable { reason: fault.reason }
         } else {
             Self::Unavailable { reason: fault.reason }
@@ -27,11 +31,16 @@ impl From<Fault> for StoreError {
 
 impl Fault {
     fn unavailable(reason: String) -> Self {
-        Self { unusable: false, of_row: false, reason }
+        Self { unusable: false, full: false, of_row: false, reason }
     }
 
     fn unusable(reason: String) -> Self {
-        Self { unusable: true, of_row: false, reason }
+        Self { unusable: true, full: false, of_row: false, reason }
+    }
+
+    fn full(place: &Path) -> Self {
+        let reason = format!("there is no room left for the database {}; free some", place.display());
+        Self { full: true, ..Self::unavailable(reason) }
     }
 
     pub(super) fn closed() -> Self {
@@ -59,7 +68,9 @@ impl Fault {
             BUSY | LOCKED => {
                 Self::unavailable(format!("another program holds the database {place_text} locked; close it there"))
             }
-            FULL => Self::unavailable(format!("there is no room left for the database {place_text}; free some")),
+            FULL => Self::full(place),
+            // The index of the write-ahead log is a file of its own, whose growth is told in this way alone.
+            IOERR if extended_code(error) == Some(IOERR_SHMSIZE) => Self::full(place),
             IOERR | NOMEM => Self::unavailable(format!("reading or writing the database {place_text} failed: {error}")),
             CORRUPT | NOTADB => Self::damaged(place, &error.to_string()),
             PERM | READONLY | CANTOPEN | AUTH => Self::unusable(format!(
@@ -68,6 +79,7 @@ impl Fault {
             )),
             TOOBIG | CONSTRAINT => Self {
                 unusable: true,
+                full: false,
                 of_row: true,
                 reason: format!("the database {place_text} refused a row: {error}"),
             },
@@ -107,8 +119,13 @@ const CONSTRAINT: u32 = 19;
 const AUTH: u32 = 23;
 const NOTADB: u32 = 26;
 
+const IOERR_SHMSIZE: u32 = 4874;
+
 /// The low byte of the extended result code, if the database itself said no.
 fn primary_code(error: &sqlx::Error) -> Option<u32> {
-    let code: u32 = error.as_database_error()?.code()?.parse().ok()?;
-    Some(code & 0xff)
+    extended_code(error).map(|code| code & 0xff)
+}
+
+fn extended_code(error: &sqlx::Error) -> Option<u32> {
+    error.as_database_error()?.code()?.parse().ok()
 }

@@ -1,7 +1,7 @@
 //! A served installation, and what tests wait for.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use crate::home::Home;
 
@@ -13,13 +13,22 @@ pub(crate) struct Up {
 
 impl Up {
     pub(crate) fn start(home: &Home) -> Self {
-        let mut command = home.raworc(&["up", "--listen", "127.0.0.1:0", "-o", "json", "--log", "warn"]);
+        Self::of(home.raworc(&["up", "--listen", "127.0.0.1:0", "-o", "json", "--log", "warn"]))
+    }
+
+    /// Runs a command that becomes `raworc up`.
+    pub(crate) fn of(mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).spawn().expect("raworc starts");
         let out = child.stdout.take().expect("a pipe");
         let mut line = String::new();
         BufReader::new(out).read_line(&mut line).expect("it says where it serves");
         let started: serde_json::Value = serde_json::from_str(&line).expect("JSON");
         Self { url: started["server"].as_str().expect("an address").to_owned(), child }
+    }
+
+    /// The number of its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Ends it as `kill -9` does.

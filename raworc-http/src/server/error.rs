@@ -47,6 +47,7 @@ pub fn status_of(code: &str) -> Option<StatusCode> {
         "idempotency_mismatch" => StatusCode::UNPROCESSABLE_ENTITY,
         "timed_out" => StatusCode::GATEWAY_TIMEOUT,
         "unreachable" | "store_unavailable" => StatusCode::SERVICE_UNAVAILABLE,
+        "disk_full" => StatusCode::INSUFFICIENT_STORAGE,
         "gone" => StatusCode::GONE,
         "internal" => StatusCode::INTERNAL_SERVER_ERROR,
         other => return HTTP_CODES.iter().find(|(code, _)| *code == other).map(|&(_, status)| status),

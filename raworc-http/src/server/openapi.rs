@@ -124,6 +124,7 @@ fn add_errors(path: &str, operation: &mut Operation) {
     if path.starts_with(crate::api::BASE) {
         errors.push(("400", "`invalid`, `malformed`"));
         errors.push(("503", "`store_unavailable`"));
+        errors.push(("507", "`disk_full`"));
     }
     if !public {
         errors.push(("401", "`unauthenticated`"));
