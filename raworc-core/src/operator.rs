@@ -43,7 +43,8 @@ use crate::ids::{AgentId, ComputerId, RuntimeName};
 use crate::runtime::{Phase, RuntimeEntry, RuntimeEvent, Runtimes};
 use crate::store::{DueQuery, Store};
 
-/// A running operator. It stops when this is dropped, or in order by [`shutdown`](Self::shutdown).
+/// A running operator. It ends in order by [`shutdown`](Self::shutdown), and in the middle of whatever it does when this
+/// is dropped; another one finishes that.
 #[derive(Debug)]
 pub struct Operator {
     shared: Arc<Shared>,
@@ -65,7 +66,10 @@ struct Shared {
     /// Since when a server could have received heartbeats.
     listening: Mutex<Option<Timestamp>>,
     tasks: TaskTracker,
+    /// Nothing new is begun.
     stop: CancellationToken,
+    /// Nothing goes on.
+    gone: CancellationToken,
 }
 
 /// An engine, and how many calls it gets at a time.
@@ -105,6 +109,7 @@ impl Operator {
             listening: Mutex::new(None),
             tasks: tasks.clone(),
             stop: stop.clone(),
+            gone: CancellationToken::new(),
         });
         shared.refresh_listening().await;
         let triggers = control.feed().subscribe();
@@ -136,6 +141,7 @@ impl Operator {
 impl Drop for Operator {
     fn drop(&mut self) {
         self.stop.cancel();
+        self.shared.gone.cancel();
     }
 }
 
@@ -144,8 +150,21 @@ fn spawn(shared: &Arc<Shared>, task: impl Future<Output = ()> + Send + 'static) 
     let stop = shared.stop.clone();
     shared.tasks.spawn(async move {
         tokio::select! {
-            () = task => {}
+            biased;
             () = stop.cancelled() => {}
+            () = task => {}
+        }
+    });
+}
+
+/// Runs what an engine is asked for to its end, unless the operator is dropped before.
+fn spawn_job(shared: &Shared, job: impl Future<Output = ()> + Send + 'static) {
+    let gone = shared.gone.clone();
+    shared.tasks.spawn(async move {
+        tokio::select! {
+            biased;
+            () = gone.cancelled() => {}
+            () = job => {}
         }
     });
 }

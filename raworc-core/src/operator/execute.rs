@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use super::gate::Pass;
 use super::jobs::Subject;
 use super::plan::{Observation, Place, Plan, View, Work, backoff, plan, wanted};
-use super::{Again, Engine, RETRY_LOOK, Shared, death, reclaim};
+use super::{Again, Engine, RETRY_LOOK, Shared, death, reclaim, spawn_job};
 use crate::agent::{Agent, AgentEvent, ConditionKind, Desired, Run, State};
 use crate::computer::Computer;
 use crate::control::key_hash;
@@ -217,8 +217,9 @@ async fn begin(shared: &Shared, agent: &Agent, on: Place, wake: bool) -> Result<
 /// Asks the engine to start the run that was begun, apart from the look.
 fn start(shared: &Arc<Shared>, agent: Agent, computer: Option<Computer>) {
     let Some(job) = shared.jobs.begin(Subject::Agent(agent.id)) else { return };
-    let shared = Arc::clone(shared);
-    shared.tasks.clone().spawn(async move {
+    let task = Arc::clone(shared);
+    spawn_job(shared, async move {
+        let shared = task;
         let result = match computer {
             Some(computer) => started(&shared, &agent, &computer).await,
             None => Err(RuntimeError::Refused { what: "start", reason: "the computer's row is missing".into() }),
@@ -384,8 +385,9 @@ fn describe(progress: &Progress) -> String {
 fn stop(shared: &Arc<Shared>, agent: Agent) {
     let subject = Subject::Agent(agent.id);
     let Some(job) = shared.jobs.begin(subject) else { return };
-    let shared = Arc::clone(shared);
-    shared.tasks.clone().spawn(async move {
+    let task = Arc::clone(shared);
+    spawn_job(shared, async move {
+        let shared = task;
         let incarnation = agent.status.incarnation;
         shared.jobs.take_key(agent.id, incarnation);
         let start_id = agent.status.run.as_ref().and_then(|run| run.start_id.clone());

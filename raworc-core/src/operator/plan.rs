@@ -299,7 +299,10 @@ fn adopt(view: &View<'_>, run: &Run) -> Option<Plan> {
 
 /// Why a run that the engine had started is over, if it is.
 fn gone(view: &View<'_>, run: &Run) -> Option<String> {
-    let started = run.start_id.as_ref()?;
+    // A program that booted was started, even if whoever did that died before it could record the start.
+    if run.start_id.is_none() && (run.booted_at.is_none() || view.work != Work::None) {
+        return None;
+    }
     match &view.observed {
         Observation::Unknown => None,
         Observation::Absent => Some("its computer is gone".into()),
@@ -307,7 +310,8 @@ fn gone(view: &View<'_>, run: &Run) -> Option<String> {
             Some(reason.as_ref().map_or_else(|| "its program ended".into(), |why| format!("its program ended: {why}")))
         }
         Observation::Present(Phase::Running(start) | Phase::Stopping(start)) => {
-            (start != started).then(|| "its computer was started by somebody else".into())
+            let other = run.start_id.as_ref().is_some_and(|started| started != start);
+            other.then(|| "its computer was started by somebody else".into())
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::execute::{pause, stop_computer};
 use super::jobs::Subject;
-use super::{Engine, Shared};
+use super::{Engine, Shared, spawn_job};
 use crate::computer::Computer;
 use crate::entropy::EntropyExt;
 use crate::ids::{ComputerId, RuntimeName};
@@ -39,8 +39,9 @@ pub(super) fn begin(shared: &Arc<Shared>, computer: Computer) {
     }
     let subject = Subject::Reclaim(computer.id());
     let Some(job) = shared.jobs.begin(subject) else { return };
-    let shared = Arc::clone(shared);
-    shared.tasks.clone().spawn(async move {
+    let task = Arc::clone(shared);
+    spawn_job(shared, async move {
+        let shared = task;
         let Some(engine) = shared.engines.get(&computer.runtime) else { return };
         loop {
             // What was asked for its agent before may still be under way, and would make it anew.

@@ -170,11 +170,13 @@ async fn an_operator_that_dies_in_the_middle_of_a_start_is_followed_by_one_that_
     let mut world = World::new().await;
     let hang = world.engine.inject(Rule::new(Method::Start, Fault::Hang));
     let agent = world.create("a", AgentSpec::default()).await;
-    world.until(&agent, "begun", |a| a.status.run.is_some()).await;
+    world.engine.until(|engine| engine.calls(Method::Start) == 1).await;
     world.kill_operator();
     hang.release();
     world.start_operator().await;
     let idle = world.until(&agent, "idle", |a| a.status.state() == State::Idle).await;
+    assert_eq!(world.engine.calls(Method::Start), 2, "the second operator starts it");
+    assert_eq!(idle.status.incarnation, crate::ids::Incarnation(2));
     world.done(&idle, "hello").await;
     assert_eq!((world.engine.computers().len(), world.running()), (1, 1));
 }
@@ -224,10 +226,12 @@ async fn openshell_a_delete_that_was_cut_short_is_finished_by_the_next_operator(
     let hang = world.engine.inject(Rule::new(Method::Remove, Fault::Hang));
     world.control.delete(&world.call, &world.tenant, &agent.name).await.expect("asked");
     world.until(&agent, "deleted", |a| a.status.state() == State::Deleted).await;
+    world.engine.until(|engine| engine.calls(Method::Remove) == 1).await;
     world.kill_operator();
     hang.release();
     world.start_operator().await;
     world.engine_until("empty", |engine| engine.computers().is_empty() && engine.volumes().is_empty()).await;
+    assert!(world.engine.calls(Method::Remove) >= 2, "the second operator removes it");
 }
 
 #[tokio::test(start_paused = true)]
