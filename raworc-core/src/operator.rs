@@ -129,7 +129,7 @@ impl Operator {
     }
 
     /// Stops in order: what an engine was asked is finished, nothing new is begun, and other operators take over at
-    /// once.
+    /// once. It takes no longer than one call of an engine may.
     pub async fn shutdown(self) {
         self.stop.cancel();
         self.tasks.close();

@@ -222,11 +222,13 @@ fn start(shared: &Arc<Shared>, agent: Agent, computer: Option<Computer>) {
         let shared = task;
         let result = match computer {
             Some(computer) => started(&shared, &agent, &computer).await,
-            None => Err(RuntimeError::Refused { what: "start", reason: "the computer's row is missing".into() }),
+            None => Err(refused("the computer's row is missing")),
         };
         let ops = match result {
             Ok((start_id, ensured)) => started_ops(&agent, start_id, &ensured),
-            Err(error) => {
+            // The next operator finds it begun and nobody at it.
+            Err(Cut::Stopped) => return,
+            Err(Cut::Failed(error)) => {
                 tracing::warn!(agent = %agent.id, name = %agent.name, %error, "a computer could not be started");
                 vec![AgentOp::Transition {
                     event: AgentEvent::StartFailed,
@@ -284,13 +286,13 @@ fn started_ops(agent: &Agent, start_id: StartId, ensured: &Ensured) -> Vec<Agent
     ops
 }
 
-async fn started(shared: &Shared, agent: &Agent, computer: &Computer) -> Result<(StartId, Ensured), RuntimeError> {
+async fn started(shared: &Shared, agent: &Agent, computer: &Computer) -> Result<(StartId, Ensured), Cut> {
     let engine = &shared.engines[&computer.runtime];
     let runtime = &engine.entry.runtime;
     prepare(shared, engine, agent, computer).await?;
     let incarnation = agent.status.incarnation;
     let key = shared.jobs.take_key(agent.id, incarnation);
-    let key = key.ok_or(RuntimeError::Refused { what: "start", reason: "its key is gone".into() })?;
+    let key = key.ok_or_else(|| refused("its key is gone"))?;
     let boot = Boot {
         agent_url: engine.entry.agent_url.clone(),
         ca: engine.entry.ca.clone(),
@@ -298,39 +300,74 @@ async fn started(shared: &Shared, agent: &Agent, computer: &Computer) -> Result<
         incarnation,
         key,
     };
-    let _pass = turn(shared, engine, agent).await;
+    let _pass = turn(shared, engine, agent).await?;
     // The way here may have been long: what is over is not started.
     still_wanted(shared, agent).await?;
     let ensured = limited(shared, "make the computer", runtime.ensure(&computer.spec)).await?;
+    go_on(shared)?;
     let start_id = limited(shared, "start the computer", runtime.start(computer.id(), &boot)).await?;
     Ok((start_id, ensured))
 }
 
 /// Waits for the agent's turn at the engine. The time for that is not the program's.
-async fn turn(shared: &Shared, engine: &Engine, agent: &Agent) -> Pass {
+async fn turn(shared: &Shared, engine: &Engine, agent: &Agent) -> Result<Pass, Cut> {
     let pass = engine.gate.enter(&agent.tenant);
     tokio::pin!(pass);
     loop {
-        if let Ok(pass) = tokio::time::timeout(shared.settings.start_limit / 4, &mut pass).await {
-            return pass;
+        let wait = tokio::time::timeout(shared.settings.start_limit / 4, &mut pass);
+        if let Ok(pass) = unless_stopped(shared, wait).await? {
+            return Ok(pass);
         }
         record(shared, agent, vec![AgentOp::Extend { deadline: shared.settings.start_limit }]).await;
     }
 }
 
 /// Fails where the run that was begun is over, or is being ended.
-async fn still_wanted(shared: &Shared, agent: &Agent) -> Result<(), RuntimeError> {
+async fn still_wanted(shared: &Shared, agent: &Agent) -> Result<(), Cut> {
+    go_on(shared)?;
     let now = shared.store.agent_by_id(agent.id).await;
     let now = now.map_err(|error| RuntimeError::Unavailable(error.to_string()))?.value;
     let run = now.as_ref().and_then(|now| now.status.run.as_ref());
     if run.is_some_and(|run| run.incarnation == agent.status.incarnation && !run.ending) {
         Ok(())
     } else {
-        Err(RuntimeError::Refused { what: "start", reason: "this start is over".into() })
+        Err(refused("this start is over"))
     }
 }
 
-async fn limited<T>(
+/// Why a job did not come to its end.
+pub(super) enum Cut {
+    /// The operator is told to stop: what is left to do is another one's.
+    Stopped,
+    /// The engine did not do it.
+    Failed(RuntimeError),
+}
+
+impl From<RuntimeError> for Cut {
+    fn from(error: RuntimeError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+fn refused(reason: &str) -> Cut {
+    Cut::Failed(RuntimeError::Refused { what: "start", reason: reason.into() })
+}
+
+/// Stands before each call of an engine but a job's first: the operator may have been told to stop meanwhile.
+pub(super) fn go_on(shared: &Shared) -> Result<(), Cut> {
+    if shared.stop.is_cancelled() { Err(Cut::Stopped) } else { Ok(()) }
+}
+
+/// Waits for something that need not be waited for any more once the operator is told to stop.
+pub(super) async fn unless_stopped<T>(shared: &Shared, wait: impl Future<Output = T>) -> Result<T, Cut> {
+    tokio::select! {
+        biased;
+        () = shared.stop.cancelled() => Err(Cut::Stopped),
+        done = wait => Ok(done),
+    }
+}
+
+pub(super) async fn limited<T>(
     shared: &Shared,
     what: &'static str,
     call: impl Future<Output = Result<T, RuntimeError>>,
@@ -340,7 +377,7 @@ async fn limited<T>(
 }
 
 /// Sees to it that the image is there. Where that takes long, people are told, and the start has longer.
-async fn prepare(shared: &Shared, engine: &Engine, agent: &Agent, computer: &Computer) -> Result<(), RuntimeError> {
+async fn prepare(shared: &Shared, engine: &Engine, agent: &Agent, computer: &Computer) -> Result<(), Cut> {
     let (progress, mut told) = tokio::sync::watch::channel(None::<Progress>);
     let image = computer.spec.image.as_deref();
     let limit = shared.settings.prepare_limit;
@@ -350,8 +387,8 @@ async fn prepare(shared: &Shared, engine: &Engine, agent: &Agent, computer: &Com
     let pull = tokio::time::timeout(limit, engine.entry.runtime.prepare(image, &tell));
     tokio::pin!(pull);
     let timed_out = |_| Err(RuntimeError::TimedOut { what: "have the image", limit });
-    if let Ok(done) = tokio::time::timeout(PREPARE_QUIET, &mut pull).await {
-        return done.unwrap_or_else(timed_out);
+    if let Ok(done) = unless_stopped(shared, tokio::time::timeout(PREPARE_QUIET, &mut pull)).await? {
+        return Ok(done.unwrap_or_else(timed_out)?);
     }
     record(shared, agent, vec![AgentOp::Extend { deadline: limit }]).await;
     let done = loop {
@@ -366,12 +403,12 @@ async fn prepare(shared: &Shared, engine: &Engine, agent: &Agent, computer: &Com
         };
         record(shared, agent, vec![condition]).await;
         let pause = tokio::time::timeout(Duration::from_secs(2), &mut pull);
-        if let Ok(done) = pause.await {
+        if let Ok(done) = unless_stopped(shared, pause).await? {
             break done.unwrap_or_else(timed_out);
         }
     };
     record(shared, agent, vec![AgentOp::Extend { deadline: shared.settings.start_limit }]).await;
-    done
+    Ok(done?)
 }
 
 fn describe(progress: &Progress) -> String {
@@ -394,8 +431,10 @@ fn stop(shared: &Arc<Shared>, agent: Agent) {
         let stopped = match (agent.status.computer, &agent.spec.runtime) {
             (Some(id), Some(runtime)) => {
                 let engine = &shared.engines[runtime];
-                let _pass = engine.gate.enter(&agent.tenant).await;
-                stop_computer(&shared, engine, id, start_id).await
+                match unless_stopped(&shared, engine.gate.enter(&agent.tenant)).await {
+                    Ok(_pass) => stop_computer(&shared, engine, id, start_id).await,
+                    Err(cut) => Err(cut),
+                }
             }
             _ => Ok(()),
         };
@@ -404,7 +443,8 @@ fn stop(shared: &Arc<Shared>, agent: Agent) {
                 shared.jobs.succeeded(subject);
                 record(&shared, &agent, vec![AgentOp::RunEnded { incarnation }]).await;
             }
-            Err(error) => {
+            Err(Cut::Stopped) => return,
+            Err(Cut::Failed(error)) => {
                 tracing::warn!(agent = %agent.id, name = %agent.name, %error, "a computer could not be stopped");
                 pause(&shared, subject).await;
             }
@@ -430,7 +470,7 @@ pub(super) async fn stop_computer(
     engine: &Engine,
     id: ComputerId,
     start: Option<StartId>,
-) -> Result<(), RuntimeError> {
+) -> Result<(), Cut> {
     let runtime = &engine.entry.runtime;
     let grace = shared.settings.stop_grace;
     let start = match start {
@@ -440,8 +480,9 @@ pub(super) async fn stop_computer(
             Some(Phase::Stopped { .. }) | None => None,
         },
     };
-    match start {
-        Some(start) => limited(shared, "stop the computer", runtime.stop(id, &start, grace)).await,
-        None => Ok(()),
+    go_on(shared)?;
+    if let Some(start) = start {
+        limited(shared, "stop the computer", runtime.stop(id, &start, grace)).await?;
     }
+    Ok(())
 }

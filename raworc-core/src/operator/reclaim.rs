@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use super::execute::{pause, stop_computer};
+use super::execute::{Cut, go_on, limited, pause, stop_computer, unless_stopped};
 use super::jobs::Subject;
 use super::{Engine, Shared, spawn_job};
 use crate::computer::Computer;
 use crate::entropy::EntropyExt;
 use crate::ids::{ComputerId, RuntimeName};
-use crate::runtime::RuntimeError;
 use crate::store::{Change, Commit, ComputerQuery, Conflict, MAX_PAGE, QuotaDelta, QuotaKind, StoreError};
 
 /// Goes through the reclaim list.
@@ -54,7 +53,8 @@ pub(super) fn begin(shared: &Arc<Shared>, computer: Computer) {
             }
             match reclaim(&shared, engine, &computer).await {
                 Ok(()) => break,
-                Err(error) => {
+                Err(Cut::Stopped) => return,
+                Err(Cut::Failed(error)) => {
                     tracing::warn!(computer = %computer.id(), %error, "a computer cannot be taken away yet");
                     pause(&shared, subject).await;
                 }
@@ -71,17 +71,22 @@ pub(super) fn begin(shared: &Arc<Shared>, computer: Computer) {
     });
 }
 
-async fn reclaim(shared: &Shared, engine: &Engine, computer: &Computer) -> Result<(), RuntimeError> {
-    let _pass = engine.gate.enter(&computer.tenant).await;
-    let (runtime, id) = (&engine.entry.runtime, computer.id());
-    let limit = shared.settings.call_limit;
+async fn reclaim(shared: &Shared, engine: &Engine, computer: &Computer) -> Result<(), Cut> {
+    let _pass = unless_stopped(shared, engine.gate.enter(&computer.tenant)).await?;
+    let runtime = &engine.entry.runtime;
+    remove(shared, engine, computer.id()).await?;
+    if !computer.keep_volume {
+        go_on(shared)?;
+        limited(shared, "remove the volume", runtime.remove_volume(computer.spec.volume)).await?;
+    }
+    Ok(())
+}
+
+async fn remove(shared: &Shared, engine: &Engine, id: ComputerId) -> Result<(), Cut> {
     stop_computer(shared, engine, id, None).await?;
-    let removed = async {
-        runtime.remove(id).await?;
-        if computer.keep_volume { Ok(()) } else { runtime.remove_volume(computer.spec.volume).await }
-    };
-    let timed_out = Err(RuntimeError::TimedOut { what: "take the computer away", limit });
-    tokio::time::timeout(limit, removed).await.unwrap_or(timed_out)
+    go_on(shared)?;
+    limited(shared, "remove the computer", engine.entry.runtime.remove(id)).await?;
+    Ok(())
 }
 
 async fn forget(shared: &Shared, computer: &Computer) -> Result<(), StoreError> {
@@ -107,14 +112,9 @@ pub(super) async fn orphan(shared: &Arc<Shared>, runtime: &RuntimeName, id: Comp
     let Some(engine) = shared.engines.get(runtime) else { return };
     let Some(_job) = shared.jobs.begin(Subject::Reclaim(id)) else { return };
     tracing::warn!(computer = %id, %runtime, "a computer that no agent ever had is taken away");
-    let removed = async {
-        stop_computer(shared, engine, id, None).await?;
-        engine.entry.runtime.remove(id).await
-    };
-    match tokio::time::timeout(shared.settings.call_limit, removed).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::warn!(computer = %id, %error, "an orphan cannot be taken away yet"),
-        Err(_) => tracing::warn!(computer = %id, "the engine took too long to take an orphan away"),
+    match remove(shared, engine, id).await {
+        Ok(()) | Err(Cut::Stopped) => {}
+        Err(Cut::Failed(error)) => tracing::warn!(computer = %id, %error, "an orphan cannot be taken away yet"),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The whole life of agents on the in-memory store and a simulated engine, in paused time.
 
 mod deaths;
+mod ending;
 mod failures;
 mod lifecycle;
 mod limits;
@@ -31,8 +32,10 @@ use crate::store::MemoryStore;
 struct World {
     control: ControlPlane,
     operator: Option<Operator>,
+    runtime: SimulatedRuntime,
     runtimes: Runtimes,
     engine: SimulatedControl,
+    settings: OperatorSettings,
     call: Call,
     tenant: TenantName,
 }
@@ -57,12 +60,16 @@ impl World {
     }
 
     async fn with(program: SimulatedAgent, profile: Profile) -> Self {
+        Self::with_settings(program, profile, OperatorSettings::default()).await
+    }
+
+    async fn with_settings(program: SimulatedAgent, profile: Profile, settings: OperatorSettings) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(TokioClock::starting_at(Timestamp::UNIX_EPOCH));
         let latency = Latency::default().with_start(Duration::from_millis(20)).with_stop(Duration::from_millis(5));
         let options = SimulatedOptions::new(profile).with_latency(latency).with_program(program.clone());
         let runtime = SimulatedRuntime::new(options);
         let engine = runtime.control();
-        let runtimes = Runtimes::new().with(Arc::new(runtime), "unix:/nowhere", None);
+        let runtimes = Runtimes::new().with(Arc::new(runtime.clone()), "unix:/nowhere", None);
         let store = Arc::new(MemoryStore::new(clock.clone()));
         let master_key = MasterKey::generate(&SystemEntropy);
         let parts = Parts { clock, ..Parts::new(store, runtimes.clone(), master_key) };
@@ -71,7 +78,7 @@ impl World {
         let tenant = TenantName::default();
         let name = UserName::new("ada").expect("a name");
         let call = Call::by(Principal::User { name, tenant: tenant.clone(), admin: false });
-        let mut world = Self { control, operator: None, runtimes, engine, call, tenant };
+        let mut world = Self { control, operator: None, runtime, runtimes, engine, settings, call, tenant };
         world.start_operator().await;
         world
     }
@@ -81,8 +88,8 @@ impl World {
     }
 
     async fn another_operator(&self) -> Operator {
-        let settings = OperatorSettings::default();
-        Operator::start(&self.control, self.runtimes.clone(), settings).await.expect("an operator")
+        let operator = Operator::start(&self.control, self.runtimes.clone(), self.settings.clone()).await;
+        operator.expect("an operator")
     }
 
     /// The operator is gone from one moment to the next, as with `kill -9`.
