@@ -12,6 +12,7 @@ mod death;
 mod execute;
 mod gate;
 mod jobs;
+mod observe;
 pub mod plan;
 mod queue;
 mod reclaim;
@@ -19,6 +20,7 @@ mod settings;
 pub(crate) mod shards;
 #[cfg(all(test, feature = "simulated"))]
 mod tests;
+mod watch;
 
 pub use settings::OperatorSettings;
 
@@ -26,21 +28,22 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures::StreamExt;
 use jiff::Timestamp;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::gate::Gate;
 use self::jobs::Jobs;
+use self::observe::Answers;
 use self::queue::Queue;
 use self::shards::Shards;
 use crate::control::ControlPlane;
 use crate::entropy::{Clock, Entropy, EntropyExt};
 use crate::error::Error;
 use crate::event::EventKind;
-use crate::ids::{AgentId, ComputerId, RuntimeName};
-use crate::runtime::{Phase, RuntimeEntry, RuntimeEvent, Runtimes};
+use crate::ids::{AgentId, RuntimeName};
+use crate::runtime::{RuntimeEntry, Runtimes};
 use crate::store::{DueQuery, Store};
 
 /// A running operator. It ends in order by [`shutdown`](Self::shutdown), and in the middle of whatever it does when this
@@ -63,6 +66,7 @@ struct Shared {
     shards: Shards,
     queue: Queue,
     jobs: Jobs,
+    answers: Answers,
     /// Since when a server could have received heartbeats.
     listening: Mutex<Option<Timestamp>>,
     tasks: TaskTracker,
@@ -76,7 +80,24 @@ struct Shared {
 #[derive(Debug)]
 struct Engine {
     entry: RuntimeEntry,
+    /// For what changes something.
     gate: Gate,
+    /// For looks at one computer, which cost it little: a start that takes long holds none of them up.
+    looks: Gate,
+    /// For what nobody waits for.
+    orphans: Gate,
+    /// Asks for a look at all its computers.
+    relist: Notify,
+}
+
+/// Looks at single computers that an engine gets at a time, whatever else it does.
+const ENGINE_LOOKS: usize = 16;
+
+impl Engine {
+    fn new(entry: &RuntimeEntry, calls: usize) -> Self {
+        let (gate, looks, orphans) = (Gate::new(calls), Gate::new(ENGINE_LOOKS.max(calls)), Gate::new(1));
+        Self { entry: entry.clone(), gate, looks, orphans, relist: Notify::new() }
+    }
 }
 
 impl Operator {
@@ -89,10 +110,7 @@ impl Operator {
         let process = inner.entropy.process_id(inner.clock.now());
         let engines: HashMap<_, _> = runtimes
             .iter()
-            .map(|entry| {
-                let engine = Engine { entry: entry.clone(), gate: Gate::new(settings.engine_calls) };
-                (entry.runtime.name().clone(), engine)
-            })
+            .map(|entry| (entry.runtime.name().clone(), Engine::new(entry, settings.engine_calls)))
             .collect();
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
@@ -106,6 +124,7 @@ impl Operator {
             shards,
             queue: Queue::default(),
             jobs: Jobs::default(),
+            answers: Answers::default(),
             listening: Mutex::new(None),
             tasks: tasks.clone(),
             stop: stop.clone(),
@@ -117,7 +136,8 @@ impl Operator {
         spawn(&shared, scan(Arc::clone(&shared)));
         spawn(&shared, dispatch(Arc::clone(&shared)));
         for name in shared.engines.keys() {
-            spawn(&shared, follow_engine(Arc::clone(&shared), name.clone()));
+            spawn(&shared, watch::events(Arc::clone(&shared), name.clone()));
+            spawn(&shared, watch::relists(Arc::clone(&shared), name.clone()));
         }
         Ok(Self { shared, stop, tasks })
     }
@@ -184,16 +204,6 @@ impl Shared {
     fn listening(&self) -> Option<Timestamp> {
         *self.listening.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    /// Looks at the agent of a computer, or takes away a computer that nobody knows.
-    async fn trigger_computer(self: &Arc<Self>, runtime: &RuntimeName, id: ComputerId) {
-        match self.store.computer(id).await {
-            Ok(Some(computer)) if computer.reclaim_since.is_some() => reclaim::begin(self, computer),
-            Ok(Some(computer)) => self.queue.look(computer.agent),
-            Ok(None) => reclaim::orphan(self, runtime, id).await,
-            Err(error) => tracing::warn!(%error, computer = %id, "a computer cannot be looked up"),
-        }
-    }
 }
 
 /// Looks at every agent that the log tells something of.
@@ -225,9 +235,9 @@ async fn scan(shared: Arc<Shared>) {
     loop {
         tick.tick().await;
         for runtime in shared.shards.renew(&shared.store).await {
-            // Apart from this: an engine that hangs must not cost this operator its place.
-            let task = Arc::clone(&shared);
-            spawn(&shared, async move { resync(&task, &runtime).await });
+            if let Some(engine) = shared.engines.get(&runtime) {
+                engine.relist.notify_one();
+            }
         }
         shared.refresh_listening().await;
         let query = DueQuery { runtimes: runtimes.clone(), before: None, limit: 10_000 };
@@ -250,59 +260,24 @@ async fn dispatch(shared: Arc<Shared>) {
         let (agent, look) = shared.queue.next().await;
         let task = Arc::clone(&shared);
         spawn(&shared, async move {
-            let again = execute::look_at(&task, agent, look).await;
-            task.queue.done(agent, again);
+            let mut over = Over { shared: &task, agent, again: Again::After(RETRY_LOOK) };
+            over.again = execute::look_at(&task, agent, look).await;
+            drop(over);
             drop(permit);
         });
     }
 }
 
-/// Looks at the agents of computers that an engine tells of, and at all from time to time.
-async fn follow_engine(shared: Arc<Shared>, name: RuntimeName) {
-    let Some(engine) = shared.engines.get(&name) else { return };
-    let runtime = &engine.entry.runtime;
-    loop {
-        match runtime.watch().await {
-            Ok(mut events) => {
-                resync(&shared, &name).await;
-                let mut tick = tokio::time::interval(shared.settings.resync_every);
-                tick.tick().await;
-                loop {
-                    tokio::select! {
-                        event = events.next() => match event {
-                            Some(RuntimeEvent::Changed(id)) => shared.trigger_computer(&name, id).await,
-                            Some(RuntimeEvent::Relist) => resync(&shared, &name).await,
-                            None => break,
-                        },
-                        _ = tick.tick() => resync(&shared, &name).await,
-                    }
-                }
-            }
-            Err(error) => tracing::warn!(%error, runtime = %name, "the engine's events cannot be followed"),
-        }
-        tokio::time::sleep(shared.entropy.jitter(Duration::from_secs(2))).await;
-    }
+/// Gives an agent back to the queue when its look is over, be it by a panic.
+struct Over<'a> {
+    shared: &'a Shared,
+    agent: AgentId,
+    again: Again,
 }
 
-/// Looks at every agent that has a run, and at every computer that the engine has.
-async fn resync(shared: &Arc<Shared>, name: &RuntimeName) {
-    let Some(engine) = shared.engines.get(name) else { return };
-    let query = DueQuery { runtimes: vec![name.clone()], before: Some(Timestamp::MAX), limit: usize::MAX };
-    match shared.store.due(&query).await {
-        Ok(due) => due.value.iter().for_each(|due| shared.queue.look(due.agent)),
-        Err(error) => tracing::warn!(%error, "agents cannot be listed"),
-    }
-    match tokio::time::timeout(shared.settings.call_limit, engine.entry.runtime.list()).await {
-        Ok(Ok(computers)) => {
-            for observed in computers {
-                match observed.phase {
-                    Phase::Running(_) | Phase::Stopping(_) => shared.trigger_computer(name, observed.computer).await,
-                    Phase::Stopped { .. } => reclaim::stopped(shared, name, observed.computer).await,
-                }
-            }
-        }
-        Ok(Err(error)) => tracing::warn!(%error, runtime = %name, "the engine's computers cannot be listed"),
-        Err(_) => tracing::warn!(runtime = %name, "the engine took too long to list its computers"),
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.shared.queue.done(self.agent, self.again);
     }
 }
 

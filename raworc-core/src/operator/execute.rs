@@ -1,22 +1,25 @@
 //! Carries out what was planned, and makes no choices.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures::FutureExt;
 use jiff::Timestamp;
 
 use super::gate::Pass;
 use super::jobs::Subject;
-use super::plan::{Observation, Place, Plan, View, Work, backoff, plan, wanted};
+use super::observe::{self, Question};
+use super::plan::{Place, Plan, View, Work, backoff, plan, wanted};
 use super::{Again, Engine, RETRY_LOOK, Shared, death, reclaim, spawn_job};
 use crate::agent::{Agent, AgentEvent, ConditionKind, Desired, Run, State};
 use crate::computer::Computer;
 use crate::control::key_hash;
 use crate::entropy::EntropyExt;
 use crate::ids::{AgentId, CommitId, ComputerId};
-use crate::runtime::{Boot, ComputerSpec, Ensured, LimitsReached, Phase, Progress, RuntimeError, StartId};
+use crate::runtime::{Boot, ComputerSpec, Ensured, Phase, Progress, RuntimeError, StartId};
 use crate::store::{AgentChange, AgentOp, Change, Check, Commit, NewComputer, QuotaDelta, QuotaKind, StoreError};
 
 /// How long an image may take before people are told that it is being pulled.
@@ -48,11 +51,11 @@ async fn try_look(shared: &Arc<Shared>, id: AgentId, look: bool) -> Result<Again
     if work != Work::Begun && !shared.owns(runtime, id) {
         return Ok(Again::Triggered);
     }
-    let (observed, reached) = if look {
-        observe(shared, engine, &agent, work).await
-    } else {
-        (Observation::Unknown, LimitsReached::default())
-    };
+    let question = Question::of(&agent, work);
+    let answer = shared.answers.take(id, question.as_ref());
+    if let Some(question) = question.filter(|_| look) {
+        observe::begin(shared, engine, &agent, question);
+    }
     let computer = computer_of(shared, &agent).await?;
     let unstarted = |run: &&Run| run.start_id.is_none() && run.booted_at.is_none();
     let began = agent.status.run.as_ref().filter(unstarted).and_then(|run| run.operator);
@@ -60,8 +63,8 @@ async fn try_look(shared: &Arc<Shared>, id: AgentId, look: bool) -> Result<Again
     let view = View {
         agent: &agent,
         computer: computer.as_ref(),
-        observed,
-        reached,
+        observed: answer.observed,
+        reached: answer.reached,
         work,
         operator: shared.shards.me(),
         operators: &operators,
@@ -108,27 +111,6 @@ fn wait(at: Option<Timestamp>, now: Timestamp) -> Again {
             Again::After(wait + Duration::from_millis(1))
         }
     }
-}
-
-/// What the engine says of an agent's computer, where a run of it is to be judged by that.
-async fn observe(shared: &Shared, engine: &Engine, agent: &Agent, work: Work) -> (Observation, LimitsReached) {
-    let running = match &agent.status.run {
-        Some(run) => !run.ending,
-        None => agent.status.state() == State::Slept,
-    };
-    let (Some(id), true, true) = (agent.status.computer, running, work == Work::None) else {
-        return (Observation::Unknown, LimitsReached::default());
-    };
-    let observation = match tokio::time::timeout(shared.settings.call_limit, engine.entry.runtime.observe(id)).await {
-        Ok(Ok(Some(observed))) => return (Observation::Present(observed.phase), observed.reached),
-        Ok(Ok(None)) => Observation::Absent,
-        Ok(Err(error)) => {
-            tracing::warn!(agent = %agent.id, computer = %id, %error, "a computer cannot be observed");
-            Observation::Unknown
-        }
-        Err(_) => Observation::Unknown,
-    };
-    (observation, LimitsReached::default())
 }
 
 /// The computer's row, where a start may be planned.
@@ -373,7 +355,13 @@ pub(super) async fn limited<T>(
     call: impl Future<Output = Result<T, RuntimeError>>,
 ) -> Result<T, RuntimeError> {
     let limit = shared.settings.call_limit;
-    tokio::time::timeout(limit, call).await.unwrap_or(Err(RuntimeError::TimedOut { what, limit }))
+    tokio::time::timeout(limit, caught(what, call)).await.unwrap_or(Err(RuntimeError::TimedOut { what, limit }))
+}
+
+/// A runtime that panics fails its call, and nothing else.
+async fn caught<T>(what: &'static str, call: impl Future<Output = Result<T, RuntimeError>>) -> Result<T, RuntimeError> {
+    let panicked = |_| Err(RuntimeError::Refused { what, reason: "the runtime panicked".into() });
+    AssertUnwindSafe(call).catch_unwind().await.unwrap_or_else(panicked)
 }
 
 /// Sees to it that the image is there. Where that takes long, people are told, and the start has longer.
@@ -384,7 +372,7 @@ async fn prepare(shared: &Shared, engine: &Engine, agent: &Agent, computer: &Com
     let tell = move |now: Progress| {
         progress.send_replace(Some(now));
     };
-    let pull = tokio::time::timeout(limit, engine.entry.runtime.prepare(image, &tell));
+    let pull = tokio::time::timeout(limit, caught("have the image", engine.entry.runtime.prepare(image, &tell)));
     tokio::pin!(pull);
     let timed_out = |_| Err(RuntimeError::TimedOut { what: "have the image", limit });
     if let Ok(done) = unless_stopped(shared, tokio::time::timeout(PREPARE_QUIET, &mut pull)).await? {

@@ -12,6 +12,7 @@ use crate::ids::{AgentId, ComputerId, Incarnation};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Subject {
     Agent(AgentId),
+    Observe(AgentId),
     Reclaim(ComputerId),
 }
 

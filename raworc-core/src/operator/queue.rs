@@ -50,6 +50,11 @@ impl Queue {
         self.lock().waiting.len()
     }
 
+    /// Looks at the agent and at what its engine says of it in a while, or whenever it is looked at before.
+    pub(super) fn look_after(&self, agent: AgentId, wait: Duration) {
+        self.put(agent, Instant::now() + wait, true);
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -7,7 +7,7 @@ use super::jobs::Subject;
 use super::{Engine, Shared, spawn_job};
 use crate::computer::Computer;
 use crate::entropy::EntropyExt;
-use crate::ids::{ComputerId, RuntimeName};
+use crate::ids::{ComputerId, RuntimeName, TenantName};
 use crate::store::{Change, Commit, ComputerQuery, Conflict, MAX_PAGE, QuotaDelta, QuotaKind, StoreError};
 
 /// Goes through the reclaim list.
@@ -108,20 +108,36 @@ async fn forget(shared: &Shared, computer: &Computer) -> Result<(), StoreError> 
 ///
 /// Computers are committed before the engine is called, so no start can be under way for it. Its volume is left: what
 /// nobody knows may still hold somebody's files.
-pub(super) async fn orphan(shared: &Arc<Shared>, runtime: &RuntimeName, id: ComputerId) {
-    let Some(engine) = shared.engines.get(runtime) else { return };
-    let Some(_job) = shared.jobs.begin(Subject::Reclaim(id)) else { return };
-    tracing::warn!(computer = %id, %runtime, "a computer that no agent ever had is taken away");
-    match remove(shared, engine, id).await {
-        Ok(()) | Err(Cut::Stopped) => {}
-        Err(Cut::Failed(error)) => tracing::warn!(computer = %id, %error, "an orphan cannot be taken away yet"),
+pub(super) fn orphan(shared: &Arc<Shared>, runtime: &RuntimeName, id: ComputerId) {
+    let Some(job) = shared.jobs.begin(Subject::Reclaim(id)) else { return };
+    let (task, runtime) = (Arc::clone(shared), runtime.clone());
+    spawn_job(shared, async move {
+        let shared = task;
+        let Some(engine) = shared.engines.get(&runtime) else { return };
+        match take_orphan(&shared, engine, id).await {
+            Ok(true) => tracing::warn!(computer = %id, %runtime, "a computer that no agent ever had was taken away"),
+            Ok(false) | Err(Cut::Stopped) => {}
+            Err(Cut::Failed(error)) => tracing::warn!(computer = %id, %error, "an orphan cannot be taken away yet"),
+        }
+        drop(job);
+    });
+}
+
+/// Whether there was something to take away: the last word of a computer that was reclaimed is its removal.
+async fn take_orphan(shared: &Shared, engine: &Engine, id: ComputerId) -> Result<bool, Cut> {
+    let _pass = unless_stopped(shared, engine.orphans.enter(&TenantName::default())).await?;
+    if limited(shared, "look at the computer", engine.entry.runtime.observe(id)).await?.is_none() {
+        return Ok(false);
     }
+    go_on(shared)?;
+    remove(shared, engine, id).await?;
+    Ok(true)
 }
 
 /// Takes a computer that does not run away, if no agent owns it.
 pub(super) async fn stopped(shared: &Arc<Shared>, runtime: &RuntimeName, id: ComputerId) {
     match shared.store.computer(id).await {
-        Ok(None) => orphan(shared, runtime, id).await,
+        Ok(None) => orphan(shared, runtime, id),
         Ok(Some(computer)) if computer.reclaim_since.is_some() => begin(shared, computer),
         Ok(Some(_)) => {}
         Err(error) => tracing::warn!(%error, computer = %id, "a computer cannot be looked up"),

@@ -3,6 +3,7 @@
 mod deaths;
 mod ending;
 mod failures;
+mod hanging;
 mod lifecycle;
 mod limits;
 mod messages;

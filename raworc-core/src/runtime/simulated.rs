@@ -98,6 +98,7 @@ impl SimulatedRuntime {
             Some((Fault::Fail(error), _)) => return Err(error.clone()),
             Some((Fault::Hang, released)) => released.cancelled().await,
             Some((Fault::Slow(more), _)) => tokio::time::sleep(*more).await,
+            Some((Fault::Panic, _)) => panic!("{method:?} panics, as injected"),
             _ => (),
         }
         Ok(Call { hit })

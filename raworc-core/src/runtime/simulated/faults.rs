@@ -49,6 +49,8 @@ pub enum Fault {
     Hang,
     /// What was asked happens, and then the call hangs until it is released.
     HangAfter,
+    /// The call panics before anything happens.
+    Panic,
     /// The call takes so much longer.
     Slow(Duration),
     /// A lie: nothing happens, and the answer says that it did. A start answers with an identity that never was.

@@ -1,0 +1,89 @@
+//! One call of an engine that hangs, or panics, and everybody else.
+
+use super::*;
+use crate::control::SleepMode;
+use crate::runtime::ComputerSpec;
+use crate::runtime::simulated::{Fault, Method, Rule};
+
+/// An orphan with the engine: a computer of this installation that the store has never heard of.
+async fn orphan(world: &World) -> ComputerSpec {
+    use crate::entropy::EntropyExt;
+    use crate::runtime::Runtime;
+    let spec = ComputerSpec {
+        id: SystemEntropy.computer_id(Timestamp::UNIX_EPOCH),
+        volume: SystemEntropy.volume_id(Timestamp::UNIX_EPOCH),
+        image: None,
+        resources: crate::agent::Resources::default(),
+        network: crate::agent::Network::default(),
+        root: false,
+    };
+    world.runtime.ensure(&spec).await.expect("made");
+    spec
+}
+
+/// That this agent answers, and that its program's death is seen.
+async fn is_looked_after(world: &World, agent: &Agent) {
+    let asked = tokio::time::Instant::now();
+    world.done(agent, "hello").await;
+    let before = world.agent(agent).await.status.incarnation;
+    world.engine.crash(computer(agent), "killed from outside");
+    let again = |a: &Agent| a.status.state() == State::Idle && a.status.incarnation == before.next();
+    world.until(agent, "started again", again).await;
+    assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_at_the_engine_that_hangs_holds_up_neither_its_agent_nor_others() {
+    let settings = OperatorSettings { looks: 1, ..OperatorSettings::default() };
+    let world = World::with_settings(SimulatedAgent::new(act), Profile::Container, settings).await;
+    let stuck = world.idle("stuck", AgentSpec::default()).await;
+    let other = world.idle("other", AgentSpec::default()).await;
+    let seen = world.engine.calls(Method::Observe);
+    world.engine.inject(Rule::new(Method::Observe, Fault::Hang).on(computer(&stuck)));
+    world.engine.cut_events();
+    world.engine_until("looking", |engine| engine.calls(Method::Observe) > seen + 1).await;
+    is_looked_after(&world, &other).await;
+    let asked = tokio::time::Instant::now();
+    world.done(&stuck, "hello").await;
+    world.control.sleep(&world.call, &world.tenant, &stuck.name, SleepMode::AfterMessage).await.expect("asked");
+    world.until(&stuck, "stopped", |a| a.status.state() == State::Slept && a.status.run.is_none()).await;
+    assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_orphan_that_cannot_be_removed_holds_up_nobody() {
+    let world = World::new().await;
+    let agent = world.idle("a", AgentSpec::default()).await;
+    let hang = world.engine.inject(Rule::new(Method::Remove, Fault::Hang));
+    let orphans = [orphan(&world).await, orphan(&world).await, orphan(&world).await];
+    world.engine.cut_events();
+    world.engine_until("removing", |engine| engine.calls(Method::Remove) > 0).await;
+    is_looked_after(&world, &agent).await;
+    hang.release();
+    world.engine_until("without orphans", |engine| engine.computers().len() == 1).await;
+    assert!(orphans.iter().all(|orphan| world.engine.volumes().contains(&orphan.volume)), "volumes are left");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_hangs_holds_up_no_event() {
+    let world = World::new().await;
+    let agent = world.idle("a", AgentSpec::default()).await;
+    let lists = world.engine.calls(Method::List);
+    world.engine.inject(Rule::new(Method::List, Fault::Hang));
+    world.engine.cut_events();
+    world.engine_until("listing", |engine| engine.calls(Method::List) > lists).await;
+    is_looked_after(&world, &agent).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_whose_engine_panics_once_is_looked_after_all_the_same() {
+    for method in [Method::Observe, Method::Start, Method::Stop, Method::Logs] {
+        let world = World::new().await;
+        let agent = world.idle("a", AgentSpec::default()).await;
+        world.engine.inject(Rule::new(method, Fault::Panic).times(1));
+        let crashed = tokio::time::Instant::now();
+        world.engine.crash(computer(&agent), "killed from outside");
+        world.until(&agent, "started again", |a| a.status.state() == State::Idle && a.status.incarnation.0 > 1).await;
+        assert!(crashed.elapsed() < Duration::from_secs(5), "{method:?}: {:?}", crashed.elapsed());
+    }
+}
