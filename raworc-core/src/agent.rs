@@ -1,6 +1,7 @@
 //! An agent: what its owner wants of it, and what is.
 
 mod condition;
+mod restart;
 mod spec;
 mod state;
 mod status;
@@ -11,7 +12,7 @@ pub use spec::{
     Resources, SpecChange,
 };
 pub use state::{AgentEvent, Decision, Denial, Effect, State};
-pub use status::{HEARTBEAT_LIMIT, Inbox, KeptLog, Run, SetupRecord, Status};
+pub use status::{HEARTBEAT_LIMIT, Inbox, KeptLog, Run, SetupRecord, SetupRun, Status};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};

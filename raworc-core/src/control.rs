@@ -11,6 +11,8 @@ mod logs;
 mod messages;
 mod program;
 mod settings;
+#[cfg(all(test, feature = "simulated"))]
+mod tests;
 
 pub use access::{LoginRequest, NewUser, TokenRecord, User};
 pub(crate) use activity::PRESENCE_PREFIX;

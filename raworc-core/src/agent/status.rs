@@ -133,8 +133,21 @@ pub struct Run {
     pub booted_at: Option<Timestamp>,
     /// When its program was ready for messages.
     pub ready_at: Option<Timestamp>,
+    /// The setup script that its program was told to run.
+    #[serde(default)]
+    pub setup: Option<SetupRun>,
     /// Whether it is to be stopped, whatever it does.
     pub ending: bool,
+}
+
+/// A setup script in the hands of a program.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct SetupRun {
+    /// SHA-256 of the script's text, in hexadecimal.
+    pub hash: String,
+    /// When the program was first told to run one. The time of the start counts from here on.
+    pub began_at: Timestamp,
 }
 
 /// The setup script that was run last on a computer.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ControlPlane;
 use super::call::{Call, resource_of};
-use crate::agent::{Agent, AgentSpec, ConditionKind, Desired, InvalidSpec, SpecChange, State};
+use crate::agent::{Agent, AgentSpec, Desired, InvalidSpec, SpecChange, State};
 use crate::entropy::EntropyExt;
 use crate::error::Error;
 use crate::ids::{AgentName, RuntimeName, TenantName, UserName};
@@ -182,16 +182,7 @@ impl ControlPlane {
         }
         let spec = request.spec.apply(&agent.spec)?;
         self.check_spec(&spec, &self.runtime_of(&spec)?.1)?;
-        let mut ops = vec![AgentOp::SetSpec(Box::new(spec.clone()))];
-        let waiting = waits_for_restart(&agent.spec, &spec);
-        if agent.status.state().is_up() && !waiting.is_empty() {
-            ops.push(AgentOp::SetCondition {
-                kind: ConditionKind::RestartNeeded,
-                status: true,
-                reason: "SpecChanged".into(),
-                message: format!("takes effect at the next start: {}", waiting.join(", ")),
-            });
-        }
+        let ops = vec![AgentOp::SetSpec(Box::new(spec))];
         let when = vec![Check::Alive, Check::Generation(agent.generation)];
         let commit = Commit::of(self.commit_id(), AgentChange { agent: agent.id, when, ops });
         let commit = self.sign(call, commit, tenant, verb, name.as_str(), request)?;
@@ -364,19 +355,6 @@ impl ControlPlane {
             Err(Error::TimedOut { what: "the start of the agent's computer", limit })
         }
     }
-}
-
-/// Fields that an engine or the program takes account of only when it starts.
-fn waits_for_restart(before: &AgentSpec, after: &AgentSpec) -> Vec<&'static str> {
-    let changed = [
-        ("image", before.image != after.image),
-        ("resources", before.resources != after.resources),
-        ("root", before.root != after.root),
-        ("network", before.network != after.network),
-        ("ports", before.ports != after.ports),
-        ("setup", before.setup != after.setup),
-    ];
-    changed.into_iter().filter_map(|(field, changed)| changed.then_some(field)).collect()
 }
 
 /// Whose agents a principal sees: all, or only their own.

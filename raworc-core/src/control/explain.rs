@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::ControlPlane;
 use super::activity::{ActivityKind, ActivityReason};
 use super::call::Call;
-use crate::agent::{Agent, Condition, ConditionKind, Desired, State};
+use crate::agent::{Agent, Condition, ConditionKind, Desired, Run, SetupRun, State};
 use crate::error::Error;
 use crate::ids::{AgentName, TenantName};
 use crate::principal::Action;
@@ -54,6 +54,13 @@ fn explain(agent: &Agent, mut activity: Vec<ActivityReason>) -> Explanation {
             until: status.busy_until,
         });
     }
+    if let Some((setup, run)) = setup_in_hand(agent) {
+        activity.push(ActivityReason {
+            kind: ActivityKind::Setup,
+            since: Some(setup.began_at),
+            until: Some(run.deadline),
+        });
+    }
     if let Some(until) = status.keep_awake_until {
         activity.push(ActivityReason { kind: ActivityKind::KeepAwake, since: None, until: Some(until) });
     }
@@ -79,6 +86,12 @@ fn explain(agent: &Agent, mut activity: Vec<ActivityReason>) -> Explanation {
     }
 }
 
+/// The setup script that its program runs, and in which run.
+fn setup_in_hand(agent: &Agent) -> Option<(&SetupRun, &Run)> {
+    let run = agent.status.run.as_ref().filter(|run| !run.ending && run.ready_at.is_none())?;
+    Some((run.setup.as_ref()?, run))
+}
+
 fn sentences(agent: &Agent) -> Vec<String> {
     let status = &agent.status;
     let ready = status.conditions.get(ConditionKind::Ready);
@@ -94,8 +107,9 @@ fn sentences(agent: &Agent) -> Vec<String> {
                 ready.reason, status.restarts, ready.message
             )),
             (Some(run), _) if run.ending => because.push("its computer is being stopped before the next start".into()),
+            (Some(run), _) if run.setup.is_some() => because.push("its program runs the setup script".into()),
             (Some(run), _) if run.booted_at.is_some() => {
-                because.push("its program has started and is getting ready, or runs the setup script".into());
+                because.push("its program has started and is getting ready".into());
             }
             (Some(_), _) => because.push("its computer is being started".into()),
             (None, None) => because.push("it waits for an operator to start its computer".into()),

@@ -42,11 +42,6 @@ pub(crate) fn key_hash(key: &str) -> String {
     hex(&Sha256::digest(key.as_bytes()))
 }
 
-/// SHA-256 of a setup script, as the store keeps it.
-fn setup_hash(script: &str) -> String {
-    hex(&Sha256::digest(script.as_bytes()))
-}
-
 impl ControlPlane {
     /// Trades a program's one-time key for its identity.
     ///
@@ -96,10 +91,13 @@ impl ControlPlane {
     pub async fn program_spec(&self, call: &Call) -> Result<ProgramSpec, Error> {
         let agent = self.own(call).await?;
         let computer = self.computer_of(call)?;
-        let setup = self.setup_due(&agent, computer);
-        if setup.is_some() {
+        // What a program that runs has not set up yet waits for its next start.
+        let setup = self.setup_due(&agent, computer).filter(|_| agent.status.state() == State::Init);
+        let handed = agent.status.run.as_ref().and_then(|run| run.setup.as_ref());
+        if let Some(task) = setup.as_ref().filter(|task| handed.is_none_or(|handed| handed.hash != task.hash)) {
             let deadline = self.settings().setup_limit + Duration::from_secs(15);
-            self.commit_own(&agent, call, vec![AgentOp::Extend { deadline }], None).await?;
+            let begun = AgentOp::SetupBegun { hash: task.hash.clone(), deadline };
+            self.commit_own(&agent, call, vec![begun], None).await?;
         }
         Ok(ProgramSpec {
             agent: agent.id,
@@ -121,13 +119,14 @@ impl ControlPlane {
 
     fn setup_due(&self, agent: &Agent, computer: ComputerId) -> Option<SetupTask> {
         let script = agent.spec.setup.clone()?;
-        let hash = setup_hash(&script);
-        let done = agent
-            .status
-            .setup
-            .as_ref()
-            .is_some_and(|setup| setup.computer == computer && setup.hash == hash && setup.failure.is_none());
+        let hash = SetupRecord::hash_of(&script);
+        let done = agent.status.is_set_up(computer, &hash);
         (!done).then(|| SetupTask { script, hash, limit: self.settings().setup_limit.as_secs() })
+    }
+
+    /// Whether a start has passed over its setup script. One that was written since it began is for the next start.
+    fn is_setup_missing(&self, agent: &Agent, computer: ComputerId) -> bool {
+        agent.generation == agent.status.observed_generation && self.setup_due(agent, computer).is_some()
     }
 
     fn work_of(&self, agent: &Agent) -> WorkSpec {
@@ -148,11 +147,18 @@ impl ControlPlane {
         let computer = self.computer_of(call)?;
         let mut ops = Vec::new();
         let mut failed = None;
+        let handed = agent.status.run.as_ref().and_then(|run| run.setup.as_ref());
         if let Some(SetupReport { hash, failure }) = report.setup {
+            if handed.is_none_or(|handed| handed.hash != hash) {
+                return Err(Error::invalid(
+                    "setup.hash",
+                    "this is not the setup script that this start was told to run",
+                ));
+            }
             let failure = failure.map(|text| tail(text, 4 << 10));
             failed.clone_from(&failure);
             ops.push(AgentOp::SetSetup(SetupRecord { computer, hash, failure }));
-        } else if self.setup_due(&agent, computer).is_some() {
+        } else if handed.is_some() || self.is_setup_missing(&agent, computer) {
             return Err(Error::invalid("setup", "the setup script has to run first"));
         }
         ops.push(match failed {

@@ -129,8 +129,15 @@ pub enum AgentOp {
         /// The generation that it takes account of.
         generation: u64,
     },
-    /// The start has longer than it had: an image is being pulled, a setup script runs.
+    /// The start has longer than it had: an image is being pulled.
     Extend {
+        /// How long from now.
+        deadline: Duration,
+    },
+    /// Its program is told to run a setup script. The first time in a run, the start has longer than it had.
+    SetupBegun {
+        /// SHA-256 of the script, in hexadecimal.
+        hash: String,
         /// How long from now.
         deadline: Duration,
     },

@@ -224,15 +224,16 @@ impl AgentChange {
                 AgentOp::Transition { event, .. } => {
                     needs.held = true;
                     needs.open |= *event == AgentEvent::DeleteAsked;
-                    needs.computer |= *event == AgentEvent::DeleteAsked;
+                    needs.computer |= matches!(event, AgentEvent::DeleteAsked | AgentEvent::Ready);
                 }
                 AgentOp::Begin { computer, .. } => needs.computer |= computer.is_some(),
                 AgentOp::Lease(id) | AgentOp::End { message: id, .. } | AgentOp::RequestCancel { message: id, .. } => {
                     footprint.messages.insert(*id);
                 }
-                AgentOp::SetSpec(_)
-                | AgentOp::SetDesired { .. }
+                AgentOp::SetSpec(_) => needs.computer = true,
+                AgentOp::SetDesired { .. }
                 | AgentOp::Extend { .. }
+                | AgentOp::SetupBegun { .. }
                 | AgentOp::Started { .. }
                 | AgentOp::Boot { .. }
                 | AgentOp::RunEnded { .. }

@@ -169,6 +169,7 @@ impl Draft {
                     self.status_changed(agent, json!({ "deadline_in": deadline.as_secs() }));
                 }
             }
+            AgentOp::SetupBegun { hash, deadline } => self.setup_begun(agent, hash, *deadline)?,
             AgentOp::Started { start_id } => {
                 if let Some(run) = &mut agent.status.run {
                     run.start_id = Some(start_id.clone());
@@ -215,7 +216,14 @@ impl Draft {
         Ok(())
     }
 
-    fn set_condition(&mut self, agent: &mut Agent, kind: ConditionKind, status: bool, reason: &str, message: &str) {
+    pub(super) fn set_condition(
+        &mut self,
+        agent: &mut Agent,
+        kind: ConditionKind,
+        status: bool,
+        reason: &str,
+        message: &str,
+    ) {
         let same = agent
             .status
             .conditions

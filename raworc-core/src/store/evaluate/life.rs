@@ -7,7 +7,9 @@ use serde_json::json;
 
 use super::draft::{Draft, short};
 use super::later;
-use crate::agent::{Agent, AgentEvent, AgentSpec, ConditionKind, Decision, Denial, Desired, Effect, Run, State};
+use crate::agent::{
+    Agent, AgentEvent, AgentSpec, ConditionKind, Decision, Denial, Desired, Effect, Run, SetupRun, State,
+};
 use crate::computer::Computer;
 use crate::event::EventKind;
 use crate::ids::ProcessId;
@@ -33,6 +35,35 @@ impl Draft {
             }
         }
         self.tell(agent, EventKind::AgentEdited, None, json!({ "generation": agent.generation }));
+        self.note_restart(agent);
+    }
+
+    /// Tells which fields of the spec wait for the next start, if any do.
+    fn note_restart(&mut self, agent: &mut Agent) {
+        let computer = agent.status.computer.and_then(|id| self.rows.computers.get(&id));
+        let waiting = computer.map(|computer| agent.waits_for_start(&computer.spec)).unwrap_or_default();
+        if waiting.is_empty() {
+            return self.clear_condition(agent, ConditionKind::RestartNeeded);
+        }
+        let message = format!("takes effect at the next start: {}", waiting.join(", "));
+        self.set_condition(agent, ConditionKind::RestartNeeded, true, "SpecChanged", &message);
+    }
+
+    pub(super) fn setup_begun(&mut self, agent: &mut Agent, hash: &str, deadline: Duration) -> Result<(), Conflict> {
+        agent.check_run()?;
+        let now = self.rows.now;
+        let Some(run) = agent.status.run.as_mut().filter(|run| run.ready_at.is_none()) else { return Ok(()) };
+        match &mut run.setup {
+            Some(setup) if setup.hash == hash => return Ok(()),
+            // Another text of it has no more time: a program that asks again and again must not start for ever.
+            Some(setup) => hash.clone_into(&mut setup.hash),
+            None => {
+                run.setup = Some(SetupRun { hash: hash.to_owned(), began_at: now });
+                run.deadline = later(now, deadline);
+            }
+        }
+        self.status_changed(agent, json!({ "setup": "begun" }));
+        Ok(())
     }
 
     pub(super) fn desire(&mut self, agent: &mut Agent, desired: Desired, retry: bool) -> Result<(), Conflict> {
@@ -101,6 +132,7 @@ impl Draft {
             key_hash: Some(key_hash.to_owned()),
             booted_at: None,
             ready_at: None,
+            setup: None,
             ending: false,
         });
         self.status_changed(agent, json!({ "incarnation": agent.status.incarnation }));
@@ -160,6 +192,9 @@ impl Draft {
         self.enter(agent, to, reason, message);
         let summary = json!({ "from": from, "to": to, "reason": short(reason) });
         self.tell(agent, EventKind::AgentState, None, summary);
+        if *event == AgentEvent::Ready {
+            self.note_restart(agent);
+        }
         Ok(())
     }
 

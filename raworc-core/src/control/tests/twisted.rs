@@ -1,0 +1,174 @@
+//! A store that does as a test asks: counts, fails once, or lets something else come first.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use futures::future::BoxFuture;
+use futures::stream::{BoxStream, StreamExt};
+use tokio_util::sync::CancellationToken;
+
+use crate::agent::Agent;
+use crate::computer::Computer;
+use crate::event::Event;
+use crate::ids::{AgentId, AgentName, ComputerId, MessageId, Revision, TenantName};
+use crate::message::Message;
+use crate::step::Step;
+use crate::store::{
+    AgentQuery, AuditQuery, AuditRow, Commit, Committed, ComputerQuery, Due, DueQuery, EventFilter, Lease, LeaseClaim,
+    MemoryStore, MessageQuery, Page, QuotaKind, Record, RecordKey, RecordKind, Stamped, StepQuery, Store, StoreError,
+    Touch,
+};
+
+type First = Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>;
+
+/// The in-memory store, with what a test does to it.
+pub(super) struct Twisted {
+    pub(super) inner: Arc<MemoryStore>,
+    first: Mutex<Option<First>>,
+    commits: AtomicU64,
+    failing_touches: AtomicU64,
+    touches: Mutex<Vec<Touch>>,
+    cut: Mutex<CancellationToken>,
+}
+
+impl std::fmt::Debug for Twisted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Twisted").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
+
+impl Twisted {
+    pub(super) fn new(inner: Arc<MemoryStore>) -> Self {
+        Self {
+            inner,
+            first: Mutex::default(),
+            commits: AtomicU64::default(),
+            failing_touches: AtomicU64::default(),
+            touches: Mutex::default(),
+            cut: Mutex::default(),
+        }
+    }
+
+    /// What happens right before the next commit, after everything that its author has read.
+    pub(super) fn before_next_commit(&self, first: impl FnOnce() -> BoxFuture<'static, ()> + Send + 'static) {
+        *self.first.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(first));
+    }
+
+    /// Commits that went through.
+    pub(super) fn commits(&self) -> u64 {
+        self.commits.load(Ordering::Relaxed)
+    }
+
+    /// The next touches fail, so many times.
+    pub(super) fn fail_touches(&self, times: u64) {
+        self.failing_touches.store(times, Ordering::Relaxed);
+    }
+
+    /// The touches that went through since the last question.
+    pub(super) fn take_touches(&self) -> Vec<Touch> {
+        std::mem::take(&mut self.touches.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Ends the streams of all who watch the log.
+    pub(super) fn cut_watchers(&self) {
+        let mut cut = self.cut.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *cut).cancel();
+    }
+}
+
+#[async_trait]
+impl Store for Twisted {
+    async fn commit(&self, commit: Commit) -> Result<Committed, StoreError> {
+        let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(first) = first {
+            first().await;
+        }
+        let committed = self.inner.commit(commit).await?;
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        Ok(committed)
+    }
+
+    async fn touch(&self, touches: &[Touch]) -> Result<Vec<AgentId>, StoreError> {
+        let failing = |left: u64| left.checked_sub(1);
+        if self.failing_touches.fetch_update(Ordering::Relaxed, Ordering::Relaxed, failing).is_ok() {
+            return Err(StoreError::Unavailable { reason: "as the test asks".into() });
+        }
+        self.touches.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(touches);
+        self.inner.touch(touches).await
+    }
+
+    async fn claim(&self, claim: &LeaseClaim) -> Result<Stamped<Lease>, StoreError> {
+        self.inner.claim(claim).await
+    }
+
+    async fn leases(&self, prefix: &str) -> Result<Stamped<Vec<Lease>>, StoreError> {
+        self.inner.leases(prefix).await
+    }
+
+    async fn agent(&self, tenant: &TenantName, name: &AgentName) -> Result<Stamped<Option<Agent>>, StoreError> {
+        self.inner.agent(tenant, name).await
+    }
+
+    async fn agent_by_id(&self, id: AgentId) -> Result<Stamped<Option<Agent>>, StoreError> {
+        self.inner.agent_by_id(id).await
+    }
+
+    async fn agents(&self, query: &AgentQuery) -> Result<Page<Agent>, StoreError> {
+        self.inner.agents(query).await
+    }
+
+    async fn due(&self, query: &DueQuery) -> Result<Stamped<Vec<Due>>, StoreError> {
+        self.inner.due(query).await
+    }
+
+    async fn message(&self, agent: AgentId, id: MessageId) -> Result<Option<Message>, StoreError> {
+        self.inner.message(agent, id).await
+    }
+
+    async fn messages(&self, query: &MessageQuery) -> Result<Page<Message>, StoreError> {
+        self.inner.messages(query).await
+    }
+
+    async fn steps(&self, query: &StepQuery) -> Result<Page<Step>, StoreError> {
+        self.inner.steps(query).await
+    }
+
+    async fn computer(&self, id: ComputerId) -> Result<Option<Computer>, StoreError> {
+        self.inner.computer(id).await
+    }
+
+    async fn computers(&self, query: &ComputerQuery) -> Result<Page<Computer>, StoreError> {
+        self.inner.computers(query).await
+    }
+
+    async fn record(&self, key: &RecordKey) -> Result<Option<Record>, StoreError> {
+        self.inner.record(key).await
+    }
+
+    async fn records(&self, kind: RecordKind, tenant: Option<&TenantName>) -> Result<Vec<Record>, StoreError> {
+        self.inner.records(kind, tenant).await
+    }
+
+    async fn usage(&self, tenant: &TenantName, kind: QuotaKind) -> Result<u64, StoreError> {
+        self.inner.usage(tenant, kind).await
+    }
+
+    async fn audit(&self, query: &AuditQuery) -> Result<Page<AuditRow>, StoreError> {
+        self.inner.audit(query).await
+    }
+
+    async fn head(&self) -> Result<Stamped<Revision>, StoreError> {
+        self.inner.head().await
+    }
+
+    async fn watch(
+        &self,
+        since: Revision,
+        filter: EventFilter,
+    ) -> Result<BoxStream<'static, Result<Vec<Event>, StoreError>>, StoreError> {
+        let cut = self.cut.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let events = self.inner.watch(since, filter).await?;
+        Ok(events.take_until(cut.cancelled_owned()).boxed())
+    }
+}
