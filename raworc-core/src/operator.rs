@@ -24,7 +24,7 @@ mod watch;
 
 pub use settings::OperatorSettings;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -59,7 +59,7 @@ pub struct Operator {
 #[derive(Debug)]
 struct Shared {
     store: Arc<dyn Store>,
-    engines: HashMap<RuntimeName, Engine>,
+    engines: BTreeMap<RuntimeName, Engine>,
     entropy: Arc<dyn Entropy>,
     clock: Arc<dyn Clock>,
     settings: OperatorSettings,
@@ -108,7 +108,7 @@ impl Operator {
     pub async fn start(control: &ControlPlane, runtimes: Runtimes, settings: OperatorSettings) -> Result<Self, Error> {
         let inner = &control.inner;
         let process = inner.entropy.process_id(inner.clock.now());
-        let engines: HashMap<_, _> = runtimes
+        let engines: BTreeMap<_, _> = runtimes
             .iter()
             .map(|entry| (entry.runtime.name().clone(), Engine::new(entry, settings.engine_calls)))
             .collect();

@@ -3,7 +3,7 @@
 //! A reason is held by whoever serves it, as a guard. While one is held, this process moves the agent's `awake_until`
 //! forward every few seconds; when the process dies, that stops. Heartbeats go in the same write.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -60,13 +60,13 @@ pub struct ActivityReason {
 struct Entry {
     incarnation: Incarnation,
     idle: Duration,
-    reasons: HashMap<u64, (ActivityKind, Timestamp)>,
+    reasons: BTreeMap<u64, (ActivityKind, Timestamp)>,
     heard: bool,
     /// A reason ended since the last write: the time without activity begins anew.
     ended: bool,
 }
 
-type Entries = Arc<Mutex<HashMap<AgentId, Entry>>>;
+type Entries = Arc<Mutex<BTreeMap<AgentId, Entry>>>;
 
 /// What is active in this process.
 #[derive(Debug)]
@@ -107,8 +107,9 @@ impl Activity {
             let mut even = false;
             loop {
                 tokio::select! {
-                    _ = tick.tick() => {}
+                    biased;
                     () = stopped.cancelled() => break,
+                    _ = tick.tick() => {}
                 }
                 if let Err(error) = announce(&*task_store, process).await {
                     tracing::warn!(%error, "this server's sign of life could not be written");
@@ -163,11 +164,11 @@ impl Activity {
     }
 }
 
-fn entry<'a>(entries: &'a mut HashMap<AgentId, Entry>, agent: &Agent) -> &'a mut Entry {
+fn entry<'a>(entries: &'a mut BTreeMap<AgentId, Entry>, agent: &Agent) -> &'a mut Entry {
     let entry = entries.entry(agent.id).or_insert_with(|| Entry {
         incarnation: agent.status.incarnation,
         idle: Duration::ZERO,
-        reasons: HashMap::new(),
+        reasons: BTreeMap::new(),
         heard: false,
         ended: false,
     });

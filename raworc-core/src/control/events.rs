@@ -139,6 +139,7 @@ impl Following {
                 continue;
             }
             tokio::select! {
+                biased;
                 event = self.live.recv() => match event {
                     Ok(event) if event.revision <= self.last => {}
                     Ok(event) if event.revision == self.last.next() => self.look_at(event),

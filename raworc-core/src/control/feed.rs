@@ -1,11 +1,12 @@
 //! The feed: one reader of the log a process, and everything that waits for it.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -31,7 +32,8 @@ pub struct Delta {
     pub text: String,
 }
 
-type PerAgent = Mutex<HashMap<AgentId, watch::Sender<u64>>>;
+/// Those who wait for an agent are woken in the order in which they came.
+type PerAgent = Mutex<BTreeMap<AgentId, broadcast::Sender<()>>>;
 
 /// Everything that is committed, as it is committed, by whatever process.
 #[derive(Debug)]
@@ -56,8 +58,9 @@ impl Feed {
         let stopped = stop.clone();
         tokio::spawn(async move {
             tokio::select! {
-                () = reader => {}
+                biased;
                 () = stopped.cancelled() => {}
+                () = reader => {}
             }
         });
         Ok(Self { events, deltas, agents, head, _stop: stop.drop_guard() })
@@ -87,11 +90,11 @@ impl Feed {
         let _ = self.deltas.send(Arc::new(delta));
     }
 
-    /// Changes whenever something of this agent does.
+    /// Tells whenever something of this agent changes. One that lags has missed nothing that matters.
     #[must_use]
-    pub fn agent(&self, id: AgentId) -> watch::Receiver<u64> {
+    pub fn agent(&self, id: AgentId) -> broadcast::Receiver<()> {
         let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
-        agents.entry(id).or_insert_with(|| watch::channel(0).0).subscribe()
+        agents.entry(id).or_insert_with(|| broadcast::Sender::new(1)).subscribe()
     }
 
     /// Asks `probe` now and after every change of the agent, until it answers or the time is over.
@@ -103,13 +106,12 @@ impl Feed {
         let mut changes = self.agent(id);
         let deadline = tokio::time::Instant::now() + limit;
         loop {
-            changes.borrow_and_update();
             if let Some(answer) = probe().await? {
                 return Ok(Some(answer));
             }
-            match tokio::time::timeout_at(deadline, changes.changed()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) | Err(_) => return Ok(None),
+            match tokio::time::timeout_at(deadline, changes.recv()).await {
+                Ok(Ok(()) | Err(RecvError::Lagged(_))) => {}
+                Ok(Err(RecvError::Closed)) | Err(_) => return Ok(None),
             }
         }
     }
@@ -161,7 +163,8 @@ fn publish(burst: Vec<Event>, events: &broadcast::Sender<Arc<Event>>, agents: &P
             if waiters.receiver_count() == 0 {
                 agents.remove(&id);
             } else {
-                waiters.send_modify(|count| *count += 1);
+                // Those who are there have to look, however many changes there were.
+                let _ = waiters.send(());
             }
         }
         // Nobody need listen.
@@ -171,5 +174,8 @@ fn publish(burst: Vec<Event>, events: &broadcast::Sender<Arc<Event>>, agents: &P
 
 fn wake_all(agents: &PerAgent) {
     let agents = agents.lock().unwrap_or_else(PoisonError::into_inner);
-    agents.values().for_each(|waiters| waiters.send_modify(|count| *count += 1));
+    for waiters in agents.values() {
+        // Nobody need wait.
+        let _ = waiters.send(());
+    }
 }

@@ -447,8 +447,9 @@ pub(super) async fn pause(shared: &Shared, subject: Subject) {
     let failures = shared.jobs.failed(subject);
     let wait = Duration::from_millis(500) * (1 << failures.min(7));
     tokio::select! {
-        () = tokio::time::sleep(shared.entropy.jitter(wait)) => {}
+        biased;
         () = shared.stop.cancelled() => {}
+        () = tokio::time::sleep(shared.entropy.jitter(wait)) => {}
     }
 }
 

@@ -15,7 +15,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
 use jiff::Timestamp;
-use tokio::sync::watch;
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
 
 use self::tables::Tables;
 use super::{
@@ -38,15 +39,16 @@ const BURST: usize = 1000;
 pub struct MemoryStore {
     clock: Arc<dyn Clock>,
     tables: Arc<Mutex<Tables>>,
-    /// Changes with each commit that has events. Watchers end when it goes.
-    grown: watch::Sender<()>,
+    /// Tells of each commit that has events. Watchers end when it goes. A broadcast wakes them in the order in which
+    /// they wait; a watch channel would in a random one.
+    grown: broadcast::Sender<()>,
 }
 
 impl MemoryStore {
     /// An empty store whose time is this clock's.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, tables: Arc::default(), grown: watch::Sender::new(()) }
+        Self { clock, tables: Arc::default(), grown: broadcast::Sender::new(1) }
     }
 
     /// Forgets the log up to a revision, this one included. Who watches from before it is told that it is gone.
@@ -97,7 +99,8 @@ impl Store for MemoryStore {
         let committed = tables.write(commit.id, evaluated);
         drop(tables);
         if grows {
-            self.grown.send_replace(());
+            // Nobody need watch.
+            let _ = self.grown.send(());
         }
         Ok(committed)
     }
@@ -195,7 +198,7 @@ impl Store for MemoryStore {
 /// Where somebody stands who reads the log.
 struct Watcher {
     tables: Arc<Mutex<Tables>>,
-    grown: watch::Receiver<()>,
+    grown: broadcast::Receiver<()>,
     since: Revision,
     filter: EventFilter,
 }
@@ -204,8 +207,6 @@ impl Watcher {
     /// The next burst that has an event for this watcher; none once the store is gone.
     async fn next(&mut self) -> Option<Result<Vec<Event>, StoreError>> {
         loop {
-            // Seen before the log is read, so that what is written after the read wakes the wait below.
-            self.grown.borrow_and_update();
             let burst = lock(&self.tables).log_after(self.since, BURST);
             let (mut events, last) = match burst {
                 Ok((events, last)) => (events, last),
@@ -218,7 +219,11 @@ impl Watcher {
                 return Some(Ok(events));
             }
             if caught_up {
-                self.grown.changed().await.ok()?;
+                // What was written since the subscription, or since the last wait, ends this wait at once.
+                match self.grown.recv().await {
+                    Ok(()) | Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => return None,
+                }
             }
         }
     }

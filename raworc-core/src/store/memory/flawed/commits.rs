@@ -114,7 +114,7 @@ impl Flawed {
         self.change_written(&mut evaluated, head);
         let committed = tables.write(commit.id, evaluated);
         drop(tables);
-        self.inner.grown.send_replace(());
+        let _ = self.inner.grown.send(());
         Ok(committed)
     }
 
