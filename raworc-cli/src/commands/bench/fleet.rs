@@ -81,6 +81,7 @@ fn sleeper(n: u32) -> anyhow::Result<Commit> {
     let ops = vec![
         AgentOp::Create(Box::new(new)),
         AgentOp::Begin {
+            operator: SystemEntropy.process_id(now),
             computer: Some(NewComputer { runtime, spec: computer }),
             key_hash: String::new(),
             deadline: Duration::from_secs(120),
