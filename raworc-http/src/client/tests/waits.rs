@@ -85,7 +85,7 @@ async fn a_message_that_takes_longer_is_waited_for_without_being_sent_again() {
 
 #[tokio::test]
 async fn all_of_what_needs_several_pages_is_read() {
-    const MANY: usize = 1001;
+    const MANY: usize = 501;
     let api = Api::start().await;
     let client = answering(api.router.clone()).await.with_token(api.token("ada"));
     let one = name("one");
