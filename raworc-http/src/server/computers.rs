@@ -10,32 +10,14 @@ mod reach;
 #[cfg(test)]
 mod tests;
 
-use axum::extract::FromRef;
-use raworc_core::control::ControlPlane;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::agents::Links;
-use super::tokens::Tokens;
-
-/// What these routes stand on.
-#[derive(Debug, Clone)]
-pub struct Computers {
-    /// The use cases.
-    pub control: ControlPlane,
-    /// Checks callers' tokens.
-    pub tokens: Tokens,
-    /// The programs that are linked here.
-    pub links: Links,
-}
+use super::ApiState;
 
 /// The routes, relative to an agent: to be nested under `/agents/{name}` and `/tenants/{tenant}/agents/{name}`, and
 /// outside of every limit on a body's size or an answer's time, for they are streams.
-pub fn computer_routes<S>() -> OpenApiRouter<S>
-where
-    Computers: FromRef<S>,
-    S: Clone + Send + Sync + 'static,
-{
+pub fn computer_routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new()
         .routes(routes!(exec::start))
         .routes(routes!(exec::stdout))

@@ -4,6 +4,7 @@ pub(super) mod body;
 mod path;
 
 pub use body::Json;
+pub(super) use path::segment;
 pub use path::{AgentAt, AgentsOf, MessageAt};
 
 use axum::extract::FromRequestParts;

@@ -5,7 +5,6 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::extract::FromRef;
 use raworc_core::control::{ControlPlane, TokenRecord};
 use raworc_core::error::Error;
 use raworc_core::ids::UserName;
@@ -14,7 +13,6 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::agents::Links;
-use super::computers::Computers;
 use super::{ApiError, Options, Tokens};
 
 /// For how long it is believed that a user is as they were: so long a removed user's token is still good.
@@ -38,13 +36,6 @@ struct Inner {
     streams: Arc<Mutex<HashMap<String, usize>>>,
     logins: Semaphore,
     links: Links,
-}
-
-impl FromRef<ApiState> for Computers {
-    fn from_ref(state: &ApiState) -> Self {
-        let Inner { control, tokens, links, .. } = &*state.inner;
-        Self { control: control.clone(), tokens: tokens.clone(), links: links.clone() }
-    }
 }
 
 impl ApiState {
@@ -79,6 +70,12 @@ impl ApiState {
     #[must_use]
     pub fn options(&self) -> &Options {
         &self.inner.options
+    }
+
+    /// The programs that are linked here.
+    #[must_use]
+    pub fn links(&self) -> &Links {
+        &self.inner.links
     }
 
     pub(super) fn logins(&self) -> &Semaphore {

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::FromRef;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -35,8 +34,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::gateway::Upstreams;
 use super::{AgentsListener, AgentsState, Links, ListenerLimits, Listening, agents_router};
-use crate::server::computers::{Computers, computer_routes};
-use crate::server::tokens::Tokens;
+use crate::server::computers::computer_routes;
+use crate::server::{ApiState, Options, Tokens};
 
 /// How long a test waits for what has to come.
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
@@ -72,11 +71,6 @@ pub(crate) struct Placed {
     pub(crate) agent: Agent,
     pub(crate) computer: ComputerId,
     pub(crate) key: String,
-}
-
-#[derive(Clone, FromRef)]
-struct ApiState {
-    computers: Computers,
 }
 
 impl World {
@@ -217,10 +211,9 @@ impl World {
 
     /// The routes into computers, as the API has them.
     pub(crate) fn api(&self) -> Router {
-        let AgentsState { control, tokens, links, .. } = self.state.clone();
-        let state = ApiState { computers: Computers { control, tokens, links } };
+        let options = Options::default().with_links(self.state.links.clone());
         let routes: Router<ApiState> = computer_routes().into();
-        Router::new().nest("/agents/{name}", routes).with_state(state)
+        Router::new().nest("/agents/{name}", routes).with_state(ApiState::new(self.control.clone(), options))
     }
 
     /// A token of an admin.

@@ -3,22 +3,19 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::Json;
-use axum::body::{Body, Bytes};
+use axum::Json as Reply;
+use axum::body::Body;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use http::{Method, StatusCode};
 use http_body_util::BodyExt;
 use raworc_core::control::ActivityKind;
 use raworc_core::program::{ExecRequest, ExecStarted, ExecStatus, TerminalSize};
-use serde::de::DeserializeOwned;
 
-use super::reach::{ANSWER_LIMIT, Asked, Reached, Visit, json_request, link_request};
+use super::reach::{ANSWER_LIMIT, Reached, Visit, json_request, link_request};
 use crate::api::{ErrorBody, ExecResult, Wait};
-use crate::server::error::ApiError;
-
-/// Bytes of a request to start a command.
-const REQUEST_LIMIT: usize = 1 << 20;
+use crate::server::ApiError;
+use crate::server::extract::{Json, Query};
 
 /// Bytes of each of a command's streams in an answer that holds them.
 const CAPTURE_LIMIT: usize = 1 << 20;
@@ -54,10 +51,9 @@ const fn yes() -> bool {
 )]
 pub(super) async fn start(
     visit: Visit,
-    Asked(query): Asked<StartQuery>,
-    request: Request,
+    Query(query): Query<StartQuery>,
+    Json(exec): Json<ExecRequest>,
 ) -> Result<Response, ApiError> {
-    let exec: ExecRequest = json(request).await?;
     if exec.command.first().is_none_or(String::is_empty) {
         return Err(ApiError::invalid("command", "name a program and its arguments, such as [\"ls\", \"-l\"]"));
     }
@@ -75,15 +71,9 @@ pub(super) async fn start(
         Err(refusal) => return Ok(refusal),
     };
     match query.wait {
-        None => Ok((StatusCode::CREATED, Json(started)).into_response()),
-        Some(Wait(limit)) => Ok(Json(run(Arc::new(reached), started.id, limit).await?).into_response()),
+        None => Ok((StatusCode::CREATED, Reply(started)).into_response()),
+        Some(Wait(limit)) => Ok(Reply(run(Arc::new(reached), started.id, limit).await?).into_response()),
     }
-}
-
-async fn json<T: DeserializeOwned>(request: Request) -> Result<T, ApiError> {
-    let body = axum::body::to_bytes(request.into_body(), REQUEST_LIMIT).await;
-    let body: Bytes = body.map_err(|_| ApiError::new("too_large", "the body is larger than 1 MiB, or broke off"))?;
-    serde_json::from_slice(&body).map_err(|error| ApiError::invalid("body", error))
 }
 
 /// Ends the command when it is dropped, unless it has ended.
@@ -218,8 +208,7 @@ pub(super) async fn stdin(visit: Visit, request: Request) -> Result<Response, Ap
     responses((status = 204, description = "told"),
               (status = 404, description = "there is no such command", body = ErrorBody)),
 )]
-pub(super) async fn resize(visit: Visit, request: Request) -> Result<Response, ApiError> {
-    let size: TerminalSize = json(request).await?;
+pub(super) async fn resize(visit: Visit, Json(size): Json<TerminalSize>) -> Result<Response, ApiError> {
     let reached = visit.reach(false, ActivityKind::Command).await?;
     let request = json_request(Method::POST, &visit.command("/resize"), &size)?;
     reached.pass(request, Some(ANSWER_LIMIT)).await

@@ -7,9 +7,10 @@ use http::{Method, header};
 use raworc_core::control::ActivityKind;
 use raworc_core::program::{ComputerStats, FileEntry};
 
-use super::reach::{ANSWER_LIMIT, Asked, Visit, link_request};
+use super::reach::{ANSWER_LIMIT, Visit, link_request};
 use crate::api::ErrorBody;
-use crate::server::error::ApiError;
+use crate::server::ApiError;
+use crate::server::extract::Query;
 
 /// Bytes of a path; Linux takes no longer ones.
 const PATH_LIMIT: usize = 4096;
@@ -59,7 +60,7 @@ impl FileQuery {
               (status = 404, description = "there is no such file", body = ErrorBody),
               (status = 409, description = "the agent sleeps and wake is false", body = ErrorBody)),
 )]
-pub(super) async fn read(visit: Visit, Asked(query): Asked<FileQuery>) -> Result<Response, ApiError> {
+pub(super) async fn read(visit: Visit, Query(query): Query<FileQuery>) -> Result<Response, ApiError> {
     let pairs = query.checked()?;
     let reached = visit.reach(query.wake, ActivityKind::Files).await?;
     let mut request = link_request(Method::GET, "/files", &pairs, Body::empty())?;
@@ -78,7 +79,7 @@ pub(super) async fn read(visit: Visit, Asked(query): Asked<FileQuery>) -> Result
 )]
 pub(super) async fn write(
     visit: Visit,
-    Asked(query): Asked<FileQuery>,
+    Query(query): Query<FileQuery>,
     request: Request,
 ) -> Result<Response, ApiError> {
     upload(visit, "/files", &query, request).await
@@ -93,7 +94,7 @@ pub(super) async fn write(
     responses((status = 204, description = "removed"),
               (status = 404, description = "there is no such file", body = ErrorBody)),
 )]
-pub(super) async fn remove(visit: Visit, Asked(query): Asked<FileQuery>) -> Result<Response, ApiError> {
+pub(super) async fn remove(visit: Visit, Query(query): Query<FileQuery>) -> Result<Response, ApiError> {
     let pairs = query.checked()?;
     let reached = visit.reach(query.wake, ActivityKind::Files).await?;
     let request = link_request(Method::DELETE, "/files", &pairs, Body::empty())?;
@@ -108,7 +109,7 @@ pub(super) async fn remove(visit: Visit, Asked(query): Asked<FileQuery>) -> Resu
     responses((status = 200, description = "tar", content_type = "application/octet-stream"),
               (status = 404, description = "there is no such file", body = ErrorBody)),
 )]
-pub(super) async fn pack(visit: Visit, Asked(query): Asked<FileQuery>) -> Result<Response, ApiError> {
+pub(super) async fn pack(visit: Visit, Query(query): Query<FileQuery>) -> Result<Response, ApiError> {
     let pairs = query.checked()?;
     let reached = visit.reach(query.wake, ActivityKind::Files).await?;
     let request = link_request(Method::GET, "/archive", &pairs, Body::empty())?;
@@ -125,7 +126,7 @@ pub(super) async fn pack(visit: Visit, Asked(query): Asked<FileQuery>) -> Result
 )]
 pub(super) async fn unpack(
     visit: Visit,
-    Asked(query): Asked<FileQuery>,
+    Query(query): Query<FileQuery>,
     request: Request,
 ) -> Result<Response, ApiError> {
     upload(visit, "/archive", &query, request).await

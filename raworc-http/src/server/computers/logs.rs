@@ -6,9 +6,10 @@ use http::{HeaderValue, Method, header};
 use raworc_core::control::{ActivityKind, LogStream};
 use raworc_core::runtime::LogsOptions;
 
-use super::reach::{Asked, Visit, link_request};
+use super::reach::{Visit, link_request};
 use crate::api::ErrorBody;
 use crate::server::error::ApiError;
+use crate::server::extract::Query;
 
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -36,10 +37,10 @@ pub(super) struct LogsQuery {
     responses((status = 200, description = "text", content_type = "application/octet-stream"),
               (status = 404, description = "there is no such log", body = ErrorBody)),
 )]
-pub(super) async fn logs(visit: Visit, Asked(query): Asked<LogsQuery>) -> Result<Response, ApiError> {
+pub(super) async fn logs(visit: Visit, Query(query): Query<LogsQuery>) -> Result<Response, ApiError> {
     let mut options = LogsOptions::default().with_follow(query.follow);
     options.tail = query.tail;
-    let (control, call) = (&visit.computers.control, &visit.call);
+    let (control, call) = (visit.state.control(), &visit.call);
     if query.previous {
         if query.follow || query.wake {
             return Err(ApiError::invalid("previous", "a start that is over can neither be followed nor woken"));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{FromRef, FromRequestParts, Query, RawPathParams};
+use axum::extract::FromRequestParts;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::request::Parts;
@@ -21,9 +21,10 @@ use raworc_core::principal::Action;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::Computers;
-use crate::api::{ErrorBody, ErrorInfo, IDEMPOTENCY_KEY, REQUEST_ID};
-use crate::server::error::ApiError;
+use crate::api::{ErrorBody, ErrorInfo};
+use crate::server::agents::Links;
+use crate::server::extract::{AgentAt, NoIdempotencyKey, segment};
+use crate::server::{ApiError, ApiState};
 
 /// How long a call waits for a computer that has to be started: as long as a start may take, and its setup begins.
 const START_LIMIT: Duration = Duration::from_secs(150);
@@ -40,7 +41,7 @@ const MESSAGE_LIMIT: usize = 2000;
 /// Who calls, and which agent they mean.
 #[derive(Debug)]
 pub(super) struct Visit {
-    pub(super) computers: Computers,
+    pub(super) state: ApiState,
     pub(super) call: Call,
     pub(super) tenant: TenantName,
     pub(super) name: AgentName,
@@ -48,72 +49,27 @@ pub(super) struct Visit {
     pub(super) id: Option<String>,
 }
 
-impl<S> FromRequestParts<S> for Visit
-where
-    Computers: FromRef<S>,
-    S: Send + Sync,
-{
+impl FromRequestParts<ApiState> for Visit {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let computers = Computers::from_ref(state);
-        let call = caller(parts, &computers).await?;
-        if parts.headers.contains_key(IDEMPOTENCY_KEY) {
-            let reason = "commands and files take none: what was sent twice is done twice; leave the header out";
-            return Err(ApiError::invalid("Idempotency-Key", reason));
-        }
-        let params = RawPathParams::from_request_parts(parts, state).await;
-        let params = params.map_err(|error| ApiError::invalid("path", error.body_text()))?;
-        let param = |wanted: &str| params.iter().find(|(name, _)| *name == wanted).map(|(_, value)| value.to_owned());
-        let tenant = match param("tenant") {
-            Some(tenant) => TenantName::new(tenant).map_err(Error::from)?,
-            None => call.principal.tenant().clone(),
-        };
-        let name = AgentName::new(param("name").unwrap_or_default()).map_err(Error::from)?;
-        let id = param("id");
+    async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, ApiError> {
+        let AgentAt { call, tenant, name } = AgentAt::from_request_parts(parts, state).await?;
+        // What was sent twice is done twice.
+        NoIdempotencyKey::from_request_parts(parts, state).await?;
+        let id = segment(parts, "id").await?;
         if let Some(id) = &id
             && (id.is_empty() || id.len() > 64 || !id.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-'))
         {
             return Err(ApiError::new("not_found", "there is no such command"));
         }
-        Ok(Self { computers, call, tenant, name, id })
-    }
-}
-
-async fn caller(parts: &Parts, computers: &Computers) -> Result<Call, ApiError> {
-    const MISSING: Error = Error::Unauthenticated { reason: "a token is needed: Authorization: Bearer" };
-    let value = parts.headers.get(header::AUTHORIZATION).ok_or(MISSING)?;
-    let (scheme, token) = value.to_str().ok().and_then(|text| text.split_once(' ')).ok_or(MISSING)?;
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        return Err(MISSING.into());
-    }
-    let token = computers.tokens.verify_user(token.trim())?;
-    let principal = computers.control.user_principal(&token.name).await?;
-    if principal.tenant() != &token.tenant {
-        return Err(Error::Unauthenticated { reason: "the user has moved to another tenant; log in again" }.into());
-    }
-    let mut call = Call::by(principal);
-    call.request_id = parts.headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).map(str::to_owned);
-    Ok(call)
-}
-
-/// A query whose refusal is JSON.
-#[derive(Debug)]
-pub(super) struct Asked<T>(pub(super) T);
-
-impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let query = Query::from_request_parts(parts, state).await;
-        query.map(|Query(value)| Self(value)).map_err(|error| ApiError::invalid("query", error.body_text()))
+        Ok(Self { state: state.clone(), call, tenant, name, id })
     }
 }
 
 impl Visit {
     /// The computer, up and kept awake for as long as what is returned is held.
     pub(super) async fn reach(&self, wake: bool, kind: ActivityKind) -> Result<Reached, ApiError> {
-        let control = &self.computers.control;
+        let control = self.state.control();
         let rouse = || control.rouse(&self.call, &self.tenant, &self.name, Action::Exec, wake, START_LIMIT);
         let agent = rouse().await?;
         let (agent, guard) = match control.hold(&agent, kind).await {
@@ -126,7 +82,7 @@ impl Visit {
             }
             Err(error) => return Err(error.into()),
         };
-        Ok(Reached { computers: self.computers.clone(), agent, guard })
+        Ok(Reached { links: self.state.links().clone(), agent, guard })
     }
 
     /// The path of this command on the link.
@@ -138,7 +94,7 @@ impl Visit {
 /// A computer that is up, and kept awake.
 #[derive(Debug)]
 pub(super) struct Reached {
-    pub(super) computers: Computers,
+    links: Links,
     pub(super) agent: Agent,
     guard: ActivityGuard,
 }
@@ -172,7 +128,7 @@ impl Reached {
         request: Request<Body>,
         limit: Option<Duration>,
     ) -> Result<http::Response<Incoming>, ApiError> {
-        let answer = self.computers.links.request(&self.agent, request);
+        let answer = self.links.request(&self.agent, request);
         let answer = match limit {
             None => answer.await?,
             Some(limit) => match tokio::time::timeout(limit, answer).await {

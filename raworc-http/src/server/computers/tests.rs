@@ -33,7 +33,8 @@ impl Api {
 
     fn request(&self, method: &str, path: &str) -> http::request::Builder {
         let bearer = format!("Bearer {}", self.token);
-        Request::builder().method(method).uri(format!("/agents/a/{path}")).header(header::AUTHORIZATION, bearer)
+        let request = Request::builder().method(method).uri(format!("/agents/a/{path}"));
+        request.header(header::AUTHORIZATION, bearer).header(header::CONTENT_TYPE, "application/json")
     }
 
     async fn send(&self, request: Request<Body>) -> Response<Body> {

@@ -44,14 +44,25 @@ pub struct MessageAt {
 /// The parameters of a path, for a caller who is known.
 async fn look(parts: &mut Parts, state: &ApiState) -> Result<(Caller, TenantName, RawPathParams), ApiError> {
     let caller = Caller::from_request_parts(parts, state).await?;
-    let params = RawPathParams::from_request_parts(parts, state)
-        .await
-        .map_err(|_| ApiError::new("malformed", "the path is not UTF-8"))?;
+    let params = params(parts).await?;
     let tenant = match get(&params, "tenant") {
         Some(name) => TenantName::new(name).map_err(|error| ApiError::invalid("tenant", error))?,
         None => caller.call.principal.tenant().clone(),
     };
     Ok((caller, tenant, params))
+}
+
+/// What stands in a path for this parameter.
+///
+/// # Errors
+/// Where it is not UTF-8.
+pub(in crate::server) async fn segment(parts: &mut Parts, wanted: &str) -> Result<Option<String>, ApiError> {
+    Ok(get(&params(parts).await?, wanted).map(str::to_owned))
+}
+
+async fn params(parts: &mut Parts) -> Result<RawPathParams, ApiError> {
+    let params = RawPathParams::from_request_parts(parts, &()).await;
+    params.map_err(|_| ApiError::new("malformed", "the path is not UTF-8"))
 }
 
 fn get<'a>(params: &'a RawPathParams, wanted: &str) -> Option<&'a str> {
