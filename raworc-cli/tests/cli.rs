@@ -19,6 +19,8 @@ mod home;
 mod limits;
 #[path = "cli/lossy.rs"]
 mod lossy;
+#[path = "cli/secrets.rs"]
+mod secrets;
 #[path = "cli/serving.rs"]
 mod serving;
 #[path = "cli/up.rs"]

@@ -11,6 +11,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_program_reads_its_boot_line_and_runs_as_agent", a_program_reads_its_boot_line_and_runs_as_agent),
         trial("a_shell_waits_for_what_it_started", a_shell_waits_for_what_it_started),
         trial("a_stop_asks_first_and_leaves_nothing", a_stop_asks_first_and_leaves_nothing),
+        trial("what_loses_its_parent_is_reaped_and_leaves_no_zombie", what_loses_its_parent_is_reaped),
     ]
 }
 
@@ -52,5 +53,18 @@ async fn a_shell_waits_for_what_it_started() {
     let made = machine.make().await;
     let (_, log) = machine.run(&made).await;
     assert!(log.contains("waited\nSigBlk:\t0000000000000000\n"), "{log}");
+    machine.close().await;
+}
+
+async fn what_loses_its_parent_is_reaped() {
+    // Each inner shell ends before what it started; a zombie's state is Z.
+    let script = "i=0; while [ $i -lt 50 ]; do (sleep 0.02 &) ; i=$((i + 1)); done; n=0; \
+        while [ $n -lt 500 ]; do left=0; for s in /proc/[0-9]*/stat; do read -r line < $s || continue; \
+        case $line in *') Z '*|*'(sleep)'*) left=1;; esac; done 2>/dev/null; \
+        [ $left = 0 ] && break; n=$((n + 1)); sleep 0.02; done; echo left $left";
+    let machine = Machine::new(script).await;
+    let made = machine.make().await;
+    let (reason, log) = machine.run(&made).await;
+    assert!(reason == "exit code 0" && log.ends_with("left 0\n"), "{reason}: {log}");
     machine.close().await;
 }

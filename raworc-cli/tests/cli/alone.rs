@@ -209,3 +209,21 @@ fn the_reference_is_what_the_code_says() {
         );
     }
 }
+
+#[test]
+fn the_default_idle_time_is_one_in_the_description_the_help_and_the_code() {
+    let in_code = raworc_core::agent::AgentSpec::default().idle_timeout;
+    assert_eq!(in_code, raworc_core::agent::DEFAULT_IDLE_TIMEOUT);
+    let help = Home::new().run(&["agent", "create", "--help"]).ok();
+    assert!(help.contains(&format!("[default: {in_code}s]")), "{help}");
+    // Tests beside the API keep this file as the code is.
+    let description = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/openapi.json");
+    let description = std::fs::read_to_string(description).expect("the description is there");
+    let description: serde_json::Value = serde_json::from_str(&description).expect("JSON");
+    let schemas = description["components"]["schemas"].as_object().expect("schemas");
+    let told: Vec<_> = schemas
+        .iter()
+        .filter_map(|(name, schema)| Some((name, schema["properties"].get("idle_timeout")?.get("default")?)))
+        .collect();
+    assert!(!told.is_empty() && told.iter().all(|(_, default)| **default == in_code), "{told:?}");
+}

@@ -6,7 +6,7 @@ use crate::runtime::RuntimeError;
 use crate::runtime::simulated::{Fault, Method, Rule, SetupAct};
 
 #[tokio::test(start_paused = true)]
-async fn daytona_3294_a_start_that_hangs_leaves_the_state_in_time_and_delete_works_at_once() {
+async fn a_start_that_hangs_leaves_the_state_in_time_and_delete_works_at_once() {
     let world = World::new().await;
     let hang = world.engine.inject(Rule::new(Method::Start, Fault::Hang));
     let agent = world.create("a", AgentSpec::default()).await;
@@ -20,13 +20,12 @@ async fn daytona_3294_a_start_that_hangs_leaves_the_state_in_time_and_delete_wor
     world.engine_until("empty", |engine| engine.computers().is_empty() && engine.volumes().is_empty()).await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn one_hung_start_holds_up_nobody_else() {
+async fn hung_call_delays_nobody_else(method: Method) {
     let world = World::new().await;
     let stuck = world.idle("stuck", AgentSpec::default()).await;
     world.control.sleep(&world.call, &world.tenant, &stuck.name, SleepMode::Now).await.expect("asked");
     world.until(&stuck, "stopped", |a| a.status.state() == State::Slept && a.status.run.is_none()).await;
-    world.engine.inject(Rule::new(Method::Start, Fault::Hang).on(computer(&stuck)));
+    world.engine.inject(Rule::new(method, Fault::Hang).on(computer(&stuck)));
     world.control.wake(&world.call, &world.tenant, &stuck.name, false).await.expect("asked");
     let begun = tokio::time::Instant::now();
     for n in 0..100 {
@@ -38,6 +37,38 @@ async fn one_hung_start_holds_up_nobody_else() {
         world.until(&agent, "idle", |a| a.status.state() == State::Idle).await;
     }
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hung_create_delays_nobody_else() {
+    hung_call_delays_nobody_else(Method::Ensure).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hung_start_delays_nobody_else() {
+    hung_call_delays_nobody_else(Method::Start).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_create_that_fails_for_good_leaves_no_computer_no_volume_and_no_quota() {
+    let world = World::new().await;
+    for method in [Method::Ensure, Method::Start] {
+        let refused = RuntimeError::Refused { what: "start the computer", reason: "it is broken".into() };
+        let rule = world.engine.inject(Rule::new(method, Fault::Fail(refused)));
+        let agent = world.create("a", AgentSpec::default()).await;
+        world.until(&agent, "failed", |a| a.status.restarts > 2).await;
+        world.control.delete(&world.call, &world.tenant, &agent.name).await.expect("asked");
+        world.until(&agent, "deleted", |a| a.status.state() == State::Deleted).await;
+        world.engine_until("empty", |engine| engine.computers().is_empty() && engine.volumes().is_empty()).await;
+        let usage = || async {
+            let kind = crate::store::QuotaKind::Agents;
+            let used = world.control.store().usage(&world.tenant, kind).await.expect("a store");
+            Ok((used == 0).then_some(()))
+        };
+        let given_back = world.control.feed().until(agent.id, Duration::from_secs(60), usage).await.expect("a store");
+        assert!(given_back.is_some(), "the quota is given back");
+        rule.release();
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -151,7 +182,7 @@ async fn a_setup_that_hangs_is_stopped_at_its_limit_and_by_sleep_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn agent_sandbox_1266_a_stale_list_makes_no_second_computer() {
+async fn a_stale_list_makes_no_second_computer() {
     let world = World::new().await;
     for method in [Method::List, Method::Observe] {
         world.engine.inject(Rule::new(method, Fault::Stale));
@@ -220,7 +251,7 @@ async fn a_computer_that_starts_though_its_agent_sleeps_is_stopped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn openshell_a_delete_that_was_cut_short_is_finished_by_the_next_operator() {
+async fn a_delete_that_was_cut_short_is_finished_by_the_next_operator() {
     let mut world = World::new().await;
     let agent = world.idle("a", AgentSpec::default()).await;
     let hang = world.engine.inject(Rule::new(Method::Remove, Fault::Hang));

@@ -7,7 +7,7 @@ use crate::message::Role;
 use crate::store::MessageQuery;
 
 #[tokio::test(start_paused = true)]
-async fn twenty_messages_at_once_to_a_busy_agent_are_done_in_order() {
+async fn twenty_messages_sent_to_a_busy_agent_are_all_answered_in_order() {
     let world = World::new().await;
     let agent = world.idle("a", AgentSpec::default()).await;
     world.send(&agent, "work 5").await;
@@ -173,7 +173,7 @@ async fn what_an_older_incarnation_says_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn openshell_2733_a_program_that_falls_silent_is_started_again_and_its_message_done() {
+async fn a_program_that_falls_silent_is_started_again_and_its_message_done() {
     let silent_once =
         SimulatedAgent::new(|message| if message.attempt == 1 { Act::FallSilent } else { Act::Answer("back".into()) });
     let world = World::with(silent_once, Profile::Container).await;

@@ -87,6 +87,44 @@ async fn a_start_whose_operator_died_is_taken_over_within_its_lease() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn two_operators_make_each_of_a_thousand_computers_once() {
+    let world = World::new().await;
+    let second = world.another_operator().await;
+    let mut agents = Vec::new();
+    for n in 0..1000 {
+        agents.push(world.create(&format!("a{n}"), AgentSpec::default()).await);
+    }
+    for agent in &agents {
+        let idle = world.until(agent, "idle", |a| a.status.state() == State::Idle).await;
+        assert_eq!((idle.status.incarnation.0, idle.status.restarts), (1, 0), "{}", idle.name);
+    }
+    assert_eq!((world.engine.computers().len(), world.running()), (1000, 1000));
+    assert_eq!(world.engine.calls(Method::Start), 1000, "each is started once");
+    second.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operator_that_stood_still_past_its_lease_changes_nothing_when_it_goes_on() {
+    let mut world = World::new().await;
+    // Its call comes through to the engine when another operator has long taken over.
+    let late = world.engine.inject(Rule::new(Method::Start, Fault::Hang).times(1));
+    let agent = world.create("a", AgentSpec::default()).await;
+    world.engine_until("asked to start", |engine| engine.calls(Method::Start) == 1).await;
+    world.kill_operator();
+    world.start_operator().await;
+    let started =
+        |a: &Agent| a.status.state() == State::Idle && a.status.run.as_ref().is_some_and(|run| run.start_id.is_some());
+    let idle = world.until(&agent, "idle", started).await;
+    late.release();
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    let after = world.agent(&agent).await;
+    assert_eq!(after.status.run, idle.status.run, "the start is the second operator's");
+    assert_eq!((after.status.state(), after.status.restarts), (State::Idle, 0));
+    assert_eq!((world.engine.computers().len(), world.running()), (1, 1));
+    world.done(&agent, "hello").await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_start_is_given_up_only_where_nobody_has_its_key() {
     let world = World::new().await;
     world.engine.inject(Rule::new(Method::Start, Fault::Hang));

@@ -16,7 +16,7 @@ use crate::runtime::ComputerSpec;
 use crate::step::{NewStep, StepKind};
 use crate::store::{
     AgentChange, AgentOp, Backoff, Change, Check, Commit, Conflict, Ending, IdempotencyKey, IdempotencyRecord,
-    NewAgent, NewComputer, NewMessage, QuotaDelta, QuotaKind,
+    NewAgent, NewComputer, NewMessage, QuotaDelta, QuotaKind, Touch,
 };
 
 const ID: AgentId = AgentId::from_uuid(Uuid::from_u128(1));
@@ -378,5 +378,47 @@ fn a_summary_stays_short_whatever_a_reason_holds() {
             reason: text.clone(),
             message: text,
         }]);
+    }
+}
+
+#[test]
+fn activity_and_a_sleep_by_time_at_once_are_decided_one_way_whatever_comes_first() {
+    let sleep = |world: &mut World| {
+        let version = world.agent().status.version;
+        let op = AgentOp::Transition {
+            event: AgentEvent::IdleExpired,
+            reason: "IdleTimeout".into(),
+            message: "quiet".into(),
+            backoff: None,
+        };
+        world.commits += 1;
+        let id = CommitId::from_uuid(Uuid::from_u128(world.commits));
+        let when = vec![Check::Status(version), Check::InboxEmpty, Check::Quiet];
+        world.commit(&Commit::of(id, AgentChange { agent: ID, when, ops: vec![op] }))
+    };
+    let touch = |world: &mut World| {
+        let now = world.rows.now;
+        let agent = world.rows.agents.get_mut(&ID).expect("there");
+        let incarnation = agent.status.incarnation;
+        let touch = Touch { agent: ID, incarnation, heartbeat: false, awake_for: Some(Duration::from_secs(25)) };
+        touch.apply(agent, now)
+    };
+    // Around the moment in which the time is over, in both orders.
+    for offset in -2_i64..=2 {
+        for touch_first in [true, false] {
+            let mut world = World::idle();
+            world.after(world.awake_for() + offset);
+            let (touched, slept) = if touch_first {
+                let touched = touch(&mut world);
+                (touched, sleep(&mut world))
+            } else {
+                let slept = sleep(&mut world);
+                (touch(&mut world), slept)
+            };
+            let asleep = world.agent().status.state() == State::Slept;
+            assert_eq!(slept.is_ok(), asleep);
+            assert_ne!(touched, asleep, "{offset} {touch_first}: who was told that it is awake stays awake");
+            assert_eq!(asleep, offset >= 0 && !touch_first, "{offset} {touch_first}");
+        }
     }
 }

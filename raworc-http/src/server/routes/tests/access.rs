@@ -219,7 +219,7 @@ async fn without_a_good_token_nothing_happens() {
 }
 
 #[tokio::test]
-async fn earlier_raworc_nobody_reaches_what_belongs_to_others() {
+async fn nobody_reaches_what_belongs_to_others_by_any_route() {
     let world = World::new().await;
     let (bob, eve) = (world.bearer("bob"), world.bearer("eve"));
     for row in rows() {

@@ -18,7 +18,7 @@ async fn raw(api: &Api, path: &str, content_type: Option<&str>, body: impl Into<
 const JSON: Option<&str> = Some("application/json");
 
 #[tokio::test]
-async fn earlier_raworc_names_that_equal_route_words_work() {
+async fn names_that_equal_route_words_work() {
     let api = Api::start().await;
     for name in ["login", "logout", "messages", "version", "events", "agents", "tenants", "auth", "explain", "wake"] {
         api.agent("ada", name).await;

@@ -213,3 +213,30 @@ async fn a_listener_who_is_far_behind_misses_nothing() {
 fn spec() -> raworc_core::control::EditAgent {
     serde_json::from_value(json!({ "spec": { "description": "x" } })).expect("valid")
 }
+
+#[tokio::test]
+async fn five_hundred_watchers_do_not_delay_a_message() {
+    let options = Options::default().with_streams_per_principal(1000);
+    let agents = Some(raworc_core::runtime::simulated::SimulatedAgent::echo());
+    let api = Api::with(Setting { options, agents, ..Setting::default() }).await;
+    api.post("ada", "/agents?wait=30s", &json!({ "name": "one" })).await;
+    let mut watchers = Vec::new();
+    for _ in 0..500 {
+        let watcher = Listening::open(&api, "ada", "/agents/one/events", None).await;
+        assert_eq!(watcher.status, StatusCode::OK);
+        watchers.push(watcher);
+    }
+    let begun = tokio::time::Instant::now();
+    for n in 0..10 {
+        let sent = api.post("ada", "/agents/one/messages?wait=30s", &said(&format!("m{n}"))).await;
+        assert_eq!(sent.body["state"], "done", "{sent:?}");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(5), "ten messages took {:?}", begun.elapsed());
+    // Nobody read meanwhile, and nobody missed anything.
+    for watcher in &mut watchers {
+        let mut replies = 0;
+        while replies < 10 {
+            replies += usize::from(watcher.event().await.event.as_deref() == Some("message.reply"));
+        }
+    }
+}

@@ -18,7 +18,7 @@ fn replays(first: &Answer, second: &Answer) {
 }
 
 #[tokio::test]
-async fn opensandbox_1570_a_create_that_is_sent_again_makes_one_agent() {
+async fn a_create_whose_answer_was_lost_and_that_is_sent_again_makes_one_agent() {
     let api = Api::start().await;
     let new = json!({ "name": "one" });
     let first = keyed(&api, Method::POST, "/agents", Some(&new), "k1").await;
