@@ -344,7 +344,7 @@ impl Installation {
         .await
         .at(what, &source);
         let in_place = match copied {
-            Ok(()) => self.discard_volume(&target).await.and_then(|()| fs::rename(&new, &target).at(what, &target)),
+            Ok(()) => self.discard_volume(&target).await.and_then(|()| volume::rename(&new, &target).at(what, &target)),
             Err(error) => Err(error),
         };
         if in_place.is_err() {
@@ -375,7 +375,7 @@ impl Installation {
     /// Takes a directory out of its place at once and throws it away; whether it was there.
     async fn discard(&self, path: &Path) -> Result<bool, RuntimeError> {
         let name = self.trash_name();
-        match fs::rename(path, self.home.trash().join(&name)) {
+        match volume::rename(path, &self.home.trash().join(&name)) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(error).at("remove", path),

@@ -5,6 +5,7 @@
 mod copy;
 mod own;
 mod remove;
+mod unlock;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -20,6 +21,7 @@ use super::home::private_directory;
 pub(crate) use copy::copy;
 pub(crate) use own::hand_over;
 pub(crate) use remove::remove;
+pub(crate) use unlock::rename;
 
 /// The users outside that volumes belong to. The owner of a volume's directory is the record.
 #[derive(Debug)]

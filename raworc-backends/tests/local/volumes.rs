@@ -1,7 +1,8 @@
 //! Volumes that an agent shaped to harm whoever walks them.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
 
 use libtest_mimic::Trial;
 use raworc_backends::local::Isolation;
@@ -13,6 +14,10 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("links_in_a_volume_lead_nowhere_on_the_machine", links_in_a_volume_lead_nowhere_on_the_machine),
         trial("a_volume_that_is_deep_and_locked_is_removed", a_volume_that_is_deep_and_locked_is_removed),
+        trial(
+            "what_an_agent_has_locked_against_itself_is_copied_and_stays_locked",
+            what_an_agent_has_locked_against_itself_is_copied_and_stays_locked,
+        ),
         trial("a_copy_keeps_links_holes_and_rights", a_copy_keeps_links_holes_and_rights),
         trial("each_volume_belongs_to_a_user_of_its_own", each_volume_belongs_to_a_user_of_its_own),
         trial("a_volume_goes_from_no_isolation_to_isolation_and_back_and_is_usable", a_volume_changes_sides),
@@ -62,6 +67,30 @@ async fn a_volume_that_is_deep_and_locked_is_removed() {
     assert!(!machine.volume(&made).exists());
     let state = machine.directory.path().join("state").join(&machine.installation);
     assert_eq!(fs::read_dir(state.join("trash")).expect("there").count(), 0, "something is left in the trash");
+    machine.close().await;
+}
+
+async fn what_an_agent_has_locked_against_itself_is_copied_and_stays_locked() {
+    let script = "cd /agent; mkdir -p d/in; echo one > d/in/file; chmod 000 d/in/file d/in d; chmod 500 .; exit 0";
+    let machine = Machine::new(script).await;
+    let made = machine.make().await;
+    assert_eq!(machine.run(&made).await.0, "exit code 0");
+    let copy = Made::new();
+    machine.runtime.copy_volume(made.volume, copy.volume).await.expect("copied");
+    for volume in [machine.volume(&made), machine.volume(&copy)] {
+        let mode = |path: &Path| fs::symlink_metadata(path).expect("there").mode() & 0o777;
+        let unlock = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o700)).expect("unlocked");
+        for (path, wanted) in [("", 0o500), ("d", 0), ("d/in", 0), ("d/in/file", 0)] {
+            let path = volume.join(path);
+            assert_eq!(mode(&path), wanted, "{}", path.display());
+            unlock(&path);
+        }
+        assert_eq!(fs::read_to_string(volume.join("d/in/file")).expect("read"), "one\n");
+        fs::set_permissions(&volume, fs::Permissions::from_mode(0o500)).expect("locked");
+    }
+    for volume in [made.volume, copy.volume] {
+        machine.runtime.remove_volume(volume).await.expect("removed");
+    }
     machine.close().await;
 }
 

@@ -46,7 +46,9 @@ pub(super) fn build(plan: &Plan) -> Result<OwnedFd, Failure> {
     let limits = root.proc()?;
     root.dev(plan)?;
     root.tmpfs("tmp", plan.tmp_size, 0o1777)?;
-    root.tmpfs("run", plan.tmp_size / 4, 0o755)?;
+    // Not all of /run: where the caller is no root, whatever is mounted here is the program's own.
+    root.directory("run", 0o755)?;
+    root.tmpfs("run/raworc", plan.tmp_size / 4, 0o700)?;
     root.own_directory("run/raworc", plan)?;
     if let Some(link) = &plan.link_dir {
         root.bind(link, LINK_PATH, MountFlags::RDONLY | MountFlags::NOEXEC)?;

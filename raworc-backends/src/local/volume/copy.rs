@@ -4,25 +4,29 @@ use std::collections::HashMap;
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, Dir, FileType, Gid, Mode, OFlags, SeekFrom, Stat, Timespec, Timestamps, Uid, copy_file_range, fchmod,
+    AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, SeekFrom, Stat, Timespec, Timestamps, Uid, copy_file_range, fchmod,
     fchown, fstat, ftruncate, futimens, ioctl_ficlone, linkat, mkdirat, open, openat, readlinkat, seek, statat,
     symlinkat, utimensat,
 };
 use rustix::io::Errno;
 
-/// How deep directories may nest: two descriptors are held for each.
+use super::unlock::{self, Unlocked};
+
+/// How deep directories may nest: two descriptors are held for each, and one more where it was locked.
 const DEPTH: usize = 400;
 
 /// A directory that is being copied.
 struct Level {
-    from: OwnedFd,
+    from: Dir,
     to: OwnedFd,
-    entries: Dir,
     stat: Stat,
     path: Vec<u8>,
+    /// Locks it again where it was.
+    _unlocked: Option<Unlocked>,
 }
 
 struct Copy {
@@ -37,12 +41,12 @@ struct Copy {
 /// Sockets are left out: they mean nothing without the process behind them.
 pub(crate) fn copy(from: &Path, to: &Path, uid: Option<u32>) -> io::Result<()> {
     std::fs::create_dir(to)?;
-    let from = open(from, directory_flags(), Mode::empty())?;
+    let from = unlock::open(CWD, &CString::new(from.as_os_str().as_bytes())?, directory_flags())?;
     let root = open(to, directory_flags(), Mode::empty())?;
     let mut copy = Copy { uid, root: root.try_clone()?, links: HashMap::new() };
     let mut levels = vec![level(from, root, Vec::new())?];
     while let Some(current) = levels.last_mut() {
-        let Some(entry) = current.entries.next() else {
+        let Some(entry) = current.from.next() else {
             if let Some(done) = levels.pop() {
                 copy.finish(done.to.as_fd(), &done.stat)?;
             }
@@ -71,15 +75,18 @@ fn directory_flags() -> OFlags {
     OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY
 }
 
-fn level(from: OwnedFd, to: OwnedFd, path: Vec<u8>) -> io::Result<Level> {
-    let stat = fstat(&from)?;
-    Ok(Level { entries: Dir::read_from(&from)?, from, to, stat, path })
+fn level((from, unlocked): (OwnedFd, Option<Unlocked>), to: OwnedFd, path: Vec<u8>) -> io::Result<Level> {
+    let mut stat = fstat(&from)?;
+    if let Some(unlocked) = &unlocked {
+        stat.st_mode = unlocked.mode();
+    }
+    Ok(Level { from: Dir::new(from)?, to, stat, path, _unlocked: unlocked })
 }
 
 impl Copy {
     /// Copies one entry; gives the level below where it is a directory.
     fn entry(&mut self, level: &Level, name: &CStr) -> io::Result<Option<Level>> {
-        let found = match statat(&level.from, name, AtFlags::SYMLINK_NOFOLLOW) {
+        let found = match statat(level.from.fd()?, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(found) => found,
             // An agent that runs may take a file away meanwhile.
             Err(Errno::NOENT) => return Ok(None),
@@ -89,7 +96,7 @@ impl Copy {
         path.extend(name.to_bytes());
         match FileType::from_raw_mode(found.st_mode) {
             FileType::Directory => {
-                let from = openat(&level.from, name, directory_flags(), Mode::empty())?;
+                let from = unlock::open(level.from.fd()?, name, directory_flags())?;
                 mkdirat(&level.to, name, Mode::RWXU)?;
                 let to = openat(&level.to, name, directory_flags(), Mode::empty())?;
                 path.push(b'/');
@@ -97,7 +104,7 @@ impl Copy {
             }
             FileType::RegularFile => self.file(level, name, path)?,
             FileType::Symlink => {
-                let target = readlinkat(&level.from, name, Vec::new())?;
+                let target = readlinkat(level.from.fd()?, name, Vec::new())?;
                 symlinkat(&target, &level.to, name)?;
                 if let Some(uid) = self.uid {
                     let (user, group) = (Uid::from_raw(uid), Gid::from_raw(uid));
@@ -120,12 +127,15 @@ impl Copy {
     fn file(&mut self, level: &Level, name: &CStr, path: Vec<u8>) -> io::Result<()> {
         // Without NONBLOCK, a pipe that was put in the file's place would hold this process.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let from = match openat(&level.from, name, flags, Mode::empty()) {
-            Ok(from) => from,
-            Err(Errno::NOENT) => return Ok(()),
-            Err(error) => return Err(error.into()),
+        let (from, unlocked) = match unlock::open(level.from.fd()?, name, flags) {
+            Ok(opened) => opened,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
         };
-        let stat = fstat(&from)?;
+        let mut stat = fstat(&from)?;
+        if let Some(unlocked) = unlocked {
+            stat.st_mode = unlocked.mode();
+        }
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Ok(());
         }
