@@ -77,7 +77,7 @@ impl Cgroups {
                 Err(error) => {
                     let names: Vec<_> = place.controllers.iter().map(ToString::to_string).collect();
                     cgroups.missing.push(format!(
-                        "{}: the control group {} cannot be made: {error}",
+                        "{}: the control group {} cannot be made: {error}; run as a service with Delegate=yes, or as root",
                         names.join(", "),
                         directory.display()
                     ));

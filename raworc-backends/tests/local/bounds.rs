@@ -39,7 +39,7 @@ async fn limits_are_enforced_or_said_to_be_missing() {
     let report = machine.runtime.probe().await.unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(machine.runtime.capabilities().limits, report.limits_missing.is_none());
     if let Some(why) = report.limits_missing {
-        assert!(["cpu", "memory", "pids"].iter().any(|limit| why.contains(limit)), "{why}");
+        assert!(["cpu", "memory", "pids"].iter().any(|limit| why.contains(limit)) && why.contains("as root"), "{why}");
         for limit in ["cpu", "memory", "pids"] {
             is_missing(&machine, limit).await;
         }
