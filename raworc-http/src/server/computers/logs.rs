@@ -8,7 +8,7 @@ use raworc_core::runtime::LogsOptions;
 
 use super::reach::{Visit, link_request};
 use crate::api::ErrorBody;
-use crate::server::error::ApiError;
+use crate::server::ApiError;
 use crate::server::extract::Query;
 
 #[derive(Debug, serde::Deserialize)]
