@@ -89,23 +89,46 @@ impl Default for AgentSpec {
     }
 }
 
-/// Limits of a computer. What is absent is the runtime's default.
+/// Limits of a computer. What is absent is the runtime's default. Less than the least that is given for each would not
+/// hold the program itself, which would be started again and again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Resources {
-    /// Processor time, in cores: `2`, `0.5` or `500m`.
+    /// Processor time, in cores: `2`, `0.5` or `500m`; `50m` at least.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu: Option<Cpu>,
-    /// Memory: `512Mi`, `2Gi` or bytes.
+    /// Memory: `512Mi`, `2Gi` or bytes; `64Mi` at least.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<Bytes>,
     /// Disk of its volume: `10Gi` or bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disk: Option<Bytes>,
-    /// Processes and threads at one time.
+    /// Processes and threads at one time; 32 at least.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pids: Option<u32>,
+}
+
+impl Resources {
+    fn check(&self) -> Result<(), InvalidSpec> {
+        let refuse = |field, reason: String| Err(InvalidSpec { field, reason });
+        if self.cpu.is_some_and(|cpu| cpu < MIN_CPU) {
+            return refuse(
+                "resources.cpu",
+                format!("too little for the computer's own program; use {MIN_CPU} or more"),
+            );
+        }
+        if self.memory.is_some_and(|memory| memory < MIN_MEMORY) {
+            return refuse(
+                "resources.memory",
+                format!("too little for the computer's own program; use {MIN_MEMORY} or more"),
+            );
+        }
+        if self.pids.is_some_and(|pids| pids < MIN_PIDS) {
+            return refuse("resources.pids", format!("too few for the computer's own program; use {MIN_PIDS} or more"));
+        }
+        Ok(())
+    }
 }
 
 /// What a computer can reach.
@@ -176,6 +199,9 @@ const METADATA_LIMIT: usize = 16 << 10;
 const DESCRIPTION_LIMIT: usize = 1 << 10;
 const ENV_LIMIT: usize = 64 << 10;
 const YEAR: u32 = 365 * 24 * 3600;
+const MIN_CPU: Cpu = Cpu::from_millis(50);
+const MIN_MEMORY: Bytes = Bytes::new(64 << 20);
+const MIN_PIDS: u32 = 32;
 
 impl AgentSpec {
     /// Checks the spec against its own limits and what `runtime` can do.
@@ -199,9 +225,13 @@ impl AgentSpec {
         }
         check_labels(&self.labels)?;
         self.check_env()?;
-        if self.busy_timeout == 0 || self.busy_timeout > YEAR || self.idle_timeout > YEAR {
-            return refuse("busy_timeout", "timeouts are seconds up to a year, and busy_timeout is at least 1");
+        if self.idle_timeout > YEAR {
+            return refuse("idle_timeout", "use seconds up to a year (31536000), or 0 for never");
         }
+        if self.busy_timeout == 0 || self.busy_timeout > YEAR {
+            return refuse("busy_timeout", "use 1 second up to a year (31536000)");
+        }
+        self.resources.check()?;
         if !self.secrets.is_empty() {
             return refuse("secrets", "this release keeps no secrets yet; leave the list empty");
         }
@@ -331,6 +361,23 @@ mod tests {
         let spec = AgentSpec::default();
         assert!(change(r#"{"idle_timeuot": 5}"#).apply(&spec).is_err());
         assert!(change(r#"{"runtime": "docker"}"#).apply(&spec).is_err());
+    }
+
+    #[test]
+    fn what_is_out_of_bounds_is_refused_by_the_name_of_its_field_and_the_least_is_taken() {
+        let refused = |json: &str| {
+            let spec = change(json).apply(&AgentSpec::default()).expect("a spec");
+            spec.check(&Capabilities::default()).expect_err(json).field
+        };
+        assert_eq!(refused(r#"{"idle_timeout": 31536001}"#), "idle_timeout");
+        assert_eq!(refused(r#"{"busy_timeout": 31536001}"#), "busy_timeout");
+        assert_eq!(refused(r#"{"busy_timeout": 0}"#), "busy_timeout");
+        assert_eq!(refused(r#"{"resources": {"pids": 0}}"#), "resources.pids");
+        assert_eq!(refused(r#"{"resources": {"pids": 31}}"#), "resources.pids");
+        assert_eq!(refused(r#"{"resources": {"memory": "67108863"}}"#), "resources.memory");
+        assert_eq!(refused(r#"{"resources": {"cpu": "49m"}}"#), "resources.cpu");
+        let least = change(r#"{"resources": {"pids": 32, "memory": "64Mi", "cpu": "50m"}, "idle_timeout": 31536000}"#);
+        assert!(least.apply(&AgentSpec::default()).expect("a spec").check(&Capabilities::default()).is_ok());
     }
 
     #[test]
