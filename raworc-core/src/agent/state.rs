@@ -3,7 +3,7 @@
 //! ```text
 //!            Ready            Leased
 //!  init ───────────────▶ idle ◀─────▶ busy
-//!   ▲ ▲◀── Lost, Replace ──┘  Ended    │
+//!   ▲ ▲◀────── Lost ───────┘  Ended    │
 //!   │ └◀── Lost, BusyExpired, CancelIgnored
 //!   │ WakeAsked          │ SleepAsked, IdleExpired
 //!   └────────── slept ◀──┘                       any ── DeleteAsked ──▶ deleted
@@ -98,8 +98,6 @@ pub enum AgentEvent {
     CancelIgnored,
     /// Its program or its computer is gone.
     Lost,
-    /// Its spec needs another computer.
-    Replace,
     /// A message, a wake or a call needs its computer.
     WakeAsked,
     /// Delete was asked for.
@@ -109,7 +107,7 @@ pub enum AgentEvent {
 impl AgentEvent {
     /// One event of each kind.
     #[must_use]
-    pub const fn all(message: MessageId) -> [Self; 12] {
+    pub const fn all(message: MessageId) -> [Self; 11] {
         [
             Self::Ready,
             Self::StartFailed,
@@ -120,7 +118,6 @@ impl AgentEvent {
             Self::BusyExpired,
             Self::CancelIgnored,
             Self::Lost,
-            Self::Replace,
             Self::WakeAsked,
             Self::DeleteAsked,
         ]
@@ -197,7 +194,6 @@ impl State {
             Self::Init => match event {
                 E::Ready => go(Self::Idle, &[]),
                 E::StartFailed | E::Lost => go(Self::Init, &[EndRun, BackOff]),
-                E::Replace => go(Self::Init, &[EndRun]),
                 E::SleepAsked => go(Self::Slept, &[EndRun]),
                 E::DeleteAsked => go(Self::Deleted, &[EndRun, CancelInbox, Reclaim]),
                 E::Leased(_) => Deny(Denial::NotUp),
@@ -207,7 +203,6 @@ impl State {
                 E::Leased(_) => go(Self::Busy, &[]),
                 E::SleepAsked | E::IdleExpired => go(Self::Slept, &[EndRun]),
                 E::Lost => go(Self::Init, &[EndRun, BackOff]),
-                E::Replace => go(Self::Init, &[EndRun]),
                 E::DeleteAsked => go(Self::Deleted, &[EndRun, CancelInbox, Reclaim]),
                 E::Ready | E::StartFailed | E::Ended | E::BusyExpired | E::CancelIgnored | E::WakeAsked => Ignore,
             },
@@ -217,7 +212,7 @@ impl State {
                 E::CancelIgnored => go(Self::Init, &[EndRun, CancelMessage]),
                 E::Lost => go(Self::Init, &[EndRun, RequeueMessage, BackOff]),
                 E::DeleteAsked => go(Self::Deleted, &[EndRun, CancelInbox, Reclaim]),
-                E::Leased(_) | E::SleepAsked | E::IdleExpired | E::Replace => Deny(Denial::MessageInHand),
+                E::Leased(_) | E::SleepAsked | E::IdleExpired => Deny(Denial::MessageInHand),
                 E::Ready | E::StartFailed | E::WakeAsked => Ignore,
             },
             Self::Slept => match event {
@@ -230,8 +225,7 @@ impl State {
                 | E::Ended
                 | E::BusyExpired
                 | E::CancelIgnored
-                | E::Lost
-                | E::Replace => Ignore,
+                | E::Lost => Ignore,
             },
             Self::Deleted => match event {
                 E::Ready | E::Leased(_) | E::WakeAsked => Deny(Denial::Deleted),
@@ -242,7 +236,6 @@ impl State {
                 | E::BusyExpired
                 | E::CancelIgnored
                 | E::Lost
-                | E::Replace
                 | E::DeleteAsked => Ignore,
             },
         }

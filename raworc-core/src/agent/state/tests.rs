@@ -37,7 +37,6 @@ fn every_state_answers_every_event_as_the_table_says() {
     init    BusyExpired    ignored
     init    CancelIgnored  ignored
     init    Lost           -> init [EndRun, BackOff]
-    init    Replace        -> init [EndRun]
     init    WakeAsked      ignored
     init    DeleteAsked    -> deleted [EndRun, CancelInbox, Reclaim]
     idle    Ready          ignored
@@ -49,7 +48,6 @@ fn every_state_answers_every_event_as_the_table_says() {
     idle    BusyExpired    ignored
     idle    CancelIgnored  ignored
     idle    Lost           -> init [EndRun, BackOff]
-    idle    Replace        -> init [EndRun]
     idle    WakeAsked      ignored
     idle    DeleteAsked    -> deleted [EndRun, CancelInbox, Reclaim]
     busy    Ready          ignored
@@ -61,7 +59,6 @@ fn every_state_answers_every_event_as_the_table_says() {
     busy    BusyExpired    -> init [EndRun, FailMessage]
     busy    CancelIgnored  -> init [EndRun, CancelMessage]
     busy    Lost           -> init [EndRun, RequeueMessage, BackOff]
-    busy    Replace        denied: it works on a message
     busy    WakeAsked      ignored
     busy    DeleteAsked    -> deleted [EndRun, CancelInbox, Reclaim]
     slept   Ready          denied: it is asleep
@@ -73,7 +70,6 @@ fn every_state_answers_every_event_as_the_table_says() {
     slept   BusyExpired    ignored
     slept   CancelIgnored  ignored
     slept   Lost           ignored
-    slept   Replace        ignored
     slept   WakeAsked      -> init []
     slept   DeleteAsked    -> deleted [EndRun, CancelInbox, Reclaim]
     deleted Ready          denied: it is deleted
@@ -85,7 +81,6 @@ fn every_state_answers_every_event_as_the_table_says() {
     deleted BusyExpired    ignored
     deleted CancelIgnored  ignored
     deleted Lost           ignored
-    deleted Replace        ignored
     deleted WakeAsked      denied: it is deleted
     deleted DeleteAsked    ignored
     "#);
@@ -125,7 +120,6 @@ impl Reference {
             AgentEvent::Ended => Self { holds: false, ..self },
             AgentEvent::BusyExpired | AgentEvent::CancelIgnored if self.holds => down,
             AgentEvent::Lost => down,
-            AgentEvent::Replace if !self.holds => down,
             _ => self,
         }
     }

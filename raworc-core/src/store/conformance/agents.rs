@@ -304,7 +304,7 @@ async fn computers_are_told_apart(subject: Arc<dyn StoreUnderTest>) {
     let mut heir = new_computer();
     heir.spec.volume = volume;
     let new = heir.spec.id;
-    scene.change(agent.id, vec![happens(AgentEvent::Replace), begin(Some(heir))]).await;
+    scene.change(agent.id, vec![happens(AgentEvent::Lost), begin(Some(heir))]).await;
     let mut elsewhere = new_computer();
     elsewhere.runtime = RuntimeName::new("cloud").expect("valid");
     let away = scene.create("away").await;

@@ -229,7 +229,7 @@ fn deleting_cancels_the_inbox_and_reclaims_the_computer_and_is_final() {
 #[test]
 fn another_computer_takes_over_the_volume_of_the_one_before() {
     let mut world = World::idle();
-    world.run(vec![happens(AgentEvent::Replace), AgentOp::RunEnded { incarnation: Incarnation(1) }, begin(Some(2))]);
+    world.run(vec![happens(AgentEvent::Lost), AgentOp::RunEnded { incarnation: Incarnation(1) }, begin(Some(2))]);
     let mut rows: Vec<_> = world.rows.computers.values().collect();
     rows.sort_by_key(|row| row.id());
     assert_eq!(rows.iter().map(|row| row.keep_volume).collect::<Vec<_>>(), [true, false]);
