@@ -60,6 +60,12 @@ pub enum StoreError {
         /// What is full, and the way out.
         reason: String,
     },
+    /// The store is well and cannot keep these rows, such as one that is too long for it; nothing was changed.
+    #[error("the store refused it: {reason}")]
+    Refused {
+        /// What is wrong with the rows.
+        reason: String,
+    },
     /// The store cannot be used until somebody mends it.
     #[error("the store cannot be used: {reason}")]
     Unusable {
@@ -74,7 +80,7 @@ impl StoreError {
     pub const fn is_retryable(&self) -> bool {
         match self {
             Self::Unavailable { .. } | Self::Full { .. } => true,
-            Self::Conflict(_) | Self::Gone { .. } | Self::Unusable { .. } => false,
+            Self::Conflict(_) | Self::Gone { .. } | Self::Refused { .. } | Self::Unusable { .. } => false,
         }
     }
 }

@@ -8,39 +8,47 @@ use sqlx::migrate::MigrateError;
 /// A [`StoreError`] that can be told to many.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Fault {
-    /// Whether somebody has to mend something first.
-    pub(super) unusable: bool,
-    /// Whether there is no room left.
-    pub(super) full: bool,
-    /// Whether one row was refused, and the database is well.
-    pub(super) of_row: bool,
+    pub(super) kind: FaultKind,
     pub(super) reason: String,
+}
+
+/// Who can do something about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FaultKind {
+    /// Time, or a second attempt.
+    Unavailable,
+    /// Room on the disk.
+    Full,
+    /// Somebody has to mend something first.
+    Unusable,
+    /// One row was refused, and the database is well: whoever wrote it.
+    OfRow,
 }
 
 impl From<Fault> for StoreError {
     fn from(fault: Fault) -> Self {
-        if fault.full {
-            Self::Full { reason: fault.reason }
-        } else if fault.unusable {
-            Self::Unusable { reason: fault.reason }
-        } else {
-            Self::Unavailable { reason: fault.reason }
+        let reason = fault.reason;
+        match fault.kind {
+            FaultKind::Unavailable => Self::Unavailable { reason },
+            FaultKind::Full => Self::Full { reason },
+            FaultKind::Unusable => Self::Unusable { reason },
+            FaultKind::OfRow => Self::Refused { reason },
         }
     }
 }
 
 impl Fault {
     fn unavailable(reason: String) -> Self {
-        Self { unusable: false, full: false, of_row: false, reason }
+        Self { kind: FaultKind::Unavailable, reason }
     }
 
     fn unusable(reason: String) -> Self {
-        Self { unusable: true, full: false, of_row: false, reason }
+        Self { kind: FaultKind::Unusable, reason }
     }
 
     fn full(place: &Path) -> Self {
         let reason = format!("there is no room left for the database {}; free some", place.display());
-        Self { full: true, ..Self::unavailable(reason) }
+        Self { kind: FaultKind::Full, reason }
     }
 
     pub(super) fn closed() -> Self {
@@ -77,12 +85,10 @@ impl Fault {
                 "the database {place_text} cannot be opened for writing ({error}); \
                  make the directory and its files writable for this user"
             )),
-            TOOBIG | CONSTRAINT => Self {
-                unusable: true,
-                full: false,
-                of_row: true,
-                reason: format!("the database {place_text} refused a row: {error}"),
-            },
+            // Without the place: whoever wrote the row may not know it.
+            TOOBIG | CONSTRAINT => {
+                Self { kind: FaultKind::OfRow, reason: format!("the database refused a row: {error}") }
+            }
             _ => Self::unavailable(format!("{error} ({place_text})")),
         }
     }

@@ -147,6 +147,7 @@ async fn a_row_that_the_database_refuses_fails_alone() {
     after.expect("goes through");
     let error = refused.expect_err("a message's id is used once");
     assert!(error.to_string().contains("refused a row"), "{error}");
+    assert!(matches!(error, StoreError::Refused { .. }) && !error.is_retryable(), "{error:?}");
     let message = store.message(agent, taken).await.expect("answers").expect("is there");
     assert_eq!(message.text(), "mine");
     store.close().await;

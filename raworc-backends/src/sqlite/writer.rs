@@ -27,7 +27,7 @@ use self::pending::Pending;
 use self::rowset::Rowset;
 use super::config::SqliteOptions;
 use super::convert::{count, micros};
-use super::error::Fault;
+use super::error::{Fault, FaultKind};
 use super::lock::DirectoryLock;
 use super::{Shared, blobs, sql};
 
@@ -144,7 +144,7 @@ impl Writer {
                     job.answer(Ok(outcome));
                 }
             }
-            Err(fault) if fault.of_row && batch.len() > 1 => {
+            Err(fault) if fault.kind == FaultKind::OfRow && batch.len() > 1 => {
                 for job in batch {
                     let outcome = self.attempt(std::slice::from_ref(&job)).await;
                     job.answer(outcome.and_then(|mut outcomes| outcomes.pop().ok_or_else(Fault::closed)));
