@@ -3,7 +3,7 @@
 //! A reason is held by whoever serves it, as a guard. While one is held, this process moves the agent's `awake_until`
 //! forward every few seconds; when the process dies, that stops. Heartbeats go in the same write.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -104,7 +104,7 @@ impl Activity {
         let (task_store, task_entries, stopped) = (store.clone(), Arc::clone(&entries), stop.clone());
         tokio::spawn(async move {
             let mut tick = tokio::time::interval(PERIOD / 2);
-            let mut even = false;
+            let mut due = false;
             loop {
                 tokio::select! {
                     biased;
@@ -114,10 +114,8 @@ impl Activity {
                 if let Err(error) = announce(&*task_store, process).await {
                     tracing::warn!(%error, "this server's sign of life could not be written");
                 }
-                even = !even;
-                if even {
-                    write_down(&*task_store, &task_entries).await;
-                }
+                // What could not be written is due again by the next tick.
+                due = !due || !write_down(&*task_store, &task_entries).await;
             }
         });
         Ok(Self { store, entries, next: Mutex::new(0), _stop: stop.drop_guard() })
@@ -190,36 +188,61 @@ async fn announce(store: &dyn Store, process: ProcessId) -> Result<(), StoreErro
     store.claim(&claim).await.map(drop)
 }
 
-async fn write_down(store: &dyn Store, entries: &Entries) {
-    let touches: Vec<Touch> = {
-        let mut entries = entries.lock().unwrap_or_else(PoisonError::into_inner);
-        let touches = entries
-            .iter_mut()
-            .filter_map(|(&agent, entry)| {
-                let active = !entry.reasons.is_empty();
-                let awake_for = if active {
-                    Some(entry.idle.max(HOLD))
-                } else if std::mem::take(&mut entry.ended) {
-                    Some(entry.idle)
-                } else {
-                    None
-                };
-                let heartbeat = std::mem::take(&mut entry.heard);
-                (heartbeat || awake_for.is_some()).then_some(Touch {
-                    agent,
-                    incarnation: entry.incarnation,
-                    heartbeat,
-                    awake_for,
-                })
-            })
-            .collect();
-        entries.retain(|_, entry| !entry.reasons.is_empty() || entry.ended);
-        touches
-    };
+/// Writes down what is active and who was heard since the last time. Returns whether that went through: what could not
+/// be written is still there for the next time.
+async fn write_down(store: &dyn Store, entries: &Entries) -> bool {
+    let (touches, taken) = take(entries);
     if touches.is_empty() {
-        return;
+        return true;
     }
-    if let Err(error) = store.touch(&touches).await {
-        tracing::warn!(%error, agents = touches.len(), "activity could not be written down");
+    match store.touch(&touches).await {
+        Ok(_) => true,
+        Err(error) => {
+            tracing::warn!(%error, agents = touches.len(), "activity could not be written down; trying again");
+            put_back(entries, taken);
+            false
+        }
+    }
+}
+
+/// What is to be written, and what it was made from. Nobody waits for an entry that says nothing any more.
+fn take(entries: &Entries) -> (Vec<Touch>, Vec<(AgentId, Entry)>) {
+    let mut entries = entries.lock().unwrap_or_else(PoisonError::into_inner);
+    let (mut touches, mut taken) = (Vec::new(), Vec::new());
+    for (&agent, entry) in entries.iter_mut() {
+        let active = !entry.reasons.is_empty();
+        let ended = !active && std::mem::take(&mut entry.ended);
+        let heard = std::mem::take(&mut entry.heard);
+        let awake_for = match (active, ended) {
+            (true, _) => Some(entry.idle.max(HOLD)),
+            (false, true) => Some(entry.idle),
+            (false, false) => None,
+        };
+        if heard || awake_for.is_some() {
+            touches.push(Touch { agent, incarnation: entry.incarnation, heartbeat: heard, awake_for });
+            // The reasons that are held stay where they are.
+            taken.push((agent, Entry { reasons: HashMap::new(), heard, ended, ..*entry }));
+        }
+    }
+    entries.retain(|_, entry| !entry.reasons.is_empty() || entry.ended);
+    (touches, taken)
+}
+
+fn put_back(entries: &Entries, taken: Vec<(AgentId, Entry)>) {
+    let mut entries = entries.lock().unwrap_or_else(PoisonError::into_inner);
+    for (agent, was) in taken {
+        match entries.entry(agent) {
+            btree_map::Entry::Vacant(place) => {
+                place.insert(was);
+            }
+            btree_map::Entry::Occupied(mut place) => {
+                let entry = place.get_mut();
+                // What a start that is over said is of no interest to the one after it.
+                if entry.incarnation == was.incarnation {
+                    entry.heard |= was.heard;
+                    entry.ended |= was.ended;
+                }
+            }
+        }
     }
 }
