@@ -40,12 +40,15 @@ impl ControlPlane {
     /// Where it is not there or the caller may not see it.
     pub async fn explain(&self, call: &Call, tenant: &TenantName, name: &AgentName) -> Result<Explanation, Error> {
         let agent = self.find(call, tenant, name, Action::Get).await?;
+        // Read again, for the store's time by which what expires has expired.
+        let read = self.inner.store.agent_by_id(agent.id).await?;
+        let agent = read.value.unwrap_or(agent);
         let held = self.inner.activity.reasons(agent.id);
-        Ok(explain(&agent, held))
+        Ok(explain(&agent, held, read.now))
     }
 }
 
-fn explain(agent: &Agent, mut activity: Vec<ActivityReason>) -> Explanation {
+fn explain(agent: &Agent, mut activity: Vec<ActivityReason>, now: Timestamp) -> Explanation {
     let status = &agent.status;
     if status.message.is_some() {
         activity.push(ActivityReason {
@@ -61,7 +64,7 @@ fn explain(agent: &Agent, mut activity: Vec<ActivityReason>) -> Explanation {
             until: Some(run.deadline),
         });
     }
-    if let Some(until) = status.keep_awake_until {
+    if let Some(until) = status.keep_awake_until.filter(|until| *until > now) {
         activity.push(ActivityReason { kind: ActivityKind::KeepAwake, since: None, until: Some(until) });
     }
     let asleep_by_time = status.state() == State::Idle && agent.spec.idle_timeout > 0;
