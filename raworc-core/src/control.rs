@@ -11,6 +11,7 @@ mod logs;
 mod messages;
 mod program;
 mod settings;
+mod system;
 #[cfg(all(test, feature = "simulated"))]
 mod tests;
 
@@ -21,13 +22,14 @@ pub use agents::{CreateAgent, EditAgent, ListAgents, SleepMode};
 pub use call::Call;
 pub use events::{Followed, Following};
 pub use explain::Explanation;
-pub use feed::{Delta, Feed};
+pub use feed::{Delta, Feed, Subscription};
 pub use logs::LogStream;
 pub(crate) use logs::{DEATH_LOG_LIMIT, DeathLog, end_of};
-pub use messages::{Accepted, History, SendMessage};
+pub use messages::{Accepted, Answered, History, SendMessage};
 pub use program::Booted;
 pub(crate) use program::key_hash;
 pub use settings::{Models, Settings};
+pub use system::System;
 
 use std::sync::Arc;
 
@@ -35,11 +37,17 @@ use crate::blob::BlobStore;
 use crate::entropy::{Clock, Entropy, EntropyExt, SystemClock, SystemEntropy};
 use crate::error::Error;
 use crate::ids::{CommitId, ProcessId, RuntimeName};
+#[cfg(feature = "simulated")]
+use crate::runtime::simulated::{SimulatedAgent, SimulatedOptions, SimulatedRuntime};
 use crate::runtime::{Capabilities, Runtimes};
 use crate::seal::MasterKey;
+#[cfg(feature = "simulated")]
+use crate::store::MemoryStore;
 use crate::store::Store;
 
-/// The use cases of an installation, over its store.
+/// The use cases of an installation, over its store. Each is for a caller who may do it; the two that find out who
+/// calls, [`login`](Self::login) and [`boot`](Self::boot), begin with a secret in the place of that. What only the
+/// machinery of a server needs is apart, behind [`system`](Self::system).
 ///
 /// It is cheap to clone; all clones are one. A process makes one with [`start`](Self::start), hands it to whatever
 /// serves callers, and runs an [`Operator`](crate::operator::Operator) beside it or somewhere else.
@@ -83,6 +91,16 @@ pub struct Parts {
 }
 
 impl Parts {
+    /// Everything in memory, with a simulated engine in whose computers `program` runs: for trying things out, and for
+    /// tests. The program has to be [connected](SimulatedAgent::connect) to the control plane that is made of this.
+    #[cfg(feature = "simulated")]
+    #[must_use]
+    pub fn in_memory(program: &SimulatedAgent) -> Self {
+        let options = SimulatedOptions::default().with_program(program.clone());
+        let runtimes = Runtimes::new().with(Arc::new(SimulatedRuntime::new(options)), "unix:/nowhere", None);
+        Self::new(Arc::new(MemoryStore::default()), runtimes, MasterKey::generate(&SystemEntropy))
+    }
+
     /// A store and its runtimes, with the system's clock and chance and default settings.
     pub fn new<S: Store + BlobStore + 'static>(store: Arc<S>, runtimes: Runtimes, master_key: MasterKey) -> Self {
         Self {
@@ -123,22 +141,19 @@ impl ControlPlane {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// What happens, as it happens.
+    /// What has no principal, for the process that assembles: never on behalf of a caller.
     #[must_use]
-    pub fn feed(&self) -> &Feed {
+    pub const fn system(&self) -> System<'_> {
+        System { control: self }
+    }
+
+    pub(crate) fn feed(&self) -> &Feed {
         &self.inner.feed
     }
 
-    /// The store, for reads that are authorised elsewhere.
-    #[must_use]
-    pub fn store(&self) -> &Arc<dyn Store> {
+    #[cfg(test)]
+    pub(crate) fn store(&self) -> &Arc<dyn Store> {
         &self.inner.store
-    }
-
-    /// Where content is kept.
-    #[must_use]
-    pub fn blobs(&self) -> &Arc<dyn BlobStore> {
-        &self.inner.blobs
     }
 
     /// Limits and defaults.

@@ -65,6 +65,16 @@ pub enum Error {
     /// The agent sleeps and the call asked not to wake it.
     #[error("agent {0} is asleep; wake it, or leave out wake=false")]
     AgentAsleep(AgentName),
+    /// Its computer cannot be started, and waiting does not mend that.
+    #[error("agent {name} does not start ({reason}): {message}; change its spec, or try again with wake --retry")]
+    StartFailed {
+        /// The agent.
+        name: AgentName,
+        /// One word for it: the reason of its condition `Ready`.
+        reason: String,
+        /// What is the matter.
+        message: String,
+    },
     /// The agent's state does not allow it.
     #[error("not while the agent is {state}: {denial}")]
     AgentState {
@@ -81,6 +91,9 @@ pub enum Error {
         /// How it is.
         state: MessageState,
     },
+    /// The program does not hold the message that it reports on, or not any more.
+    #[error("message {0} is not in the agent's hand, or not any more; leave it")]
+    NotHeld(MessageId),
     /// Too many messages wait.
     #[error("{limit} messages wait for agent {name} already; wait until some are done, or cancel them")]
     InboxFull {
@@ -134,7 +147,7 @@ pub enum Error {
 
 impl Error {
     /// Every [code](Self::code) that there is.
-    pub const CODES: [&str; 20] = [
+    pub const CODES: [&str; 21] = [
         "not_found",
         "forbidden",
         "unauthenticated",
@@ -143,8 +156,10 @@ impl Error {
         "name_taken",
         "generation_mismatch",
         "agent_asleep",
+        "start_failed",
         "agent_state",
         "message_state",
+        "not_held",
         "inbox_full",
         "quota_exceeded",
         "idempotency_mismatch",
@@ -169,8 +184,10 @@ impl Error {
             Self::NameTaken(_) => "name_taken",
             Self::GenerationMismatch { .. } => "generation_mismatch",
             Self::AgentAsleep(_) => "agent_asleep",
+            Self::StartFailed { .. } => "start_failed",
             Self::AgentState { .. } => "agent_state",
             Self::MessageState { .. } => "message_state",
+            Self::NotHeld(_) => "not_held",
             Self::InboxFull { .. } => "inbox_full",
             Self::QuotaExceeded { .. } => "quota_exceeded",
             Self::IdempotencyMismatch => "idempotency_mismatch",
@@ -202,8 +219,10 @@ impl Error {
             | Self::NameTaken(_)
             | Self::GenerationMismatch { .. }
             | Self::AgentAsleep(_)
+            | Self::StartFailed { .. }
             | Self::AgentState { .. }
             | Self::MessageState { .. }
+            | Self::NotHeld(_)
             | Self::QuotaExceeded { .. }
             | Self::IdempotencyMismatch
             | Self::Internal(_) => false,
@@ -242,6 +261,8 @@ impl From<StoreError> for Error {
         match error {
             StoreError::Conflict(conflict) => conflict.into(),
             full @ StoreError::Full { .. } => Self::DiskFull(full),
+            // What cannot be kept came with the request.
+            StoreError::Refused { reason } => Self::invalid("request", format!("it cannot be kept: {reason}")),
             other => Self::Store(other),
         }
     }
@@ -256,6 +277,7 @@ impl From<Conflict> for Error {
             Conflict::StaleIncarnation { found, .. } => Self::StaleIncarnation { present: found },
             Conflict::Denied { state, denial } => Self::AgentState { state, denial },
             Conflict::NoMessage(id) => Self::NotFound { what: "message", name: id.to_string() },
+            Conflict::NotHeld(id) => Self::NotHeld(id),
             Conflict::MessageState { id, state } => Self::MessageState { id, state },
             Conflict::Quota { tenant, kind, limit } => Self::QuotaExceeded { tenant, kind, limit },
             Conflict::IdempotencyMismatch => Self::IdempotencyMismatch,

@@ -38,7 +38,7 @@ use self::jobs::Jobs;
 use self::observe::Answers;
 use self::queue::Queue;
 use self::shards::Shards;
-use crate::control::ControlPlane;
+use crate::control::{ControlPlane, Subscription};
 use crate::entropy::{Clock, Entropy, EntropyExt};
 use crate::error::Error;
 use crate::event::EventKind;
@@ -207,7 +207,7 @@ impl Shared {
 }
 
 /// Looks at every agent that the log tells something of.
-async fn follow_log(shared: Arc<Shared>, mut events: tokio::sync::broadcast::Receiver<Arc<crate::event::Event>>) {
+async fn follow_log(shared: Arc<Shared>, mut events: Subscription) {
     use tokio::sync::broadcast::error::RecvError;
     loop {
         match events.recv().await {

@@ -33,6 +33,12 @@ pub enum Principal {
 }
 
 impl Principal {
+    /// A person who administers nothing but what is theirs.
+    #[must_use]
+    pub const fn user(name: UserName, tenant: TenantName) -> Self {
+        Self::User { name, tenant, admin: false }
+    }
+
     /// Their home tenant.
     #[must_use]
     pub const fn tenant(&self) -> &TenantName {

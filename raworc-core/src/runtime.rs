@@ -276,6 +276,9 @@ pub enum RuntimeError {
     },
 }
 
+/// The reason of the condition of an agent whose image cannot be had.
+pub(crate) const IMAGE_MISSING: &str = "ImageMissing";
+
 impl RuntimeError {
     /// Whether the same call may succeed later without anything being changed.
     #[must_use]
@@ -290,7 +293,7 @@ impl RuntimeError {
     #[must_use]
     pub const fn reason(&self) -> &'static str {
         match self {
-            Self::ImageMissing { .. } => "ImageMissing",
+            Self::ImageMissing { .. } => IMAGE_MISSING,
             Self::NotFound(_) => "ComputerMissing",
             Self::Unsupported(_) => "Unsupported",
             Self::Unavailable(_) => "EngineUnavailable",

@@ -46,7 +46,7 @@ impl Installation {
     /// # Errors
     /// Where the password is too short, or cannot be read or written.
     pub async fn ensure_first_admin(&self, show: bool) -> anyhow::Result<Option<FirstAdmin>> {
-        if self.control.has_users().await? {
+        if self.control.system().has_users().await? {
             return Ok(None);
         }
         let name = self.settings.admin.clone();
@@ -65,7 +65,7 @@ impl Installation {
                 (secret, Password::Written(path))
             }
         };
-        let made = self.control.ensure_first_admin(&name, secret).await?;
+        let made = self.control.system().ensure_first_admin(&name, secret).await?;
         Ok(made.then_some(FirstAdmin { name, password }))
     }
 
@@ -84,7 +84,7 @@ impl Installation {
     }
 
     async fn token(&self, name: &UserName, control: &ControlPlane) -> anyhow::Result<Option<Login>> {
-        let Ok(principal) = control.user_principal(name).await else {
+        let Ok(principal) = control.system().user_principal(name).await else {
             return Ok(None);
         };
         let issued = self.tokens.issue(&principal, LOGIN)?;

@@ -11,7 +11,7 @@ use secrecy::{ExposeSecret, SecretSlice, SecretString};
 use serde::{Deserialize, Serialize};
 
 use super::call::Call;
-use super::{ControlPlane, Feed};
+use super::{ControlPlane, Feed, System};
 use crate::entropy::{Clock, Entropy, EntropyExt};
 use crate::error::Error;
 use crate::event::EventKind;
@@ -91,7 +91,7 @@ pub struct TokenRecord {
 
 #[derive(Debug)]
 pub(super) struct Access {
-    signing_key: SecretSlice<u8>,
+    pub(super) signing_key: SecretSlice<u8>,
     revoked: Arc<RwLock<HashSet<String>>>,
 }
 
@@ -184,27 +184,47 @@ async fn hash_password(password: SecretString) -> Result<String, Error> {
 const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRzb21lc2FsdA$\
                       q1W0jJ0Z9vR2m1v5m4b8h0Yd0o2m5b7n8c9x0z1y2w4";
 
-impl ControlPlane {
+impl System<'_> {
     /// Makes the first admin where there is no user yet. Returns whether it did.
     ///
     /// # Errors
     /// Where the password is too short, or the store does not answer.
-    pub async fn ensure_first_admin(&self, name: &UserName, password: SecretString) -> Result<bool, Error> {
+    pub async fn ensure_first_admin(self, name: &UserName, password: SecretString) -> Result<bool, Error> {
         if self.has_users().await? {
             return Ok(false);
         }
         let new = NewUser { name: name.clone(), tenant: TenantName::default(), admin: true, password };
-        self.put_user(new, None).await.map(|_| true)
+        self.control.put_user(new, None).await.map(|_| true)
     }
 
     /// Whether there is any user.
     ///
     /// # Errors
     /// Where the store does not answer.
-    pub async fn has_users(&self) -> Result<bool, Error> {
-        Ok(!self.inner.store.records(RecordKind::User, None).await?.is_empty())
+    pub async fn has_users(self) -> Result<bool, Error> {
+        Ok(!self.control.inner.store.records(RecordKind::User, None).await?.is_empty())
     }
 
+    /// The user of this name as a principal, as they are now: removed users are gone and demoted ones demoted.
+    ///
+    /// # Errors
+    /// [`Error::Unauthenticated`] where there is no such user any more.
+    pub async fn user_principal(self, name: &UserName) -> Result<Principal, Error> {
+        let record = self.control.inner.store.record(&user_key(name)).await?;
+        let record = record.ok_or(Error::Unauthenticated { reason: "this user is no more" })?;
+        let user: UserRecord =
+            serde_json::from_value(record.body).map_err(|error| Error::Internal(format!("user: {error}")))?;
+        Ok(Principal::User { name: name.clone(), tenant: user.tenant, admin: user.admin })
+    }
+
+    /// Whether the token was revoked, as far as this process has heard.
+    #[must_use]
+    pub fn is_revoked(self, token: TokenId) -> bool {
+        self.control.inner.access.revoked.read().unwrap_or_else(PoisonError::into_inner).contains(&token.to_string())
+    }
+}
+
+impl ControlPlane {
     /// Makes a user.
     ///
     /// # Errors
@@ -270,27 +290,7 @@ impl ControlPlane {
         }
     }
 
-    /// The user of this name as a principal, as they are now: removed users are gone and demoted ones demoted.
-    ///
-    /// # Errors
-    /// [`Error::Unauthenticated`] where there is no such user any more.
-    pub async fn user_principal(&self, name: &UserName) -> Result<Principal, Error> {
-        let record = self.inner.store.record(&user_key(name)).await?;
-        let record = record.ok_or(Error::Unauthenticated { reason: "this user is no more" })?;
-        let user: UserRecord =
-            serde_json::from_value(record.body).map_err(|error| Error::Internal(format!("user: {error}")))?;
-        Ok(Principal::User { name: name.clone(), tenant: user.tenant, admin: user.admin })
-    }
-
-    /// The key that tokens are signed with.
-    #[must_use]
-    pub fn signing_key(&self) -> &SecretSlice<u8> {
-        &self.inner.access.signing_key
-    }
-
-    /// A new token's id.
-    #[must_use]
-    pub fn token_id(&self) -> TokenId {
+    pub(super) fn token_id(&self) -> TokenId {
         self.inner.entropy.token_id(self.inner.clock.now())
     }
 
@@ -320,12 +320,6 @@ impl ControlPlane {
             }
             Err(error) => Err(error.into()),
         }
-    }
-
-    /// Whether the token was revoked, as far as this process has heard.
-    #[must_use]
-    pub fn is_revoked(&self, token: TokenId) -> bool {
-        self.inner.access.revoked.read().unwrap_or_else(PoisonError::into_inner).contains(&token.to_string())
     }
 }
 

@@ -2,17 +2,18 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::ControlPlane;
 use super::call::{Call, resource_of};
-use crate::agent::{Agent, AgentSpec, Desired, InvalidSpec, SpecChange, State};
+use crate::agent::{Agent, AgentSpec, ConditionKind, Desired, InvalidSpec, SpecChange, State};
 use crate::entropy::EntropyExt;
 use crate::error::Error;
 use crate::ids::{AgentName, RuntimeName, TenantName, UserName};
 use crate::labels::Selector;
 use crate::principal::{Action, Principal, Resource};
-use crate::runtime::Capabilities;
+use crate::runtime::{Capabilities, IMAGE_MISSING};
 use crate::store::{
     AgentChange, AgentOp, AgentQuery, Check, Commit, Committed, MAX_PAGE, NewAgent, Page, QuotaDelta, QuotaKind,
 };
@@ -27,6 +28,14 @@ pub struct CreateAgent {
     /// What it should be like.
     #[serde(default)]
     pub spec: AgentSpec,
+}
+
+impl CreateAgent {
+    /// An agent of this name, with a default spec.
+    #[must_use]
+    pub fn named(name: AgentName) -> Self {
+        Self { name, spec: AgentSpec::default() }
+    }
 }
 
 /// Asks for a change of an agent's spec.
@@ -228,11 +237,8 @@ impl ControlPlane {
         let action = if desired == Desired::Deleted { Action::Delete } else { Action::Operate };
         let agent = self.find(call, tenant, name, action).await?;
         let mut ops = Vec::new();
-        if desired == Desired::Asleep
-            && insist
-            && let Some(message) = agent.status.message
-        {
-            ops.push(AgentOp::RequestCancel { message, obey: self.settings().cancel_grace });
+        if desired == Desired::Asleep && insist {
+            ops.push(AgentOp::CancelHeld { obey: self.settings().cancel_grace });
         }
         ops.push(AgentOp::SetDesired { desired, retry: desired == Desired::Awake && insist });
         let change = AgentChange { agent: agent.id, when: vec![Check::Alive], ops };
@@ -281,8 +287,7 @@ impl ControlPlane {
         }
         let agent = self.find(call, tenant, name, Action::Operate).await?;
         // Where there is nothing to cancel, that is kept too: the same request sent again must not cancel what came since.
-        let obey = self.settings().cancel_grace;
-        let ops = agent.status.message.map(|message| AgentOp::RequestCancel { message, obey }).into_iter().collect();
+        let ops = vec![AgentOp::CancelHeld { obey: self.settings().cancel_grace }];
         let change = AgentChange { agent: agent.id, when: vec![Check::Alive], ops };
         let commit = Commit::of(self.commit_id(), change);
         let commit = self.sign(call, commit, tenant, verb, name.as_str(), &())?;
@@ -320,7 +325,9 @@ impl ControlPlane {
     /// The agent, awake and with its program up, for something that needs its computer.
     ///
     /// # Errors
-    /// [`Error::AgentAsleep`] where it sleeps and `wake` is false; [`Error::TimedOut`] where it does not come up.
+    /// [`Error::AgentAsleep`] where it sleeps and `wake` is false, or is put to sleep meanwhile; [`Error::StartFailed`]
+    /// as soon as its start has failed in a way that waiting does not mend; [`Error::NotFound`] where it is deleted
+    /// meanwhile; [`Error::TimedOut`] where it does not come up.
     pub async fn rouse(
         &self,
         call: &Call,
@@ -348,13 +355,63 @@ impl ControlPlane {
             commit.audit = Some(call.audit(Some(tenant), "agents.wake", name.as_str(), true));
             self.inner.store.commit(commit).await?;
         }
-        let agent = self.wait_for_agent(call, &agent, limit, |agent| agent.status.state().is_up()).await?;
-        if agent.status.state().is_up() {
-            Ok(agent)
-        } else {
-            Err(Error::TimedOut { what: "the start of the agent's computer", limit })
+        let settled = |agent: &Agent| Outlook::of(agent) != Outlook::Coming;
+        let agent = self.wait_for_agent(call, &agent, limit, settled).await?;
+        match Outlook::of(&agent) {
+            Outlook::Up => Ok(agent),
+            Outlook::Gone => Err(Error::no_agent(name)),
+            Outlook::Asleep => Err(Error::AgentAsleep(agent.name)),
+            Outlook::Failed => Err(start_failed(&agent)),
+            Outlook::Coming if agent.status.restarts > 0 => Err(start_failed(&agent)),
+            Outlook::Coming => Err(Error::TimedOut { what: "the start of the agent's computer", limit }),
         }
     }
+}
+
+/// After so many failures one after another, nobody is kept waiting for the next try.
+const TRIES: u32 = 3;
+
+/// What becomes of an agent that somebody wants up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outlook {
+    /// It is up.
+    Up,
+    /// It is being started, or will be soon.
+    Coming,
+    /// Its start has failed, and waiting does not mend it.
+    Failed,
+    /// Somebody has put it to sleep.
+    Asleep,
+    /// It is deleted, or about to be.
+    Gone,
+}
+
+impl Outlook {
+    fn of(agent: &Agent) -> Self {
+        let status = &agent.status;
+        match (status.state(), agent.desired) {
+            (State::Deleted, _) | (_, Desired::Deleted) => Self::Gone,
+            (State::Idle | State::Busy, _) => Self::Up,
+            (State::Slept, Desired::Asleep) => Self::Asleep,
+            (State::Slept, Desired::Awake) => Self::Coming,
+            (State::Init, _) => match status.retry_at {
+                // It is under way, or is tried at once.
+                None => Self::Coming,
+                Some(at) if at == Timestamp::MAX => Self::Failed,
+                Some(_) if status.restarts >= TRIES => Self::Failed,
+                Some(_) => match status.conditions.get(ConditionKind::Ready) {
+                    Some(ready) if ready.reason == IMAGE_MISSING => Self::Failed,
+                    Some(_) | None => Self::Coming,
+                },
+            },
+        }
+    }
+}
+
+fn start_failed(agent: &Agent) -> Error {
+    let ready = agent.status.conditions.get(ConditionKind::Ready);
+    let (reason, message) = ready.map_or_else(Default::default, |ready| (ready.reason.clone(), ready.message.clone()));
+    Error::StartFailed { name: agent.name.clone(), reason, message }
 }
 
 /// Whose agents a principal sees: all, or only their own.

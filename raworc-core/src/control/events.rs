@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
+use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::broadcast::{self, Receiver};
 
 use super::agents::visible_owner;
 use super::call::Call;
-use super::{ControlPlane, Delta};
+use super::{ControlPlane, Delta, Subscription};
 use crate::error::Error;
 use crate::event::Event;
 use crate::ids::{AgentId, AgentName, Revision, TenantName, UserName};
@@ -30,8 +30,8 @@ pub enum Followed {
 /// The log as a caller may see it, from a revision on. It ends with an error, or when the control plane does.
 pub struct Following {
     store: Arc<dyn Store>,
-    live: Receiver<Arc<Event>>,
-    deltas: Option<Receiver<Arc<Delta>>>,
+    live: Subscription,
+    deltas: Option<broadcast::Receiver<Arc<Delta>>>,
     backlog: Option<BoxStream<'static, Result<Vec<Event>, StoreError>>>,
     /// All up to here was looked at.
     last: Revision,

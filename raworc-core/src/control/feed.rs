@@ -32,13 +32,39 @@ pub struct Delta {
     pub text: String,
 }
 
+/// What the reader of the log tells its subscribers.
+#[derive(Debug, Clone)]
+enum Told {
+    Event(Arc<Event>),
+    /// The log no longer had so many events when they were to be read.
+    Skipped(u64),
+}
+
+/// Hears every event from its beginning on.
+#[derive(Debug)]
+pub struct Subscription(broadcast::Receiver<Told>);
+
+impl Subscription {
+    /// The next event. Nothing is lost where the future is dropped.
+    ///
+    /// # Errors
+    /// [`RecvError::Lagged`] where events were missed, because this subscriber was too slow or the log was cut before
+    /// they were read: what they told of has to be read from the store. [`RecvError::Closed`] once the feed is gone.
+    pub async fn recv(&mut self) -> Result<Arc<Event>, RecvError> {
+        match self.0.recv().await? {
+            Told::Event(event) => Ok(event),
+            Told::Skipped(missed) => Err(RecvError::Lagged(missed)),
+        }
+    }
+}
+
 /// Those who wait for an agent are woken in the order in which they came.
 type PerAgent = Mutex<BTreeMap<AgentId, broadcast::Sender<()>>>;
 
 /// Everything that is committed, as it is committed, by whatever process.
 #[derive(Debug)]
 pub struct Feed {
-    events: broadcast::Sender<Arc<Event>>,
+    events: broadcast::Sender<Told>,
     deltas: broadcast::Sender<Arc<Delta>>,
     agents: Arc<PerAgent>,
     head: watch::Receiver<Revision>,
@@ -66,10 +92,10 @@ impl Feed {
         Ok(Self { events, deltas, agents, head, _stop: stop.drop_guard() })
     }
 
-    /// Every event from now on. A subscriber that is too slow is told so, and reads the store from where it was.
+    /// Every event from now on. A subscriber that missed some is told so, and reads the store from where it was.
     #[must_use]
-    pub fn subscribe(&self) -> broadcast::Receiver<Arc<Event>> {
-        self.events.subscribe()
+    pub fn subscribe(&self) -> Subscription {
+        Subscription(self.events.subscribe())
     }
 
     /// The last revision that this process has seen.
@@ -120,7 +146,7 @@ impl Feed {
 async fn read(
     store: Arc<dyn Store>,
     mut since: Revision,
-    events: broadcast::Sender<Arc<Event>>,
+    events: broadcast::Sender<Told>,
     agents: Arc<PerAgent>,
     head: watch::Sender<Revision>,
 ) {
@@ -144,7 +170,12 @@ async fn read(
             }
             Err(StoreError::Gone { .. }) => {
                 if let Ok(now) = store.head().await {
+                    let missed = now.value.0.saturating_sub(since.0);
+                    tracing::warn!(%since, missed, "the log was cut before it was read; what it told is read anew");
                     since = now.value;
+                    // Nobody need listen.
+                    let _ = events.send(Told::Skipped(missed));
+                    head.send_replace(since);
                     wake_all(&agents);
                 }
             }
@@ -154,7 +185,7 @@ async fn read(
     }
 }
 
-fn publish(burst: Vec<Event>, events: &broadcast::Sender<Arc<Event>>, agents: &PerAgent) {
+fn publish(burst: Vec<Event>, events: &broadcast::Sender<Told>, agents: &PerAgent) {
     let mut agents = agents.lock().unwrap_or_else(PoisonError::into_inner);
     for event in burst {
         if let Some(id) = event.agent
@@ -168,7 +199,7 @@ fn publish(burst: Vec<Event>, events: &broadcast::Sender<Arc<Event>>, agents: &P
             }
         }
         // Nobody need listen.
-        let _ = events.send(Arc::new(event));
+        let _ = events.send(Told::Event(Arc::new(event)));
     }
 }
 

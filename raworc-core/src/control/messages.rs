@@ -49,6 +49,15 @@ pub struct Accepted {
     pub replayed: bool,
 }
 
+/// A message that was asked, and what came of it so far.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answered {
+    /// The message.
+    pub message: Message,
+    /// The agent's answer, where there is one.
+    pub reply: Option<Message>,
+}
+
 /// Which messages of an agent to read.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct History {
@@ -109,6 +118,37 @@ impl ControlPlane {
             other => other?,
         };
         accepted(call.note(committed))
+    }
+
+    /// Says something to an agent and waits for its answer, for so long. Where the message has not ended by then, it is
+    /// not lost: it is done later.
+    ///
+    /// # Errors
+    /// Where the message cannot be taken, or the agent is gone before it is done.
+    pub async fn ask(
+        &self,
+        call: &Call,
+        tenant: &TenantName,
+        name: &AgentName,
+        request: SendMessage,
+        limit: Duration,
+    ) -> Result<Answered, Error> {
+        let id = self.send(call, tenant, name, request).await?.message.id;
+        let message = self.wait_for_message(call, tenant, name, id, limit).await?;
+        if !message.state.is_ended() {
+            return Ok(Answered { message, reply: None });
+        }
+        let mut query = MessageQuery { after: Some(message.seq), ..MessageQuery::of(message.agent) };
+        // Its answer was written in the commit of its end, behind whatever was queued meanwhile.
+        loop {
+            let page = self.inner.store.messages(&query).await?;
+            let last = page.items.last().map(|message| message.seq);
+            let reply = page.items.into_iter().find(|reply| reply.reply_to == Some(id));
+            if reply.is_some() || page.next.is_none() {
+                return Ok(Answered { message, reply });
+            }
+            query.after = last;
+        }
     }
 
     /// A message of an agent.
@@ -185,13 +225,16 @@ impl ControlPlane {
         name: &AgentName,
         id: MessageId,
     ) -> Result<Message, Error> {
+        let verb = "messages.cancel";
+        if let Some(done) = self.replay(call, tenant, verb, name.as_str(), &id).await? {
+            return message_in(done, id);
+        }
         let agent = self.find(call, tenant, name, Action::Operate).await?;
         let op = AgentOp::RequestCancel { message: id, obey: self.settings().cancel_grace };
         let change = AgentChange { agent: agent.id, when: vec![Check::Alive], ops: vec![op] };
         let commit = Commit::of(self.commit_id(), change);
-        let commit = self.sign(call, commit, tenant, "messages.cancel", name.as_str(), &id)?;
-        call.note(self.inner.store.commit(commit).await?);
-        self.message_of(&agent, id).await
+        let commit = self.sign(call, commit, tenant, verb, name.as_str(), &id)?;
+        message_in(call.note(self.inner.store.commit(commit).await?), id)
     }
 
     /// Waits until a message has ended, or the time is over. Returns it as it is then.
@@ -219,6 +262,12 @@ impl ControlPlane {
     }
 }
 
+/// A message as a commit left it.
+pub(super) fn message_in(committed: Committed, id: MessageId) -> Result<Message, Error> {
+    let message = committed.messages.into_iter().find(|message| message.id == id);
+    message.ok_or_else(|| Error::Internal("a commit left its message out".into()))
+}
+
 fn accepted(committed: Committed) -> Result<Accepted, Error> {
     let replayed = committed.replayed;
     let message = committed.messages.first().cloned();
@@ -227,25 +276,29 @@ fn accepted(committed: Committed) -> Result<Accepted, Error> {
 }
 
 fn check_message(request: &SendMessage) -> Result<(), Error> {
-    let refuse = |reason: &str| Err(Error::invalid("parts", reason));
     if request.role == Role::Agent {
         return Err(Error::invalid("role", "only the agent's own program speaks as the agent; use user or system"));
     }
-    if request.parts.is_empty() || request.parts.len() > PARTS_LIMIT {
+    check_parts("parts", &request.parts)?;
+    if request.parts.iter().all(|part| matches!(part, Part::Text { text } if text.trim().is_empty())) {
+        return Err(Error::invalid("parts", "the message is empty"));
+    }
+    Ok(())
+}
+
+/// What holds for the parts of whatever message, from people and from programs.
+pub(super) fn check_parts(field: &str, parts: &[Part]) -> Result<(), Error> {
+    let refuse = |reason: &str| Err(Error::invalid(field, reason));
+    if parts.is_empty() || parts.len() > PARTS_LIMIT {
         return refuse("use 1 to 64 parts");
     }
-    let size: usize = request.parts.iter().map(|part| part.as_text().len()).sum();
-    if size > MESSAGE_LIMIT {
+    if parts.iter().map(|part| part.as_text().len()).sum::<usize>() > MESSAGE_LIMIT {
         return refuse("the text is longer than 1 MiB in all; put it in a file of the agent's computer");
     }
-    let mut texts = request.parts.iter().map(Part::as_text);
-    if texts.any(|text| text.contains('\0')) {
+    if parts.iter().any(|part| part.as_text().contains('\0')) {
         return refuse("the text holds a NUL character");
     }
-    if request.parts.iter().all(|part| matches!(part, Part::Text { text } if text.trim().is_empty())) {
-        return refuse("the message is empty");
-    }
-    if request.parts.iter().any(|part| matches!(part, Part::Blob { .. })) {
+    if parts.iter().any(|part| matches!(part, Part::Blob { .. })) {
         return refuse("this release takes text only");
     }
     Ok(())

@@ -1,5 +1,6 @@
 //! What the program inside a computer does: boot, be ready, take messages, take steps, answer.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
@@ -8,18 +9,19 @@ use super::ControlPlane;
 use super::activity::{ActivityGuard, ActivityKind};
 use super::call::Call;
 use super::feed::Delta;
+use super::messages::{check_parts, message_in};
 use crate::agent::{Agent, AgentEvent, Desired, SetupRecord, State};
 use crate::entropy::EntropyExt;
 use crate::error::Error;
 use crate::hex;
-use crate::ids::{ComputerId, MessageId};
-use crate::message::{MESSAGE_LIMIT, MessageState, Part};
+use crate::ids::{CommitId, ComputerId, MessageId};
+use crate::message::{Message, MessageState};
 use crate::principal::Principal;
 use crate::program::{
     BootRequest, DeltaReport, EndReport, HeartbeatReply, LeaseReply, PROTOCOL, ProgramSpec, ReadyReport, SetupReport,
     SetupTask, StepsReport, WorkSpec,
 };
-use crate::step::{NewStep, STEP_LIMIT};
+use crate::step::{NewStep, STEP_LIMIT, Step};
 use crate::store::{
     AgentChange, AgentOp, Backoff, Check, Commit, Conflict, Ending, MAX_PAGE, MessageQuery, Reply, StepQuery,
     StoreError,
@@ -27,6 +29,12 @@ use crate::store::{
 
 /// Steps that one report may hold.
 const STEPS_LIMIT: usize = 1000;
+
+/// Bytes that the name of a step's tool may have.
+const TOOL_LIMIT: usize = 256;
+
+/// Bytes that the reason of a message that failed may have.
+const REASON_LIMIT: usize = 4 << 10;
 
 /// A program that traded in its key.
 #[derive(Debug, Clone)]
@@ -192,51 +200,64 @@ impl ControlPlane {
     }
 
     async fn try_lease(&self, call: &Call) -> Result<Option<LeaseReply>, Error> {
-        loop {
-            let agent = self.own(call).await?;
-            if let Some(held) = agent.status.message {
-                return self.held(&agent, held).await.map(Some);
+        let agent = self.own(call).await?;
+        if let Some(held) = agent.status.message {
+            return self.held(&agent, held).await.map(Some);
+        }
+        if agent.status.state() != State::Idle || agent.desired != Desired::Awake || agent.inbox.queued == 0 {
+            return Ok(None);
+        }
+        let query = MessageQuery { open: true, limit: 1, ..MessageQuery::of(agent.id) };
+        let Some(message) = self.inner.store.messages(&query).await?.items.into_iter().next() else {
+            return Ok(None);
+        };
+        let change = AgentChange {
+            agent: agent.id,
+            when: vec![Check::Incarnation(agent.status.incarnation), Check::Desired(Desired::Awake)],
+            ops: vec![AgentOp::Lease(message.id)],
+        };
+        match self.inner.store.commit(Commit::of(self.commit_id(), change)).await {
+            Ok(committed) => {
+                let message = message_in(committed, message.id)?;
+                let earlier_steps =
+                    if message.attempt > 1 { self.steps_of(&agent, &message).await? } else { Vec::new() };
+                Ok(Some(LeaseReply { message, earlier_steps, work: self.work_of(&agent) }))
             }
-            if agent.status.state() != State::Idle || agent.desired != Desired::Awake || agent.inbox.queued == 0 {
-                return Ok(None);
+            Err(StoreError::Conflict(Conflict::StaleIncarnation { found, .. })) => {
+                Err(Error::StaleIncarnation { present: found })
             }
-            let query = MessageQuery { open: true, limit: 1, ..MessageQuery::of(agent.id) };
-            let Some(message) = self.inner.store.messages(&query).await?.items.into_iter().next() else {
-                return Ok(None);
-            };
-            let change = AgentChange {
-                agent: agent.id,
-                when: vec![Check::Incarnation(agent.status.incarnation), Check::Desired(Desired::Awake)],
-                ops: vec![AgentOp::Lease(message.id)],
-            };
-            match self.inner.store.commit(Commit::of(self.commit_id(), change)).await {
-                Ok(committed) => {
-                    let message = committed.messages.into_iter().find(|found| found.id == message.id);
-                    let message = message.ok_or_else(|| Error::Internal("a lease without its message".into()))?;
-                    let earlier_steps =
-                        if message.attempt > 1 { self.steps_of(&agent, message.id).await? } else { Vec::new() };
-                    return Ok(Some(LeaseReply { message, earlier_steps, work: self.work_of(&agent) }));
-                }
-                Err(StoreError::Conflict(Conflict::StaleIncarnation { found, .. })) => {
-                    return Err(Error::StaleIncarnation { present: found });
-                }
-                // It was cancelled, or sleep was asked for, in this moment: look again.
-                Err(StoreError::Conflict(_)) => {}
-                Err(error) => return Err(error.into()),
-            }
+            // It was cancelled, or sleep was asked for, in this moment: the event of that is what the next look waits
+            // for, so that nothing is asked again and again.
+            Err(StoreError::Conflict(_)) => Ok(None),
+            Err(error) => Err(error.into()),
         }
     }
 
     async fn held(&self, agent: &Agent, id: MessageId) -> Result<LeaseReply, Error> {
         let message = self.inner.store.message(agent.id, id).await?;
         let message = message.ok_or_else(|| Error::Internal("the message in hand is gone".into()))?;
-        let earlier_steps = self.steps_of(agent, id).await?;
+        let earlier_steps = self.steps_of(agent, &message).await?;
         Ok(LeaseReply { message, earlier_steps, work: self.work_of(agent) })
     }
 
-    async fn steps_of(&self, agent: &Agent, id: MessageId) -> Result<Vec<crate::step::Step>, Error> {
-        let query = StepQuery { agent: agent.id, message: Some(id), after: 0, limit: MAX_PAGE };
-        Ok(self.inner.store.steps(&query).await?.items)
+    /// The last steps that were taken for a message, [`MAX_PAGE`] at most: who carries on needs to know the latest.
+    async fn steps_of(&self, agent: &Agent, message: &Message) -> Result<Vec<Step>, Error> {
+        let of = |after, limit| StepQuery { agent: agent.id, message: Some(message.id), after, limit };
+        let first = self.inner.store.steps(&of(0, 1)).await?.items.into_iter().next();
+        let Some(first) = first else { return Ok(Vec::new()) };
+        let mut latest = VecDeque::new();
+        // Read back from the agent's last step. Steps for a message stand together, but for a setup in between.
+        let mut end = agent.inbox.last_step;
+        while latest.len() < MAX_PAGE && end >= first.seq {
+            let after = end.saturating_sub(MAX_PAGE as u64);
+            let page = self.inner.store.steps(&of(after, MAX_PAGE)).await?.items;
+            for step in page.into_iter().rev().filter(|step| step.seq <= end) {
+                latest.push_front(step);
+            }
+            end = after;
+        }
+        latest.drain(..latest.len().saturating_sub(MAX_PAGE));
+        Ok(latest.into())
     }
 
     /// Records what the program did.
@@ -248,7 +269,8 @@ impl ControlPlane {
         let agent = self.own(call).await?;
         let attempt = self.attempt_at(&agent, report.message).await?;
         let op = AgentOp::AddSteps { message: report.message, attempt, steps: report.steps };
-        self.commit_own(&agent, call, vec![op], Some(report.commit)).await.map(drop)
+        let held = report.message.map(Check::Holds);
+        self.commit_when(&agent, call, held, vec![op], Some(report.commit)).await.map(drop)
     }
 
     async fn attempt_at(&self, agent: &Agent, message: Option<MessageId>) -> Result<u32, Error> {
@@ -273,21 +295,18 @@ impl ControlPlane {
     /// [`Error::StaleIncarnation`] where the program's start is over; a conflict where it does not hold the message.
     pub async fn end(&self, call: &Call, report: EndReport) -> Result<Agent, Error> {
         check_steps(&report.steps)?;
-        let size: usize = report.reply.iter().flatten().map(|part| part.as_text().len()).sum();
-        if size > MESSAGE_LIMIT {
-            return Err(Error::invalid("reply", "longer than 1 MiB in all"));
+        let parts = report.reply.filter(|parts| !parts.is_empty());
+        if let Some(parts) = &parts {
+            check_parts("reply", parts)?;
         }
-        if let Ending::Parked = report.ending {
-            return Err(Error::invalid("ending", "this release knows no approvals yet"));
-        }
+        check_ending(&report.ending)?;
         let agent = self.own(call).await?;
         let mut ops = Vec::new();
         if !report.steps.is_empty() {
             let attempt = self.attempt_at(&agent, Some(report.message)).await?;
             ops.push(AgentOp::AddSteps { message: Some(report.message), attempt, steps: report.steps });
         }
-        let parts = report.reply.filter(|parts| !parts.is_empty());
-        let reply = parts.map(|parts: Vec<Part>| Reply { id: self.reply_id(), parts });
+        let reply = parts.map(|parts| Reply { id: self.reply_id(), parts });
         ops.push(AgentOp::End { message: report.message, ending: report.ending, reply });
         self.commit_own(&agent, call, ops, Some(report.commit)).await
     }
@@ -329,11 +348,8 @@ impl ControlPlane {
         self.own(call).await
     }
 
-    /// Keeps an agent awake for something that is done in its computer, while the guard is held.
-    ///
-    /// # Errors
-    /// [`Error::AgentAsleep`] where it went to sleep meanwhile.
-    pub async fn hold(&self, agent: &Agent, kind: ActivityKind) -> Result<ActivityGuard, Error> {
+    #[cfg(test)]
+    pub(crate) async fn hold(&self, agent: &Agent, kind: ActivityKind) -> Result<ActivityGuard, Error> {
         self.inner.activity.hold(agent, kind, self.now()).await
     }
 
@@ -342,22 +358,51 @@ impl ControlPlane {
         agent: &Agent,
         call: &Call,
         ops: Vec<AgentOp>,
-        id: Option<crate::ids::CommitId>,
+        id: Option<CommitId>,
+    ) -> Result<Agent, Error> {
+        self.commit_when(agent, call, None, ops, id).await
+    }
+
+    async fn commit_when(
+        &self,
+        agent: &Agent,
+        call: &Call,
+        also: Option<Check>,
+        ops: Vec<AgentOp>,
+        id: Option<CommitId>,
     ) -> Result<Agent, Error> {
         let Principal::Agent { incarnation, .. } = &call.principal else {
             return Err(Error::Internal("a user has no incarnation".into()));
         };
-        let change = AgentChange { agent: agent.id, when: vec![Check::Incarnation(*incarnation)], ops };
+        let when = [Check::Incarnation(*incarnation)].into_iter().chain(also).collect();
+        let change = AgentChange { agent: agent.id, when, ops };
         let commit = Commit::of(id.unwrap_or_else(|| self.commit_id()), change);
         super::agents::first_agent(self.inner.store.commit(commit).await?)
     }
 }
 
 fn check_steps(steps: &[NewStep]) -> Result<(), Error> {
-    if steps.len() > STEPS_LIMIT || steps.iter().any(|step| step.text.len() > STEP_LIMIT) {
-        return Err(Error::invalid("steps", "use up to 1000 steps of up to 64 KiB each"));
+    let tool_too_long = |step: &NewStep| step.tool.as_ref().is_some_and(|tool| tool.len() > TOOL_LIMIT);
+    if steps.len() > STEPS_LIMIT || steps.iter().any(|step| step.text.len() > STEP_LIMIT || tool_too_long(step)) {
+        return Err(Error::invalid(
+            "steps",
+            "use up to 1000 steps of up to 64 KiB each, and 256 bytes for a tool's name",
+        ));
     }
     Ok(())
+}
+
+fn check_ending(ending: &Ending) -> Result<(), Error> {
+    match ending {
+        Ending::Parked => Err(Error::invalid("ending", "this release knows no approvals yet")),
+        Ending::Failed { reason } if reason.len() > REASON_LIMIT => {
+            Err(Error::invalid("ending.failed.reason", "longer than 4 KiB"))
+        }
+        Ending::Failed { reason } if reason.contains('\0') => {
+            Err(Error::invalid("ending.failed.reason", "it holds a NUL character"))
+        }
+        Ending::Done | Ending::Failed { .. } | Ending::Cancelled => Ok(()),
+    }
 }
 
 /// The last `limit` bytes of a text at most, cut between characters.

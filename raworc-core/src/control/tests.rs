@@ -1,6 +1,11 @@
 //! The use cases against a store that a test can twist, with a simulated engine, in paused time.
 
+mod activity;
+mod commits;
+mod program;
+mod races;
 mod restart;
+mod rouse;
 mod twisted;
 
 use std::sync::Arc;
@@ -27,6 +32,7 @@ use crate::store::{MemoryStore, Store};
 struct World {
     control: ControlPlane,
     store: Arc<Twisted>,
+    parts: Parts,
     engine: SimulatedControl,
     call: Call,
     tenant: TenantName,
@@ -63,12 +69,12 @@ impl World {
         let store = Arc::new(Twisted::new(memory.clone()));
         let parts = Parts::new(memory.clone(), runtimes.clone(), MasterKey::generate(&SystemEntropy));
         let parts = Parts { clock, store: store.clone(), blobs: memory, ..parts };
-        let control = ControlPlane::start(parts).await.expect("a control plane");
+        let control = ControlPlane::start(parts.clone()).await.expect("a control plane");
         let operator = Operator::start(&control, runtimes, OperatorSettings::default()).await.expect("an operator");
         let tenant = TenantName::default();
         let name = UserName::new("ada").expect("a name");
         let call = Call::by(Principal::User { name, tenant: tenant.clone(), admin: false });
-        Self { control, store, engine, call, tenant, _operator: operator }
+        Self { control, store, parts, engine, call, tenant, _operator: operator }
     }
 
     async fn create(&self, name: &str, spec: AgentSpec) -> Agent {

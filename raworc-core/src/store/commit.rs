@@ -198,6 +198,11 @@ pub enum AgentOp {
         /// How long the program has to obey.
         obey: Duration,
     },
+    /// Somebody wants the message cancelled that it holds at this moment, if it holds any.
+    CancelHeld {
+        /// How long the program has to obey.
+        obey: Duration,
+    },
     /// Its program took steps.
     AddSteps {
         /// For which message; for the setup where absent.

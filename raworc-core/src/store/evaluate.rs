@@ -231,6 +231,7 @@ impl AgentChange {
                     footprint.messages.insert(*id);
                 }
                 AgentOp::SetSpec(_) => needs.computer = true,
+                AgentOp::CancelHeld { .. } => needs.held = true,
                 AgentOp::SetDesired { .. }
                 | AgentOp::Extend { .. }
                 | AgentOp::SetupBegun { .. }

@@ -40,9 +40,8 @@ pub fn status_of(code: &str) -> Option<StatusCode> {
         "unauthenticated" => StatusCode::UNAUTHORIZED,
         "invalid" => StatusCode::BAD_REQUEST,
         "generation_mismatch" => StatusCode::PRECONDITION_FAILED,
-        "stale_incarnation" | "name_taken" | "agent_asleep" | "agent_state" | "message_state" | "contended" => {
-            StatusCode::CONFLICT
-        }
+        "stale_incarnation" | "name_taken" | "agent_asleep" | "start_failed" | "agent_state" | "message_state"
+        | "not_held" | "contended" => StatusCode::CONFLICT,
         "inbox_full" => StatusCode::TOO_MANY_REQUESTS,
         "idempotency_mismatch" => StatusCode::UNPROCESSABLE_ENTITY,
         "timed_out" => StatusCode::GATEWAY_TIMEOUT,
@@ -164,6 +163,8 @@ fn details(error: &Error) -> Map<String, Value> {
         Error::StaleIncarnation { present } => json!({ "present": present }),
         Error::Invalid { field, .. } => json!({ "field": field }),
         Error::NameTaken(name) | Error::AgentAsleep(name) | Error::Unreachable { name, .. } => json!({ "name": name }),
+        Error::StartFailed { name, reason, .. } => json!({ "name": name, "reason": reason }),
+        Error::NotHeld(id) => json!({ "id": id }),
         Error::GenerationMismatch { wanted, found } => json!({ "wanted": wanted, "found": found }),
         Error::AgentState { state, .. } => json!({ "state": state }),
         Error::MessageState { id, state } => json!({ "id": id, "state": state }),

@@ -91,7 +91,7 @@ impl ApiState {
         let principal = match self.remembered(&token.name) {
             Some(principal) => principal,
             None => {
-                let principal = self.inner.control.user_principal(&token.name).await?;
+                let principal = self.inner.control.system().user_principal(&token.name).await?;
                 self.remember(&token.name, &principal);
                 principal
             }

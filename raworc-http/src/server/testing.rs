@@ -98,7 +98,7 @@ impl Api {
             None => None,
         };
         let root = UserName::new("root").expect("valid");
-        assert!(control.ensure_first_admin(&root, PASSWORD.into()).await.expect("made"));
+        assert!(control.system().ensure_first_admin(&root, PASSWORD.into()).await.expect("made"));
         for name in ["ada", "bob", "eve"] {
             let new = NewUser {
                 name: UserName::new(name).expect("valid"),

@@ -122,7 +122,7 @@ impl Tokens {
     /// Tokens under this control plane's key and by its clock.
     #[must_use]
     pub fn new(control: &ControlPlane) -> Self {
-        let key = control.signing_key().expose_secret();
+        let key = control.system().signing_key().expose_secret();
         Self {
             control: control.clone(),
             encoding: EncodingKey::from_secret(key),
@@ -140,7 +140,7 @@ impl Tokens {
         let now = self.control.now().as_second();
         let exp = now.saturating_add(i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX));
         let expires_at = Timestamp::from_second(exp).map_err(|error| Error::Internal(error.to_string()))?;
-        let record = TokenRecord { id: self.control.token_id(), expires_at };
+        let record = TokenRecord { id: self.control.system().token_id(), expires_at };
         let (kind, aud, sub, computer, incarnation) = match principal {
             Principal::User { name, .. } => (Kind::User, API_AUDIENCE, name.to_string(), None, None),
             Principal::Agent { agent, computer, incarnation, .. } => {
@@ -206,7 +206,7 @@ impl Tokens {
         if claims.exp <= now {
             return Err(EXPIRED);
         }
-        if self.control.is_revoked(claims.jti) {
+        if self.control.system().is_revoked(claims.jti) {
             return Err(REVOKED);
         }
         Ok(claims)

@@ -211,6 +211,11 @@ impl Draft {
             AgentOp::Accept(new) => self.accept(agent, new)?,
             AgentOp::End { message, ending, reply } => self.end(agent, *message, ending, reply.as_ref())?,
             AgentOp::RequestCancel { message, obey } => self.request_cancel(agent, *message, *obey)?,
+            AgentOp::CancelHeld { obey } => {
+                if let Some(held) = agent.status.message {
+                    self.request_cancel(agent, held, *obey)?;
+                }
+            }
             AgentOp::AddSteps { message, attempt, steps } => self.add_steps(agent, *message, *attempt, steps)?,
         }
         Ok(())

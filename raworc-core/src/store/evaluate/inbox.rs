@@ -177,11 +177,12 @@ impl Draft {
         if agent.status.message != Some(id) {
             return self.message_event(agent, id, cancel());
         }
+        // Told in any case, so that the answer holds it.
+        self.messages.insert(id);
         if message.cancel_requested {
             return Ok(());
         }
         message.cancel_requested = true;
-        self.messages.insert(id);
         agent.status.cancel_by = Some(later(self.rows.now, obey));
         agent.status.version += 1;
         self.tell(agent, EventKind::MessageCancel, Some(id), json!({}));

@@ -16,9 +16,9 @@ use hyper::client::conn::http2::{self, SendRequest};
 use hyper::rt::{Read, Write};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use raworc_core::agent::Agent;
-use raworc_core::control::ControlPlane;
+use raworc_core::control::{ControlPlane, Subscription};
 use raworc_core::error::Error;
-use raworc_core::event::{Event, EventKind};
+use raworc_core::event::EventKind;
 use raworc_core::ids::{AgentId, Incarnation, MessageId};
 use raworc_core::message::MessageState;
 use raworc_core::program::CancelRequest;
@@ -92,7 +92,7 @@ impl Links {
             closed: closed.clone(),
             _stop: closed.clone().drop_guard(),
         });
-        let (events, follower) = (control.feed().subscribe(), Arc::downgrade(&inner));
+        let (events, follower) = (control.system().feed().subscribe(), Arc::downgrade(&inner));
         tokio::spawn(async move {
             tokio::select! {
                 () = follow_cancels(events, follower) => {}
@@ -287,12 +287,12 @@ enum Found {
 
 /// What was cancelled while no link was there is told as soon as there is one.
 async fn tell_missed_cancel(control: &ControlPlane, links: &Links, id: AgentId) {
-    let held = match control.store().agent_by_id(id).await {
+    let held = match control.system().store().agent_by_id(id).await {
         Ok(agent) => agent.value.and_then(|agent| agent.status.message),
         Err(_) => None,
     };
     let Some(held) = held else { return };
-    if let Ok(Some(message)) = control.store().message(id, held).await
+    if let Ok(Some(message)) = control.system().store().message(id, held).await
         && message.cancel_requested
         && message.state == MessageState::Leased
     {
@@ -300,7 +300,7 @@ async fn tell_missed_cancel(control: &ControlPlane, links: &Links, id: AgentId) 
     }
 }
 
-async fn follow_cancels(mut events: broadcast::Receiver<Arc<Event>>, links: Weak<Inner>) {
+async fn follow_cancels(mut events: Subscription, links: Weak<Inner>) {
     loop {
         match events.recv().await {
             Ok(event) if event.kind == EventKind::MessageCancel => {

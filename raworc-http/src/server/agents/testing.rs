@@ -181,7 +181,7 @@ impl World {
         ops.push(begin);
         let change = AgentChange { agent: agent.id, when: vec![Check::Alive], ops };
         let commit = Commit::of(self.commit_id(), change);
-        let committed = self.control.store().commit(commit).await.unwrap();
+        let committed = self.control.system().store().commit(commit).await.unwrap();
         let agent = committed.agents.into_iter().next().unwrap();
         Placed { computer: agent.status.computer.unwrap(), agent, key }
     }
@@ -219,8 +219,8 @@ impl World {
     /// A token of an admin.
     pub(crate) async fn api_token(&self) -> String {
         let name = UserName::new("admin").unwrap();
-        self.control.ensure_first_admin(&name, "a good long password".into()).await.unwrap();
-        let principal = self.control.user_principal(&name).await.unwrap();
+        self.control.system().ensure_first_admin(&name, "a good long password".into()).await.unwrap();
+        let principal = self.control.system().user_principal(&name).await.unwrap();
         self.state.tokens.issue(&principal, Duration::from_secs(600)).unwrap().token
     }
 }

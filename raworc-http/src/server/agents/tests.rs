@@ -57,7 +57,7 @@ async fn a_program_boots_takes_a_message_and_answers_it() {
 
     let (status, _) = program.call(Method::POST, "heartbeat", &()).await;
     assert_eq!(status, StatusCode::OK);
-    let mut deltas = world.control.feed().deltas();
+    let mut deltas = world.control.system().feed().deltas();
     let delta = DeltaReport { message: id, text: "wor".into() };
     assert_eq!(program.call(Method::POST, "deltas", &delta).await.0, StatusCode::NO_CONTENT);
     assert_eq!(soon("a delta", deltas.recv()).await.unwrap().text, "wor");

@@ -72,12 +72,12 @@ impl Visit {
         let control = self.state.control();
         let rouse = || control.rouse(&self.call, &self.tenant, &self.name, Action::Exec, wake, START_LIMIT);
         let agent = rouse().await?;
-        let (agent, guard) = match control.hold(&agent, kind).await {
+        let (agent, guard) = match control.system().hold(&agent, kind).await {
             Ok(guard) => (agent, guard),
             // It went to sleep in between: it is woken again.
             Err(Error::AgentAsleep(_)) if wake => {
                 let agent = rouse().await?;
-                let guard = control.hold(&agent, kind).await?;
+                let guard = control.system().hold(&agent, kind).await?;
                 (agent, guard)
             }
             Err(error) => return Err(error.into()),

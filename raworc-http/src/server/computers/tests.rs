@@ -183,7 +183,7 @@ async fn a_slept_agent_is_not_woken_where_that_is_not_wanted() {
     };
     let change = AgentChange { agent: program.agent.id, when: vec![Check::Alive], ops: vec![sleep] };
     let commit = Commit::of(SystemEntropy.commit_id(SystemClock.now()), change);
-    control.store().commit(commit).await.unwrap();
+    control.system().store().commit(commit).await.unwrap();
     for (method, path) in [("POST", "exec?wake=false"), ("GET", "files?path=x&wake=false"), ("GET", "stats")] {
         let (status, error) = api.call(method, path, json!({ "command": ["ls"] }).to_string()).await;
         assert_eq!((status, &error["error"]["code"]), (StatusCode::CONFLICT, &json!("agent_asleep")), "{path}");

@@ -146,7 +146,7 @@ impl Teller {
         let options = state.options();
         tokio::select! {
             next = self.following.next() => match next? {
-                _ if self.state.control().is_revoked(self.token.id) => None,
+                _ if self.state.control().system().is_revoked(self.token.id) => None,
                 Ok(Followed::Event(event)) => {
                     self.said = Some(event.revision);
                     let sse = SseEvent::default().id(event.revision.to_string()).event(event.kind.as_str());

@@ -53,7 +53,7 @@ async fn live() -> &'static str {
 )]
 async fn ready(State(state): State<ApiState>) -> (StatusCode, Reply<ReadyReply>) {
     let store = async {
-        state.control().store().head().await.map(drop).map_err(|error| {
+        state.control().system().store().head().await.map(drop).map_err(|error| {
             tracing::warn!(%error, "the store is not ready");
             "does not answer".to_owned()
         })

@@ -90,7 +90,7 @@ struct SleepQuery {
     params(("name" = AgentName, Path, description = "The agent's name."), SleepQuery, IdempotencyHeader),
     responses(
         (status = 200, description = "The agent.", body = Agent),
-        (status = 409, description = "`agent_state`, `message_state`, `contended`", body = ErrorBody),
+        (status = 409, description = "`agent_state`, `contended`", body = ErrorBody),
         (status = 422, description = "`idempotency_mismatch`", body = ErrorBody),
     )
 )]

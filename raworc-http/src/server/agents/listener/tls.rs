@@ -70,7 +70,7 @@ impl AgentsTls {
 fn authority_key(control: &ControlPlane) -> Result<KeyPair, ListenError> {
     let mut hash = Sha256::new();
     hash.update(b"raworc agents' listener: the key of its certificate authority, 1\0");
-    hash.update(control.signing_key().expose_secret());
+    hash.update(control.system().signing_key().expose_secret());
     let seed = Zeroizing::new(<[u8; 32]>::from(hash.finalize()));
     let der = Zeroizing::new([ED25519_PREFIX.as_slice(), seed.as_slice()].concat());
     let der = PrivatePkcs8KeyDer::from(der.as_slice());

@@ -67,7 +67,7 @@ async fn a_message_that_is_cancelled_is_told_so() {
     assert_eq!((cancelled.status, &cancelled.body["state"]), (StatusCode::OK, &json!("cancelled")));
     let again = api.post("ada", &path(&queued, "/cancel"), &json!(null)).await;
     assert_eq!((again.status, again.code()), (StatusCode::CONFLICT, "message_state"));
-    let mut changes = api.control.feed().subscribe();
+    let mut changes = api.control.system().feed().subscribe();
     while api.get("ada", &path(&held, "")).await.body["state"] == "queued" {
         changes.recv().await.expect("an event");
     }

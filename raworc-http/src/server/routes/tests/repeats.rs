@@ -70,7 +70,7 @@ async fn a_delete_that_is_sent_again_after_the_agent_is_gone_answers_as_it_did()
     let api = Api::working().await;
     api.post("ada", "/agents?wait=30s", &json!({ "name": "one" })).await;
     let first = keyed(&api, Method::DELETE, "/agents/one", None, "k").await;
-    let mut changes = api.control.feed().subscribe();
+    let mut changes = api.control.system().feed().subscribe();
     while api.get("ada", "/agents/one").await.status == StatusCode::OK {
         changes.recv().await.expect("an event");
     }

@@ -1,0 +1,88 @@
+//! Activity and the feed, where the store does not do its part for a while.
+
+use super::super::ActivityKind;
+use super::*;
+use crate::error::Error;
+use crate::store::Touch;
+
+impl World {
+    /// Waits for a touch of the agent that is so.
+    pub(super) async fn touched(&self, wanted: impl Fn(&Touch) -> bool) -> Touch {
+        for _ in 0..1000 {
+            if let Some(touch) = self.store.take_touches().into_iter().find(&wanted) {
+                return touch;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("no such touch within 100 s");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_an_activity_is_written_down_though_the_store_failed_at_first() {
+    let world = World::new().await;
+    let agent = world.idle("a", AgentSpec { idle_timeout: 60, ..AgentSpec::default() }).await;
+    let guard = world.control.inner.activity.hold(&agent, ActivityKind::Command, Timestamp::UNIX_EPOCH).await;
+    // Renewed twice, so that what holds is the last renewal.
+    for _ in 0..2 {
+        world.touched(|touch| touch.awake_for.is_some()).await;
+    }
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    drop(guard.expect("held"));
+    let ended = tokio::time::Instant::now();
+    world.store.take_touches();
+    world.store.fail_touches(1);
+    let told = world.touched(|touch| touch.awake_for == Some(Duration::from_secs(60))).await;
+    assert_eq!(told.agent, agent.id);
+    assert!(ended.elapsed() < Duration::from_secs(20), "{:?}", ended.elapsed());
+    let slept = world.until(&agent, "slept", |agent| agent.status.state() == State::Slept).await;
+    let quiet = ended.elapsed();
+    assert!(quiet >= Duration::from_secs(60), "slept {quiet:?} after its activity: {slept:#?}");
+    world.store.take_touches();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(world.store.take_touches().is_empty(), "what was written is not written again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wish_to_keep_awake_that_has_expired_is_explained_no_more() {
+    let world = World::new().await;
+    let agent = world.idle("a", AgentSpec::default()).await;
+    let time = Some(Duration::from_secs(100));
+    world.control.keep_awake(&world.call, &world.tenant, &agent.name, time).await.expect("kept");
+    let explain = || world.control.explain(&world.call, &world.tenant, &agent.name);
+    assert_eq!(explain().await.expect("explained").activity.len(), 1);
+    tokio::time::sleep(Duration::from_secs(101)).await;
+    assert_eq!(world.agent(&agent).await.status.state(), State::Idle, "its idle time is not over");
+    assert_eq!(explain().await.expect("explained").activity, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_listens_is_told_of_events_that_the_log_lost_before_they_were_read() {
+    use tokio::sync::broadcast::error::RecvError;
+    let world = World::new().await;
+    let admin = Call::by(Principal::User {
+        name: UserName::new("root").expect("a name"),
+        tenant: world.tenant.clone(),
+        admin: true,
+    });
+    let token = crate::control::TokenRecord { id: world.control.token_id(), expires_at: Timestamp::MAX };
+    let other = ControlPlane::start(world.parts.clone()).await.expect("another server");
+    let mut events = other.inner.feed.subscribe();
+    let mut following = other.follow(&world.call, &world.tenant, None, None).await.expect("followed");
+    world.store.cut_watchers();
+    world.control.revoke(&admin, token).await.expect("revoked");
+    let head = world.store.head().await.expect("a store").value;
+    world.store.inner.forget_log(head);
+    let told = tokio::time::timeout(Duration::from_secs(60), events.recv()).await.expect("it is told");
+    assert!(matches!(told, Err(RecvError::Lagged(1))), "{told:?}");
+    assert_eq!(other.inner.feed.head(), head);
+    let told = following.next().await.expect("the feed is there");
+    assert!(matches!(&told, Err(Error::Store(crate::store::StoreError::Gone { .. }))), "{told:?}");
+    for _ in 0..100 {
+        if other.system().is_revoked(token.id) {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+    panic!("the revocation was missed");
+}

@@ -1,0 +1,264 @@
+//! Programs that do what the real one does not.
+
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::entropy::EntropyExt;
+use crate::error::Error;
+use crate::ids::MessageId;
+use crate::message::{MESSAGE_LIMIT, PARTS_LIMIT, Part};
+use crate::program::{EndReport, LeaseReply, PROTOCOL, ReadyReport, SetupReport, StepsReport};
+use crate::runtime::Boot;
+use crate::runtime::simulated::{Exit, program_fn};
+use crate::step::{NewStep, StepKind};
+use crate::store::{Ending, MAX_PAGE};
+
+/// An installation whose programs do what the test does by hand.
+struct Hands {
+    world: World,
+    boots: mpsc::UnboundedReceiver<Boot>,
+}
+
+impl Hands {
+    async fn new() -> Self {
+        let (booted, boots) = mpsc::unbounded_channel();
+        let program = program_fn(move |inside| {
+            let booted = booted.clone();
+            async move {
+                if let Some(boot) = inside.boot().await {
+                    // Nobody need take it up.
+                    let _ = booted.send(boot);
+                }
+                inside.stop_asked().await;
+                Exit(0)
+            }
+        });
+        Self { world: World::running(program).await, boots }
+    }
+
+    /// The calls of the next program that is started.
+    async fn boot(&mut self) -> Call {
+        use secrecy::ExposeSecret;
+        let boot = self.boots.recv().await.expect("a start");
+        let request = crate::program::BootRequest {
+            computer: boot.computer,
+            incarnation: boot.incarnation,
+            key: boot.key.expose_secret().into(),
+            protocol: PROTOCOL,
+        };
+        Call::by(self.world.control.boot(&request).await.expect("a good key").principal)
+    }
+
+    /// The calls of a program that holds a message, and the message.
+    async fn busy(&mut self, agent: &Agent, text: &str) -> (Call, LeaseReply) {
+        let call = self.boot().await;
+        self.control().ready(&call, ReadyReport { setup: None }).await.expect("ready");
+        self.world.send(agent, text).await;
+        let lease = self.control().lease(&call, Duration::from_secs(5)).await.expect("present").expect("a message");
+        (call, lease)
+    }
+
+    fn control(&self) -> &ControlPlane {
+        &self.world.control
+    }
+
+    async fn report(&self, call: &Call, message: Option<MessageId>, texts: &[String]) -> Result<(), Error> {
+        let step = |text: &String| NewStep { kind: StepKind::Log, tool: None, text: text.clone() };
+        let steps = texts.iter().map(step).collect();
+        let commit = SystemEntropy.commit_id(Timestamp::UNIX_EPOCH);
+        self.control().add_steps(call, StepsReport { commit, message, steps }).await
+    }
+
+    async fn end(&self, call: &Call, message: MessageId, ending: Ending, reply: Vec<Part>) -> Result<Agent, Error> {
+        let commit = SystemEntropy.commit_id(Timestamp::UNIX_EPOCH);
+        let reply = Some(reply);
+        self.control().end(call, EndReport { commit, message, ending, reply, steps: Vec::new() }).await
+    }
+}
+
+fn field<T: std::fmt::Debug>(result: Result<T, Error>) -> String {
+    match result.expect_err("it is refused") {
+        Error::Invalid { field, .. } => field,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_program_that_asks_for_its_setup_again_and_again_gets_no_more_time_for_it() {
+    let mut hands = Hands::new().await;
+    let agent = hands.world.create("a", AgentSpec { setup: Some("true".into()), ..AgentSpec::default() }).await;
+    let call = hands.boot().await;
+    let begun = tokio::time::Instant::now();
+    let asking = async {
+        loop {
+            match hands.control().program_spec(&call).await {
+                Ok(spec) => assert!(spec.setup.is_some()),
+                Err(error) => break error,
+            }
+            tokio::time::sleep(Duration::from_secs(30)).await;
+        }
+    };
+    let failed = hands.world.until(&agent, "failed", |agent| agent.status.restarts > 0);
+    let (failed, _) = tokio::join!(failed, asking);
+    let limit = hands.control().settings().setup_limit + Duration::from_secs(60);
+    assert!(begun.elapsed() < limit, "{:?}", begun.elapsed());
+    let ready = failed.status.conditions.get(crate::agent::ConditionKind::Ready).expect("a condition");
+    assert_eq!(ready.reason, "StartTimeout");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_setup_is_neither_passed_over_nor_reported_for_another_text() {
+    let mut hands = Hands::new().await;
+    let agent = hands.world.create("a", AgentSpec { setup: Some("true".into()), ..AgentSpec::default() }).await;
+    let call = hands.boot().await;
+    let ready = |setup| hands.control().ready(&call, ReadyReport { setup });
+    assert_eq!(field(ready(None).await), "setup");
+    let report = |hash: &str| Some(SetupReport { hash: hash.into(), failure: None });
+    let task = hands.control().program_spec(&call).await.expect("present").setup.expect("a setup");
+    assert_eq!(field(ready(None).await), "setup");
+    assert_eq!(field(ready(report(&"0".repeat(100_000))).await), "setup.hash");
+    ready(report(&task.hash)).await.expect("ready");
+    assert_eq!(hands.world.agent(&agent).await.status.state(), State::Idle);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_setup_that_was_written_after_the_program_asked_is_for_its_next_start() {
+    let mut hands = Hands::new().await;
+    let agent = hands.world.create("a", AgentSpec::default()).await;
+    let call = hands.boot().await;
+    assert!(hands.control().program_spec(&call).await.expect("present").setup.is_none());
+    hands.world.edit(&agent, r#"{"setup": "true"}"#).await;
+    let ready = hands.control().ready(&call, ReadyReport { setup: None }).await.expect("ready");
+    assert_eq!(ready.status.state(), State::Idle);
+    assert!(ready.status.conditions.holds(crate::agent::ConditionKind::RestartNeeded));
+    assert!(
+        hands.control().program_spec(&call).await.expect("present").setup.is_none(),
+        "it runs, and sets nothing up"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_setup_that_runs_is_explained_with_its_time() {
+    let mut hands = Hands::new().await;
+    let agent = hands.world.create("a", AgentSpec { setup: Some("true".into()), ..AgentSpec::default() }).await;
+    let call = hands.boot().await;
+    let explain = || hands.control().explain(&hands.world.call, &hands.world.tenant, &agent.name);
+    assert!(explain().await.expect("explained").activity.is_empty());
+    let task = hands.control().program_spec(&call).await.expect("present").setup.expect("a setup");
+    let told = explain().await.expect("explained");
+    let [reason] = &told.activity[..] else { panic!("{told:?}") };
+    assert_eq!(reason.kind, super::super::ActivityKind::Setup);
+    let time = reason.until.expect("a limit").duration_since(reason.since.expect("a beginning")).as_secs();
+    assert_eq!(time, 615, "ten minutes, and a little to report it");
+    assert_eq!(told.because, ["its program runs the setup script"]);
+    let setup = Some(SetupReport { hash: task.hash, failure: None });
+    hands.control().ready(&call, ReadyReport { setup }).await.expect("ready");
+    assert!(explain().await.expect("explained").activity.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn steps_are_taken_for_the_message_in_hand_alone() {
+    let mut hands = Hands::new().await;
+    let agent = hands.world.create("a", AgentSpec::default()).await;
+    let (call, lease) = hands.busy(&agent, "one").await;
+    let later = hands.world.send(&agent, "two").await;
+    let text = ["a step".to_owned()];
+    let refused = |result: Result<(), Error>| matches!(result, Err(Error::NotHeld(_)));
+    assert!(refused(hands.report(&call, Some(later.id), &text).await), "it is not in hand yet");
+    hands.report(&call, Some(lease.message.id), &text).await.expect("in hand");
+    hands.end(&call, lease.message.id, Ending::Done, vec![]).await.expect("in hand");
+    assert!(refused(hands.report(&call, Some(lease.message.id), &text).await), "it has ended");
+    let again = hands.end(&call, lease.message.id, Ending::Done, vec![]).await;
+    assert!(matches!(again, Err(Error::NotHeld(_))), "{again:?}");
+    assert_eq!(hands.world.agent(&agent).await.inbox.last_step, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_is_held_to_the_bounds_of_a_message() {
+    let mut hands = Hands::new().await;
+    let agent = hands.world.create("a", AgentSpec::default()).await;
+    let (call, lease) = hands.busy(&agent, "one").await;
+    let id = lease.message.id;
+    let blob = Part::Blob { blob: crate::blob::BlobId::of(b"x"), media_type: "image/png".into() };
+    let replies = [
+        vec![Part::text("x"); PARTS_LIMIT + 1],
+        vec![Part::text("x".repeat(MESSAGE_LIMIT)), Part::text("x")],
+        vec![Part::text("a\0b")],
+        vec![blob],
+    ];
+    for reply in replies {
+        assert_eq!(field(hands.end(&call, id, Ending::Done, reply).await), "reply");
+    }
+    for reason in ["x".repeat((4 << 10) + 1), "a\0b".into()] {
+        let ending = Ending::Failed { reason };
+        assert_eq!(field(hands.end(&call, id, ending, vec![]).await), "ending.failed.reason");
+    }
+    let tool = Some("x".repeat(257));
+    let steps = vec![NewStep { kind: StepKind::ToolCall, tool, text: String::new() }];
+    let commit = SystemEntropy.commit_id(Timestamp::UNIX_EPOCH);
+    let report = StepsReport { commit, message: Some(id), steps };
+    assert_eq!(field(hands.control().add_steps(&call, report).await), "steps");
+    let most = vec![Part::text("x".repeat(MESSAGE_LIMIT / PARTS_LIMIT)); PARTS_LIMIT];
+    hands.end(&call, id, Ending::Failed { reason: "x".repeat(4 << 10) }, most).await.expect("within bounds");
+    assert_eq!(hands.world.agent(&agent).await.status.state(), State::Idle);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_takes_up_a_long_attempt_is_told_its_latest_steps() {
+    let mut hands = Hands::new().await;
+    let agent = hands.world.create("a", AgentSpec::default()).await;
+    let (call, lease) = hands.busy(&agent, "earlier").await;
+    hands.report(&call, Some(lease.message.id), &["of another message".to_owned()]).await.expect("in hand");
+    hands.end(&call, lease.message.id, Ending::Done, vec![]).await.expect("in hand");
+    let message = hands.world.send(&agent, "long").await;
+    let lease = hands.control().lease(&call, Duration::from_secs(5)).await.expect("present").expect("a message");
+    assert!(lease.earlier_steps.is_empty());
+    let texts: Vec<_> = (0..MAX_PAGE + 200).map(|n| n.to_string()).collect();
+    hands.report(&call, Some(message.id), &texts).await.expect("in hand");
+    hands.world.engine.crash(agent_computer(&hands.world.agent(&agent).await), "killed");
+
+    let call = hands.boot().await;
+    let setup: Vec<_> = (0..300).map(|n| format!("setup {n}")).collect();
+    hands.report(&call, None, &setup).await.expect("a remark");
+    hands.control().ready(&call, ReadyReport { setup: None }).await.expect("ready");
+    let lease = hands.control().lease(&call, Duration::from_secs(5)).await.expect("present").expect("a message");
+    let told: Vec<_> = lease.earlier_steps.iter().map(|step| step.text.clone()).collect();
+    assert_eq!(told, texts[200..]);
+    let again = hands.control().lease(&call, Duration::from_secs(5)).await.expect("present").expect("the same");
+    assert_eq!(again.earlier_steps, lease.earlier_steps);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_heartbeat_that_could_not_be_written_is_written_by_the_next_tick() {
+    let mut hands = Hands::new().await;
+    let agent = hands.world.create("a", AgentSpec::default()).await;
+    let call = hands.boot().await;
+    hands.control().ready(&call, ReadyReport { setup: None }).await.expect("ready");
+    hands.control().heartbeat(&call).await.expect("present");
+    hands.world.store.fail_touches(1);
+    let told = hands.world.touched(|touch| touch.heartbeat).await;
+    assert_eq!(told.agent, agent.id);
+}
+
+fn agent_computer(agent: &Agent) -> crate::ids::ComputerId {
+    agent.status.computer.expect("a computer")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_is_cancelled_as_it_is_taken_up_makes_way_for_the_next() {
+    let mut hands = Hands::new().await;
+    let agent = hands.world.create("a", AgentSpec::default()).await;
+    let call = hands.boot().await;
+    hands.control().ready(&call, ReadyReport { setup: None }).await.expect("ready");
+    let first = hands.world.send(&agent, "one").await;
+    let second = hands.world.send(&agent, "two").await;
+    let (control, user, tenant) = (hands.control().clone(), hands.world.call.clone(), hands.world.tenant.clone());
+    let name = agent.name.clone();
+    hands.world.store.before_next_commit(move || {
+        Box::pin(async move {
+            control.cancel_message(&user, &tenant, &name, first.id).await.expect("queued");
+        })
+    });
+    let lease = hands.control().lease(&call, Duration::from_secs(5)).await.expect("present").expect("a message");
+    assert_eq!(lease.message.id, second.id);
+}

@@ -1,0 +1,81 @@
+//! What happens right between the read and the commit of a use case.
+
+use super::super::SleepMode;
+use super::*;
+use crate::agent::Desired;
+use crate::message::MessageState;
+
+impl World {
+    /// A busy agent whose message ends right before the next commit.
+    async fn about_to_end(&self) -> (Agent, Message) {
+        let agent = self.idle("a", AgentSpec::default()).await;
+        let message = self.send(&agent, "work 30").await;
+        self.until(&agent, "busy", |agent| agent.status.state() == State::Busy).await;
+        let (control, call, tenant) = (self.control.clone(), self.call.clone(), self.tenant.clone());
+        let (name, id) = (agent.name.clone(), message.id);
+        self.store.before_next_commit(move || {
+            Box::pin(async move {
+                let limit = Duration::from_secs(60);
+                control.wait_for_message(&call, &tenant, &name, id, limit).await.expect("it ends");
+            })
+        });
+        (agent, message)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sleep_at_once_is_asked_though_the_message_in_hand_ends_in_that_moment() {
+    let world = World::new().await;
+    let (agent, message) = world.about_to_end().await;
+    let asked = world.control.sleep(&world.call, &world.tenant, &agent.name, SleepMode::Now).await.expect("asked");
+    assert_eq!(asked.desired, Desired::Asleep);
+    assert_eq!(world.ended(&agent, &message).await.state, MessageState::Done);
+    world.until(&agent, "slept", |agent| agent.status.state() == State::Slept).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancel_finds_nothing_to_do_where_the_message_in_hand_ends_in_that_moment() {
+    let world = World::new().await;
+    let (agent, message) = world.about_to_end().await;
+    world.control.cancel(&world.call, &world.tenant, &agent.name).await.expect("nothing to cancel");
+    assert_eq!(world.ended(&agent, &message).await.state, MessageState::Done);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sleep_at_once_cancels_the_message_that_was_taken_up_in_that_moment() {
+    let world = World::new().await;
+    let agent = world.idle("a", AgentSpec::default()).await;
+    let (control, call, tenant) = (world.control.clone(), world.call.clone(), world.tenant.clone());
+    let asked = agent.clone();
+    world.store.before_next_commit(move || {
+        Box::pin(async move {
+            control.send(&call, &tenant, &asked.name, SendMessage::text("work 3000")).await.expect("accepted");
+            let busy = |agent: &Agent| agent.status.state() == State::Busy;
+            control.wait_for_agent(&call, &asked, Duration::from_secs(60), busy).await.expect("busy");
+        })
+    });
+    world.control.sleep(&world.call, &world.tenant, &agent.name, SleepMode::Now).await.expect("asked");
+    let begun = tokio::time::Instant::now();
+    world.until(&agent, "slept", |agent| agent.status.state() == State::Slept).await;
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancel_of_a_message_that_is_sent_again_gets_its_first_answer_even_after_the_delete() {
+    let world = World::new().await;
+    let agent = world.idle("a", AgentSpec::default()).await;
+    let message = world.send(&agent, "work 30").await;
+    world.until(&agent, "busy", |agent| agent.status.state() == State::Busy).await;
+    let call = world.call.clone().with_idempotency_key("k");
+    let cancel = || world.control.cancel_message(&call, &world.tenant, &agent.name, message.id);
+    let first = cancel().await.expect("asked");
+    assert_eq!((first.state, first.cancel_requested), (MessageState::Leased, true));
+    let unsigned = world.control.cancel_message(&world.call, &world.tenant, &agent.name, message.id).await;
+    assert!(unsigned.expect("asked again").cancel_requested);
+    assert_eq!(world.ended(&agent, &message).await.state, MessageState::Cancelled);
+    assert_eq!(cancel().await.expect("the first answer"), first);
+    world.control.delete(&world.call, &world.tenant, &agent.name).await.expect("asked");
+    world.until(&agent, "deleted", |agent| agent.status.state() == State::Deleted).await;
+    assert_eq!(cancel().await.expect("the first answer"), first);
+    assert!(call.was_replayed());
+}
