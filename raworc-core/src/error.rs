@@ -147,7 +147,7 @@ pub enum Error {
 
 impl Error {
     /// Every [code](Self::code) that there is.
-    pub const CODES: [&str; 21] = [
+    pub const CODES: [&str; 22] = [
         "not_found",
         "forbidden",
         "unauthenticated",

@@ -28,12 +28,16 @@ mod options;
 mod program;
 #[cfg(test)]
 mod tests;
+mod uplink;
 
 pub use agent::{Act, SetupAct, SimulatedAgent};
 pub use control::SimulatedControl;
 pub use faults::{Fault, Injected, Method, Rule, StartStep};
 pub use options::{Latency, Profile, SimulatedOptions};
 pub use program::{Exit, Inside, ProgramFn, SimulatedProgram, WaitForStop, program_fn};
+#[cfg(feature = "simulator")]
+pub(crate) use uplink::PROGRAM;
+pub use uplink::{Fate, Line, Uplink};
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,7 +1,8 @@
-//! An agent's program without a computer: it calls the control plane in this process, as the real one does over the
-//! link, and does what its messages say.
+//! An agent's program without a computer: it calls control planes in this process, as the real one does over the link,
+//! does what its messages say, and says again what got no answer.
 
 use std::fmt;
+use std::future::Future;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -9,10 +10,11 @@ use async_trait::async_trait;
 use secrecy::ExposeSecret;
 
 use super::program::{Exit, Inside, SimulatedProgram};
+use super::uplink::{Direct, Uplink, unreachable};
 use crate::control::{Call, ControlPlane};
-use crate::entropy::{Clock, EntropyExt, SystemClock, SystemEntropy};
+use crate::entropy::{Clock, Entropy, EntropyExt, SystemClock, SystemEntropy};
 use crate::error::Error;
-use crate::ids::CommitId;
+use crate::ids::{CommitId, Incarnation};
 use crate::message::{Message, Part};
 use crate::program::{
     BootRequest, EndReport, HEARTBEAT_SECONDS, LeaseReply, PROTOCOL, ReadyReport, SetupReport, SetupTask, StepsReport,
@@ -52,18 +54,23 @@ type Acting = dyn Fn(&Message) -> Act + Send + Sync;
 type Logging = dyn Fn(&Message) -> String + Send + Sync;
 type Preparing = dyn Fn(&SetupTask) -> SetupAct + Send + Sync;
 
+/// The longest pause before a call is made again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
 /// A program that serves an agent from inside this process.
 #[derive(Clone)]
 pub struct SimulatedAgent {
-    control: Arc<OnceLock<ControlPlane>>,
+    uplink: Arc<OnceLock<Arc<dyn Uplink>>>,
     act: Arc<Acting>,
     log: Arc<Logging>,
     prepare: Arc<Preparing>,
+    entropy: Arc<dyn Entropy>,
+    clock: Arc<dyn Clock>,
 }
 
 impl fmt::Debug for SimulatedAgent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SimulatedAgent").field("connected", &self.control.get().is_some()).finish_non_exhaustive()
+        f.debug_struct("SimulatedAgent").field("connected", &self.uplink.get().is_some()).finish_non_exhaustive()
     }
 }
 
@@ -71,10 +78,12 @@ impl SimulatedAgent {
     /// A program that does with each message what `act` says. It waits for [`connect`](Self::connect).
     pub fn new(act: impl Fn(&Message) -> Act + Send + Sync + 'static) -> Self {
         Self {
-            control: Arc::default(),
+            uplink: Arc::default(),
             act: Arc::new(act),
             log: Arc::new(|_| String::new()),
             prepare: Arc::new(|_| SetupAct::Succeed),
+            entropy: Arc::new(SystemEntropy),
+            clock: Arc::new(SystemClock),
         }
     }
 
@@ -98,44 +107,70 @@ impl SimulatedAgent {
         self
     }
 
+    /// With ids and pauses that come from these.
+    #[must_use]
+    pub fn with_chance(mut self, entropy: Arc<dyn Entropy>, clock: Arc<dyn Clock>) -> Self {
+        self.entropy = entropy;
+        self.clock = clock;
+        self
+    }
+
     /// The control plane that it calls from now on.
     pub fn connect(&self, control: &ControlPlane) {
+        self.connect_by(Arc::new(Direct(control.clone())));
+    }
+
+    /// The way by which it calls control planes from now on.
+    pub fn connect_by(&self, uplink: Arc<dyn Uplink>) {
         // A second connection is the same control plane again.
-        let _ = self.control.set(control.clone());
+        let _ = self.uplink.set(uplink);
     }
 
     async fn serve(&self, inside: &Inside) -> Result<Exit, Error> {
-        let (Some(boot), Some(control)) = (inside.boot().await, self.control.get()) else {
+        let (Some(boot), Some(uplink)) = (inside.boot().await, self.uplink.get()) else {
             return Ok(Exit(1));
         };
-        let request = BootRequest {
-            computer: boot.computer,
-            incarnation: boot.incarnation,
-            key: boot.key.expose_secret().into(),
-            protocol: PROTOCOL,
-        };
-        let call = Call::by(control.boot(&request).await?.principal);
-        let beats = heartbeats(control, &call);
-        let work = self.work(inside, control, &call);
+        let session = Session { program: self, inside, uplink, incarnation: boot.incarnation };
+        let booted = session.persist(|control| {
+            let request = BootRequest {
+                computer: boot.computer,
+                incarnation: boot.incarnation,
+                key: boot.key.expose_secret().into(),
+                protocol: PROTOCOL,
+            };
+            async move { control.boot(&request).await }
+        });
+        let call = Call::by(booted.await?.principal);
         tokio::select! {
-            over = work => match over? {
+            biased;
+            over = session.work(&call) => match over? {
                 Some(exit) => Ok(exit),
                 None => {
                     inside.stop_asked().await;
                     Ok(Exit(0))
                 }
             },
-            error = beats => Err(error),
+            error = session.heartbeats(&call) => Err(error),
         }
     }
+}
 
+/// One start of the program.
+struct Session<'a> {
+    program: &'a SimulatedAgent,
+    inside: &'a Inside,
+    uplink: &'a Arc<dyn Uplink>,
+    incarnation: Incarnation,
+}
+
+impl Session<'_> {
     /// Until the program is over: with its exit, or without one where it only is not heard any more.
-    async fn work(&self, inside: &Inside, control: &ControlPlane, call: &Call) -> Result<Option<Exit>, Error> {
-        let spec = control.program_spec(call).await?;
+    async fn work(&self, call: &Call) -> Result<Option<Exit>, Error> {
+        let spec = self.persist(|control| async move { control.program_spec(call).await }).await?;
         let setup = match &spec.setup {
             None => None,
             Some(task) => {
-                let failure = match (self.prepare)(task) {
+                let failure = match (self.program.prepare)(task) {
                     SetupAct::Succeed => None,
                     SetupAct::Fail(output) => Some(output),
                     SetupAct::Hang => std::future::pending().await,
@@ -143,21 +178,32 @@ impl SimulatedAgent {
                 Some(SetupReport { hash: task.hash.clone(), failure })
             }
         };
-        control.ready(call, ReadyReport { setup }).await?;
+        self.persist(|control| {
+            let report = ReadyReport { setup: setup.clone() };
+            async move { control.ready(call, report).await }
+        })
+        .await?;
         loop {
-            let Some(lease) = control.lease(call, Duration::from_secs(20)).await? else { continue };
-            inside.log((self.log)(&lease.message));
-            inside.append("/agent/messages", format!("{}\n", lease.message.text()).as_bytes());
-            match (self.act)(&lease.message) {
-                Act::Answer(text) => end(control, call, &lease, Ending::Done, Some(text)).await?,
-                Act::Fail(reason) => end(control, call, &lease, Ending::Failed { reason }, None).await?,
+            let wait = Duration::from_secs(20);
+            let lease = self.persist(|control| async move { control.lease(call, wait).await }).await?;
+            let Some(lease) = lease else { continue };
+            self.inside.log((self.program.log)(&lease.message));
+            self.inside.append("/agent/messages", format!("{}\n", lease.message.text()).as_bytes());
+            match (self.program.act)(&lease.message) {
+                Act::Answer(text) => self.end(call, &lease, Ending::Done, Some(text)).await?,
+                Act::Fail(reason) => self.end(call, &lease, Ending::Failed { reason }, None).await?,
                 Act::Work(time, text) => {
                     let steps = vec![NewStep { kind: StepKind::Log, tool: None, text: "working".into() }];
-                    let report = StepsReport { commit: commit_id(), message: Some(lease.message.id), steps };
-                    control.add_steps(call, report).await?;
+                    let report = StepsReport { commit: self.commit_id(), message: Some(lease.message.id), steps };
+                    let tell = |control: ControlPlane| {
+                        let report = report.clone();
+                        async move { control.add_steps(call, report).await }
+                    };
+                    self.persist(tell).await?;
                     tokio::select! {
-                        () = tokio::time::sleep(time) => end(control, call, &lease, Ending::Done, Some(text)).await?,
-                        () = cancelled(control, call) => end(control, call, &lease, Ending::Cancelled, None).await?,
+                        biased;
+                        () = self.cancelled(call) => self.end(call, &lease, Ending::Cancelled, None).await?,
+                        () = tokio::time::sleep(time) => self.end(call, &lease, Ending::Done, Some(text)).await?,
                     }
                 }
                 Act::Hang => std::future::pending().await,
@@ -166,52 +212,83 @@ impl SimulatedAgent {
             }
         }
     }
-}
 
-fn commit_id() -> CommitId {
-    SystemEntropy.commit_id(SystemClock.now())
-}
+    fn commit_id(&self) -> CommitId {
+        self.program.entropy.commit_id(self.program.clock.now())
+    }
 
-async fn heartbeats(control: &ControlPlane, call: &Call) -> Error {
-    loop {
-        tokio::time::sleep(Duration::from_secs(HEARTBEAT_SECONDS)).await;
-        if let Err(error) = control.heartbeat(call).await
-            && !error.is_retryable()
-        {
-            return error;
+    /// Makes a call once, by whichever server answers.
+    async fn ask<T, F>(&self, call: impl Fn(ControlPlane) -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let computer = self.inside.computer();
+        let answer = match self.uplink.dial(computer).await {
+            Some(line) => line.carry((computer, self.incarnation), call).await,
+            None => Err(unreachable("no server answers")),
+        };
+        self.uplink.hear(computer).await;
+        answer
+    }
+
+    /// Makes a call again and again until it is answered.
+    async fn persist<T, F>(&self, call: impl Fn(ControlPlane) -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let mut pause = Duration::from_millis(50);
+        loop {
+            match self.ask(&call).await {
+                Err(error) if error.is_retryable() => {
+                    tokio::time::sleep(self.program.entropy.jitter(pause)).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+                answer => return answer,
+            }
         }
     }
-}
 
-async fn cancelled(control: &ControlPlane, call: &Call) {
-    loop {
-        if let Ok(beat) = control.heartbeat(call).await
-            && beat.cancel.is_some()
-        {
-            return;
+    async fn heartbeats(&self, call: &Call) -> Error {
+        loop {
+            tokio::time::sleep(Duration::from_secs(HEARTBEAT_SECONDS)).await;
+            if let Err(error) = self.ask(|control| async move { control.heartbeat(call).await }).await
+                && !error.is_retryable()
+            {
+                return error;
+            }
         }
-        tokio::time::sleep(Duration::from_millis(200)).await;
     }
-}
 
-async fn end(
-    control: &ControlPlane,
-    call: &Call,
-    lease: &LeaseReply,
-    ending: Ending,
-    reply: Option<String>,
-) -> Result<(), Error> {
-    let reply = reply.map(|text| vec![Part::text(text)]);
-    let report = EndReport { commit: commit_id(), message: lease.message.id, ending, reply, steps: Vec::new() };
-    control.end(call, report).await.map(drop)
+    async fn cancelled(&self, call: &Call) {
+        loop {
+            if let Ok(beat) = self.ask(|control| async move { control.heartbeat(call).await }).await
+                && beat.cancel.is_some()
+            {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    async fn end(&self, call: &Call, lease: &LeaseReply, ending: Ending, reply: Option<String>) -> Result<(), Error> {
+        let reply = reply.map(|text| vec![Part::text(text)]);
+        let report =
+            EndReport { commit: self.commit_id(), message: lease.message.id, ending, reply, steps: Vec::new() };
+        let tell = |control: ControlPlane| {
+            let report = report.clone();
+            async move { control.end(call, report).await.map(drop) }
+        };
+        self.persist(tell).await
+    }
 }
 
 #[async_trait]
 impl SimulatedProgram for SimulatedAgent {
     async fn run(&self, inside: Inside) -> Exit {
         let served = tokio::select! {
-            served = self.serve(&inside) => served,
+            biased;
             () = inside.stop_asked() => return Exit(0),
+            served = self.serve(&inside) => served,
         };
         match served {
             Ok(exit) => exit,

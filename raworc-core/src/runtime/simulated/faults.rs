@@ -1,8 +1,10 @@
 //! What a test lets go wrong.
 
-use tokio_util::sync::CancellationToken;
-
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
 
 use crate::ids::ComputerId;
 use crate::runtime::{Observed, RuntimeError};
@@ -95,6 +97,7 @@ impl Rule {
 #[derive(Debug, Clone)]
 pub struct Injected {
     pub(super) released: CancellationToken,
+    hits: Arc<AtomicU64>,
 }
 
 impl Injected {
@@ -102,12 +105,19 @@ impl Injected {
     pub fn release(&self) {
         self.released.cancel();
     }
+
+    /// How many calls it has hit.
+    #[must_use]
+    pub fn hits(&self) -> u64 {
+        self.hits.load(Ordering::Relaxed)
+    }
 }
 
 #[derive(Debug)]
 struct Active {
     rule: Rule,
     released: CancellationToken,
+    hits: Arc<AtomicU64>,
     stale: Vec<Observed>,
 }
 
@@ -127,8 +137,9 @@ pub(super) struct Hit {
 impl Faults {
     pub(super) fn inject(&mut self, rule: Rule, stale: Vec<Observed>) -> Injected {
         let released = CancellationToken::new();
-        self.0.push(Active { rule, released: released.clone(), stale });
-        Injected { released }
+        let hits = Arc::<AtomicU64>::default();
+        self.0.push(Active { rule, released: released.clone(), hits: Arc::clone(&hits), stale });
+        Injected { released, hits }
     }
 
     pub(super) fn release_all(&mut self) {
@@ -144,6 +155,7 @@ impl Faults {
             rule.method == method && (method == Method::List || rule.computer.is_none() || rule.computer == computer)
         };
         let active = self.0.iter_mut().find(|active| fits(&active.rule))?;
+        active.hits.fetch_add(1, Ordering::Relaxed);
         if let Some(times) = &mut active.rule.times {
             *times -= 1;
         }

@@ -199,6 +199,7 @@ impl Draft {
                 self.status_changed(agent, json!({ "log_kept": bytes, "incarnation": incarnation }));
             }
             AgentOp::SetSetup(record) => {
+                agent.check_run()?;
                 agent.status.setup = Some(record.clone());
                 let how = if record.failure.is_some() { "failed" } else { "done" };
                 self.status_changed(agent, json!({ "setup": how }));

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
 use super::{Evaluated, Rows, later};
-use crate::agent::{Agent, AgentEvent, AgentSpec, ConditionKind, Denial, Desired, Network, Resources, State};
+use crate::agent::{Agent, AgentEvent, AgentSpec, ConditionKind, Denial, Desired, Network, Resources, SetupRecord, State};
 use crate::ids::{
     AgentId, AgentName, CommitId, ComputerId, Incarnation, MessageId, ProcessId, Revision, RuntimeName, TenantName,
     UserName, VolumeId,
@@ -243,6 +243,8 @@ fn a_run_that_was_given_up_reports_nothing_more() {
     let over = Conflict::StaleIncarnation { wanted: Incarnation(1), found: Incarnation(1) };
     assert_eq!(world.refused(vec![happens(AgentEvent::Ready)]), over);
     assert_eq!(world.refused(vec![steps()]), over);
+    let setup = SetupRecord { computer: ComputerId::from_uuid(Uuid::from_u128(1)), hash: "h".into(), failure: None };
+    assert_eq!(world.refused(vec![AgentOp::SetSetup(setup)]), over);
     assert_eq!(world.refused(vec![AgentOp::Boot { key_hash: "key".into() }]), Conflict::BootKey);
     let before = world.agent().clone();
     world.run(vec![fails(AgentEvent::StartFailed, Backoff::After(Duration::from_secs(5)))]);
