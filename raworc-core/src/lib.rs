@@ -18,6 +18,8 @@ pub mod program;
 pub mod quantity;
 pub mod runtime;
 pub mod seal;
+#[cfg(feature = "simulator")]
+pub mod simulator;
 pub mod step;
 pub mod store;
 

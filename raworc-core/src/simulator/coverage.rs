@@ -1,0 +1,131 @@
+//! What a run came across: each fault, and each event in each state of the agents' machine.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::fault;
+use crate::agent::{AgentEvent, Desired, State};
+use crate::store::AgentOp;
+
+/// How often what came up.
+#[derive(Debug, Clone, Default)]
+pub struct Counts {
+    /// Faults that struck, by their words.
+    pub faults: BTreeMap<&'static str, u64>,
+    /// Events that came to the store, by the agent's state at that moment.
+    pub pairs: BTreeMap<(State, &'static str), u64>,
+}
+
+impl Counts {
+    pub(super) fn fault(&mut self, word: &'static str, times: u64) {
+        *self.faults.entry(word).or_default() += times;
+    }
+
+    pub(super) fn pair(&mut self, state: State, event: &'static str) {
+        *self.pairs.entry((state, event)).or_default() += 1;
+    }
+
+    /// Adds what another run came across.
+    pub fn add(&mut self, other: &Self) {
+        for (word, times) in &other.faults {
+            *self.faults.entry(word).or_default() += times;
+        }
+        for (pair, times) in &other.pairs {
+            *self.pairs.entry(*pair).or_default() += times;
+        }
+    }
+
+    /// What a run of many seeds should have come across and did not.
+    #[must_use]
+    pub fn missing(&self) -> Vec<String> {
+        let faults = fault::WORDS.into_iter().filter(|word| !self.faults.contains_key(word)).map(str::to_owned);
+        let pairs = State::ALL.into_iter().flat_map(|state| EVENTS.into_iter().map(move |event| (state, event)));
+        let pairs = pairs.filter(|pair| !NEVER.contains(pair) && !self.pairs.contains_key(pair));
+        faults.chain(pairs.map(|(state, event)| format!("({state}, {event})"))).collect()
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "faults that struck:")?;
+        for word in fault::WORDS {
+            writeln!(f, "  {:>7}  {word}", self.faults.get(word).copied().unwrap_or(0))?;
+        }
+        writeln!(f, "events that came to the store in each state (- where none can):")?;
+        write!(f, "  {:14}", "")?;
+        State::ALL.into_iter().try_for_each(|state| write!(f, "{state:>9}"))?;
+        for event in EVENTS {
+            write!(f, "\n  {event:14}")?;
+            for state in State::ALL {
+                match self.pairs.get(&(state, event)) {
+                    None if NEVER.contains(&(state, event)) => write!(f, "{:>9}", "-")?,
+                    times => write!(f, "{:>9}", times.copied().unwrap_or(0))?,
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+const EVENTS: [&str; 12] = [
+    "Ready",
+    "StartFailed",
+    "SleepAsked",
+    "IdleExpired",
+    "Leased",
+    "Ended",
+    "BusyExpired",
+    "CancelIgnored",
+    "Lost",
+    "Replace",
+    "WakeAsked",
+    "DeleteAsked",
+];
+
+/// What cannot come to a store.
+const NEVER: [(State, &str); 0] = [];
+
+/// The name of an event.
+pub(super) const fn word(event: &AgentEvent) -> &'static str {
+    match event {
+        AgentEvent::Ready => "Ready",
+        AgentEvent::StartFailed => "StartFailed",
+        AgentEvent::SleepAsked => "SleepAsked",
+        AgentEvent::IdleExpired => "IdleExpired",
+        AgentEvent::Leased(_) => "Leased",
+        AgentEvent::Ended => "Ended",
+        AgentEvent::BusyExpired => "BusyExpired",
+        AgentEvent::CancelIgnored => "CancelIgnored",
+        AgentEvent::Lost => "Lost",
+        AgentEvent::Replace => "Replace",
+        AgentEvent::WakeAsked => "WakeAsked",
+        AgentEvent::DeleteAsked => "DeleteAsked",
+    }
+}
+
+/// The name of an op that brings no event.
+pub(super) const fn op_word(op: &AgentOp) -> &'static str {
+    match op {
+        AgentOp::Create(_) => "Create",
+        AgentOp::SetSpec(_) => "SetSpec",
+        AgentOp::SetDesired { desired: Desired::Awake, .. } => "Desire(awake)",
+        AgentOp::SetDesired { desired: Desired::Asleep, .. } => "Desire(asleep)",
+        AgentOp::SetDesired { desired: Desired::Deleted, .. } => "Desire(deleted)",
+        AgentOp::Transition { .. } => "Transition",
+        AgentOp::Begin { computer: None, .. } => "Begin",
+        AgentOp::Begin { computer: Some(_), .. } => "Begin(new computer)",
+        AgentOp::Extend { .. } => "Extend",
+        AgentOp::Started { .. } => "Started",
+        AgentOp::Boot { .. } => "Boot",
+        AgentOp::RunEnded { .. } => "RunEnded",
+        AgentOp::SetSetup(_) => "SetSetup",
+        AgentOp::SetCondition { .. } => "SetCondition",
+        AgentOp::ClearCondition(_) => "ClearCondition",
+        AgentOp::KeepAwake(_) => "KeepAwake",
+        AgentOp::Accept(_) => "Accept",
+        AgentOp::Lease(_) => "Lease",
+        AgentOp::End { .. } => "End",
+        AgentOp::RequestCancel { .. } => "RequestCancel",
+        AgentOp::AddSteps { .. } => "AddSteps",
+    }
+}

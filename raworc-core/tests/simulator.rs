@@ -1,0 +1,130 @@
+//! Runs seeds of the simulator.
+//!
+//! ```text
+//! cargo test -p raworc-core --features simulator --test simulator -- [--seeds N] [--first SEED]
+//! cargo test -p raworc-core --features simulator --test simulator -- --seed SEED [--faults 1,2,3|none]
+//! ```
+#![expect(clippy::print_stdout, reason = "a summary is what it is run for")]
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use raworc_core::simulator::{self, Counts, Report};
+
+/// From so many seeds on, whatever never comes up fails the run.
+const MANY: u64 = 300;
+
+/// One in so many seeds is run twice, to see that its trace is the same.
+const TWICE: u64 = 20;
+
+struct Options {
+    first: u64,
+    seeds: u64,
+    only: Option<u64>,
+    faults: Option<Vec<usize>>,
+}
+
+fn main() -> ExitCode {
+    let options = match options(std::env::args().skip(1)) {
+        Ok(Some(options)) => options,
+        Ok(None) => return ExitCode::SUCCESS,
+        Err(error) => {
+            println!("simulator: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    std::panic::set_hook(Box::new(|panic| simulator::note_panic(panic.to_string())));
+    match options.only {
+        Some(seed) => one(seed, options.faults.as_deref()),
+        None => many(&options),
+    }
+}
+
+fn options(mut arguments: impl Iterator<Item = String>) -> Result<Option<Options>, String> {
+    let mut options = Options { first: 1, seeds: MANY, only: None, faults: None };
+    while let Some(argument) = arguments.next() {
+        let mut value = || arguments.next().ok_or_else(|| format!("{argument} needs a value"));
+        let number = |text: String| text.parse().map_err(|_| format!("{text:?} is not a number"));
+        match argument.as_str() {
+            "--seeds" => options.seeds = number(value()?)?,
+            "--first" => options.first = number(value()?)?,
+            "--seed" => options.only = Some(number(value()?)?),
+            "--faults" => options.faults = Some(numbers(&value()?)?),
+            // What the ordinary harness is asked, too.
+            "--quiet" | "-q" | "--nocapture" | "--no-capture" | "--show-output" => {}
+            "--list" => return Ok(None),
+            other if other.starts_with('-') => {
+                return Err(format!("there is no {other}; see raworc-core/tests/simulator.rs"));
+            }
+            // A name of tests: of those that are wanted, none is here, unless it is this one.
+            name if !"simulator".contains(name) => return Ok(None),
+            _ => {}
+        }
+    }
+    Ok(Some(options))
+}
+
+fn numbers(text: &str) -> Result<Vec<usize>, String> {
+    let words = text.split(',').filter(|word| !word.is_empty() && *word != "none");
+    words.map(|word| word.parse().map_err(|_| format!("{word:?} is not the number of a fault"))).collect()
+}
+
+/// Runs one seed twice and shows its trace.
+fn one(seed: u64, faults: Option<&[usize]>) -> ExitCode {
+    let report = simulator::run(seed, faults);
+    let again = simulator::run(seed, faults);
+    println!("{report}");
+    println!("trace {:016x}, {} lines, {:?} of paused time", report.hash, report.lines, report.time);
+    if report.hash != again.hash {
+        println!("simulator: seed {seed} does not repeat: the second trace is {:016x}", again.hash);
+    }
+    if report.violation.is_none() && report.hash == again.hash { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn many(options: &Options) -> ExitCode {
+    let begun = Instant::now();
+    let (mut counts, mut lines, mut twice) = (Counts::default(), 0, 0);
+    for seed in options.first..options.first + options.seeds {
+        let report = simulator::run(seed, None);
+        if report.violation.is_some() {
+            return failed(&report, seed - options.first + 1);
+        }
+        if seed % TWICE == 0 {
+            twice += 1;
+            let again = simulator::run(seed, None);
+            if again.hash != report.hash {
+                println!("simulator: seed {seed} does not repeat: {:016x}, then {:016x}", report.hash, again.hash);
+                return ExitCode::FAILURE;
+            }
+        }
+        counts.add(&report.counts);
+        lines += report.lines;
+    }
+    println!("{counts}");
+    println!(
+        "simulator: {} seeds from {} in {:.1} s: every invariant held; {lines} lines of trace; {twice} seeds repeated alike",
+        options.seeds,
+        options.first,
+        begun.elapsed().as_secs_f64(),
+    );
+    let missing = counts.missing();
+    if options.seeds >= MANY && !missing.is_empty() {
+        println!("simulator: these never came up: {}", missing.join(", "));
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+fn failed(report: &Report, seeds: u64) -> ExitCode {
+    println!("seed {} fails with {} faults; shrinking", report.seed, report.faults.len());
+    let small = simulator::shrink(report);
+    println!("{small}");
+    let numbers: Vec<_> = small.faults.iter().map(|fault| fault.number.to_string()).collect();
+    let numbers = if numbers.is_empty() { "none".into() } else { numbers.join(",") };
+    println!("found after {seeds} seeds; replay it with");
+    println!(
+        "  cargo test -p raworc-core --features simulator --test simulator -- --seed {} --faults {numbers}",
+        report.seed
+    );
+    ExitCode::FAILURE
+}
