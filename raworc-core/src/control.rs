@@ -151,11 +151,6 @@ impl ControlPlane {
         &self.inner.feed
     }
 
-    #[cfg(test)]
-    pub(crate) fn store(&self) -> &Arc<dyn Store> {
-        &self.inner.store
-    }
-
     /// Limits and defaults.
     #[must_use]
     pub fn settings(&self) -> &Settings {

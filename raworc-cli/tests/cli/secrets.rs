@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::home::Home;
-use crate::serving::Up;
+use crate::up::Up;
 
 const MODEL_KEY: &str = "sk-the-key-of-the-model-provider";
 

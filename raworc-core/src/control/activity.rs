@@ -221,7 +221,7 @@ fn take(entries: &Entries) -> (Vec<Touch>, Vec<(AgentId, Entry)>) {
         if heard || awake_for.is_some() {
             touches.push(Touch { agent, incarnation: entry.incarnation, heartbeat: heard, awake_for });
             // The reasons that are held stay where they are.
-            taken.push((agent, Entry { reasons: HashMap::new(), heard, ended, ..*entry }));
+            taken.push((agent, Entry { reasons: BTreeMap::new(), heard, ended, ..*entry }));
         }
     }
     entries.retain(|_, entry| !entry.reasons.is_empty() || entry.ended);

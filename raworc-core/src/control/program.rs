@@ -348,11 +348,6 @@ impl ControlPlane {
         self.own(call).await
     }
 
-    #[cfg(test)]
-    pub(crate) async fn hold(&self, agent: &Agent, kind: ActivityKind) -> Result<ActivityGuard, Error> {
-        self.inner.activity.hold(agent, kind, self.now()).await
-    }
-
     async fn commit_own(
         &self,
         agent: &Agent,

@@ -114,7 +114,7 @@ impl World {
     }
 
     async fn agent(&self, agent: &Agent) -> Agent {
-        let found = self.control.store().agent_by_id(agent.id).await.expect("a store");
+        let found = self.control.system().store().agent_by_id(agent.id).await.expect("a store");
         found.value.expect("an agent")
     }
 
@@ -132,7 +132,7 @@ impl World {
     }
 
     async fn volume(&self, id: ComputerId) -> crate::ids::VolumeId {
-        self.control.store().computer(id).await.expect("a store").expect("a computer").spec.volume
+        self.control.system().store().computer(id).await.expect("a store").expect("a computer").spec.volume
     }
 
     async fn send(&self, agent: &Agent, text: &str) -> Message {

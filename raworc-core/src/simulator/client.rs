@@ -213,7 +213,7 @@ impl Client {
         let call = Call::by(self.caller.principal.clone());
         let held = async {
             let agent = server.control.get_agent(&call, &self.tenant, name).await.ok()?;
-            let guard = server.control.hold(&agent, ActivityKind::Command).await.ok()?;
+            let guard = server.control.system().hold(&agent, ActivityKind::Command).await.ok()?;
             Some((agent, guard))
         };
         let held = tokio::select! {

@@ -67,7 +67,7 @@ impl fmt::Display for Counts {
     }
 }
 
-const EVENTS: [&str; 12] = [
+const EVENTS: [&str; 11] = [
     "Ready",
     "StartFailed",
     "SleepAsked",
@@ -77,7 +77,6 @@ const EVENTS: [&str; 12] = [
     "BusyExpired",
     "CancelIgnored",
     "Lost",
-    "Replace",
     "WakeAsked",
     "DeleteAsked",
 ];
@@ -97,7 +96,6 @@ pub(super) const fn word(event: &AgentEvent) -> &'static str {
         AgentEvent::BusyExpired => "BusyExpired",
         AgentEvent::CancelIgnored => "CancelIgnored",
         AgentEvent::Lost => "Lost",
-        AgentEvent::Replace => "Replace",
         AgentEvent::WakeAsked => "WakeAsked",
         AgentEvent::DeleteAsked => "DeleteAsked",
     }
@@ -126,6 +124,9 @@ pub(super) const fn op_word(op: &AgentOp) -> &'static str {
         AgentOp::Lease(_) => "Lease",
         AgentOp::End { .. } => "End",
         AgentOp::RequestCancel { .. } => "RequestCancel",
+        AgentOp::CancelHeld { .. } => "CancelHeld",
+        AgentOp::KeepLog { .. } => "KeepLog",
+        AgentOp::SetupBegun { .. } => "SetupBegun",
         AgentOp::AddSteps { .. } => "AddSteps",
     }
 }

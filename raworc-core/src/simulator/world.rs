@@ -164,12 +164,13 @@ impl World {
 
 /// Shorter limits than an installation's, so that a run shows what comes after them.
 pub(super) fn settings() -> Settings {
-    let mut settings = Settings::default();
-    settings.agents_per_tenant = Some(QUOTA);
-    settings.inbox_limit = 8;
-    settings.setup_limit = Duration::from_secs(20);
-    settings.cancel_grace = Duration::from_secs(5);
-    settings
+    Settings {
+        agents_per_tenant: Some(QUOTA),
+        inbox_limit: 8,
+        setup_limit: Duration::from_secs(20),
+        cancel_grace: Duration::from_secs(5),
+        ..Settings::default()
+    }
 }
 
 pub(super) fn operator_settings() -> OperatorSettings {

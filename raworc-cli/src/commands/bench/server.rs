@@ -64,8 +64,8 @@ pub async fn serve(args: BenchServerArgs) -> anyhow::Result<()> {
 async fn announce(control: &ControlPlane, listener: &TcpListener) -> anyhow::Result<()> {
     let admin = UserName::new("admin")?;
     let password: [u8; 16] = SystemEntropy.bytes();
-    control.ensure_first_admin(&admin, SecretString::from(format!("{password:?}"))).await?;
-    let principal = control.user_principal(&admin).await?;
+    control.system().ensure_first_admin(&admin, SecretString::from(format!("{password:?}"))).await?;
+    let principal = control.system().user_principal(&admin).await?;
     let token = Tokens::new(control).issue(&principal, Duration::from_secs(24 * 3600))?.token;
     let server = format!("http://{}", listener.local_addr()?);
     println!("{}", serde_json::json!({ "server": server, "token": token }));

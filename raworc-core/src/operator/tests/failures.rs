@@ -62,7 +62,7 @@ async fn a_create_that_fails_for_good_leaves_no_computer_no_volume_and_no_quota(
         world.engine_until("empty", |engine| engine.computers().is_empty() && engine.volumes().is_empty()).await;
         let usage = || async {
             let kind = crate::store::QuotaKind::Agents;
-            let used = world.control.store().usage(&world.tenant, kind).await.expect("a store");
+            let used = world.control.system().store().usage(&world.tenant, kind).await.expect("a store");
             Ok((used == 0).then_some(()))
         };
         let given_back = world.control.feed().until(agent.id, Duration::from_secs(60), usage).await.expect("a store");
@@ -123,7 +123,7 @@ async fn a_pull_that_hangs_is_told_and_given_up_as_soon_as_sleep_or_delete_is_as
     world.control.delete(&world.call, &world.tenant, &other.name).await.expect("asked");
     world.until(&other, "deleted", |a| a.status.state() == State::Deleted).await;
     let usage = || async {
-        let used = world.control.store().usage(&world.tenant, crate::store::QuotaKind::Agents).await.expect("a store");
+        let used = world.control.system().store().usage(&world.tenant, crate::store::QuotaKind::Agents).await.expect("a store");
         Ok((used == 1).then_some(()))
     };
     let given_back = world.control.feed().until(other.id, Duration::from_secs(60), usage).await.expect("a store");

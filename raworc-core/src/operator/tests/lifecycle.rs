@@ -59,7 +59,7 @@ async fn zero_is_never_and_a_lease_keeps_awake_beyond_the_idle_time() {
 async fn a_model_that_thinks_for_twenty_minutes_keeps_its_agent_awake() {
     let world = World::new().await;
     let agent = world.idle("a", idle_after(60)).await;
-    let guard = world.control.hold(&agent, crate::control::ActivityKind::ModelCall).await.expect("held");
+    let guard = world.control.system().hold(&agent, crate::control::ActivityKind::ModelCall).await.expect("held");
     tokio::time::sleep(Duration::from_secs(1200)).await;
     let now = world.agent(&agent).await;
     assert_eq!((now.status.state(), now.status.incarnation), (State::Idle, Incarnation(1)));
@@ -86,11 +86,11 @@ async fn delete_works_in_every_state_and_leaves_nothing_with_the_engine() {
         assert!(matches!(gone, Err(Error::NotFound { .. })));
     }
     for message in [held, queued] {
-        let ended = world.control.store().message(busy.id, message.id).await.expect("a store").expect("a message");
+        let ended = world.control.system().store().message(busy.id, message.id).await.expect("a store").expect("a message");
         assert_eq!(ended.state, MessageState::Cancelled);
     }
     world.engine_until("empty", |engine| engine.computers().is_empty() && engine.volumes().is_empty()).await;
-    let usage = world.control.store().usage(&world.tenant, crate::store::QuotaKind::Agents);
+    let usage = world.control.system().store().usage(&world.tenant, crate::store::QuotaKind::Agents);
     assert_eq!(usage.await.expect("a store"), 0);
     world.idle("idle", AgentSpec::default()).await;
 }
@@ -122,7 +122,7 @@ async fn two_agents_of_one_name_cannot_be_and_a_failed_create_leaves_no_quota() 
     world.idle("a", AgentSpec::default()).await;
     let second = world.try_create("a", AgentSpec::default()).await;
     assert!(matches!(second, Err(Error::NameTaken(_))), "{second:?}");
-    let usage = world.control.store().usage(&world.tenant, crate::store::QuotaKind::Agents);
+    let usage = world.control.system().store().usage(&world.tenant, crate::store::QuotaKind::Agents);
     assert_eq!(usage.await.expect("a store"), 1);
 }
 

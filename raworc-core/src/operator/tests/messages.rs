@@ -16,7 +16,7 @@ async fn twenty_messages_sent_to_a_busy_agent_are_all_answered_in_order() {
         last = Some(world.send(&agent, &format!("m{n}")).await);
     }
     world.ended(&agent, &last.expect("a message")).await;
-    let all = world.control.store().messages(&MessageQuery::of(agent.id)).await.expect("a store").items;
+    let all = world.control.system().store().messages(&MessageQuery::of(agent.id)).await.expect("a store").items;
     let replies: Vec<_> = all.iter().filter(|m| m.role == Role::Agent).map(Message::text).collect();
     let wanted: Vec<_> = std::iter::once("worked".to_owned()).chain((0..20).map(|n| format!("m{n}"))).collect();
     assert_eq!(replies, wanted);
@@ -35,7 +35,7 @@ async fn a_thousand_messages_to_one_agent_are_all_answered_in_order() {
     let mut query = MessageQuery::of(agent.id);
     let mut replies = Vec::new();
     loop {
-        let page = world.control.store().messages(&query).await.expect("a store");
+        let page = world.control.system().store().messages(&query).await.expect("a store");
         query.after = page.items.last().map(|message| message.seq);
         replies.extend(page.items.iter().filter(|m| m.role == Role::Agent).map(Message::text));
         if page.next.is_none() {

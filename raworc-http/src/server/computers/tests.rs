@@ -216,7 +216,7 @@ async fn the_log_of_a_start_that_died_is_there_after_it_and_after_the_next_start
     let log = RecordChange { key, when: RecordCheck::Absent, body: Some(body), ttl: None };
     let mut commit = Commit::of(SystemEntropy.commit_id(SystemClock.now()), change);
     commit.changes.push(Change::Record(log));
-    api.world.control.store().commit(commit).await.unwrap();
+    api.world.control.system().store().commit(commit).await.unwrap();
 
     assert_eq!(api.call("GET", "logs", "").await, (StatusCode::OK, json!("one two")));
     assert_eq!(api.call("GET", "logs?tail=3&follow=true", "").await, (StatusCode::OK, json!("two")));

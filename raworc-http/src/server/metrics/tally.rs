@@ -56,7 +56,7 @@ async fn keep_up(handle: &PrometheusHandle, queue: impl Fn() -> usize) {
 async fn count(control: &ControlPlane) {
     loop {
         // Before the look, so that nothing falls between the two.
-        let mut events = control.feed().subscribe();
+        let mut events = control.system().feed().subscribe();
         let mut tally = match look(control).await {
             Ok(tally) => tally,
             Err(error) => {
@@ -81,7 +81,7 @@ async fn count(control: &ControlPlane) {
 
 /// Every living agent. The tenants are those of users' default and of whoever has a computer.
 async fn look(control: &ControlPlane) -> Result<Tally, StoreError> {
-    let store = control.store();
+    let store = control.system().store();
     let mut tenants = BTreeSet::from([TenantName::default()]);
     for (runtime, _) in control.runtimes() {
         let mut query = ComputerQuery { runtime: runtime.clone(), reclaim: false, after: None, limit: MAX_PAGE };
@@ -239,7 +239,7 @@ mod tests {
     #[tokio::test]
     async fn what_the_log_tells_adds_up_to_what_the_store_holds() {
         let api = Api::working().await;
-        let mut events = api.control.feed().subscribe();
+        let mut events = api.control.system().feed().subscribe();
         for name in ["one", "two", "three"] {
             api.agent("ada", name).await;
         }
