@@ -18,10 +18,12 @@ const DEPTH: usize = 400;
 /// the volume's to give.
 pub(crate) fn hand_over(volume: &Path, uid: u32) -> io::Result<()> {
     let root = open(volume, FLAGS, Mode::empty())?;
-    let mut names: HashMap<(u64, u64), u64> = HashMap::new();
+    // How many names of a file that has several are still to be found.
+    let mut elsewhere = HashMap::new();
     walk(&root, &mut |_, _, stat| {
         if has_more_names(stat) {
-            *names.entry((stat.st_dev, stat.st_ino)).or_default() += 1;
+            let left = elsewhere.entry((stat.st_dev, stat.st_ino)).or_insert(stat.st_nlink);
+            *left = left.saturating_sub(1);
         }
         Ok(())
     })?;
@@ -29,8 +31,7 @@ pub(crate) fn hand_over(volume: &Path, uid: u32) -> io::Result<()> {
     walk(&root, &mut |directory, name, stat| {
         let kind = FileType::from_raw_mode(stat.st_mode);
         let is_device = matches!(kind, FileType::CharacterDevice | FileType::BlockDevice);
-        let known = names.get(&(stat.st_dev, stat.st_ino)).copied().unwrap_or_default();
-        if is_device || has_more_names(stat) && u64::from(stat.st_nlink) > known {
+        if is_device || elsewhere.get(&(stat.st_dev, stat.st_ino)).is_some_and(|&names| names > 0) {
             return Ok(());
         }
         Ok(chownat(directory, name, user, group, AtFlags::SYMLINK_NOFOLLOW)?)
