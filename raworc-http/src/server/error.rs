@@ -26,6 +26,7 @@ pub const HTTP_CODES: [(&str, StatusCode); 15] = [
     ("model_forbidden", StatusCode::FORBIDDEN),
     ("model_busy", StatusCode::TOO_MANY_REQUESTS),
     ("model_rejected", StatusCode::BAD_REQUEST),
+    ("model_too_long", StatusCode::BAD_REQUEST),
     ("model_refused", StatusCode::FAILED_DEPENDENCY),
     ("model_unavailable", StatusCode::BAD_GATEWAY),
     ("model_timeout", StatusCode::GATEWAY_TIMEOUT),

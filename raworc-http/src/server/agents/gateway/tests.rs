@@ -196,7 +196,7 @@ async fn a_provider_is_hung_up_on_when_the_program_hangs_up() {
 #[tokio::test]
 async fn faults_of_providers_are_told_clearly_and_never_with_the_key() {
     type Case = (&'static str, fn() -> Response, StatusCode, &'static str);
-    let cases: [Case; 9] = [
+    let cases: [Case; 11] = [
         (
             "key",
             || (StatusCode::UNAUTHORIZED, format!("bad key {KEY}")).into_response(),
@@ -214,6 +214,25 @@ async fn faults_of_providers_are_told_clearly_and_never_with_the_key() {
             || (StatusCode::BAD_REQUEST, format!(r#"{{"error":"bad request with {KEY}"}}"#)).into_response(),
             StatusCode::BAD_REQUEST,
             "model_rejected",
+        ),
+        (
+            "long for OpenAI",
+            || {
+                (StatusCode::BAD_REQUEST, r#"{"error":{"message":"too much","code":"context_length_exceeded"}}"#)
+                    .into_response()
+            },
+            StatusCode::BAD_REQUEST,
+            "model_too_long",
+        ),
+        (
+            "long for llama.cpp",
+            || {
+                let said =
+                    r#"{"error":{"code":400,"message":"too much","type":"exceed_context_size_error","n_ctx":8192}}"#;
+                (StatusCode::BAD_REQUEST, said).into_response()
+            },
+            StatusCode::BAD_REQUEST,
+            "model_too_long",
         ),
         (
             "broken",
@@ -242,6 +261,17 @@ async fn faults_of_providers_are_told_clearly_and_never_with_the_key() {
             let error: Value = serde_json::from_str(&body).unwrap();
             assert_eq!(error["error"]["code"], code, "{name} on {kind:?}: {body}");
         }
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_leads_nowhere_is_told_with_the_way_out() {
+    for ((kind, path), way) in PATHS.into_iter().zip(["ollama pull", "up to and with the version"]) {
+        let url = provider(Router::new()).await;
+        let world = World::with(upstreams(kind, url, GatewayLimits::default())).await;
+        let (status, body) = ask(&world.up("a").await, path, question()).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
+        assert!(body.contains(way), "{body}");
     }
 }
 

@@ -129,6 +129,11 @@ pub enum ModelFault {
     /// The provider does not take the request.
     #[error("the model's server does not take the request: {0}")]
     Rejected(String),
+    /// The model cannot read so much at once.
+    #[error(
+        "the request is longer than the model reads: {0}; see that `context` in the configuration is what its server gives it"
+    )]
+    TooMuch(String),
     /// The provider, or this server, has too many requests.
     #[error("too many model calls: {0}")]
     Busy(String),
@@ -143,6 +148,7 @@ impl ModelFault {
             Self::Silent(_) | Self::TooLong => "model_timeout",
             Self::Refused(_) => "model_refused",
             Self::Rejected(_) => "model_rejected",
+            Self::TooMuch(_) => "model_too_long",
             Self::Busy(_) => "model_busy",
         }
     }
@@ -158,7 +164,8 @@ impl From<ModelFault> for ApiError {
             | ModelFault::TooLong
             | ModelFault::Garbage(_)
             | ModelFault::Refused(_)
-            | ModelFault::Rejected(_) => error,
+            | ModelFault::Rejected(_)
+            | ModelFault::TooMuch(_) => error,
         }
     }
 }
@@ -369,7 +376,7 @@ impl Upstream {
             tracing::warn!(upstream = self.config.name, %status, "a provider refuses this installation's key");
             return ModelFault::Refused(status.as_u16());
         }
-        let said = self.said(answer).await;
+        let (said, is_too_much) = self.said(answer).await;
         let said = format!("{said} (status {} of upstream {:?})", status.as_u16(), self.config.name);
         match status {
             StatusCode::TOO_MANY_REQUESTS => ModelFault::Busy(said),
@@ -377,13 +384,18 @@ impl Upstream {
             StatusCode::NOT_FOUND if self.config.kind == ModelWire::Ollama => {
                 ModelFault::Rejected(format!("{said}; `ollama pull` fetches a model"))
             }
+            StatusCode::NOT_FOUND => ModelFault::Rejected(format!(
+                "{said}; see that it has the model, and that its address in the configuration goes up to and with the \
+                 version, as in http://host/v1"
+            )),
+            status if status.is_client_error() && is_too_much => ModelFault::TooMuch(said),
             status if status.is_client_error() => ModelFault::Rejected(said),
             _ => ModelFault::Unavailable(said),
         }
     }
 
-    /// What the provider says of its refusal, without the key should it be in there.
-    async fn said(&self, mut answer: reqwest::Response) -> String {
+    /// What the provider says of its refusal, without the key should it be in there, and whether it means the length.
+    async fn said(&self, mut answer: reqwest::Response) -> (String, bool) {
         let mut body = Vec::new();
         let read = async {
             while let Ok(Some(chunk)) = answer.chunk().await {
@@ -399,6 +411,13 @@ impl Upstream {
         let value: Value = serde_json::from_slice(&body).unwrap_or_default();
         let error = &value["error"];
         let text = error["message"].as_str().or(error.as_str());
-        excerpt(text.map_or(body.as_slice(), str::as_bytes), self.config.key.as_ref())
+        (excerpt(text.map_or(body.as_slice(), str::as_bytes), self.config.key.as_ref()), is_too_much(error))
     }
+}
+
+/// Whether an error says that the request is too long: OpenAI and llama.cpp have a word for it, others OpenAI's sentence.
+fn is_too_much(error: &Value) -> bool {
+    error["code"] == "context_length_exceeded"
+        || error["type"] == "exceed_context_size_error"
+        || error["message"].as_str().is_some_and(|text| text.contains("maximum context length"))
 }
