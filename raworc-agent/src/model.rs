@@ -7,8 +7,9 @@ mod openai;
 mod tests;
 
 use raworc_core::program::{ModelSpec, ModelWire};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// One turn of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,14 +71,21 @@ pub(crate) enum ModelEvent {
 /// Why a model gave no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ModelFailure {
-    /// Neither it nor the gateway could be reached.
-    #[error(
-        "the model cannot be reached: {0}; see that its server runs and that the gateway's address for it is right"
-    )]
+    /// The gateway could not be reached.
+    #[error("the model's gateway cannot be reached: {0}")]
+    Away(String),
+    /// The gateway says why there is no answer now.
+    #[error("{0}")]
     Unavailable(String),
-    /// It said no.
-    #[error("the model refused: {0}")]
+    /// The gateway says why there is none for this request.
+    #[error("{0}")]
     Refused(String),
+    /// The gateway says that the model cannot read so much at once.
+    #[error("{0}")]
+    TooLong(String),
+    /// The model's server said in the middle of the stream that something is wrong.
+    #[error("the model failed: {0}")]
+    Failed(String),
     /// The stream ended in the middle.
     #[error("the model's answer broke off in the middle; send the message again")]
     Cut,
@@ -93,19 +101,20 @@ impl ModelFailure {
     /// Whether the same call may do better at once.
     pub(crate) const fn is_retryable(&self) -> bool {
         match self {
-            Self::Unavailable(_) | Self::Cut | Self::Garbage(_) => true,
-            Self::Refused(_) | Self::Stalled(_) => false,
+            Self::Away(_) | Self::Unavailable(_) | Self::Cut | Self::Garbage(_) => true,
+            Self::Refused(_) | Self::TooLong(_) | Self::Failed(_) | Self::Stalled(_) => false,
         }
     }
 
-    /// What a status that is no success means, with the body that came along.
+    /// What an answer of the gateway means that is no success. It gives its reasons in whole sentences.
     pub(crate) fn from_status(status: u16, body: &[u8]) -> Self {
-        let reason = match error_text(body) {
-            Some(text) => format!("{text} (HTTP {status})"),
-            None => format!("HTTP {status}"),
-        };
+        let (code, mut reason) = crate::errors::read(body);
+        if reason.is_empty() {
+            reason = format!("the model's gateway answers HTTP {status} and does not say why");
+        }
         match status {
             408 | 429 | 500..=599 => Self::Unavailable(reason),
+            _ if code == "model_too_long" => Self::TooLong(reason),
             _ => Self::Refused(reason),
         }
     }
@@ -165,20 +174,37 @@ fn arguments_object(call: &ToolCall) -> Value {
     }
 }
 
-/// The text of an error in one of the shapes that model servers use.
-fn error_text(body: &[u8]) -> Option<String> {
-    match serde_json::from_slice::<Value>(body) {
-        Ok(value) => error_in(&value),
-        Err(_) => {
-            let text = String::from_utf8_lossy(body);
-            let text = crate::truncate::beginning(text.trim(), 200);
-            (!text.is_empty()).then(|| text.replace('\0', "\u{fffd}"))
+/// A request as both wires write it, but for how calls of tools and their results stand in it.
+fn body(request: &ModelRequest, call: fn(&ToolCall) -> Value, result: fn(&str, &str, &str) -> Value) -> Value {
+    let message = |turn: &Turn| match turn {
+        Turn::System { text } => json!({ "role": "system", "content": text }),
+        Turn::User { text } => json!({ "role": "user", "content": text }),
+        Turn::Assistant { text, calls } => {
+            let mut message = json!({ "role": "assistant", "content": text });
+            if !calls.is_empty() {
+                message["tool_calls"] = calls.iter().map(call).collect();
+            }
+            message
         }
+        Turn::Tool { call, name, output } => result(call, name, output),
+    };
+    let messages: Value = request.turns.iter().map(message).collect();
+    let mut body = json!({ "model": request.model.name, "messages": messages, "stream": true });
+    if request.tools {
+        body["tools"] = crate::tools::definitions();
     }
+    body
 }
 
-fn error_in(value: &Value) -> Option<String> {
-    let error = value.get("error")?;
-    let text = error.as_str().or_else(|| error.get("message").and_then(Value::as_str));
-    Some(crate::truncate::cut(text.map_or_else(|| error.to_string(), str::to_owned).as_str(), 500))
+/// Reads one object of an answer, which may be an error.
+fn object<T: DeserializeOwned>(data: &[u8]) -> Result<T, ModelFailure> {
+    let value: Value = serde_json::from_slice(data).map_err(|_| lines::garbage(data))?;
+    match value.get("error").filter(|error| !error.is_null()) {
+        Some(error) => {
+            let text = error.as_str().or_else(|| error.get("message").and_then(Value::as_str));
+            let text = text.map_or_else(|| error.to_string(), str::to_owned);
+            Err(ModelFailure::Failed(crate::truncate::cut(&text, 500)))
+        }
+        None => serde_json::from_value(value).map_err(|_| lines::garbage(data)),
+    }
 }

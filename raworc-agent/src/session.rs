@@ -212,6 +212,11 @@ impl Session {
                 outputs.push(step(StepKind::Log, None, &text));
                 self.ask(outputs, true);
             }
+            Phase::Answering(answer) if matches!(failure, ModelFailure::TooLong(_)) && self.window.narrow() => {
+                let retried = answer.retried;
+                outputs.push(step(StepKind::Log, None, &format!("{failure}; it is asked again with less")));
+                self.ask(outputs, retried);
+            }
             Phase::Answering(_) => self.fail(failure.to_string(), outputs),
             Phase::Summarising { count, .. } => {
                 self.forget(*count, &failure.to_string(), outputs);
@@ -341,7 +346,8 @@ impl Session {
                 let reason = format!(
                     "the message and the instructions do not fit into the {} tokens that the model {:?} reads; \
                      shorten them, or choose a model with a larger context",
-                    model.context, model.name
+                    self.window.context(),
+                    model.name
                 );
                 return self.fail(reason, outputs);
             }

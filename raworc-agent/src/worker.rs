@@ -231,7 +231,7 @@ async fn next(model: &mut Model) -> Input {
         match model {
             Model::Silent => std::future::pending::<()>().await,
             Model::Asked(task) => {
-                let asked = task.await.unwrap_or_else(|error| Err(ModelFailure::Unavailable(error.to_string())));
+                let asked = task.await.unwrap_or_else(|error| Err(ModelFailure::Away(error.to_string())));
                 match asked {
                     Ok(answer) => *model = Model::Speaking(answer),
                     Err(failure) => {

@@ -41,7 +41,7 @@ impl Calls {
         let sent = tokio::time::timeout(SILENCE_LIMIT, self.server.send(http)).await;
         let response = match sent {
             Ok(Ok(response)) => response,
-            Ok(Err(away)) => return Err(ModelFailure::Unavailable(super::chain(&away))),
+            Ok(Err(away)) => return Err(ModelFailure::Away(super::chain(&away))),
             Err(_) => return Err(ModelFailure::Stalled(SILENCE_LIMIT.as_secs())),
         };
         let status = response.status();

@@ -4,8 +4,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::lines::{Lines, garbage};
-use super::{ModelEvent, ModelFailure, ModelRequest, Parser, ToolCall, Turn, Wire};
-use crate::tools;
+use super::{ModelEvent, ModelFailure, ModelRequest, Parser, ToolCall, Wire};
 
 /// The wire.
 #[derive(Debug)]
@@ -17,15 +16,8 @@ impl Wire for Ollama {
     }
 
     fn body(&self, request: &ModelRequest) -> Value {
-        let mut body = json!({
-            "model": request.model.name,
-            "messages": request.turns.iter().map(turn).collect::<Vec<_>>(),
-            "stream": true,
-            "options": { "num_ctx": request.model.context, "num_predict": request.max_tokens },
-        });
-        if request.tools {
-            body["tools"] = tools::definitions();
-        }
+        let mut body = super::body(request, call, result);
+        body["options"] = json!({ "num_ctx": request.model.context, "num_predict": request.max_tokens });
         body
     }
 
@@ -34,21 +26,12 @@ impl Wire for Ollama {
     }
 }
 
-fn turn(turn: &Turn) -> Value {
-    match turn {
-        Turn::System { text } => json!({ "role": "system", "content": text }),
-        Turn::User { text } => json!({ "role": "user", "content": text }),
-        Turn::Assistant { text, calls } if calls.is_empty() => json!({ "role": "assistant", "content": text }),
-        Turn::Assistant { text, calls } => json!({
-            "role": "assistant",
-            "content": text,
-            "tool_calls": calls
-                .iter()
-                .map(|call| json!({ "function": { "name": call.name, "arguments": super::arguments_object(call) } }))
-                .collect::<Vec<_>>(),
-        }),
-        Turn::Tool { name, output, .. } => json!({ "role": "tool", "tool_name": name, "content": output }),
-    }
+fn call(call: &ToolCall) -> Value {
+    json!({ "function": { "name": call.name, "arguments": super::arguments_object(call) } })
+}
+
+fn result(_call: &str, name: &str, output: &str) -> Value {
+    json!({ "role": "tool", "tool_name": name, "content": output })
 }
 
 #[derive(Debug, Default)]
@@ -96,11 +79,7 @@ impl OllamaParser {
         if self.done || line.trim_ascii().is_empty() {
             return Ok(());
         }
-        let value: Value = serde_json::from_slice(line).map_err(|_| garbage(line))?;
-        if let Some(error) = super::error_in(&value) {
-            return Err(ModelFailure::Refused(error));
-        }
-        let chunk: Chunk = serde_json::from_value(value).map_err(|_| garbage(line))?;
+        let chunk: Chunk = super::object(line)?;
         if chunk.message.is_none() && !chunk.done {
             return Err(garbage(line));
         }

@@ -6,8 +6,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::lines::{LINE_LIMIT, Lines, garbage};
-use super::{ModelEvent, ModelFailure, ModelRequest, Parser, ToolCall, Turn, Wire};
-use crate::tools;
+use super::{ModelEvent, ModelFailure, ModelRequest, Parser, ToolCall, Wire};
 
 /// Tool calls that one answer may hold.
 const CALLS_LIMIT: usize = 64;
@@ -25,16 +24,9 @@ impl Wire for OpenAi {
     }
 
     fn body(&self, request: &ModelRequest) -> Value {
-        let mut body = json!({
-            "model": request.model.name,
-            "messages": request.turns.iter().map(turn).collect::<Vec<_>>(),
-            "stream": true,
-            "stream_options": { "include_usage": true },
-            "max_tokens": request.max_tokens,
-        });
-        if request.tools {
-            body["tools"] = tools::definitions();
-        }
+        let mut body = super::body(request, call, result);
+        body["stream_options"] = json!({ "include_usage": true });
+        body["max_tokens"] = json!(request.max_tokens);
         body
     }
 
@@ -43,25 +35,13 @@ impl Wire for OpenAi {
     }
 }
 
-fn turn(turn: &Turn) -> Value {
-    match turn {
-        Turn::System { text } => json!({ "role": "system", "content": text }),
-        Turn::User { text } => json!({ "role": "user", "content": text }),
-        Turn::Assistant { text, calls } if calls.is_empty() => json!({ "role": "assistant", "content": text }),
-        Turn::Assistant { text, calls } => json!({
-            "role": "assistant",
-            "content": text,
-            "tool_calls": calls
-                .iter()
-                .map(|call| json!({
-                    "id": call.id,
-                    "type": "function",
-                    "function": { "name": call.name, "arguments": super::arguments_object(call).to_string() },
-                }))
-                .collect::<Vec<_>>(),
-        }),
-        Turn::Tool { call, output, .. } => json!({ "role": "tool", "tool_call_id": call, "content": output }),
-    }
+fn call(call: &ToolCall) -> Value {
+    let arguments = super::arguments_object(call).to_string();
+    json!({ "id": call.id, "type": "function", "function": { "name": call.name, "arguments": arguments } })
+}
+
+fn result(call: &str, _name: &str, output: &str) -> Value {
+    json!({ "role": "tool", "tool_call_id": call, "content": output })
 }
 
 #[derive(Debug, Default)]
@@ -162,11 +142,7 @@ impl OpenAiParser {
             self.end(events);
             return Ok(());
         }
-        let value: Value = serde_json::from_slice(&data).map_err(|_| garbage(&data))?;
-        if let Some(error) = value.get("error").filter(|error| !error.is_null()).and_then(|_| super::error_in(&value)) {
-            return Err(ModelFailure::Refused(error));
-        }
-        let chunk: Chunk = serde_json::from_value(value).map_err(|_| garbage(&data))?;
+        let chunk: Chunk = super::object(&data)?;
         let choices = match (chunk.choices, &chunk.usage) {
             (Some(choices), _) => choices,
             (None, Some(_)) => Vec::new(),

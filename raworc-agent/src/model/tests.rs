@@ -162,11 +162,18 @@ fn arguments_are_objects_however_they_are_written() {
 }
 
 #[test]
-fn a_status_says_whether_a_second_try_may_help() {
-    let busy = ModelFailure::from_status(503, br#"{"error":{"message":"loading"}}"#);
-    assert!(busy.is_retryable() && busy.to_string().contains("loading (HTTP 503)"), "{busy}");
-    let wrong = ModelFailure::from_status(404, br#"{"error":"model 'x' not found"}"#);
-    assert!(!wrong.is_retryable() && wrong.to_string().contains("model 'x' not found"), "{wrong}");
+fn what_the_gateway_says_is_told_as_it_is_and_its_status_says_whether_a_second_try_may_help() {
+    let body = |code: &str, text: &str| json!({ "error": { "code": code, "message": text } }).to_string();
+    let busy = ModelFailure::from_status(502, body("model_unavailable", "the model is loading").as_bytes());
+    assert!(busy.is_retryable(), "{busy:?}");
+    assert_eq!(busy.to_string(), "the model is loading");
+    let wrong = ModelFailure::from_status(400, body("model_rejected", "there is no model x").as_bytes());
+    assert!(!wrong.is_retryable(), "{wrong:?}");
+    assert_eq!(wrong.to_string(), "there is no model x");
+    let long = ModelFailure::from_status(400, body("model_too_long", "too much").as_bytes());
+    assert_eq!(long, ModelFailure::TooLong("too much".into()));
+    let empty = ModelFailure::from_status(500, b"");
+    assert!(empty.is_retryable() && empty.to_string().contains("HTTP 500"), "{empty:?}");
 }
 
 #[test]

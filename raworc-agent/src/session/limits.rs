@@ -7,6 +7,9 @@ use crate::tools;
 /// Tokens for a byte, unless the model counts more.
 const TOKENS_PER_BYTE: f64 = 0.25;
 
+/// Tokens that a model reads at least.
+const LEAST: u32 = 512;
+
 /// Bytes that a token stands for at most, on average: long words and deep indents.
 const BYTES_PER_TOKEN: u64 = 16;
 
@@ -23,8 +26,21 @@ pub(super) struct Window {
 
 impl Window {
     pub(super) fn of(model: Option<&ModelSpec>) -> Self {
-        let context = model.map_or(8192, |model| model.context.max(512));
+        let context = model.map_or(8192, |model| model.context.max(LEAST));
         Self { context, tokens_per_byte: TOKENS_PER_BYTE, asked: 0 }
+    }
+
+    /// Tokens that it reads at once.
+    pub(super) const fn context(&self) -> u32 {
+        self.context
+    }
+
+    /// The model cannot read what it was asked: it reads less than it is said to, or counts more tokens. From now on half
+    /// of that is taken for all that it reads. Whether that is still something.
+    pub(super) fn narrow(&mut self) -> bool {
+        let asked = (self.asked as f64 * self.tokens_per_byte) as u32;
+        self.context = self.context.min(asked) / 2;
+        self.context >= LEAST
     }
 
     /// Tokens that are kept free for one answer.

@@ -316,6 +316,28 @@ fn a_request_always_fits_into_the_window() {
 }
 
 #[test]
+fn a_model_that_reads_less_than_it_is_said_to_is_asked_with_less() {
+    let asked_with = |reads: usize| {
+        let mut lease = lease("next");
+        lease.work.model.as_mut().expect("a model").context = 1 << 20;
+        let (mut session, mut outputs) = Session::begin(lease, long_conversation());
+        let mut said = Vec::new();
+        while let Some(Output::CallModel { request, .. }) = outputs.last() {
+            outputs = if serde_json::to_string(&request.turns).expect("turns").len() > reads {
+                session.on(Input::ModelFailed(ModelFailure::TooLong("it is too long".into())))
+            } else {
+                feed(&mut session, [text("in short"), DONE])
+            };
+            said.extend(lines(&outputs));
+        }
+        assert!(said[0].contains("it is too long; it is asked again with less"), "{}", said[0]);
+        said.pop().expect("an end")
+    };
+    assert_eq!(asked_with(16_384), "end Done: Some(\"in short\")");
+    assert!(asked_with(1).contains("it is too long"));
+}
+
+#[test]
 fn instructions_that_leave_no_room_fail_with_the_way_out() {
     let mut lease = lease("x");
     lease.work.instructions = Some("rule ".repeat(20_000));
