@@ -43,15 +43,12 @@ fn trials(is_required: bool) -> Vec<Trial> {
         an_answer_that_breaks_off_is_asked_for_once_more,
         a_model_that_is_killed_in_the_middle_fails_the_message_and_loses_nothing,
         a_key_that_the_model_does_not_take_is_told,
-        a_message_that_is_longer_than_the_model_reads_is_told,
+        a_model_that_reads_less_than_the_configuration_says_is_asked_with_less,
         no_key_and_no_address_of_the_model_is_in_the_computer,
     ]
 }
 
-fn trial<F: Future<Output = ()>>(name: &str, is_required: bool, case: fn(Model) -> F) -> Trial
-where
-    F: 'static,
-{
+fn trial<F: Future<Output = ()> + 'static>(name: &str, is_required: bool, case: fn(Model) -> F) -> Trial {
     let run = move || -> Result<(), Failed> {
         let model = Model::from_env()?;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
