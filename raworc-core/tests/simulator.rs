@@ -7,7 +7,6 @@
 #![expect(clippy::print_stdout, reason = "a summary is what it is run for")]
 
 use std::process::ExitCode;
-use std::time::Instant;
 
 use raworc_core::simulator::{self, Counts, Report};
 
@@ -82,7 +81,7 @@ fn one(seed: u64, faults: Option<&[usize]>) -> ExitCode {
 }
 
 fn many(options: &Options) -> ExitCode {
-    let begun = Instant::now();
+    let begun = tokio::time::Instant::now();
     let (mut counts, mut lines, mut twice) = (Counts::default(), 0, 0);
     for seed in options.first..options.first + options.seeds {
         let report = simulator::run(seed, None);

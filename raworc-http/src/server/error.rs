@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use crate::api::{ErrorBody, ErrorInfo};
 
 /// Codes of errors that the HTTP layer itself finds, beside those of [`Error::code`], and their status.
-pub const HTTP_CODES: [(&str, StatusCode); 15] = [
+pub const HTTP_CODES: [(&str, StatusCode); 16] = [
     ("malformed", StatusCode::BAD_REQUEST),
     ("not_found", StatusCode::NOT_FOUND),
     ("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED),
