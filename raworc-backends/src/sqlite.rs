@@ -5,7 +5,6 @@
 //! as long as the store is open, by a lock that the operating system takes back when the process ends.
 
 mod blobs;
-mod clock;
 mod config;
 mod convert;
 mod error;
@@ -35,7 +34,8 @@ use raworc_core::message::Message;
 use raworc_core::step::Step;
 use raworc_core::store::{
     AgentQuery, AuditQuery, AuditRow, Commit, Committed, ComputerQuery, Due, DueQuery, EventFilter, Lease, LeaseClaim,
-    MessageQuery, Page, QuotaKind, Record, RecordKey, RecordKind, Stamped, StepQuery, Store, StoreError, Touch,
+    MessageQuery, Page, QuotaKind, Record, RecordKey, RecordKind, Stamped, StepQuery, Store, StoreClock, StoreError,
+    Touch,
 };
 use sqlx::SqlitePool;
 use sqlx::sqlite::SqlitePoolOptions;
@@ -45,7 +45,6 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::config::SqliteOptions;
 
-use self::clock::StoreClock;
 use self::error::Fault;
 use self::lock::DirectoryLock;
 use self::watch::Feed;

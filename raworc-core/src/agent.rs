@@ -5,6 +5,7 @@ mod restart;
 mod spec;
 mod state;
 mod status;
+mod times;
 
 pub use condition::{Condition, ConditionKind, Conditions};
 pub use spec::{
@@ -13,6 +14,7 @@ pub use spec::{
 };
 pub use state::{AgentEvent, Decision, Denial, Effect, State};
 pub use status::{HEARTBEAT_LIMIT, Inbox, KeptLog, Run, SetupRecord, SetupRun, Status};
+pub use times::ClockMove;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};

@@ -16,8 +16,8 @@ mod system;
 mod tests;
 
 pub use access::{LoginRequest, NewUser, TokenRecord, User};
-pub(crate) use activity::PRESENCE_PREFIX;
 pub use activity::{Activity, ActivityGuard, ActivityKind, ActivityReason};
+pub(crate) use activity::{HOLD, PRESENCE_PREFIX};
 pub use agents::{CreateAgent, EditAgent, ListAgents, SleepMode};
 pub use call::Call;
 pub use events::{Followed, Following};

@@ -1,9 +1,11 @@
 //! Where time and chance come from, so that a simulation can supply both.
 
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
 use crate::ids::{AgentId, CommitId, ComputerId, MessageId, ProcessId, TokenId, VolumeId};
@@ -25,25 +27,34 @@ impl Clock for SystemClock {
     }
 }
 
-/// Tokio's clock, which a test can pause and move: a time to begin with, and what has passed since.
-#[derive(Debug, Clone, Copy)]
+/// Tokio's clock, which a test can pause and move: a time to begin with, and what has passed since. Clones are one clock.
+#[derive(Debug, Clone)]
 pub struct TokioClock {
     origin: Timestamp,
     since: tokio::time::Instant,
+    /// Microseconds by which it was set ahead.
+    set: Arc<AtomicI64>,
 }
 
 impl TokioClock {
     /// A clock that stands at `origin` now.
     #[must_use]
     pub fn starting_at(origin: Timestamp) -> Self {
-        Self { origin, since: tokio::time::Instant::now() }
+        Self { origin, since: tokio::time::Instant::now(), set: Arc::default() }
+    }
+
+    /// Sets it ahead, or back where `by` is negative, as a person or a time server does. No time passes by that.
+    pub fn set_ahead(&self, by: SignedDuration) {
+        let micros = i64::try_from(by.as_micros()).unwrap_or(0);
+        self.set.fetch_add(micros, Ordering::Relaxed);
     }
 }
 
 impl Clock for TokioClock {
     fn now(&self) -> Timestamp {
         let passed = i64::try_from(self.since.elapsed().as_micros()).unwrap_or(i64::MAX);
-        self.origin + jiff::SignedDuration::from_micros(passed)
+        let set = self.set.load(Ordering::Relaxed);
+        self.origin + SignedDuration::from_micros(passed.saturating_add(set))
     }
 }
 

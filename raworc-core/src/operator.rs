@@ -8,6 +8,7 @@
 //! Several operators share the agents of a runtime by [shards]; that only spreads the work. What keeps them
 //! from each other's way are the preconditions of their commits.
 
+mod clock;
 mod death;
 mod execute;
 mod gate;
@@ -33,6 +34,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::clock::StoreTime;
 use self::gate::Gate;
 use self::jobs::Jobs;
 use self::observe::Answers;
@@ -44,7 +46,7 @@ use crate::error::Error;
 use crate::event::EventKind;
 use crate::ids::{AgentId, RuntimeName};
 use crate::runtime::{RuntimeEntry, Runtimes};
-use crate::store::{DueQuery, Store};
+use crate::store::{DueQuery, Lease, Store};
 
 /// A running operator. It ends in order by [`shutdown`](Self::shutdown), and in the middle of whatever it does when this
 /// is dropped; another one finishes that.
@@ -67,8 +69,9 @@ struct Shared {
     queue: Queue,
     jobs: Jobs,
     answers: Answers,
-    /// Since when a server could have received heartbeats.
-    listening: Mutex<Option<Timestamp>>,
+    time: StoreTime,
+    /// The servers' signs of life.
+    servers: Mutex<Vec<Lease>>,
     tasks: TaskTracker,
     /// Nothing new is begun.
     stop: CancellationToken,
@@ -125,12 +128,13 @@ impl Operator {
             queue: Queue::default(),
             jobs: Jobs::default(),
             answers: Answers::default(),
-            listening: Mutex::new(None),
+            time: StoreTime::new(),
+            servers: Mutex::default(),
             tasks: tasks.clone(),
             stop: stop.clone(),
             gone: CancellationToken::new(),
         });
-        shared.refresh_listening().await;
+        shared.refresh_servers().await;
         let triggers = control.feed().subscribe();
         spawn(&shared, follow_log(Arc::clone(&shared), triggers));
         spawn(&shared, scan(Arc::clone(&shared)));
@@ -190,19 +194,33 @@ fn spawn_job(shared: &Shared, job: impl Future<Output = ()> + Send + 'static) {
 }
 
 impl Shared {
-    /// Learns since when a server could have received heartbeats.
-    async fn refresh_listening(&self) {
+    /// Learns which servers live.
+    async fn refresh_servers(&self) {
+        let asked = tokio::time::Instant::now();
         match self.store.leases(crate::control::PRESENCE_PREFIX).await {
             Ok(servers) => {
-                let since = servers.value.iter().map(|server| server.since).min();
-                *self.listening.lock().unwrap_or_else(PoisonError::into_inner) = since;
+                self.told(servers.now, asked);
+                *self.servers.lock().unwrap_or_else(PoisonError::into_inner) = servers.value;
             }
             Err(error) => tracing::warn!(%error, "the servers' signs of life cannot be read"),
         }
     }
 
-    fn listening(&self) -> Option<Timestamp> {
-        *self.listening.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Since when a server could have received heartbeats.
+    fn listening(&self, now: Timestamp) -> Option<Timestamp> {
+        let servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        // A sign that has run out since it was read is none: the server may have stood still as long as this process.
+        let live = servers.iter().filter(|server| server.expires > now);
+        // One that came in what is future now was there before the clock was set back.
+        live.map(|server| if server.since > now { Timestamp::MIN } else { server.since }).min()
+    }
+
+    /// Takes note of the store's time. Where its clock was moved, every agent is looked at for that.
+    fn told(&self, now: Timestamp, asked: tokio::time::Instant) {
+        if let Some(by) = self.time.told(now, asked) {
+            tracing::warn!(by = %format_args!("{by:#}"), "the store's clock was moved, or this machine was suspended");
+            self.engines.values().for_each(|engine| engine.relist.notify_one());
+        }
     }
 }
 
@@ -239,7 +257,7 @@ async fn scan(shared: Arc<Shared>) {
                 engine.relist.notify_one();
             }
         }
-        shared.refresh_listening().await;
+        shared.refresh_servers().await;
         let query = DueQuery { runtimes: runtimes.clone(), before: None, limit: 10_000 };
         match shared.store.due(&query).await {
             Ok(due) => due.value.iter().for_each(|due| shared.queue.look(due.agent)),

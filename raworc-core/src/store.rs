@@ -4,6 +4,7 @@
 //! a pure function from the rows that the commit touches to the rows that it leaves. A store locks and loads the
 //! rows of [`Commit::footprint`], evaluates, and writes what comes out, in one transaction.
 
+mod clock;
 mod commit;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
@@ -11,6 +12,7 @@ mod evaluate;
 mod memory;
 mod query;
 
+pub use clock::StoreClock;
 pub use commit::{
     AgentChange, AgentOp, Answer, AuditEntry, AuditRow, Backoff, Change, Check, Commit, Committed, Conflict, Ending,
     IdempotencyKey, IdempotencyRecord, NewAgent, NewComputer, NewMessage, QuotaDelta, QuotaKind, Record, RecordChange,

@@ -202,27 +202,3 @@ async fn what_is_too_old_is_taken_away_and_what_is_to_be_kept_stays() {
     assert!(rows < 400, "{rows} commits are kept");
     store.close().await;
 }
-
-#[derive(Debug)]
-struct Hands(std::sync::atomic::AtomicI64);
-
-impl Clock for Hands {
-    fn now(&self) -> jiff::Timestamp {
-        jiff::Timestamp::from_second(self.0.load(std::sync::atomic::Ordering::Relaxed)).expect("a time")
-    }
-}
-
-#[test]
-fn the_stores_time_waits_out_a_small_step_back_and_believes_a_large_one() {
-    let hands = std::sync::Arc::new(Hands(1_000_000.into()));
-    let clock = super::clock::StoreClock::new(std::sync::Arc::clone(&hands) as std::sync::Arc<dyn Clock>);
-    let at = |second: i64| {
-        hands.0.store(second, std::sync::atomic::Ordering::Relaxed);
-        clock.now().as_second()
-    };
-    assert_eq!(at(1_000_000), 1_000_000);
-    assert_eq!(at(999_995), 1_000_000);
-    assert_eq!(at(1_000_001), 1_000_001);
-    assert_eq!(at(900_000), 900_000);
-    assert_eq!(at(900_001), 900_001);
-}

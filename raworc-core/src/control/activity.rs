@@ -20,7 +20,7 @@ use crate::store::{LeaseClaim, Store, StoreError, Touch};
 const PERIOD: Duration = Duration::from_secs(10);
 
 /// How long one such write holds.
-const HOLD: Duration = Duration::from_secs(25);
+pub(crate) const HOLD: Duration = Duration::from_secs(25);
 
 /// For how long a server counts as live after its last sign.
 const PRESENCE: Duration = Duration::from_secs(15);

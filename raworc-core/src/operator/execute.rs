@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures::FutureExt;
 use jiff::Timestamp;
+use tokio::time::Instant;
 
 use super::gate::Pass;
 use super::jobs::Subject;
@@ -42,7 +43,9 @@ pub(super) async fn look_at(shared: &Arc<Shared>, id: AgentId, look: bool) -> Ag
 }
 
 async fn try_look(shared: &Arc<Shared>, id: AgentId, look: bool) -> Result<Again, StoreError> {
+    let asked = Instant::now();
     let read = shared.store.agent_by_id(id).await?;
+    shared.told(read.now, asked);
     let Some(agent) = read.value else { return Ok(Again::Triggered) };
     let Some(runtime) = &agent.spec.runtime else { return Ok(Again::Triggered) };
     let Some(engine) = shared.engines.get(runtime) else { return Ok(Again::Triggered) };
@@ -60,6 +63,7 @@ async fn try_look(shared: &Arc<Shared>, id: AgentId, look: bool) -> Result<Again
     let unstarted = |run: &&Run| run.start_id.is_none() && run.booted_at.is_none();
     let began = agent.status.run.as_ref().filter(unstarted).and_then(|run| run.operator);
     let operators = shared.shards.living(&shared.store, runtime, began).await?;
+    let (moved, upto) = shared.time.owed(id);
     let view = View {
         agent: &agent,
         computer: computer.as_ref(),
@@ -68,11 +72,26 @@ async fn try_look(shared: &Arc<Shared>, id: AgentId, look: bool) -> Result<Again
         work,
         operator: shared.shards.me(),
         operators: &operators,
-        listening: shared.listening(),
+        listening: shared.listening(read.now),
+        moved,
         now: read.now,
     };
-    match plan(&view, &shared.settings) {
-        Plan::Wait(at) => Ok(wait(at, read.now)),
+    let plan = plan(&view, &shared.settings);
+    let again = carry_out(shared, engine, agent, computer, plan, read.now).await?;
+    shared.time.settle(id, upto);
+    Ok(again)
+}
+
+async fn carry_out(
+    shared: &Arc<Shared>,
+    engine: &Engine,
+    agent: Agent,
+    computer: Option<Computer>,
+    plan: Plan,
+    now: Timestamp,
+) -> Result<Again, StoreError> {
+    match plan {
+        Plan::Wait(at) => Ok(wait(at, now)),
         Plan::Commit { when, mut ops, release } => {
             let log = death::change(shared, engine, &agent, &mut ops).await?;
             commit(shared, &agent, when, ops, release, log).await?;

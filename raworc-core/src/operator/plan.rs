@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use super::settings::OperatorSettings;
-use crate::agent::{Agent, AgentEvent, ConditionKind, Desired, HEARTBEAT_LIMIT, Run, State};
+use crate::agent::{Agent, AgentEvent, ClockMove, ConditionKind, Desired, HEARTBEAT_LIMIT, Run, State};
 use crate::computer::Computer;
 use crate::ids::{ProcessId, VolumeId};
 use crate::runtime::{ComputerSpec, LimitsReached, Phase};
@@ -13,6 +13,9 @@ use crate::store::{AgentOp, Backoff, Check};
 
 /// How often a start that another operator carries out is looked at: the end of that operator triggers nothing.
 const BEGUN_ELSEWHERE: SignedDuration = SignedDuration::from_secs(2);
+
+/// A server that is there for so long has written down what is active.
+const RENEWAL: SignedDuration = SignedDuration::from_secs(15);
 
 /// What is known of an agent when a step is planned.
 #[derive(Debug, Clone)]
@@ -33,6 +36,8 @@ pub struct View<'a> {
     pub operators: &'a [ProcessId],
     /// Since when a server could have received its heartbeats.
     pub listening: Option<Timestamp>,
+    /// How far the store's clock went ahead since its times moved along.
+    pub moved: Option<ClockMove>,
     /// The store's time.
     pub now: Timestamp,
 }
@@ -109,6 +114,9 @@ pub fn plan(view: &View<'_>, settings: &OperatorSettings) -> Plan {
         }
         return plan;
     }
+    if agent.times_after(view.moved, view.now).is_some() {
+        return commit(vec![AgentOp::ClockMoved(view.moved)]);
+    }
     let plan = match state {
         State::Init => plan_init(view, settings),
         State::Idle => plan_idle(view, settings),
@@ -155,8 +163,9 @@ fn plan_init(view: &View<'_>, settings: &OperatorSettings) -> Plan {
     let Some(run) = &agent.status.run else {
         let changed = agent.generation != agent.status.observed_generation;
         return match agent.status.retry_at {
-            Some(at) if at > view.now && !changed => Plan::Wait((at < Timestamp::MAX).then_some(at)),
-            _ => Plan::Begin { on: place(view), wake: false },
+            Some(at) if at == Timestamp::MAX && !changed => Plan::Wait(None),
+            Some(at) if at > view.now && !changed && !beyond(at, view, settings) => Plan::Wait(Some(at)),
+            Some(_) | None => Plan::Begin { on: place(view), wake: false },
         };
     };
     if run.ending {
@@ -195,10 +204,7 @@ fn plan_idle(view: &View<'_>, settings: &OperatorSettings) -> Plan {
     if agent.desired == Desired::Asleep {
         return sleep_asked();
     }
-    let quiet_at = match agent.status.awake_until {
-        Some(until) if agent.spec.idle_timeout > 0 && agent.inbox.queued == 0 => Some(until),
-        _ => None,
-    };
+    let quiet_at = quiet_at(view);
     if quiet_at.is_some_and(|at| at <= view.now) {
         return Plan::Commit {
             when: vec![Check::InboxEmpty, Check::Quiet, Check::Desired(Desired::Awake)],
@@ -262,6 +268,24 @@ fn plan_slept(view: &View<'_>) -> Plan {
 /// Whether another operator, which lives, has the key of this start and carries it out, whoever the agent belongs to now.
 fn begun_elsewhere(view: &View<'_>, run: &Run) -> bool {
     run.operator.is_some_and(|other| other != view.operator && view.operators.contains(&other))
+}
+
+/// Whether a wait is longer than any that is ever begun: the clock was set back since.
+fn beyond(at: Timestamp, view: &View<'_>, settings: &OperatorSettings) -> bool {
+    let longest = SignedDuration::try_from(settings.backoff_limit).unwrap_or(SignedDuration::MAX);
+    at.duration_since(view.now) > longest
+}
+
+/// When it may be put to sleep by time. A server that was not there all the while has to have the time to tell what is
+/// active, and where none is there, nobody knows.
+fn quiet_at(view: &View<'_>) -> Option<Timestamp> {
+    let agent = view.agent;
+    let until = agent.status.awake_until.filter(|_| agent.spec.idle_timeout > 0 && agent.inbox.queued == 0)?;
+    let listening = view.listening?;
+    let idle = SignedDuration::from_secs(agent.spec.idle_timeout.into());
+    let all_the_while = listening <= until.saturating_sub(idle).unwrap_or(Timestamp::MIN);
+    let renewed = listening.saturating_add(RENEWAL).unwrap_or(Timestamp::MAX);
+    Some(if all_the_while { until } else { until.max(renewed) })
 }
 
 /// What is to be done for a program that should run and does not, or has not been heard for too long.

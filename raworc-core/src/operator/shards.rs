@@ -9,6 +9,8 @@ use std::hash::{Hash, Hasher};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use jiff::SignedDuration;
+
 use crate::ids::{AgentId, ProcessId, RuntimeName};
 use crate::store::{LeaseClaim, Store, StoreError};
 
@@ -72,7 +74,11 @@ impl Shards {
             let key = format!("{}{}", prefix(runtime), self.process);
             store.claim(&LeaseClaim { key, holder: self.process, ttl: TTL }).await?;
             let live = store.leases(&prefix(runtime)).await?;
-            let mut members: Vec<_> = live.value.iter().map(|lease| lease.holder).collect();
+            // A sign that lies farther ahead than one is ever given was given before the clock was set back.
+            let farthest = live.now.checked_add(SignedDuration::try_from(TTL).unwrap_or_default());
+            let true_signs =
+                live.value.iter().filter(|lease| farthest.as_ref().is_ok_and(|farthest| lease.expires <= *farthest));
+            let mut members: Vec<_> = true_signs.map(|lease| lease.holder).collect();
             members.sort_unstable();
             let mut known = self.members.write().unwrap_or_else(PoisonError::into_inner);
             if known.get(runtime) != Some(&members) {

@@ -1,5 +1,6 @@
 //! The whole life of agents on the in-memory store and a simulated engine, in paused time.
 
+mod clock;
 mod deaths;
 mod ending;
 mod failures;
@@ -31,6 +32,7 @@ use crate::store::MemoryStore;
 
 /// An installation in memory.
 struct World {
+    clock: TokioClock,
     control: ControlPlane,
     operator: Option<Operator>,
     runtime: SimulatedRuntime,
@@ -65,7 +67,8 @@ impl World {
     }
 
     async fn with_settings(program: SimulatedAgent, profile: Profile, settings: OperatorSettings) -> Self {
-        let clock: Arc<dyn Clock> = Arc::new(TokioClock::starting_at(Timestamp::UNIX_EPOCH));
+        let hands = TokioClock::starting_at(start());
+        let clock: Arc<dyn Clock> = Arc::new(hands.clone());
         let latency = Latency::default().with_start(Duration::from_millis(20)).with_stop(Duration::from_millis(5));
         let options = SimulatedOptions::new(profile).with_latency(latency).with_program(program.clone());
         let runtime = SimulatedRuntime::new(options);
@@ -79,7 +82,8 @@ impl World {
         let tenant = TenantName::default();
         let name = UserName::new("ada").expect("a name");
         let call = Call::by(Principal::User { name, tenant: tenant.clone(), admin: false });
-        let mut world = Self { control, operator: None, runtime, runtimes, engine, settings, call, tenant };
+        let mut world =
+            Self { clock: hands, control, operator: None, runtime, runtimes, engine, settings, call, tenant };
         world.start_operator().await;
         world
     }
@@ -170,6 +174,11 @@ impl World {
     fn running(&self) -> usize {
         self.engine.computers().iter().filter(|seen| matches!(seen.phase, Phase::Running(_))).count()
     }
+}
+
+/// Long enough after the epoch that a clock can be set back.
+fn start() -> Timestamp {
+    Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_hours(24)
 }
 
 fn agent_name(name: &str) -> AgentName {

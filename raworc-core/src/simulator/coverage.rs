@@ -127,6 +127,7 @@ pub(super) const fn op_word(op: &AgentOp) -> &'static str {
         AgentOp::CancelHeld { .. } => "CancelHeld",
         AgentOp::KeepLog { .. } => "KeepLog",
         AgentOp::SetupBegun { .. } => "SetupBegun",
+        AgentOp::ClockMoved(_) => "ClockMoved",
         AgentOp::AddSteps { .. } => "AddSteps",
     }
 }

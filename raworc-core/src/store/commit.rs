@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::agent::{Agent, AgentEvent, AgentSpec, ConditionKind, Denial, Desired, SetupRecord, State};
+use crate::agent::{Agent, AgentEvent, AgentSpec, ClockMove, ConditionKind, Denial, Desired, SetupRecord, State};
 use crate::ids::{
     AgentId, AgentName, CommitId, ComputerId, Incarnation, MessageId, ProcessId, Revision, RuntimeName, TenantName,
     UserName,
@@ -178,6 +178,8 @@ pub enum AgentOp {
     ClearCondition(ConditionKind),
     /// Keep it awake for so long, or no longer.
     KeepAwake(Option<Duration>),
+    /// The store's clock was moved: its times move along.
+    ClockMoved(Option<ClockMove>),
     /// Accept a message. It wants the agent awake.
     Accept(NewMessage),
     /// Its program takes up a message.

@@ -243,6 +243,7 @@ impl AgentChange {
                 | AgentOp::SetCondition { .. }
                 | AgentOp::ClearCondition(_)
                 | AgentOp::KeepAwake(_)
+                | AgentOp::ClockMoved(_)
                 | AgentOp::Accept(_)
                 | AgentOp::AddSteps { .. } => {}
             }

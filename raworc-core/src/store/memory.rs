@@ -21,7 +21,8 @@ use tokio::sync::broadcast::error::RecvError;
 use self::tables::Tables;
 use super::{
     AgentQuery, AuditQuery, AuditRow, Commit, Committed, ComputerQuery, Due, DueQuery, EventFilter, Lease, LeaseClaim,
-    MessageQuery, Page, QuotaKind, Record, RecordKey, RecordKind, Stamped, StepQuery, Store, StoreError, Touch,
+    MessageQuery, Page, QuotaKind, Record, RecordKey, RecordKind, Stamped, StepQuery, Store, StoreClock, StoreError,
+    Touch,
 };
 use crate::agent::Agent;
 use crate::blob::{BlobId, BlobStore};
@@ -37,7 +38,7 @@ const BURST: usize = 1000;
 
 /// A store that lasts as long as it is held.
 pub struct MemoryStore {
-    clock: Arc<dyn Clock>,
+    clock: StoreClock,
     tables: Arc<Mutex<Tables>>,
     /// Tells of each commit that has events. Watchers end when it goes. A broadcast wakes them in the order in which
     /// they wait; a watch channel would in a random one.
@@ -48,7 +49,7 @@ impl MemoryStore {
     /// An empty store whose time is this clock's.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, tables: Arc::default(), grown: broadcast::Sender::new(1) }
+        Self { clock: StoreClock::new(clock), tables: Arc::default(), grown: broadcast::Sender::new(1) }
     }
 
     /// Forgets the log up to a revision, this one included. Who watches from before it is told that it is gone.
@@ -56,10 +57,10 @@ impl MemoryStore {
         self.lock().0.forget_log(upto);
     }
 
-    /// The tables, and the store's time, which never goes back.
+    /// The tables, and the store's time.
     fn lock(&self) -> (MutexGuard<'_, Tables>, Timestamp) {
-        let mut tables = lock(&self.tables);
-        let now = tables.advance(self.clock.now());
+        let tables = lock(&self.tables);
+        let now = self.clock.now();
         (tables, now)
     }
 

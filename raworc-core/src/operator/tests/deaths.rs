@@ -19,7 +19,8 @@ async fn read(log: Result<crate::control::LogStream, Error>) -> String {
 }
 
 async fn kept(world: &World) -> Vec<String> {
-    let kept = world.control.system().store().records(RecordKind::DeathLog, Some(&world.tenant)).await.expect("a store");
+    let kept =
+        world.control.system().store().records(RecordKind::DeathLog, Some(&world.tenant)).await.expect("a store");
     kept.into_iter().map(|record| record.key.name).collect()
 }
 

@@ -123,7 +123,13 @@ async fn a_pull_that_hangs_is_told_and_given_up_as_soon_as_sleep_or_delete_is_as
     world.control.delete(&world.call, &world.tenant, &other.name).await.expect("asked");
     world.until(&other, "deleted", |a| a.status.state() == State::Deleted).await;
     let usage = || async {
-        let used = world.control.system().store().usage(&world.tenant, crate::store::QuotaKind::Agents).await.expect("a store");
+        let used = world
+            .control
+            .system()
+            .store()
+            .usage(&world.tenant, crate::store::QuotaKind::Agents)
+            .await
+            .expect("a store");
         Ok((used == 1).then_some(()))
     };
     let given_back = world.control.feed().until(other.id, Duration::from_secs(60), usage).await.expect("a store");

@@ -86,7 +86,8 @@ async fn delete_works_in_every_state_and_leaves_nothing_with_the_engine() {
         assert!(matches!(gone, Err(Error::NotFound { .. })));
     }
     for message in [held, queued] {
-        let ended = world.control.system().store().message(busy.id, message.id).await.expect("a store").expect("a message");
+        let ended =
+            world.control.system().store().message(busy.id, message.id).await.expect("a store").expect("a message");
         assert_eq!(ended.state, MessageState::Cancelled);
     }
     world.engine_until("empty", |engine| engine.computers().is_empty() && engine.volumes().is_empty()).await;

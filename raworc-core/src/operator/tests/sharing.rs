@@ -136,7 +136,18 @@ async fn a_start_is_given_up_only_where_nobody_has_its_key() {
         let now = agent.status.run.as_ref().expect("a run").began_at;
         let (observed, work) = (Observation::Unknown, Work::None);
         let reached = crate::runtime::LimitsReached::default();
-        let view = View { agent, computer: None, observed, reached, work, operator, operators, listening: None, now };
+        let view = View {
+            agent,
+            computer: None,
+            observed,
+            reached,
+            work,
+            operator,
+            operators,
+            listening: None,
+            moved: None,
+            now,
+        };
         match plan(&view, &OperatorSettings::default()) {
             Plan::Wait(Some(_)) => false,
             Plan::Commit { ops, .. } => {

@@ -209,6 +209,12 @@ impl Draft {
             }
             AgentOp::ClearCondition(kind) => self.clear_condition(agent, *kind),
             AgentOp::KeepAwake(time) => self.keep_awake(agent, *time),
+            AgentOp::ClockMoved(by) => {
+                if let Some(times) = agent.times_after(*by, now) {
+                    agent.set_times(&times);
+                    self.status_changed(agent, json!({ "clock_ahead": by.map(|by| by.ahead.as_secs()) }));
+                }
+            }
             AgentOp::Accept(new) => self.accept(agent, new)?,
             AgentOp::End { message, ending, reply } => self.end(agent, *message, ending, reply.as_ref())?,
             AgentOp::RequestCancel { message, obey } => self.request_cancel(agent, *message, *obey)?,

@@ -24,7 +24,6 @@ const LOG_KEPT: usize = 100_000;
 
 #[derive(Default)]
 pub(super) struct Tables {
-    now: Timestamp,
     agents: BTreeMap<AgentId, Agent>,
     living: BTreeMap<(TenantName, AgentName), AgentId>,
     due: BTreeSet<(Timestamp, AgentId)>,
@@ -45,12 +44,6 @@ pub(super) struct Tables {
 }
 
 impl Tables {
-    /// The store's time: the clock's, but never before what was told already.
-    pub(super) fn advance(&mut self, clock: Timestamp) -> Timestamp {
-        self.now = self.now.max(clock);
-        self.now
-    }
-
     pub(super) fn head(&self) -> Revision {
         Revision(self.forgotten + self.log.len() as u64)
     }

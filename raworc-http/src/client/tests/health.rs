@@ -38,9 +38,9 @@ async fn an_answer_that_is_not_of_this_api_is_told_as_such() {
 async fn a_server_is_waited_for_until_it_can_do_its_work() {
     let well = Arc::new(AtomicBool::new(false));
     let check = Arc::clone(&well);
-    let options = Options::default().with_check("operator", move || match check.load(Ordering::SeqCst) {
-        true => Ok(()),
-        false => Err("not up yet".into()),
+    let options = Options::default().with_check("operator", move || {
+        let well = check.load(Ordering::SeqCst);
+        async move { if well { Ok(()) } else { Err("not up yet".into()) } }
     });
     let api = Api::with(Setting { options, ..Setting::default() }).await;
     let client = answering(api.router.clone()).await;

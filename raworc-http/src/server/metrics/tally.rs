@@ -226,6 +226,8 @@ mod tests {
     use http::StatusCode;
     use serde_json::json;
 
+    use futures::FutureExt as _;
+
     use super::*;
     use crate::server::agents::testing::until;
     use crate::server::testing::{Api, said};
@@ -254,7 +256,7 @@ mod tests {
         api.post("ada", "/agents/three/wake?wait=20s", &json!(null)).await;
         api.send(api.request("ada", http::Method::DELETE, "/api/v0/agents/one?wait=20s", None)).await;
         until("the same count", || {
-            while let Ok(event) = events.try_recv() {
+            while let Some(Ok(event)) = events.recv().now_or_never() {
                 tally.take(&event);
             }
             let counted = (tally.states, tally.queued);

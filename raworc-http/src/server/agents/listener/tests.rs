@@ -124,8 +124,7 @@ async fn a_listener_says_whether_it_accepts() {
 
 #[tokio::test]
 async fn connections_that_say_nothing_keep_no_other_program_out() {
-    let mut limits = ListenerLimits::default();
-    limits.strangers = 3;
+    let limits = ListenerLimits { strangers: 3, ..ListenerLimits::default() };
     let world = within(limits).await;
     let (a, b) = (world.up("a").await, world.place("b").await);
     let mut first = Wire::dial(&world).await;
@@ -142,8 +141,7 @@ async fn connections_that_say_nothing_keep_no_other_program_out() {
 
 #[tokio::test]
 async fn a_stranger_who_drips_is_hung_up_on() {
-    let mut limits = ListenerLimits::default();
-    limits.introduction = Duration::from_millis(100);
+    let limits = ListenerLimits { introduction: Duration::from_millis(100), ..ListenerLimits::default() };
     let world = within(limits).await;
     let a = world.up("a").await;
     let mut known = Wire::dial(&world).await;
@@ -161,8 +159,7 @@ async fn a_stranger_who_drips_is_hung_up_on() {
 
 #[tokio::test]
 async fn a_computer_takes_its_own_connections_and_no_others() {
-    let mut limits = ListenerLimits::default();
-    limits.connections_per_computer = 3;
+    let limits = ListenerLimits { connections_per_computer: 3, ..ListenerLimits::default() };
     let world = within(limits).await;
     let (hostile, other) = (world.up("hostile").await, world.up("other").await);
     let mut held = Vec::new();
@@ -183,8 +180,7 @@ async fn a_computer_takes_its_own_connections_and_no_others() {
 
 #[tokio::test]
 async fn a_body_that_stands_still_is_given_up() {
-    let mut limits = ListenerLimits::default();
-    limits.body_idle = Duration::from_millis(100);
+    let limits = ListenerLimits { body_idle: Duration::from_millis(100), ..ListenerLimits::default() };
     let world = within(limits).await;
     let a = world.up("a").await;
     for path in ["steps", "end", "ready", "deltas", CHAT] {
@@ -199,8 +195,7 @@ async fn a_body_that_stands_still_is_given_up() {
 
 #[tokio::test]
 async fn a_large_body_that_drips_is_given_up() {
-    let mut limits = ListenerLimits::default();
-    limits.body_total = Duration::from_millis(200);
+    let limits = ListenerLimits { body_total: Duration::from_millis(200), ..ListenerLimits::default() };
     let world = within(limits).await;
     let a = world.up("a").await;
     let mut wire = Wire::dial(&world).await;

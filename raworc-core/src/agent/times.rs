@@ -1,0 +1,122 @@
+//! What becomes of an agent's times when the store's clock is set: no time has passed by that.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::Agent;
+use crate::control::HOLD;
+
+/// How far the store's clock went ahead though no time passed: a person or a time server set it, or the machine was
+/// suspended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClockMove {
+    /// By how much; zero where it is only looked whether the clock was set back.
+    pub ahead: Duration,
+    /// The first time after it: what bears an earlier one is from before.
+    pub at: Timestamp,
+}
+
+/// The times of an agent that are compared with the store's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Times {
+    heard_at: Option<Timestamp>,
+    awake_until: Option<Timestamp>,
+    keep_awake_until: Option<Timestamp>,
+    busy_until: Option<Timestamp>,
+    cancel_by: Option<Timestamp>,
+    /// When its run began, and by when that has to be ready.
+    run: Option<(Timestamp, Timestamp)>,
+}
+
+impl Agent {
+    /// Its times as they are after a move of the clock, if that changes any.
+    ///
+    /// No deadline comes earlier by it than its whole time after it was set, and none much later. Where nothing was moved
+    /// there is nothing to change, so it does no harm to ask once too often.
+    pub(crate) fn times_after(&self, moved: Option<ClockMove>, now: Timestamp) -> Option<Times> {
+        let times = Times::of(self);
+        let ahead = moved.map_or(times, |moved| times.ahead(self.status.since, moved));
+        let after = ahead.back(now).bounded(self, now);
+        (after != times).then_some(after)
+    }
+
+    pub(crate) const fn set_times(&mut self, times: &Times) {
+        let status = &mut self.status;
+        status.heard_at = times.heard_at;
+        status.awake_until = times.awake_until;
+        status.keep_awake_until = times.keep_awake_until;
+        status.busy_until = times.busy_until;
+        status.cancel_by = times.cancel_by;
+        if let (Some(run), Some((began_at, deadline))) = (&mut status.run, times.run) {
+            run.began_at = began_at;
+            run.deadline = deadline;
+        }
+    }
+}
+
+impl Times {
+    fn of(agent: &Agent) -> Self {
+        let status = &agent.status;
+        Self {
+            heard_at: status.heard_at,
+            awake_until: status.awake_until,
+            keep_awake_until: status.keep_awake_until,
+            busy_until: status.busy_until,
+            cancel_by: status.cancel_by,
+            run: status.run.as_ref().map(|run| (run.began_at, run.deadline)),
+        }
+    }
+
+    /// Where the clock went ahead, a deadline from before gets the time by which it did.
+    fn ahead(self, since: Timestamp, by: ClockMove) -> Self {
+        let later = |time: Timestamp| moved(time, SignedDuration::try_from(by.ahead).unwrap_or(SignedDuration::MAX));
+        let if_before = |written: Timestamp, time: Timestamp| if written < by.at { later(time) } else { time };
+        Self {
+            heard_at: self.heard_at.map(later),
+            awake_until: self.awake_until.map(later),
+            // These two do not say when they were written. What the move did not reach is left: it may be new.
+            keep_awake_until: self.keep_awake_until.map(|time| if_before(time, time)),
+            cancel_by: self.cancel_by.map(|time| if_before(time, time)),
+            busy_until: self.busy_until.map(|time| if_before(since, time)),
+            run: self.run.map(|(began, ready)| (if_before(began, began), if_before(began, ready))),
+        }
+    }
+
+    /// Where the clock was set back, the last sign of its program or of its start is in the future by now. That sign is
+    /// taken to be of this moment, and what goes with it moves along.
+    fn back(self, now: Timestamp) -> Self {
+        let sign = self.heard_at.max(self.run.map(|(began, _)| began));
+        let back = sign.map_or(SignedDuration::ZERO, |sign| sign.duration_since(now));
+        if !back.is_positive() {
+            return self;
+        }
+        // What lies nearer than that was written since.
+        let earlier = |time: Timestamp| if time.duration_since(now) >= back { moved(time, -back) } else { time };
+        Self {
+            heard_at: self.heard_at.map(|heard| heard.min(now)),
+            awake_until: self.awake_until.map(earlier),
+            keep_awake_until: self.keep_awake_until.map(earlier),
+            busy_until: self.busy_until.map(earlier),
+            cancel_by: self.cancel_by.map(earlier),
+            run: self.run.map(|(began, ready)| (began.min(now), earlier(ready))),
+        }
+    }
+
+    /// What is written down for the activity of this moment reaches no farther than this.
+    fn bounded(mut self, agent: &Agent, now: Timestamp) -> Self {
+        let idle = Duration::from_secs(agent.spec.idle_timeout.into());
+        let farthest = SignedDuration::try_from(idle.max(HOLD) + HOLD).unwrap_or(SignedDuration::MAX);
+        let farthest = Some(moved(now, farthest)).max(self.keep_awake_until);
+        self.awake_until = self.awake_until.min(farthest);
+        self.heard_at = self.heard_at.min(Some(now));
+        self
+    }
+}
+
+fn moved(time: Timestamp, by: SignedDuration) -> Timestamp {
+    time.checked_add(by).unwrap_or(if by.is_negative() { Timestamp::MIN } else { Timestamp::MAX })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,158 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::agent::{AgentSpec, Desired, Inbox, Run, Status};
+use crate::entropy::{EntropyExt, SystemEntropy};
+use crate::ids::{AgentName, Incarnation, Revision, TenantName, UserName};
+
+/// Milliseconds of a day after the epoch, and of everything else here.
+const DAY: i64 = 86_400_000;
+
+fn at(millis: i64) -> Timestamp {
+    Timestamp::from_millisecond(millis).expect("a time")
+}
+
+/// An agent as it is at a moment of that day: how long ago it was heard, its run began, its message was taken, and how
+/// much of its times is left.
+#[derive(Debug, Clone)]
+struct Life {
+    heard: i64,
+    began: i64,
+    since: i64,
+    idle: u32,
+    busy: u32,
+    awake_left: i64,
+    kept_left: Option<i64>,
+    busy_left: i64,
+    cancel_left: i64,
+    ready_left: i64,
+}
+
+impl Life {
+    fn any() -> impl Strategy<Value = Self> {
+        let ago = || 0i64..15_000;
+        (
+            ago(),
+            0i64..100_000_000,
+            ago(),
+            1u32..10_000,
+            1u32..10_000,
+            proptest::option::of(1i64..50_000_000),
+            any::<[u16; 4]>(),
+        )
+            .prop_map(|(heard, began, since, idle, busy, kept_left, parts)| {
+                let part = |of: i64, n: usize| of * i64::from(parts[n]) / i64::from(u16::MAX);
+                let awake = i64::from(idle) * 1000;
+                let awake_left = part(awake.max(25_000), 0).max(kept_left.unwrap_or(0));
+                Self {
+                    heard,
+                    began: began.max(heard),
+                    since,
+                    idle,
+                    busy,
+                    awake_left,
+                    kept_left,
+                    busy_left: part(i64::from(busy) * 1000, 1),
+                    cancel_left: part(10_000, 2),
+                    ready_left: part(600_000, 3),
+                }
+            })
+    }
+
+    fn agent(&self, now: i64) -> Agent {
+        let mut status = Status::new(at(now - self.since));
+        status.heard_at = Some(at(now - self.heard));
+        status.awake_until = Some(at(now + self.awake_left));
+        status.keep_awake_until = self.kept_left.map(|left| at(now + left));
+        status.busy_until = Some(at(now + self.busy_left));
+        status.cancel_by = Some(at(now + self.cancel_left));
+        status.run = Some(Run {
+            incarnation: Incarnation(1),
+            began_at: at(now - self.began),
+            operator: None,
+            setup: None,
+            deadline: at(now + self.ready_left),
+            start_id: None,
+            key_hash: None,
+            booted_at: None,
+            ready_at: None,
+            ending: false,
+        });
+        Agent {
+            id: SystemEntropy.agent_id(at(DAY)),
+            tenant: TenantName::default(),
+            name: AgentName::new("a").expect("a name"),
+            owner: UserName::new("ada").expect("a name"),
+            spec: AgentSpec { idle_timeout: self.idle, busy_timeout: self.busy, ..AgentSpec::default() },
+            desired: Desired::Awake,
+            status,
+            generation: 1,
+            revision: Revision::default(),
+            created_at: at(0),
+            inbox: Inbox::default(),
+        }
+    }
+}
+
+/// What is left of each deadline: of the heartbeat, awake, busy, ready, kept, cancel.
+fn left(agent: &Agent, now: i64) -> [Option<i64>; 6] {
+    let status = &agent.status;
+    let run = status.run.as_ref().expect("a run");
+    [
+        status.heartbeat_due(),
+        status.awake_until,
+        status.busy_until,
+        Some(run.deadline),
+        status.keep_awake_until,
+        status.cancel_by,
+    ]
+    .map(|time| time.map(|time| time.as_millisecond() - now))
+}
+
+fn move_times(agent: &mut Agent, by: Option<ClockMove>, now: i64) {
+    if let Some(times) = agent.times_after(by, at(now)) {
+        agent.set_times(&times);
+    }
+}
+
+proptest! {
+    #[test]
+    fn while_no_clock_was_moved_nothing_changes(life in Life::any()) {
+        prop_assert_eq!(life.agent(DAY).times_after(None, at(DAY)), None);
+    }
+
+    #[test]
+    fn a_clock_that_went_ahead_takes_no_time_from_a_deadline_and_gives_none(life in Life::any(), jump in 2_000i64..100_000_000) {
+        let mut agent = life.agent(DAY);
+        let now = DAY + jump;
+        let by = ClockMove { ahead: Duration::from_millis(jump.unsigned_abs()), at: at(now) };
+        let before = left(&agent, DAY);
+        move_times(&mut agent, Some(by), now);
+        let after = left(&agent, now);
+        if life.kept_left.is_some() {
+            // It sleeps when the wish to keep it awake is over, if that is what its time is for.
+            prop_assert!(after[4] <= after[1] && after[1] <= before[1]);
+        } else {
+            prop_assert_eq!(after[1], before[1]);
+        }
+        prop_assert_eq!([after[0], after[2], after[3]], [before[0], before[2], before[3]]);
+        for n in [4, 5] {
+            // Of these two only what the move would have ended is known to be from before it.
+            prop_assert!(after[n] == before[n] || before[n].is_some_and(|left| left >= jump && after[n] == Some(left - jump)));
+        }
+        prop_assert_eq!(agent.times_after(None, at(now)), None);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_takes_no_time_from_a_deadline_and_freezes_none(life in Life::any(), jump in 20_000i64..86_000_000) {
+        let mut agent = life.agent(DAY);
+        let now = DAY - jump;
+        let before = left(&agent, DAY);
+        move_times(&mut agent, None, now);
+        for (before, after) in before.into_iter().zip(left(&agent, now)) {
+            // As late as the last sign of the program is old.
+            prop_assert!(before <= after && after <= before.map(|left| left + 15_000), "{before:?} {after:?}");
+        }
+        prop_assert_eq!(agent.times_after(None, at(now)), None);
+    }
+}
