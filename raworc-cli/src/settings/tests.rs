@@ -99,7 +99,8 @@ fn every_key_of_the_table_is_taken_and_every_field_is_in_the_table() {
     for key in KEYS {
         let value = match key.value() {
             Some(value) => value.to_string(),
-            None => "x".to_owned(),
+            // A text, a path and an amount all the same.
+            None => "0".to_owned(),
         };
         read("", &[(&key.variable(), &value)], &AssemblyArgs::default()).expect(key.name);
     }
