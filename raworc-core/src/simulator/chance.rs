@@ -4,21 +4,21 @@ use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use rand::rngs::StdRng;
+use rand::rngs::Xoshiro256PlusPlus;
 use rand::{Rng, SeedableRng};
 use sha2::{Digest, Sha256};
 
 use crate::entropy::Entropy;
 
 /// A stream of chance.
-pub(super) struct Chance(Mutex<StdRng>);
+pub(super) struct Chance(Mutex<Xoshiro256PlusPlus>);
 
 impl Chance {
     pub(super) fn new(seed: u64, purpose: &str) -> Self {
         let mut hash = Sha256::new();
         hash.update(seed.to_le_bytes());
         hash.update(purpose.as_bytes());
-        Self(Mutex::new(StdRng::from_seed(hash.finalize().into())))
+        Self(Mutex::new(Xoshiro256PlusPlus::from_seed(hash.finalize().into())))
     }
 
     /// A number below `end`, which is not 0.

@@ -113,7 +113,7 @@ impl World {
         answer
     }
 
-    fn rows(store: &MemoryStore, commit: &Commit) -> BTreeMap<AgentId, Agent> {
+    pub(super) fn rows(store: &MemoryStore, commit: &Commit) -> BTreeMap<AgentId, Agent> {
         let ids = commit.footprint().agents.into_keys();
         ids.filter_map(|id| Some((id, Self::at_once(store.agent_by_id(id)).ok()?.value?))).collect()
     }

@@ -93,8 +93,8 @@ impl Client {
             _ => None,
         };
         AgentSpec {
-            idle_timeout: seconds(&[0, 5, 20, 45]),
-            busy_timeout: seconds(&[8, 20, 60]),
+            idle_timeout: seconds(&[0, 5, 12, 30]),
+            busy_timeout: seconds(&[8, 15, 40]),
             image: self.chance().once_in(10).then(|| "ghost".to_owned()),
             setup,
             ..AgentSpec::default()
@@ -112,7 +112,7 @@ impl Client {
 
     async fn send(&self, name: &AgentName, number: u64) {
         let acts =
-            ["answer", "answer", "work 2", "work 9", "work 30", "fail", "crash-once", "crash", "silent-once", "hang"];
+            ["answer", "answer", "work 2", "work 9", "work 20", "fail", "crash-once", "crash", "silent-once", "hang"];
         let act = self.chance().pick(&acts).copied().unwrap_or("answer");
         let text = format!("{}-{number} {act}", self.user);
         let _told = self.say(name, text, self.key(number)).await;

@@ -39,8 +39,7 @@ impl Counts {
     #[must_use]
     pub fn missing(&self) -> Vec<String> {
         let faults = fault::WORDS.into_iter().filter(|word| !self.faults.contains_key(word)).map(str::to_owned);
-        let pairs = State::ALL.into_iter().flat_map(|state| EVENTS.into_iter().map(move |event| (state, event)));
-        let pairs = pairs.filter(|pair| !NEVER.contains(pair) && !self.pairs.contains_key(pair));
+        let pairs = EXPECTED.into_iter().filter(|pair| !self.pairs.contains_key(pair));
         faults.chain(pairs.map(|(state, event)| format!("({state}, {event})"))).collect()
     }
 }
@@ -51,16 +50,15 @@ impl fmt::Display for Counts {
         for word in fault::WORDS {
             writeln!(f, "  {:>7}  {word}", self.faults.get(word).copied().unwrap_or(0))?;
         }
-        writeln!(f, "events that came to the store in each state (- where none can):")?;
+        writeln!(f, "events that came to the store in each state (* has to):")?;
         write!(f, "  {:14}", "")?;
-        State::ALL.into_iter().try_for_each(|state| write!(f, "{state:>9}"))?;
+        State::ALL.into_iter().try_for_each(|state| write!(f, "{:>9} ", state.as_str()))?;
         for event in EVENTS {
             write!(f, "\n  {event:14}")?;
             for state in State::ALL {
-                match self.pairs.get(&(state, event)) {
-                    None if NEVER.contains(&(state, event)) => write!(f, "{:>9}", "-")?,
-                    times => write!(f, "{:>9}", times.copied().unwrap_or(0))?,
-                }
+                write!(f, "{:>9}", self.pairs.get(&(state, event)).copied().unwrap_or(0))?;
+                let expected = EXPECTED.contains(&(state, event));
+                f.write_str(if expected { "*" } else { " " })?;
             }
         }
         Ok(())
@@ -81,8 +79,35 @@ const EVENTS: [&str; 11] = [
     "DeleteAsked",
 ];
 
-/// What cannot come to a store.
-const NEVER: [(State, &str); 0] = [];
+/// What a run of many seeds has to come across. What is left out needs a race that is rarer than such a run is long
+/// (what was planned in one state arrives in another, by one single writer), and `Replace`, which no use case asks for.
+const EXPECTED: [(State, &str); 25] = [
+    (State::Init, "Ready"),
+    (State::Idle, "Ready"),
+    (State::Init, "StartFailed"),
+    (State::Idle, "StartFailed"),
+    (State::Busy, "StartFailed"),
+    (State::Slept, "StartFailed"),
+    (State::Init, "SleepAsked"),
+    (State::Idle, "SleepAsked"),
+    (State::Slept, "SleepAsked"),
+    (State::Idle, "IdleExpired"),
+    (State::Slept, "IdleExpired"),
+    (State::Idle, "Leased"),
+    (State::Idle, "Ended"),
+    (State::Busy, "Ended"),
+    (State::Busy, "BusyExpired"),
+    (State::Busy, "CancelIgnored"),
+    (State::Init, "Lost"),
+    (State::Idle, "Lost"),
+    (State::Busy, "Lost"),
+    (State::Init, "WakeAsked"),
+    (State::Slept, "WakeAsked"),
+    (State::Init, "DeleteAsked"),
+    (State::Idle, "DeleteAsked"),
+    (State::Busy, "DeleteAsked"),
+    (State::Slept, "DeleteAsked"),
+];
 
 /// The name of an event.
 pub(super) const fn word(event: &AgentEvent) -> &'static str {

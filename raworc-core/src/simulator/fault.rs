@@ -46,6 +46,8 @@ pub enum Strike {
     LoseAnswer,
     /// Somebody else changes the same agent first.
     Conflict,
+    /// It reaches the store only after somebody else has changed the same agent, if that happens soon.
+    Late,
 }
 
 /// What an engine does wrong.
@@ -129,7 +131,7 @@ pub enum Fault {
 }
 
 /// Every word that [`Fault::word`] can be. In a run of many seeds each of them must have come up.
-pub(super) const WORDS: [&str; 44] = [
+pub(super) const WORDS: [&str; 45] = [
     "crash",
     "crash before a call",
     "crash after a call",
@@ -140,6 +142,7 @@ pub(super) const WORDS: [&str; 44] = [
     "store refuses",
     "store's answer lost",
     "store conflict",
+    "commit late",
     "cut from store",
     "cut from engine",
     "cut from callers",
@@ -219,7 +222,7 @@ impl Fault {
     fn draw(chance: &Chance) -> Self {
         let process = chance.below(60);
         let pick = chance.below(60);
-        let call = u32::try_from(1 + chance.below(40)).unwrap_or(1);
+        let call = u32::try_from(1 + chance.below(30)).unwrap_or(1);
         // Some are shorter than every lease, some longer.
         let time = chance.between(500, if chance.once_in(2) { 8_000 } else { 50_000 });
         let down = chance.between(100, 20_000);
@@ -227,7 +230,7 @@ impl Fault {
         let hour = if chance.once_in(2) { 3600 } else { -3600 };
         let how = if chance.once_in(2) { Events::Lost } else { Events::Doubled };
         let strike = |strike| Self::AtCall { process, call, strike };
-        match chance.below(27) {
+        match chance.below(30) {
             0 => Self::Crash { process, down },
             1 => strike(Strike::Crash(Moment::Before, down)),
             2 => strike(Strike::Crash(Moment::After, down)),
@@ -255,6 +258,7 @@ impl Fault {
                 Self::ProgramCall { call, fate: chance.pick(&fates).copied().unwrap_or_default() }
             }
             25 => Self::CallerGone { client: pick, polls: 1 + chance.below(12) },
+            26..=28 => strike(Strike::Late),
             _ if chance.once_in(2) => Self::JumpStore { seconds: hour },
             _ => Self::JumpProcess { process, seconds: hour },
         }
@@ -292,6 +296,7 @@ impl Strike {
             Self::Refuse => "store refuses",
             Self::LoseAnswer => "store's answer lost",
             Self::Conflict => "store conflict",
+            Self::Late => "commit late",
         }
     }
 }

@@ -107,9 +107,11 @@ impl Port {
 
     async fn latency(&self) {
         let chance = &self.process().chance;
-        match chance.below(64) {
-            0 => tokio::time::sleep(chance.between(10, 400)).await,
-            1..=12 => tokio::time::sleep(chance.between(1, 6)).await,
+        match (chance.below(64), self.world.windy) {
+            (0, false) => tokio::time::sleep(chance.between(10, 400)).await,
+            // What is decided is often late by then.
+            (0 | 1, true) => tokio::time::sleep(chance.between(10, 4_000)).await,
+            (2..=12, _) => tokio::time::sleep(chance.between(1, 6)).await,
             _ => {}
         }
     }

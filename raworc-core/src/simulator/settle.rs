@@ -20,8 +20,8 @@ use crate::store::{AuditQuery, ComputerQuery, MAX_PAGE, QuotaKind, Store};
 /// How long becoming what is wanted may take: the longest waits of an operator, some times over.
 const LIMIT: Duration = Duration::from_secs(900);
 
-/// How long it has to stay so.
-const STAYS: Duration = Duration::from_secs(60);
+/// How long it has to stay so: longer than whatever an operator does from time to time.
+const STAYS: Duration = Duration::from_secs(40);
 
 /// Sees to it that everything comes to rest and was done as promised, once faults are over and clients have stopped.
 pub(super) async fn settle(world: &Arc<World>, clients: &[Client]) -> Found {

@@ -51,8 +51,10 @@ impl SimulatedStore {
         if strike == Some(Strike::Refuse) {
             return Err(unavailable("the store refuses".into()));
         }
-        if strike == Some(Strike::Conflict) {
-            interlope(&port.world, &commit);
+        match strike {
+            Some(Strike::Conflict) => interlope(&port.world, &commit),
+            Some(Strike::Late) => overtaken(&port.world, &commit).await,
+            _ => {}
         }
         let answer = port.world.apply(&port.process().name, commit);
         port.suffer(strike, Moment::After).await;
@@ -82,6 +84,21 @@ fn interlope(world: &World, commit: &Commit) {
         let id = world.chance.commit_id(jiff::Timestamp::UNIX_EPOCH);
         // An agent that is not there has no other writer.
         let _ = world.apply("interloper", Commit::of(id, change));
+    }
+}
+
+/// Waits until somebody else has changed one of the same agents.
+async fn overtaken(world: &World, commit: &Commit) {
+    let versions = || -> Vec<_> {
+        let agents = World::rows(&world.store, commit).into_values();
+        agents.map(|agent| (agent.id, agent.status.version, agent.generation, agent.inbox.last_seq)).collect()
+    };
+    let before = versions();
+    for _ in 0..400 {
+        if versions() != before {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
 }
 

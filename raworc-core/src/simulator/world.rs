@@ -29,6 +29,8 @@ pub(super) const QUOTA: u64 = 3;
 pub(super) struct World {
     pub(super) seed: u64,
     pub(super) begun: Instant,
+    /// Whether calls of the store and the engine are often slow.
+    pub(super) windy: bool,
     pub(super) chance: Chance,
     pub(super) store: Arc<MemoryStore>,
     pub(super) store_clock: Arc<JumpingClock>,
@@ -81,6 +83,7 @@ impl World {
         Arc::new(Self {
             seed,
             begun: now,
+            windy: chance.once_in(3),
             checker: Mutex::new(Checker::new(&store)),
             store,
             store_clock,

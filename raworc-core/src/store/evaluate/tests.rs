@@ -6,7 +6,9 @@ use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
 use super::{Evaluated, Rows, later};
-use crate::agent::{Agent, AgentEvent, AgentSpec, ConditionKind, Denial, Desired, Network, Resources, SetupRecord, State};
+use crate::agent::{
+    Agent, AgentEvent, AgentSpec, ConditionKind, Denial, Desired, Network, Resources, SetupRecord, State,
+};
 use crate::ids::{
     AgentId, AgentName, CommitId, ComputerId, Incarnation, MessageId, ProcessId, Revision, RuntimeName, TenantName,
     UserName, VolumeId,
