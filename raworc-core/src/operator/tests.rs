@@ -1,5 +1,6 @@
 //! The whole life of agents on the in-memory store and a simulated engine, in paused time.
 
+mod bounds;
 mod clock;
 mod deaths;
 mod ending;
@@ -8,6 +9,8 @@ mod hanging;
 mod lifecycle;
 mod limits;
 mod messages;
+mod orphans;
+mod races;
 mod sharing;
 
 use std::sync::Arc;
@@ -18,7 +21,7 @@ use jiff::Timestamp;
 use super::{Operator, OperatorSettings};
 use crate::agent::{Agent, AgentSpec, Condition, ConditionKind, State};
 use crate::control::{Call, ControlPlane, CreateAgent, Parts, SendMessage};
-use crate::entropy::{Clock, SystemEntropy, TokioClock};
+use crate::entropy::{Clock, EntropyExt, SystemEntropy, TokioClock};
 use crate::error::Error;
 use crate::ids::{AgentName, ComputerId, TenantName, UserName};
 use crate::message::{Message, MessageState};
@@ -26,7 +29,7 @@ use crate::principal::Principal;
 use crate::runtime::simulated::{
     Act, Latency, Profile, SimulatedAgent, SimulatedControl, SimulatedOptions, SimulatedRuntime,
 };
-use crate::runtime::{Phase, Runtimes};
+use crate::runtime::{ComputerSpec, Phase, Runtimes};
 use crate::seal::MasterKey;
 use crate::store::MemoryStore;
 
@@ -67,11 +70,15 @@ impl World {
     }
 
     async fn with_settings(program: SimulatedAgent, profile: Profile, settings: OperatorSettings) -> Self {
-        let hands = TokioClock::starting_at(start());
-        let clock: Arc<dyn Clock> = Arc::new(hands.clone());
         let latency = Latency::default().with_start(Duration::from_millis(20)).with_stop(Duration::from_millis(5));
         let options = SimulatedOptions::new(profile).with_latency(latency).with_program(program.clone());
-        let runtime = SimulatedRuntime::new(options);
+        Self::on(SimulatedRuntime::new(options), program, settings).await
+    }
+
+    /// An installation on this engine, with an empty store.
+    async fn on(runtime: SimulatedRuntime, program: SimulatedAgent, settings: OperatorSettings) -> Self {
+        let hands = TokioClock::starting_at(start());
+        let clock: Arc<dyn Clock> = Arc::new(hands.clone());
         let engine = runtime.control();
         let runtimes = Runtimes::new().with(Arc::new(runtime.clone()), "unix:/nowhere", None);
         let store = Arc::new(MemoryStore::new(clock.clone()));
@@ -183,6 +190,18 @@ fn start() -> Timestamp {
 
 fn agent_name(name: &str) -> AgentName {
     AgentName::new(name).expect("a name")
+}
+
+/// What an engine is asked for, for a computer that no store knows.
+fn unknown_computer() -> ComputerSpec {
+    ComputerSpec {
+        id: SystemEntropy.computer_id(start()),
+        volume: SystemEntropy.volume_id(start()),
+        image: None,
+        resources: crate::agent::Resources::default(),
+        network: crate::agent::Network::default(),
+        root: false,
+    }
 }
 
 fn computer(agent: &Agent) -> ComputerId {

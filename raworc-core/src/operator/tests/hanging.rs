@@ -2,21 +2,12 @@
 
 use super::*;
 use crate::control::SleepMode;
-use crate::runtime::ComputerSpec;
 use crate::runtime::simulated::{Fault, Method, Rule};
 
 /// An orphan with the engine: a computer of this installation that the store has never heard of.
 async fn orphan(world: &World) -> ComputerSpec {
-    use crate::entropy::EntropyExt;
     use crate::runtime::Runtime;
-    let spec = ComputerSpec {
-        id: SystemEntropy.computer_id(Timestamp::UNIX_EPOCH),
-        volume: SystemEntropy.volume_id(Timestamp::UNIX_EPOCH),
-        image: None,
-        resources: crate::agent::Resources::default(),
-        network: crate::agent::Network::default(),
-        root: false,
-    };
+    let spec = unknown_computer();
     world.runtime.ensure(&spec).await.expect("made");
     spec
 }

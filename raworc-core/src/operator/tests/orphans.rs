@@ -1,0 +1,65 @@
+//! Computers that an engine has and the store does not know, and those that only look like it.
+
+use super::*;
+use crate::control::SleepMode;
+use crate::runtime::Runtime;
+use crate::runtime::simulated::Method;
+
+/// Lets the operator look at all that the engine has, twice.
+async fn looked_at_all(world: &World) {
+    for _ in 0..2 {
+        let lists = world.engine.calls(Method::List);
+        world.engine.cut_events();
+        world.engine_until("looked at", |engine| engine.calls(Method::List) > lists).await;
+        tokio::time::sleep(Duration::from_secs(10)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn coder_a_computer_that_no_agent_ever_had_is_stopped_and_removed_and_its_volume_left() {
+    let mut before = World::new().await;
+    let running = before.idle("running", AgentSpec::default()).await;
+    let stopped = before.idle("stopped", AgentSpec::default()).await;
+    before.control.sleep(&before.call, &before.tenant, &stopped.name, SleepMode::Now).await.expect("asked");
+    before.until(&stopped, "stopped", |a| a.status.state() == State::Slept && a.status.run.is_none()).await;
+    let volumes = before.engine.volumes();
+    before.kill_operator();
+    assert_eq!((before.engine.computers().len(), before.running(), volumes.len()), (2, 1, 2));
+    // The same engine and installation, and a store that was made anew.
+    let world = World::on(before.runtime.clone(), SimulatedAgent::new(act), OperatorSettings::default()).await;
+    world.engine_until("empty", |engine| engine.computers().is_empty()).await;
+    assert_eq!(world.engine.processes(computer(&running)), 0);
+    assert_eq!(world.engine.volumes(), volumes, "they may still hold somebody's files");
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_installations_computers_are_left_alone() {
+    let world = World::new().await;
+    let ours = world.idle("ours", AgentSpec::default()).await;
+    let others = world.runtime.for_installation("other");
+    let (theirs, orphan) = (unknown_computer(), unknown_computer());
+    others.ensure(&theirs).await.expect("made");
+    world.runtime.ensure(&orphan).await.expect("made");
+    looked_at_all(&world).await;
+    let left: Vec<_> = world.engine.computers().into_iter().map(|seen| seen.computer).collect();
+    assert!(left.contains(&theirs.id) && left.contains(&computer(&ours)) && !left.contains(&orphan.id), "{left:?}");
+    assert!(world.engine.volumes().contains(&theirs.volume));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_computer_of_an_agent_is_left_alone_whatever_its_agent_does() {
+    let world = World::new().await;
+    let idle = world.idle("idle", AgentSpec { idle_timeout: 0, ..AgentSpec::default() }).await;
+    let busy = world.idle("busy", AgentSpec::default()).await;
+    world.send(&busy, "work 3000").await;
+    let slept = world.idle("slept", AgentSpec::default()).await;
+    world.control.sleep(&world.call, &world.tenant, &slept.name, SleepMode::Now).await.expect("asked");
+    world.until(&slept, "stopped", |a| a.status.state() == State::Slept && a.status.run.is_none()).await;
+    let before = (world.engine.computers(), world.engine.volumes());
+    looked_at_all(&world).await;
+    assert_eq!((world.engine.computers(), world.engine.volumes()), before);
+    assert_eq!(world.engine.calls(Method::Remove), 0);
+    for agent in [&idle, &busy, &slept] {
+        assert_eq!(world.agent(agent).await.status.incarnation, agent.status.incarnation);
+    }
+}
