@@ -15,7 +15,7 @@ fn hang_all(world: &World) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn cubesandbox_1780_slept_agents_are_exempt_from_time_limits() {
+async fn a_slept_agent_is_exempt_from_every_limit_of_time() {
     let world = World::new().await;
     let spec = AgentSpec { idle_timeout: 1, busy_timeout: 1, ..AgentSpec::default() };
     let asked = world.idle("asked", spec.clone()).await;
@@ -41,7 +41,7 @@ async fn cubesandbox_1780_slept_agents_are_exempt_from_time_limits() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn fly_every_state_but_idle_and_slept_has_a_deadline_and_a_way_out_though_the_engine_hangs() {
+async fn every_state_but_idle_and_slept_has_a_bound_and_a_way_out() {
     // An engine that hangs in one call after another: the start is given up within its bound.
     for (method, bound) in [(Method::Prepare, 1800 + 60), (Method::Ensure, 120), (Method::Start, 120)] {
         let world = World::new().await;
@@ -97,7 +97,7 @@ async fn fly_every_state_but_idle_and_slept_has_a_deadline_and_a_way_out_though_
 }
 
 #[tokio::test(start_paused = true)]
-async fn e2b_884_ten_rounds_of_sleep_and_wake_with_a_crash_in_some_keep_the_volume_as_it_was() {
+async fn files_are_all_there_after_ten_sleeps_and_wakes_with_crashes_between() {
     for profile in [Profile::Container, Profile::Pod] {
         let world = World::with(SimulatedAgent::new(act), profile).await;
         let agent = world.idle("a", AgentSpec::default()).await;

@@ -20,7 +20,7 @@ async fn pass(seconds: u64) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn e2b_1381_a_clock_that_jumps_puts_nobody_to_sleep_early_and_loses_nobody() {
+async fn a_clock_that_jumps_puts_nobody_to_sleep_early_and_loses_nobody() {
     for jump in JUMPS {
         let world = World::new().await;
         let quiet = world.idle("quiet", idle_after(300)).await;

@@ -4,7 +4,6 @@ use super::*;
 use crate::agent::Desired;
 use crate::control::{EditAgent, SleepMode};
 use crate::ids::Incarnation;
-use crate::runtime::simulated::{Fault, Method, Rule};
 
 #[tokio::test(start_paused = true)]
 async fn an_agent_is_made_answers_sleeps_wakes_by_a_message_and_keeps_its_files() {
@@ -125,64 +124,4 @@ async fn two_agents_of_one_name_cannot_be_and_a_failed_create_leaves_no_quota() 
     assert!(matches!(second, Err(Error::NameTaken(_))), "{second:?}");
     let usage = world.control.system().store().usage(&world.tenant, crate::store::QuotaKind::Agents);
     assert_eq!(usage.await.expect("a store"), 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn files_are_all_there_after_ten_sleeps_and_wakes_with_crashes_between() {
-    for profile in [Profile::Container, Profile::Pod] {
-        let world = World::with(SimulatedAgent::new(act), profile).await;
-        let agent = world.idle("a", AgentSpec::default()).await;
-        let mut written = String::new();
-        for round in 0..10 {
-            let text = format!("round {round}");
-            world.done(&agent, &text).await;
-            written.push_str(&format!("{text}\n"));
-            if round % 3 == 1 {
-                let before = world.agent(&agent).await.status.incarnation;
-                world.engine.crash(computer(&agent), "killed");
-                let again = |a: &Agent| a.status.state() == State::Idle && a.status.incarnation > before;
-                world.until(&agent, "started again", again).await;
-            }
-            world.control.sleep(&world.call, &world.tenant, &agent.name, SleepMode::Now).await.expect("asked");
-            world.until(&agent, "stopped", |a| a.status.state() == State::Slept && a.status.run.is_none()).await;
-            let volume = world.volume(computer(&agent)).await;
-            let file = world.engine.volume_file(volume, "messages").expect("the file");
-            assert_eq!(file, written.as_bytes(), "after round {round}");
-        }
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_slept_agent_is_exempt_from_every_limit_of_time() {
-    let world = World::new().await;
-    let agent = world.idle("a", AgentSpec { busy_timeout: 60, ..idle_after(60) }).await;
-    world.done(&agent, "first").await;
-    let slept = world.until(&agent, "stopped", |a| a.status.state() == State::Slept && a.status.run.is_none()).await;
-    assert_eq!(slept.due_at(), None, "nothing is ever due");
-    tokio::time::sleep(Duration::from_secs(3 * 24 * 3600)).await;
-    assert_eq!(world.agent(&agent).await, slept);
-    assert_eq!(world.engine.computers().len(), 1, "its computer stays");
-    world.done(&agent, "second").await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn every_state_but_idle_and_slept_has_a_bound_and_a_way_out() {
-    let world = World::new().await;
-    let hang = world.engine.inject(Rule::new(Method::Start, Fault::Hang));
-    let init = world.create("init", AgentSpec::default()).await;
-    let starting = world.until(&init, "starting", |a| a.status.run.is_some()).await;
-    assert!(starting.due_at().is_some(), "a start has its deadline");
-    let failed = world.until(&init, "failed", |a| a.status.restarts > 1 && a.status.run.is_none()).await;
-    assert!(failed.due_at().is_some(), "a failure is tried again");
-    hang.release();
-    let busy = world.idle("busy", AgentSpec { busy_timeout: 60, ..AgentSpec::default() }).await;
-    let message = world.send(&busy, "hang").await;
-    let held = world.until(&busy, "busy", |a| a.status.state() == State::Busy).await;
-    assert!(held.due_at().is_some(), "a message has its limit");
-    assert_eq!(world.ended(&busy, &message).await.state, MessageState::Failed);
-    let deleted = world.idle("deleted", AgentSpec::default()).await;
-    world.control.delete(&world.call, &world.tenant, &deleted.name).await.expect("asked");
-    let gone = world.until(&deleted, "deleted", |a| a.status.state() == State::Deleted).await;
-    assert_eq!(gone.due_at(), None, "and that is the end");
-    world.until(&init, "idle", |a| a.status.state() == State::Idle).await;
 }

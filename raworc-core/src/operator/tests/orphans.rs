@@ -16,7 +16,7 @@ async fn looked_at_all(world: &World) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn coder_a_computer_that_no_agent_ever_had_is_stopped_and_removed_and_its_volume_left() {
+async fn a_computer_that_no_agent_ever_had_is_stopped_and_removed_and_its_volume_left() {
     let mut before = World::new().await;
     let running = before.idle("running", AgentSpec::default()).await;
     let stopped = before.idle("stopped", AgentSpec::default()).await;

@@ -7,7 +7,7 @@ use crate::agent::{AgentEvent, Desired};
 use crate::control::{ActivityKind, SleepMode};
 use crate::ids::{AgentId, Incarnation};
 use crate::operator::plan::{Observation, Plan, View, Work, plan};
-use crate::runtime::Runtime;
+use crate::runtime::{LimitsReached, Runtime};
 use crate::store::{AgentChange, AgentOp, Check, Commit, Conflict, NewAgent, Stamped, Store, StoreError, Touch};
 
 /// The sleep by time that an operator decides on for this agent at this moment, as it would commit it.
@@ -17,7 +17,10 @@ fn decided(read: &Stamped<Option<Agent>>) -> Commit {
         agent,
         computer: None,
         observed: Observation::Unknown,
+        reached: LimitsReached::default(),
         work: Work::None,
+        operator: SystemEntropy.process_id(start()),
+        operators: &[],
         listening: Some(Timestamp::UNIX_EPOCH),
         moved: None,
         now: read.now,
@@ -35,7 +38,7 @@ fn commit(agent: AgentId, when: Vec<Check>, ops: Vec<AgentOp>) -> Commit {
 }
 
 #[tokio::test(start_paused = true)]
-async fn e2b_3199_a_sleep_that_was_decided_on_has_no_effect_on_the_next_incarnation() {
+async fn a_sleep_that_was_decided_on_has_no_effect_on_the_next_incarnation() {
     let mut world = World::new().await;
     let agent = world.idle("a", idle_after(60)).await;
     world.kill_operator();
@@ -55,8 +58,12 @@ async fn e2b_3199_a_sleep_that_was_decided_on_has_no_effect_on_the_next_incarnat
     let start_id = first.start_id.expect("it was started");
     world.runtime.stop(computer(&agent), &start_id, Duration::ZERO).await.expect("nothing to stop");
     let ended = vec![AgentOp::RunEnded { incarnation: first.incarnation }];
-    let refused =
-        world.control.system().store().commit(commit(agent.id, vec![Check::Incarnation(first.incarnation)], ended)).await;
+    let refused = world
+        .control
+        .system()
+        .store()
+        .commit(commit(agent.id, vec![Check::Incarnation(first.incarnation)], ended))
+        .await;
     assert!(matches!(refused, Err(StoreError::Conflict(Conflict::StaleIncarnation { .. }))), "{refused:?}");
     world.done(&agent, "hello").await;
     let now = world.agent(&agent).await;
@@ -70,8 +77,13 @@ async fn made(store: &dyn Store, name: &str) -> Agent {
     let spec = AgentSpec { idle_timeout: 1, ..AgentSpec::default() };
     let owner = UserName::new("ada").expect("a name");
     let new = NewAgent { tenant: TenantName::default(), name: agent_name(name), owner, spec };
-    let begin =
-        AgentOp::Begin { computer: None, key_hash: String::new(), deadline: Duration::from_secs(60), generation: 1 };
+    let begin = AgentOp::Begin {
+        operator: SystemEntropy.process_id(start()),
+        computer: None,
+        key_hash: String::new(),
+        deadline: Duration::from_secs(60),
+        generation: 1,
+    };
     let ready = AgentOp::Transition {
         event: AgentEvent::Ready,
         reason: "Ready".into(),
@@ -83,7 +95,7 @@ async fn made(store: &dyn Store, name: &str) -> Agent {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn opensandbox_1200_of_a_renewal_and_a_sleep_at_the_same_time_one_has_an_effect() {
+async fn of_a_renewal_and_a_sleep_at_the_same_time_one_has_an_effect() {
     let clock = TokioClock::starting_at(start());
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Arc::new(clock.clone())));
     let (mut renewed, mut slept) = (0, 0);
