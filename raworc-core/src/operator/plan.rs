@@ -408,3 +408,6 @@ const fn commit(ops: Vec<AgentOp>) -> Plan {
 fn earliest<const N: usize>(times: [Option<Timestamp>; N]) -> Option<Timestamp> {
     times.into_iter().flatten().min()
 }
+
+#[cfg(test)]
+mod tests;

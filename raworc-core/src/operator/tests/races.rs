@@ -41,6 +41,8 @@ fn commit(agent: AgentId, when: Vec<Check>, ops: Vec<AgentOp>) -> Commit {
 async fn a_sleep_that_was_decided_on_has_no_effect_on_the_next_incarnation() {
     let mut world = World::new().await;
     let agent = world.idle("a", idle_after(60)).await;
+    let recorded = |a: &Agent| a.status.run.as_ref().is_some_and(|run| run.start_id.is_some());
+    let agent = world.until(&agent, "recorded", recorded).await;
     world.kill_operator();
     tokio::time::sleep(Duration::from_secs(61)).await;
     let late = decided(&world.control.system().store().agent_by_id(agent.id).await.expect("a store"));
@@ -48,7 +50,7 @@ async fn a_sleep_that_was_decided_on_has_no_effect_on_the_next_incarnation() {
     world.start_operator().await;
     world.until(&agent, "stopped", |a| a.status.state() == State::Slept && a.status.run.is_none()).await;
     world.control.wake(&world.call, &world.tenant, &agent.name, false).await.expect("asked");
-    let woken = world.until(&agent, "idle", |a| a.status.state() == State::Idle).await;
+    let woken = world.until(&agent, "idle", |a| a.status.state() == State::Idle && recorded(a)).await;
     assert_eq!(woken.status.incarnation, Incarnation(2));
     // The decision, its stop and the record of it come now, when the new incarnation, too, has been quiet for long.
     world.kill_operator();
@@ -114,6 +116,9 @@ async fn of_a_renewal_and_a_sleep_at_the_same_time_one_has_an_effect() {
             let (store, together) = (Arc::clone(&store), Arc::clone(&together));
             async move {
                 together.wait().await;
+                if round % 2 == 0 {
+                    tokio::task::yield_now().await;
+                }
                 store.touch(&[touch]).await.expect("a store").is_empty()
             }
         });
@@ -121,6 +126,9 @@ async fn of_a_renewal_and_a_sleep_at_the_same_time_one_has_an_effect() {
             let store = Arc::clone(&store);
             async move {
                 together.wait().await;
+                if round % 2 == 1 {
+                    tokio::task::yield_now().await;
+                }
                 store.commit(sleep).await
             }
         });
