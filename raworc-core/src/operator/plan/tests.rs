@@ -51,6 +51,8 @@ fn agent(life: &str, desired: Desired) -> Agent {
     let run = |started: bool, booted: bool, ending: bool| Run {
         incarnation: Incarnation(1),
         began_at: at(0),
+        operator: Some(operator()),
+        setup: None,
         deadline: at(120),
         start_id: started.then(|| StartId("this".into())),
         key_hash: None,
@@ -114,6 +116,11 @@ fn made_for(agent: &Agent, id: ComputerId, volume: VolumeId) -> ComputerSpec {
     wanted(agent, &spec)
 }
 
+/// The operator that plans, and that has begun what was begun.
+fn operator() -> ProcessId {
+    ProcessId::from_uuid(uuid::Uuid::from_u128(1))
+}
+
 /// The row of the agent's computer, which is as its spec wants it.
 fn computer_of(agent: &Agent) -> Option<Computer> {
     Some(Computer {
@@ -131,7 +138,10 @@ fn view<'a>(agent: &'a Agent, computer: Option<&'a Computer>, now: Timestamp) ->
         agent,
         computer,
         observed: Observation::Unknown,
+        reached: LimitsReached::default(),
         work: Work::None,
+        operator: operator(),
+        operators: &[],
         listening: Some(at(-1000)),
         moved: None,
         now,
@@ -356,7 +366,13 @@ impl Model {
                     });
                 }
                 let (deadline, generation) = (Duration::from_secs(120), self.agent.generation);
-                ops.push(AgentOp::Begin { computer, key_hash: String::new(), deadline, generation });
+                ops.push(AgentOp::Begin {
+                    operator: operator(),
+                    computer,
+                    key_hash: String::new(),
+                    deadline,
+                    generation,
+                });
                 self.commit(Vec::new(), ops);
                 (self.work, self.observed) = (Work::Begun, Observation::Unknown);
             }
