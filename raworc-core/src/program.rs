@@ -235,6 +235,7 @@ pub struct CancelRequest {
 #[serde(deny_unknown_fields)]
 pub struct ExecRequest {
     /// The program and its arguments.
+    #[cfg_attr(feature = "openapi", schema(min_items = 1))]
     pub command: Vec<String>,
     /// Where; the agent's home, `/agent`, where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -256,8 +257,10 @@ pub struct ExecRequest {
 #[serde(deny_unknown_fields)]
 pub struct TerminalSize {
     /// Lines.
+    #[cfg_attr(feature = "openapi", schema(maximum = 65535))]
     pub rows: u16,
     /// Characters a line.
+    #[cfg_attr(feature = "openapi", schema(maximum = 65535))]
     pub cols: u16,
 }
 

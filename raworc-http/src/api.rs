@@ -107,6 +107,7 @@ pub struct WhoAmI {
 pub struct KeepAwake {
     /// Seconds from now.
     #[serde(rename = "for")]
+    #[cfg_attr(feature = "server", schema(minimum = 1))]
     pub seconds: u64,
 }
 

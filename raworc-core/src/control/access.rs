@@ -63,8 +63,8 @@ pub struct NewUser {
     /// Whether they administer the installation.
     #[serde(default)]
     pub admin: bool,
-    /// Their password: 10 characters or more.
-    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    /// Their password: 10 to 1024 characters.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, min_length = 10, max_length = 1024))]
     pub password: SecretString,
 }
 

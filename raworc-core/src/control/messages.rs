@@ -28,6 +28,7 @@ pub struct SendMessage {
     #[serde(default)]
     pub role: Role,
     /// What is said. A single text that begins with `!` is a shell command.
+    #[cfg_attr(feature = "openapi", schema(min_items = 1, max_items = 64))]
     pub parts: Vec<Part>,
 }
 

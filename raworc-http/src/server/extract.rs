@@ -39,7 +39,8 @@ impl FromRequestParts<ApiState> for Caller {
             call = call.with_request_id(id.clone());
         }
         if let Some(key) = parts.headers.get(IDEMPOTENCY_KEY) {
-            let key = key.to_str().map_err(|_| ApiError::invalid("Idempotency-Key", "use visible ASCII characters"))?;
+            let key = key.to_str().ok().filter(|key| !key.contains('\t'));
+            let key = key.ok_or_else(|| ApiError::invalid("Idempotency-Key", "use ASCII characters that can be seen, and blanks between them"))?;
             call = call.with_idempotency_key(key);
         }
         Ok(Self { call, token })
@@ -98,8 +99,8 @@ impl FromRequestParts<ApiState> for IfMatch {
         }
         let number = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
         match number.parse() {
-            Ok(generation) => Ok(Self(Some(generation))),
-            Err(_) => Err(ApiError::invalid("If-Match", "use the ETag of the agent, which is its generation")),
+            Ok(generation) if number.bytes().all(|c| c.is_ascii_digit()) => Ok(Self(Some(generation))),
+            Ok(_) | Err(_) => Err(ApiError::invalid("If-Match", "use the ETag of the agent, which is its generation")),
         }
     }
 }

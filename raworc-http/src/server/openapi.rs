@@ -1,6 +1,7 @@
 //! The description of the API, beyond what stands at each handler.
 
 use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::schema::Schema;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{
     ContentBuilder, InfoBuilder, LicenseBuilder, ObjectBuilder, OpenApi, OpenApiBuilder, PathItem, Ref, RefOr,
@@ -88,6 +89,7 @@ pub(super) fn complete(document: &mut OpenApi) {
             if of_tenant {
                 operation.operation_id = operation.operation_id.take().map(|id| format!("{id}_in_tenant"));
             }
+            operation.parameters.iter_mut().flatten().for_each(sharpen);
             add_errors(path, operation);
         }
     }
@@ -107,7 +109,11 @@ fn add_place(operation: &mut Operation, name: &str, description: &str) {
     if parameters.iter().any(known) {
         return;
     }
-    let schema = ObjectBuilder::new().schema_type(Type::String).build();
+    let schema = match name {
+        "name" => RefOr::Ref(Ref::from_schema_name("AgentName")),
+        "tenant" => RefOr::Ref(Ref::from_schema_name("TenantName")),
+        _ => text(r"^[A-Za-z0-9-]{1,64}$").build().into(),
+    };
     let parameter = ParameterBuilder::new()
         .name(name)
         .parameter_in(ParameterIn::Path)
@@ -116,6 +122,40 @@ fn add_place(operation: &mut Operation, name: &str, description: &str) {
         .schema(Some(schema))
         .build();
     parameters.insert(0, RefOr::T(parameter));
+}
+
+fn text(pattern: &str) -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(Type::String).pattern(Some(pattern))
+}
+
+/// Says exactly what a parameter takes, where its type in Rust says less.
+fn sharpen(parameter: &mut RefOr<Parameter>) {
+    let RefOr::T(parameter) = parameter else { return };
+    let schema = match parameter.name.as_str() {
+        "wait" => text("^(([0-5]?[0-9]{1,2}|600)s?|([0-5]?[0-9]{1,5}|600000)ms|([0-9]|10)m)$"),
+        "Idempotency-Key" => text("^[!-~]([ -~]*[!-~])?$").min_length(Some(1)).max_length(Some(255)),
+        "If-Match" => text(r#"^(\*|[0-9]{1,18}|"[0-9]{1,18}")$"#),
+        "path" => text(r"^[^\x00]+$").min_length(Some(1)).max_length(Some(4096)),
+        "mode" => text("^[0-7]{1,4}$"),
+        "Last-Event-ID" | "since" | "tail" | "limit" => whole(u64::from(parameter.name == "limit")),
+        // Opaque where it is a text.
+        "after" if is_number(parameter) => whole(0),
+        _ => return,
+    };
+    parameter.schema = Some(schema.build().into());
+}
+
+/// As many as 64 bits count, from `least` on.
+fn whole(least: u64) -> ObjectBuilder {
+    let number = ObjectBuilder::new().schema_type(Type::Integer);
+    number.minimum(Some(least as usize)).maximum(Some(usize::MAX))
+}
+
+fn is_number(parameter: &Parameter) -> bool {
+    match &parameter.schema {
+        Some(RefOr::T(Schema::Object(schema))) => schema.schema_type == Type::Integer.into(),
+        _ => false,
+    }
 }
 
 fn add_errors(path: &str, operation: &mut Operation) {
@@ -128,6 +168,11 @@ fn add_errors(path: &str, operation: &mut Operation) {
     }
     if !public {
         errors.push(("401", "`unauthenticated`"));
+    }
+    if operation.tags.iter().flatten().any(|tag| tag == "computers") {
+        errors.push(("409", "`agent_asleep`, `agent_state`, `contended`"));
+        errors.push(("502", "`program_failed`"));
+        errors.push(("504", "`timed_out`"));
     }
     if path.contains('{') || path.ends_with("/agents") || path.ends_with("/metrics") {
         errors.push(("404", "`not_found`"));

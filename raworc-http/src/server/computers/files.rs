@@ -56,7 +56,8 @@ impl FileQuery {
     get, path = "/files", tag = "computers",
     params(("path" = String, Query, description = "relative to the agent's home, or absolute"),
            ("wake" = Option<bool>, Query, description = "whether a slept agent is woken; true where absent")),
-    responses((status = 200, description = "the bytes, or the entries", body = Vec<FileEntry>),
+    responses((status = 200, description = "the bytes, or the entries",
+               content((Vec<FileEntry> = "application/json"), (String = "application/octet-stream"))),
               (status = 404, description = "there is no such file", body = ErrorBody),
               (status = 409, description = "the agent sleeps and wake is false", body = ErrorBody)),
 )]

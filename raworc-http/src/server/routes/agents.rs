@@ -1,5 +1,7 @@
 //! Agents: make, list, read, change, delete.
 
+use std::num::NonZeroUsize;
+
 use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
@@ -100,8 +102,8 @@ struct ListQuery {
     /// The `next` of an earlier page.
     after: Option<String>,
     /// At most so many, up to 500.
-    #[param(minimum = 1)]
-    limit: Option<usize>,
+    #[param(value_type = Option<usize>)]
+    limit: Option<NonZeroUsize>,
 }
 
 /// Agents that the caller may see, by name.
@@ -121,8 +123,12 @@ async fn list(
         }
         None => None,
     };
-    let list =
-        ListAgents { state: query.state, selector: query.selector.unwrap_or_default(), after, limit: query.limit };
+    let list = ListAgents {
+        state: query.state,
+        selector: query.selector.unwrap_or_default(),
+        after,
+        limit: query.limit.map(NonZeroUsize::get),
+    };
     Ok(answer::opaque(state.control().list_agents(&caller.call, &tenant, list).await?))
 }
 

@@ -14,7 +14,7 @@ use raworc_core::control::{Followed, Following, TokenRecord};
 use raworc_core::ids::{AgentName, Revision};
 use serde::Deserialize;
 use tokio::time::Instant;
-use utoipa::IntoParams;
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -25,6 +25,18 @@ use crate::server::{ApiError, ApiState, StreamGuard};
 
 pub(super) fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new().routes(routes!(of_tenant)).routes(routes!(of_agent))
+}
+
+/// One of the server-sent events of a stream.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "it stands for an event in the description")]
+struct StreamedEvent {
+    /// The revision, where the event is in the log.
+    id: Option<String>,
+    /// The kind of the event, `delta` or `error`.
+    event: Option<String>,
+    /// An `Event`, a `DeltaData` or an `ErrorBody`, in JSON.
+    data: Option<String>,
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -63,7 +75,7 @@ impl FromRequestParts<ApiState> for LastEventId {
     get, path = "/events", operation_id = "follow_events", tag = "events",
     params(SinceQuery, LastEventIdHeader),
     responses(
-        (status = 200, description = "The stream.", content_type = "text/event-stream", body = String),
+        (status = 200, description = "The stream.", content_type = "text/event-stream", body = StreamedEvent),
         (status = 410, description = "`gone`: the log does not go back that far", body = ErrorBody),
         (status = 429, description = "`too_many_requests`: too many streams are open", body = ErrorBody),
     )
@@ -87,7 +99,7 @@ async fn of_tenant(
     get, path = "/agents/{name}/events", operation_id = "follow_agent", tag = "events",
     params(("name" = AgentName, Path, description = "The agent's name."), SinceQuery, LastEventIdHeader),
     responses(
-        (status = 200, description = "The stream.", content_type = "text/event-stream", body = String),
+        (status = 200, description = "The stream.", content_type = "text/event-stream", body = StreamedEvent),
         (status = 410, description = "`gone`: the log does not go back that far", body = ErrorBody),
         (status = 429, description = "`too_many_requests`: too many streams are open", body = ErrorBody),
     )

@@ -1,5 +1,7 @@
 //! Messages and steps.
 
+use std::num::NonZeroUsize;
+
 use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
@@ -83,8 +85,8 @@ struct HistoryQuery {
     /// Beyond the message of this number, in the direction of reading: the `next` of an earlier page.
     after: Option<u64>,
     /// At most so many, up to 500.
-    #[param(minimum = 1)]
-    limit: Option<usize>,
+    #[param(value_type = Option<usize>)]
+    limit: Option<NonZeroUsize>,
 }
 
 /// Messages to and from an agent, by number.
@@ -98,7 +100,8 @@ async fn history(
     at: AgentAt,
     Query(query): Query<HistoryQuery>,
 ) -> Result<axum::Json<Page<Message>>, ApiError> {
-    let history = History { newest_first: query.newest_first, after: query.after, limit: query.limit };
+    let history =
+        History { newest_first: query.newest_first, after: query.after, limit: query.limit.map(NonZeroUsize::get) };
     Ok(answer::numbered(state.control().history(&at.call, &at.tenant, &at.name, history).await?))
 }
 
@@ -154,8 +157,8 @@ struct StepsQuery {
     #[serde(default)]
     after: u64,
     /// At most so many, up to 500.
-    #[param(minimum = 1)]
-    limit: Option<usize>,
+    #[param(value_type = Option<usize>)]
+    limit: Option<NonZeroUsize>,
 }
 
 /// What an agent did for a message, by number.
@@ -173,7 +176,7 @@ async fn steps_for(
     at: MessageAt,
     Query(query): Query<StepsQuery>,
 ) -> Result<axum::Json<Page<Step>>, ApiError> {
-    let StepsQuery { after, limit } = query;
+    let (after, limit) = (query.after, query.limit.map(NonZeroUsize::get));
     Ok(answer::numbered(state.control().steps(&at.call, &at.tenant, &at.name, Some(at.id), after, limit).await?))
 }
 
@@ -188,6 +191,6 @@ async fn steps(
     at: AgentAt,
     Query(query): Query<StepsQuery>,
 ) -> Result<axum::Json<Page<Step>>, ApiError> {
-    let StepsQuery { after, limit } = query;
+    let (after, limit) = (query.after, query.limit.map(NonZeroUsize::get));
     Ok(answer::numbered(state.control().steps(&at.call, &at.tenant, &at.name, None, after, limit).await?))
 }

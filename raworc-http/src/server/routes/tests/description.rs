@@ -126,3 +126,25 @@ fn every_figure_has_a_row_in_the_docs() {
     let figures: BTreeSet<_> = figures.map(|(name, _)| name.trim_start_matches("raworc_")).collect();
     assert_eq!(rows, figures);
 }
+
+#[test]
+fn every_way_in_which_a_computer_may_not_be_reached_is_described() {
+    let computers = operations().into_iter().filter(|(_, _, operation)| operation["tags"] == json!(["computers"]));
+    for (path, method, operation) in computers {
+        for status in ["409", "502", "503", "504"] {
+            assert!(operation["responses"][status].is_object(), "{method} {path}: {status}");
+        }
+    }
+}
+
+#[test]
+fn what_a_file_and_a_stream_are_answered_with_is_described() {
+    let document: Value = serde_json::to_value(document()).expect("serializes");
+    let media_types = |path: &str| {
+        let content = &document["paths"][path]["get"]["responses"]["200"]["content"];
+        content.as_object().expect("content").keys().cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(media_types("/api/v0/agents/{name}/files"), ["application/json", "application/octet-stream"]);
+    let event = &document["paths"]["/api/v0/events"]["get"]["responses"]["200"]["content"]["text/event-stream"];
+    assert_eq!(event["schema"]["$ref"], "#/components/schemas/StreamedEvent");
+}

@@ -135,7 +135,7 @@ async fn addresses_that_are_none_are_refused_in_json() {
 async fn extreme_numbers_are_bounded() {
     let api = Api::start().await;
     api.agent("ada", "one").await;
-    for path in ["/agents?limit=0", "/agents?limit=99999999", "/agents/one/messages?after=18446744073709551615"] {
+    for path in ["/agents?limit=1", "/agents?limit=99999999", "/agents/one/messages?after=18446744073709551615"] {
         assert_eq!(api.get("ada", path).await.status, StatusCode::OK, "{path}");
     }
     let keep = json!({ "for": u64::MAX });
@@ -154,4 +154,24 @@ async fn a_panic_is_an_error_like_any_other() {
     let body = axum::body::to_bytes(response.into_body(), 10_000).await.expect("a body");
     let text = String::from_utf8(body.to_vec()).expect("UTF-8");
     assert!(text.contains("\"internal\"") && !text.contains("concern"), "{text}");
+}
+
+#[tokio::test]
+async fn a_parameter_that_the_description_does_not_allow_is_refused() {
+    let api = Api::start().await;
+    api.agent("ada", "one").await;
+    for path in [
+        "/agents?limit=0",
+        "/agents/one/messages?limit=0",
+        "/agents/one/steps?limit=0",
+        "/agents/one/steps?limit=-1",
+        "/agents/one/steps?after=18446744073709551616",
+    ] {
+        let answer = api.get("ada", path).await;
+        assert_eq!((answer.status, answer.code()), (StatusCode::BAD_REQUEST, "invalid"), "{path}");
+    }
+    for (name, value) in [("idempotency-key", "a\tkey"), ("idempotency-key", ""), ("if-match", "+1"), ("if-match", "x")] {
+        let answer = api.call("ada", Method::PATCH, "/agents/one", Some(&json!({ "spec": {} })), &[(name, value)]).await;
+        assert_eq!((answer.status, answer.code()), (StatusCode::BAD_REQUEST, "invalid"), "{name}: {value}");
+    }
 }
