@@ -40,7 +40,9 @@ impl FromRequestParts<ApiState> for Caller {
         }
         if let Some(key) = parts.headers.get(IDEMPOTENCY_KEY) {
             let key = key.to_str().ok().filter(|key| !key.contains('\t'));
-            let key = key.ok_or_else(|| ApiError::invalid("Idempotency-Key", "use ASCII characters that can be seen, and blanks between them"))?;
+            let key = key.ok_or_else(|| {
+                ApiError::invalid("Idempotency-Key", "use ASCII characters that can be seen, and blanks between them")
+            })?;
             call = call.with_idempotency_key(key);
         }
         Ok(Self { call, token })

@@ -36,7 +36,7 @@ pub struct IfMatchHeader {
 #[into_params(parameter_in = Header)]
 #[expect(dead_code, reason = "it stands for a header in the description")]
 pub struct LastEventIdHeader {
-    /// The id of the last event that was seen.
+    /// The id of the last event that was seen; empty is as absent.
     #[param(rename = "Last-Event-ID")]
     id: Option<u64>,
 }
@@ -137,7 +137,8 @@ fn sharpen(parameter: &mut RefOr<Parameter>) {
         "If-Match" => text(r#"^(\*|[0-9]{1,18}|"[0-9]{1,18}")$"#),
         "path" => text(r"^[^\x00]+$").min_length(Some(1)).max_length(Some(4096)),
         "mode" => text("^[0-7]{1,4}$"),
-        "Last-Event-ID" | "since" | "tail" | "limit" => whole(u64::from(parameter.name == "limit")),
+        "Last-Event-ID" => text("^([0-9]{1,18})?$"),
+        "since" | "tail" | "limit" => whole(u64::from(parameter.name == "limit")),
         // Opaque where it is a text.
         "after" if is_number(parameter) => whole(0),
         _ => return,

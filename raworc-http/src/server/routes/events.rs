@@ -60,8 +60,8 @@ impl FromRequestParts<ApiState> for LastEventId {
         match value.to_str().unwrap_or_default().trim() {
             "" => Ok(Self(None)),
             text => match text.parse() {
-                Ok(revision) => Ok(Self(Some(revision))),
-                Err(_) => Err(ApiError::invalid("Last-Event-ID", "the ids of events are numbers")),
+                Ok(revision) if text.bytes().all(|c| c.is_ascii_digit()) => Ok(Self(Some(revision))),
+                Ok(_) | Err(_) => Err(ApiError::invalid("Last-Event-ID", "the ids of events are numbers")),
             },
         }
     }

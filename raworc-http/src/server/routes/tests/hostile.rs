@@ -170,8 +170,14 @@ async fn a_parameter_that_the_description_does_not_allow_is_refused() {
         let answer = api.get("ada", path).await;
         assert_eq!((answer.status, answer.code()), (StatusCode::BAD_REQUEST, "invalid"), "{path}");
     }
-    for (name, value) in [("idempotency-key", "a\tkey"), ("idempotency-key", ""), ("if-match", "+1"), ("if-match", "x")] {
-        let answer = api.call("ada", Method::PATCH, "/agents/one", Some(&json!({ "spec": {} })), &[(name, value)]).await;
+    for id in ["x", "+1", "-1", "1 2"] {
+        let answer = api.call("ada", Method::GET, "/events", None, &[("last-event-id", id)]).await;
+        assert_eq!((answer.status, answer.code()), (StatusCode::BAD_REQUEST, "invalid"), "{id}");
+    }
+    for (name, value) in [("idempotency-key", "a\tkey"), ("idempotency-key", ""), ("if-match", "+1"), ("if-match", "x")]
+    {
+        let answer =
+            api.call("ada", Method::PATCH, "/agents/one", Some(&json!({ "spec": {} })), &[(name, value)]).await;
         assert_eq!((answer.status, answer.code()), (StatusCode::BAD_REQUEST, "invalid"), "{name}: {value}");
     }
 }
