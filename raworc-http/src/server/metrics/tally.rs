@@ -223,6 +223,7 @@ fn float(count: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt;
     use http::StatusCode;
     use serde_json::json;
 
