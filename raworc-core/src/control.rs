@@ -10,6 +10,7 @@ mod feed;
 mod logs;
 mod messages;
 mod program;
+mod rouse;
 mod settings;
 mod system;
 #[cfg(all(test, feature = "simulated"))]
@@ -28,6 +29,7 @@ pub(crate) use logs::{DEATH_LOG_LIMIT, DeathLog, end_of};
 pub use messages::{Accepted, Answered, History, SendMessage};
 pub use program::Booted;
 pub(crate) use program::key_hash;
+pub use rouse::Errand;
 pub use settings::{Models, Settings};
 pub use system::System;
 

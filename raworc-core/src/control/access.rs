@@ -230,7 +230,7 @@ impl ControlPlane {
     /// # Errors
     /// Where the caller is no admin, the name is taken, or the password is too short.
     pub async fn create_user(&self, call: &Call, new: NewUser) -> Result<User, Error> {
-        self.allow(call, Action::Create, Resource::Users { name: None })?;
+        self.allow(call, Action::Create, Resource::Users { name: None }).await?;
         self.put_user(new, Some(call)).await
     }
 

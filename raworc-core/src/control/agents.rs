@@ -2,18 +2,17 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::ControlPlane;
 use super::call::{Call, resource_of};
-use crate::agent::{Agent, AgentSpec, ConditionKind, Desired, InvalidSpec, SpecChange, State};
+use crate::agent::{Agent, AgentSpec, Desired, InvalidSpec, SpecChange, State};
 use crate::entropy::EntropyExt;
 use crate::error::Error;
 use crate::ids::{AgentName, RuntimeName, TenantName, UserName};
 use crate::labels::Selector;
 use crate::principal::{Action, Principal, Resource};
-use crate::runtime::{Capabilities, IMAGE_MISSING};
+use crate::runtime::Capabilities;
 use crate::store::{
     AgentChange, AgentOp, AgentQuery, Check, Commit, Committed, MAX_PAGE, NewAgent, Page, QuotaDelta, QuotaKind,
 };
@@ -85,7 +84,7 @@ impl ControlPlane {
     /// # Errors
     /// Where the spec cannot be had, the name is taken, or the quota is used up.
     pub async fn create_agent(&self, call: &Call, tenant: &TenantName, request: CreateAgent) -> Result<Agent, Error> {
-        self.allow(call, Action::Create, Resource::Agents { tenant })?;
+        self.allow(call, Action::Create, Resource::Agents { tenant }).await?;
         let Principal::User { name: owner, .. } = &call.principal else {
             return Err(Error::Forbidden {
                 principal: call.principal.to_string(),
@@ -155,7 +154,7 @@ impl ControlPlane {
         tenant: &TenantName,
         request: ListAgents,
     ) -> Result<Page<Agent>, Error> {
-        self.allow(call, Action::List, Resource::Agents { tenant })?;
+        self.allow(call, Action::List, Resource::Agents { tenant }).await?;
         let query = AgentQuery {
             tenant: tenant.clone(),
             owner: visible_owner(&call.principal),
@@ -306,7 +305,7 @@ impl ControlPlane {
         done: impl Fn(&Agent) -> bool + Send + Sync,
     ) -> Result<Agent, Error> {
         // By what it is, not by its name: it may be deleted by now, which is one of the things to wait for.
-        self.allow(call, Action::Get, resource_of(agent))?;
+        self.allow(call, Action::Get, resource_of(agent)).await?;
         let done = &done;
         let probe = move || async move {
             let found = self.inner.store.agent_by_id(agent.id).await?.value;
@@ -321,97 +320,6 @@ impl ControlPlane {
             }
         }
     }
-
-    /// The agent, awake and with its program up, for something that needs its computer.
-    ///
-    /// # Errors
-    /// [`Error::AgentAsleep`] where it sleeps and `wake` is false, or is put to sleep meanwhile; [`Error::StartFailed`]
-    /// as soon as its start has failed in a way that waiting does not mend; [`Error::NotFound`] where it is deleted
-    /// meanwhile; [`Error::TimedOut`] where it does not come up.
-    pub async fn rouse(
-        &self,
-        call: &Call,
-        tenant: &TenantName,
-        name: &AgentName,
-        action: Action,
-        wake: bool,
-        limit: Duration,
-    ) -> Result<Agent, Error> {
-        let agent = self.find(call, tenant, name, action).await?;
-        if agent.status.state().is_up() && agent.desired == Desired::Awake {
-            return Ok(agent);
-        }
-        if !wake {
-            // A look changes nothing: what is up is looked at though it is about to sleep.
-            return if agent.status.state().is_up() { Ok(agent) } else { Err(Error::AgentAsleep(agent.name)) };
-        }
-        if agent.desired != Desired::Awake {
-            let change = AgentChange {
-                agent: agent.id,
-                when: vec![Check::Alive],
-                ops: vec![AgentOp::SetDesired { desired: Desired::Awake, retry: false }],
-            };
-            let mut commit = Commit::of(self.commit_id(), change);
-            commit.audit = Some(call.audit(Some(tenant), "agents.wake", name.as_str(), true));
-            self.inner.store.commit(commit).await?;
-        }
-        let settled = |agent: &Agent| Outlook::of(agent) != Outlook::Coming;
-        let agent = self.wait_for_agent(call, &agent, limit, settled).await?;
-        match Outlook::of(&agent) {
-            Outlook::Up => Ok(agent),
-            Outlook::Gone => Err(Error::no_agent(name)),
-            Outlook::Asleep => Err(Error::AgentAsleep(agent.name)),
-            Outlook::Failed => Err(start_failed(&agent)),
-            Outlook::Coming if agent.status.restarts > 0 => Err(start_failed(&agent)),
-            Outlook::Coming => Err(Error::TimedOut { what: "the start of the agent's computer", limit }),
-        }
-    }
-}
-
-/// After so many failures one after another, nobody is kept waiting for the next try.
-const TRIES: u32 = 3;
-
-/// What becomes of an agent that somebody wants up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outlook {
-    /// It is up.
-    Up,
-    /// It is being started, or will be soon.
-    Coming,
-    /// Its start has failed, and waiting does not mend it.
-    Failed,
-    /// Somebody has put it to sleep.
-    Asleep,
-    /// It is deleted, or about to be.
-    Gone,
-}
-
-impl Outlook {
-    fn of(agent: &Agent) -> Self {
-        let status = &agent.status;
-        match (status.state(), agent.desired) {
-            (State::Deleted, _) | (_, Desired::Deleted) => Self::Gone,
-            (State::Idle | State::Busy, _) => Self::Up,
-            (State::Slept, Desired::Asleep) => Self::Asleep,
-            (State::Slept, Desired::Awake) => Self::Coming,
-            (State::Init, _) => match status.retry_at {
-                // It is under way, or is tried at once.
-                None => Self::Coming,
-                Some(at) if at == Timestamp::MAX => Self::Failed,
-                Some(_) if status.restarts >= TRIES => Self::Failed,
-                Some(_) => match status.conditions.get(ConditionKind::Ready) {
-                    Some(ready) if ready.reason == IMAGE_MISSING => Self::Failed,
-                    Some(_) | None => Self::Coming,
-                },
-            },
-        }
-    }
-}
-
-fn start_failed(agent: &Agent) -> Error {
-    let ready = agent.status.conditions.get(ConditionKind::Ready);
-    let (reason, message) = ready.map_or_else(Default::default, |ready| (ready.reason.clone(), ready.message.clone()));
-    Error::StartFailed { name: agent.name.clone(), reason, message }
 }
 
 /// Whose agents a principal sees: all, or only their own.

@@ -138,8 +138,8 @@ impl ControlPlane {
     ///
     /// # Errors
     /// [`Error::Forbidden`] where they may not.
-    pub fn check_installation(&self, call: &Call) -> Result<(), Error> {
-        self.allow(call, Action::Get, Resource::Installation)
+    pub async fn check_installation(&self, call: &Call) -> Result<(), Error> {
+        self.allow(call, Action::Get, Resource::Installation).await
     }
 
     /// The agent of this name, if the caller may do `action` to it.
@@ -149,6 +149,18 @@ impl ControlPlane {
         tenant: &TenantName,
         name: &AgentName,
         action: Action,
+    ) -> Result<Agent, Error> {
+        self.find_for(call, tenant, name, action, &format!("agents.{}", action.as_str())).await
+    }
+
+    /// The same, for something that the audit knows by `verb`.
+    pub(super) async fn find_for(
+        &self,
+        call: &Call,
+        tenant: &TenantName,
+        name: &AgentName,
+        action: Action,
+        verb: &str,
     ) -> Result<Agent, Error> {
         // A user who may not see the tenant learns nothing of what is in it: it is not even looked at.
         let user = matches!(call.principal, Principal::User { .. });
@@ -162,37 +174,47 @@ impl ControlPlane {
             None => Denied::Hidden,
         };
         // What is not there is refused with the same work as what may not be known of, or the time would tell one from
-        // the other. An admin may know of everything.
-        if !matches!(call.principal, Principal::User { admin: true, .. }) || denied != Denied::Hidden {
-            self.refuse(call, tenant, action, name).await;
+        // the other. An admin may know of everything: to them it is not there, and nothing was refused.
+        if matches!(call.principal, Principal::User { admin: true, .. }) && denied == Denied::Hidden {
+            return Err(refusal(denied, &call.principal, action.as_str(), "agent", name.as_str()));
         }
-        Err(refusal(denied, &call.principal, action.as_str(), "agent", name.as_str()))
+        let row = call.audit(Some(tenant), verb, name.as_str(), false);
+        Err(self.refuse(call, action, row, ("agent", name.as_str()), denied).await)
     }
 
-    /// Says no where the caller may not do `action` in this tenant at all.
-    pub(super) fn allow(&self, call: &Call, action: Action, resource: Resource<'_>) -> Result<(), Error> {
-        authorize(&call.principal, action, resource).map_err(|denied| {
-            let (what, name) = match resource {
-                Resource::Agents { tenant } | Resource::Events { tenant } | Resource::Agent { tenant, .. } => {
-                    ("tenant", tenant.as_str())
-                }
-                Resource::Users { name } => ("user", name.map_or("", |name| name.as_str())),
-                Resource::Installation => ("installation", ""),
-            };
-            refusal(denied, &call.principal, action.as_str(), what, name)
-        })
+    /// Says no where the caller may not do `action` in this tenant, or this installation, at all.
+    pub(super) async fn allow(&self, call: &Call, action: Action, resource: Resource<'_>) -> Result<(), Error> {
+        let Err(denied) = authorize(&call.principal, action, resource) else { return Ok(()) };
+        let (tenant, noun, (what, name)) = match resource {
+            Resource::Agents { tenant } | Resource::Agent { tenant, .. } => {
+                (Some(tenant), "agents", ("tenant", tenant.as_str()))
+            }
+            Resource::Events { tenant } => (Some(tenant), "events", ("tenant", tenant.as_str())),
+            Resource::Users { name } => (None, "users", ("user", name.map_or("", |name| name.as_str()))),
+            Resource::Installation => (None, "installation", ("installation", "")),
+        };
+        let row = call.audit(tenant, &format!("{noun}.{}", action.as_str()), name, false);
+        Err(self.refuse(call, action, row, (what, name), denied).await)
     }
 
-    async fn refuse(&self, call: &Call, tenant: &TenantName, action: Action, name: &AgentName) {
-        if matches!(action, Action::Get | Action::List) {
-            return;
+    /// The one way to say no: `row` is in the audit before the caller hears of it, unless they only wanted to look.
+    async fn refuse(
+        &self,
+        call: &Call,
+        action: Action,
+        row: AuditEntry,
+        (what, name): (&'static str, &str),
+        denied: Denied,
+    ) -> Error {
+        if !matches!(action, Action::Get | Action::List) {
+            let verb = row.verb.clone();
+            let commit = Commit { audit: Some(row), ..Commit::new(self.commit_id(), Vec::new()) };
+            // The answer is no all the same.
+            if let Err(error) = self.inner.store.commit(commit).await {
+                tracing::warn!(%error, principal = %call.principal, verb, "a refusal could not be recorded");
+            }
         }
-        let mut commit = Commit::new(self.commit_id(), Vec::new());
-        let verb = format!("agents.{}", action.as_str());
-        commit.audit = Some(call.audit(Some(tenant), &verb, name.as_str(), false));
-        if let Err(error) = self.inner.store.commit(commit).await {
-            tracing::warn!(%error, principal = %call.principal, verb, "a refusal could not be recorded");
-        }
+        refusal(denied, &call.principal, action.as_str(), what, name)
     }
 
     /// The agent whose program calls, if this is its present incarnation.

@@ -67,7 +67,7 @@ impl ControlPlane {
         let (agent, owner) = match agent {
             Some(name) => (Some(self.find(call, tenant, name, Action::Get).await?.id), None),
             None => {
-                self.allow(call, Action::List, Resource::Events { tenant })?;
+                self.allow(call, Action::List, Resource::Events { tenant }).await?;
                 (None, visible_owner(&call.principal))
             }
         };

@@ -1,9 +1,8 @@
 //! Calls that need a computer, where none comes up.
 
-use super::super::SleepMode;
+use super::super::{Errand, SleepMode};
 use super::*;
 use crate::error::Error;
-use crate::principal::Action;
 use crate::runtime::RuntimeError;
 use crate::runtime::simulated::{Fault, Method, Rule, SetupAct};
 
@@ -11,7 +10,7 @@ const LIMIT: Duration = Duration::from_secs(150);
 
 impl World {
     async fn rouse(&self, agent: &Agent) -> Result<Agent, Error> {
-        self.control.rouse(&self.call, &self.tenant, &agent.name, Action::Exec, true, LIMIT).await
+        self.control.rouse(&self.call, &self.tenant, &agent.name, &mut Errand::look(true, LIMIT)).await
     }
 }
 
@@ -86,4 +85,33 @@ async fn a_call_ends_as_soon_as_its_agent_is_deleted_or_put_to_sleep() {
     assert!(matches!(gone, Err(Error::NotFound { .. })), "{gone:?}");
     assert!(matches!(asleep, Err(Error::AgentAsleep(_))), "{asleep:?}");
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_that_wakes_its_agent_twice_is_one_row() {
+    use crate::store::AuditQuery;
+    let world = World::new().await;
+    let agent = world.idle("a", AgentSpec::default()).await;
+    let rows = async || {
+        let query = AuditQuery { tenant: None, after: None, limit: 500 };
+        let page = world.store.audit(&query).await.expect("read");
+        page.items.into_iter().map(|row| (row.entry.verb, row.entry.resource)).collect::<Vec<_>>()
+    };
+    let before = rows().await.len();
+    let mut errand = Errand::change("files.write", true, LIMIT);
+    for _ in 0..2 {
+        world.control.sleep(&world.call, &world.tenant, &agent.name, SleepMode::Now).await.expect("asked");
+        world.until(&agent, "slept", |agent| agent.status.state() == State::Slept).await;
+        world.control.rouse(&world.call, &world.tenant, &agent.name, &mut errand).await.expect("it is up");
+    }
+    let row = |verb: &str| (verb.to_owned(), "a".to_owned());
+    assert_eq!(rows().await.split_off(before), [row("agents.sleep"), row("files.write"), row("agents.sleep")]);
+
+    let mut look = Errand::look(true, LIMIT);
+    world.control.rouse(&world.call, &world.tenant, &agent.name, &mut look).await.expect("it is up");
+    assert_eq!(rows().await.len(), before + 3, "a look at what is up is none");
+    world.control.sleep(&world.call, &world.tenant, &agent.name, SleepMode::Now).await.expect("asked");
+    world.until(&agent, "slept", |agent| agent.status.state() == State::Slept).await;
+    world.control.rouse(&world.call, &world.tenant, &agent.name, &mut look).await.expect("it is up");
+    assert_eq!(rows().await.pop(), Some(row("agents.wake")), "and one that wakes has changed that");
 }

@@ -121,12 +121,11 @@ async fn a_look_that_must_not_wake_does_not_take_a_sleep_back() {
     world.send(&agent, "work 30").await;
     world.until(&agent, "busy", |a| a.status.state() == State::Busy).await;
     world.control.sleep(&world.call, &world.tenant, &agent.name, SleepMode::AfterMessage).await.expect("asked");
-    let limit = Duration::from_secs(1);
-    let action = crate::principal::Action::Exec;
-    let looked = world.control.rouse(&world.call, &world.tenant, &agent.name, action, false, limit).await;
+    let mut look = crate::control::Errand::look(false, Duration::from_secs(1));
+    let looked = world.control.rouse(&world.call, &world.tenant, &agent.name, &mut look).await;
     assert!(looked.is_ok(), "{looked:?}");
     world.until(&agent, "slept", |a| a.status.state() == State::Slept).await;
-    let refused = world.control.rouse(&world.call, &world.tenant, &agent.name, action, false, limit).await;
+    let refused = world.control.rouse(&world.call, &world.tenant, &agent.name, &mut look).await;
     assert!(matches!(refused, Err(Error::AgentAsleep(_))), "{refused:?}");
 }
 

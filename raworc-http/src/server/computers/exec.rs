@@ -64,7 +64,7 @@ pub(super) async fn start(
         let reason = "a command that is waited for has no standard input and no terminal; leave out wait";
         return Err(ApiError::invalid("wait", reason));
     }
-    let reached = visit.reach(query.wake, ActivityKind::Command).await?;
+    let reached = visit.change("agents.exec", query.wake, ActivityKind::Command).await?;
     let request = json_request(Method::POST, "/exec", &exec)?;
     let started: ExecStarted = match reached.ask_json(request, Some(ANSWER_LIMIT)).await? {
         Ok(started) => started,
@@ -182,7 +182,7 @@ pub(super) async fn stderr(visit: Visit) -> Result<Response, ApiError> {
 }
 
 async fn stream(visit: Visit, rest: &str) -> Result<Response, ApiError> {
-    let reached = visit.reach(false, ActivityKind::Command).await?;
+    let reached = visit.look(false, ActivityKind::Command).await?;
     let request = link_request(Method::GET, &visit.command(rest), &[], Body::empty())?;
     // A program may send its head with the first byte only.
     reached.pass(request, None).await
@@ -196,7 +196,7 @@ async fn stream(visit: Visit, rest: &str) -> Result<Response, ApiError> {
               (status = 404, description = "there is no such command", body = ErrorBody)),
 )]
 pub(super) async fn stdin(visit: Visit, request: Request) -> Result<Response, ApiError> {
-    let reached = visit.reach(false, ActivityKind::Command).await?;
+    let reached = visit.change("exec.input", false, ActivityKind::Command).await?;
     let request = link_request(Method::PUT, &visit.command("/stdin"), &[], request.into_body())?;
     reached.pass(request, None).await
 }
@@ -209,7 +209,8 @@ pub(super) async fn stdin(visit: Visit, request: Request) -> Result<Response, Ap
               (status = 404, description = "there is no such command", body = ErrorBody)),
 )]
 pub(super) async fn resize(visit: Visit, Json(size): Json<TerminalSize>) -> Result<Response, ApiError> {
-    let reached = visit.reach(false, ActivityKind::Command).await?;
+    // No row: a window that is dragged would write one for each of its sizes.
+    let reached = visit.look(false, ActivityKind::Command).await?;
     let request = json_request(Method::POST, &visit.command("/resize"), &size)?;
     reached.pass(request, Some(ANSWER_LIMIT)).await
 }
@@ -231,7 +232,7 @@ pub(super) async fn wait(visit: Visit) -> Result<Response, ApiError> {
               (status = 404, description = "there is no such command", body = ErrorBody)),
 )]
 pub(super) async fn end(visit: Visit) -> Result<Response, ApiError> {
-    let reached = visit.reach(false, ActivityKind::Command).await?;
+    let reached = visit.change("exec.end", false, ActivityKind::Command).await?;
     let request = link_request(Method::DELETE, &visit.command(""), &[], Body::empty())?;
     reached.pass(request, Some(ANSWER_LIMIT)).await
 }

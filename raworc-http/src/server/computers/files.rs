@@ -63,7 +63,7 @@ impl FileQuery {
 )]
 pub(super) async fn read(visit: Visit, Query(query): Query<FileQuery>) -> Result<Response, ApiError> {
     let pairs = query.checked()?;
-    let reached = visit.reach(query.wake, ActivityKind::Files).await?;
+    let reached = visit.look(query.wake, ActivityKind::Files).await?;
     let mut request = link_request(Method::GET, "/files", &pairs, Body::empty())?;
     request.headers_mut().insert(header::ACCEPT, http::HeaderValue::from_static("application/json"));
     reached.pass(request, Some(ANSWER_LIMIT)).await
@@ -83,7 +83,7 @@ pub(super) async fn write(
     Query(query): Query<FileQuery>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    upload(visit, "/files", &query, request).await
+    upload(visit, ("files.write", "/files"), &query, request).await
 }
 
 /// Remove a file, or with `recursive` a directory and all that is in it.
@@ -97,7 +97,7 @@ pub(super) async fn write(
 )]
 pub(super) async fn remove(visit: Visit, Query(query): Query<FileQuery>) -> Result<Response, ApiError> {
     let pairs = query.checked()?;
-    let reached = visit.reach(query.wake, ActivityKind::Files).await?;
+    let reached = visit.change("files.remove", query.wake, ActivityKind::Files).await?;
     let request = link_request(Method::DELETE, "/files", &pairs, Body::empty())?;
     reached.pass(request, Some(ANSWER_LIMIT)).await
 }
@@ -112,7 +112,7 @@ pub(super) async fn remove(visit: Visit, Query(query): Query<FileQuery>) -> Resu
 )]
 pub(super) async fn pack(visit: Visit, Query(query): Query<FileQuery>) -> Result<Response, ApiError> {
     let pairs = query.checked()?;
-    let reached = visit.reach(query.wake, ActivityKind::Files).await?;
+    let reached = visit.look(query.wake, ActivityKind::Files).await?;
     let request = link_request(Method::GET, "/archive", &pairs, Body::empty())?;
     reached.pass(request, Some(ANSWER_LIMIT)).await
 }
@@ -130,12 +130,17 @@ pub(super) async fn unpack(
     Query(query): Query<FileQuery>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    upload(visit, "/archive", &query, request).await
+    upload(visit, ("files.unpack", "/archive"), &query, request).await
 }
 
-async fn upload(visit: Visit, path: &str, query: &FileQuery, request: Request) -> Result<Response, ApiError> {
+async fn upload(
+    visit: Visit,
+    (verb, path): (&'static str, &str),
+    query: &FileQuery,
+    request: Request,
+) -> Result<Response, ApiError> {
     let pairs = query.checked()?;
-    let reached = visit.reach(query.wake, ActivityKind::Files).await?;
+    let reached = visit.change(verb, query.wake, ActivityKind::Files).await?;
     let length = request.headers().get(header::CONTENT_LENGTH).cloned();
     let mut onward = link_request(Method::PUT, path, &pairs, request.into_body())?;
     if let Some(length) = length {
@@ -151,7 +156,7 @@ async fn upload(visit: Visit, path: &str, query: &FileQuery, request: Request) -
               (status = 409, description = "the agent sleeps", body = ErrorBody)),
 )]
 pub(super) async fn stats(visit: Visit) -> Result<Response, ApiError> {
-    let reached = visit.reach(false, ActivityKind::Files).await?;
+    let reached = visit.look(false, ActivityKind::Files).await?;
     let request = link_request(Method::GET, "/stats", &[], Body::empty())?;
     reached.pass(request, Some(ANSWER_LIMIT)).await
 }

@@ -61,7 +61,7 @@ pub(super) async fn logs(visit: Visit, Query(query): Query<LogsQuery>) -> Result
 }
 
 async fn of_program(visit: &Visit, query: &LogsQuery) -> Result<Response, ApiError> {
-    let reached = visit.reach(query.wake, ActivityKind::Files).await?;
+    let reached = visit.look(query.wake, ActivityKind::Files).await?;
     let tail = query.tail.map(|tail| tail.to_string());
     let mut pairs = Vec::new();
     if let Some(tail) = &tail {

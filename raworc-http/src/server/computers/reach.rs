@@ -14,10 +14,9 @@ use http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use raworc_core::agent::Agent;
-use raworc_core::control::{ActivityGuard, ActivityKind, Call};
+use raworc_core::control::{ActivityGuard, ActivityKind, Call, Errand};
 use raworc_core::error::Error;
 use raworc_core::ids::{AgentId, AgentName, TenantName};
-use raworc_core::principal::Action;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -67,16 +66,25 @@ impl FromRequestParts<ApiState> for Visit {
 }
 
 impl Visit {
-    /// The computer, up and kept awake for as long as what is returned is held.
-    pub(super) async fn reach(&self, wake: bool, kind: ActivityKind) -> Result<Reached, ApiError> {
+    /// The computer, up and kept awake for as long as what is returned is held, to look at something in it.
+    pub(super) async fn look(&self, wake: bool, kind: ActivityKind) -> Result<Reached, ApiError> {
+        self.reach(Errand::look(wake, START_LIMIT), kind).await
+    }
+
+    /// The same, to change something. It is in the audit by `verb` then, without what exactly: commands, paths and
+    /// content may hold what is secret.
+    pub(super) async fn change(&self, verb: &'static str, wake: bool, kind: ActivityKind) -> Result<Reached, ApiError> {
+        self.reach(Errand::change(verb, wake, START_LIMIT), kind).await
+    }
+
+    async fn reach(&self, mut errand: Errand, kind: ActivityKind) -> Result<Reached, ApiError> {
         let control = self.state.control();
-        let rouse = || control.rouse(&self.call, &self.tenant, &self.name, Action::Exec, wake, START_LIMIT);
-        let agent = rouse().await?;
+        let agent = control.rouse(&self.call, &self.tenant, &self.name, &mut errand).await?;
         let (agent, guard) = match control.system().hold(&agent, kind).await {
             Ok(guard) => (agent, guard),
             // It went to sleep in between: it is woken again.
-            Err(Error::AgentAsleep(_)) if wake => {
-                let agent = rouse().await?;
+            Err(Error::AgentAsleep(_)) => {
+                let agent = control.rouse(&self.call, &self.tenant, &self.name, &mut errand).await?;
                 let guard = control.system().hold(&agent, kind).await?;
                 (agent, guard)
             }

@@ -87,7 +87,7 @@ async fn figures(State(state): State<ApiState>, request: Request) -> Result<Resp
     if !state.options().open_metrics {
         let (mut parts, _) = request.into_parts();
         let caller = Caller::from_request_parts(&mut parts, &state).await?;
-        state.control().check_installation(&caller.call)?;
+        state.control().check_installation(&caller.call).await?;
     }
     let Some(handle) = &state.options().metrics else {
         return Err(ApiError::new("not_found", "this server keeps no figures").with_detail("what", "metrics"));
