@@ -53,7 +53,8 @@ fn parts() -> (Router<ApiState>, OpenApi) {
     let of_agents =
         agents::routes().merge(lifecycle::routes()).merge(messages::routes()).nest("/{name}", computer_routes());
     let of_tenant = || OpenApiRouter::new().nest("/agents", of_agents.clone()).merge(events::routes());
-    let api = of_tenant().nest("/tenants/{tenant}", of_tenant()).merge(auth::routes()).merge(users::routes());
+    let of_tenants = of_tenant().nest("/tenants/{tenant}", of_tenant());
+    let api = of_tenants.merge(auth::routes()).merge(users::routes()).merge(health::api_routes());
     let all = OpenApiRouter::with_openapi(openapi::base()).nest(BASE, api).merge(health::routes());
     let (router, mut document) = all.split_for_parts();
     openapi::complete(&mut document);

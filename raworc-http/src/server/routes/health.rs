@@ -22,6 +22,11 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new().routes(routes!(version)).routes(routes!(live)).routes(routes!(ready)).routes(routes!(figures))
 }
 
+/// Those that stand among the API's own.
+pub(super) fn api_routes() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new().routes(routes!(api_version))
+}
+
 /// What runs.
 #[utoipa::path(
     get, path = "/version", operation_id = "version", tag = "health", security(()),
@@ -29,6 +34,15 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
 )]
 async fn version() -> Reply<VersionReply> {
     Reply(VersionReply { version: env!("CARGO_PKG_VERSION").to_owned(), api: "v0".to_owned() })
+}
+
+/// What runs, where clients that know this API alone look for it.
+#[utoipa::path(
+    get, path = "/version", operation_id = "api_version", tag = "health", security(()),
+    responses((status = 200, description = "The version.", body = VersionReply))
+)]
+async fn api_version() -> Reply<VersionReply> {
+    version().await
 }
 
 /// Whether the server answers at all.

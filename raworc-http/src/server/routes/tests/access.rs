@@ -47,6 +47,7 @@ fn rows() -> Vec<Row> {
     let size = json!({ "rows": 24, "cols": 80 });
     vec![
         row("version", Public, "GET", "//version", None, 200),
+        row("api_version", Public, "GET", "/version", None, 200),
         row("live", Public, "GET", "//livez", None, 200),
         row("ready", Public, "GET", "//readyz", None, 200),
         row("login", Public, "POST", "/auth/login", Some(json!({ "name": "ada", "password": PASSWORD })), 200),
