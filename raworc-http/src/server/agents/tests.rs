@@ -1,3 +1,5 @@
+mod others;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -101,7 +103,10 @@ async fn a_boot_key_is_good_once_and_for_its_own_start() {
 async fn a_program_of_an_older_start_is_told_so_everywhere() {
     let world = World::new().await;
     let program = world.up("a").await;
+    let id = world.send("a", "hello").await;
+    assert_eq!(program.call(Method::POST, "lease?wait=5", &()).await.0, StatusCode::OK);
     world.begin(&program.agent).await;
+    let end = |how: &str| json!({ "commit": commit(), "message": id, "ending": how, "reply": null, "steps": [] });
     let ready = serde_json::to_value(ReadyReport { setup: None }).unwrap();
     for (method, path, body) in [
         (Method::POST, "token", Value::Null),
@@ -111,6 +116,11 @@ async fn a_program_of_an_older_start_is_told_so_everywhere() {
         (Method::POST, "heartbeat", Value::Null),
         (Method::POST, "link", Value::Null),
         (Method::POST, "steps", json!({ "commit": commit(), "message": null, "steps": [] })),
+        (Method::POST, "deltas", json!({ "message": id, "text": "late" })),
+        (Method::POST, "end", end("done")),
+        (Method::POST, "end", end("cancelled")),
+        (Method::POST, "gateway/api/chat", json!({ "model": "m", "messages": [] })),
+        (Method::POST, "gateway/v1/chat/completions", json!({ "model": "m", "messages": [] })),
     ] {
         let (status, body) = program.call(method, path, &body).await;
         assert_eq!((status, code(&body)), (StatusCode::CONFLICT, "stale_incarnation"), "{path}: {body}");
