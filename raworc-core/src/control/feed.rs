@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -130,14 +131,19 @@ impl Feed {
         F: Future<Output = Result<Option<T>, Error>>,
     {
         let mut changes = self.agent(id);
-        let deadline = tokio::time::Instant::now() + limit;
+        // Made from a duration, which may be longer than any time that there is.
+        let mut over = pin!(tokio::time::sleep(limit));
         loop {
             if let Some(answer) = probe().await? {
                 return Ok(Some(answer));
             }
-            match tokio::time::timeout_at(deadline, changes.recv()).await {
-                Ok(Ok(()) | Err(RecvError::Lagged(_))) => {}
-                Ok(Err(RecvError::Closed)) | Err(_) => return Ok(None),
+            tokio::select! {
+                biased;
+                change = changes.recv() => match change {
+                    Ok(()) | Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => return Ok(None),
+                },
+                () = &mut over => return Ok(None),
             }
         }
     }

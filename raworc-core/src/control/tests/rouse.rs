@@ -115,3 +115,14 @@ async fn a_change_that_wakes_its_agent_twice_is_one_row() {
     world.control.rouse(&world.call, &world.tenant, &agent.name, &mut look).await.expect("it is up");
     assert_eq!(rows().await.pop(), Some(row("agents.wake")), "and one that wakes has changed that");
 }
+
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_for_as_long_as_there_is_time_is_answered_too() {
+    let world = World::new().await;
+    let agent = world.create("a", AgentSpec::default()).await;
+    let look = &mut Errand::look(true, Duration::MAX);
+    world.control.rouse(&world.call, &world.tenant, &agent.name, look).await.expect("it is up");
+    let request = crate::control::SendMessage::text("hello");
+    let answered = world.control.ask(&world.call, &world.tenant, &agent.name, request, Duration::MAX).await;
+    assert_eq!(answered.expect("answered").reply.expect("a reply").text(), "hello");
+}
