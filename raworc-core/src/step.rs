@@ -8,6 +8,10 @@ use crate::ids::{AgentId, Incarnation, MessageId, TenantName};
 /// Bytes that the text of one step may hold.
 pub const STEP_LIMIT: usize = 64 << 10;
 
+/// Bytes that the steps of one message may hold in all, in one attempt at it, or those before the first message of a
+/// start. Each counts for its text and tool, and 1 KiB that it costs besides. A program is not trusted to end.
+pub const STEPS_TOTAL: u64 = 64 << 20;
+
 /// What a step is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -37,6 +41,19 @@ pub struct NewStep {
     pub tool: Option<String>,
     /// What it says.
     pub text: String,
+}
+
+impl NewStep {
+    /// What it counts for in [`STEPS_TOTAL`].
+    pub(crate) fn weight(&self) -> u64 {
+        (self.text.len() + self.tool.as_ref().map_or(0, String::len)) as u64 + 1024
+    }
+
+    /// What stands in the place of all that there is no room for.
+    pub(crate) fn no_room() -> Self {
+        let text = "further steps are not kept: they take more than 64 MiB in all; write to a file instead";
+        Self { kind: StepKind::Log, tool: None, text: text.into() }
+    }
 }
 
 /// A step as it is kept.

@@ -136,6 +136,10 @@ pub struct Run {
     /// The setup script that its program was told to run.
     #[serde(default)]
     pub setup: Option<SetupRun>,
+    /// Bytes of the steps that it took since its last message was leased, or since it began; bounded by
+    /// [`STEPS_TOTAL`](crate::step::STEPS_TOTAL).
+    #[serde(default)]
+    pub step_bytes: u64,
     /// Whether it is to be stopped, whatever it does.
     pub ending: bool,
 }

@@ -21,7 +21,7 @@ use crate::program::{
     BootRequest, DeltaReport, EndReport, HeartbeatReply, LeaseReply, PROTOCOL, ProgramSpec, ReadyReport, SetupReport,
     SetupTask, StepsReport, WorkSpec,
 };
-use crate::step::{NewStep, STEP_LIMIT, Step};
+use crate::step::{NewStep, STEP_LIMIT, STEPS_TOTAL, Step};
 use crate::store::{
     AgentChange, AgentOp, Backoff, Check, Commit, Conflict, Ending, MAX_PAGE, MessageQuery, Reply, StepQuery,
     StoreError,
@@ -35,6 +35,9 @@ const TOOL_LIMIT: usize = 256;
 
 /// Bytes that the reason of a message that failed may have.
 const REASON_LIMIT: usize = 4 << 10;
+
+/// Bytes of words that are passed on at once. Some hundred of them wait in memory for those who are slow to read.
+const DELTA_LIMIT: usize = 128 << 10;
 
 /// A program that traded in its key.
 #[derive(Debug, Clone)]
@@ -260,13 +263,20 @@ impl ControlPlane {
         Ok(latest.into())
     }
 
-    /// Records what the program did.
+    /// Records what the program did, up to [`STEPS_TOTAL`] bytes for one message. What is beyond it is dropped, and the
+    /// last step that is kept says so: the work itself goes on.
     ///
     /// # Errors
     /// [`Error::StaleIncarnation`] where the program's start is over.
     pub async fn add_steps(&self, call: &Call, report: StepsReport) -> Result<(), Error> {
         check_steps(&report.steps)?;
         let agent = self.own(call).await?;
+        // Nothing would be kept, and a commit of nothing takes its place on the disk too.
+        let full = agent.status.run.as_ref().is_some_and(|run| run.step_bytes >= STEPS_TOTAL);
+        let held = report.message.is_none_or(|id| agent.status.message == Some(id));
+        if held && (full || report.steps.is_empty()) {
+            return Ok(());
+        }
         let attempt = self.attempt_at(&agent, report.message).await?;
         let op = AgentOp::AddSteps { message: report.message, attempt, steps: report.steps };
         let held = report.message.map(Check::Holds);
@@ -279,11 +289,14 @@ impl ControlPlane {
         message.map(|message| message.attempt).ok_or_else(|| Error::NotFound { what: "message", name: id.to_string() })
     }
 
-    /// Passes on words as the model writes them. They are not kept.
+    /// Passes on words as the model writes them, up to 128 KiB at once. They are not kept.
     ///
     /// # Errors
     /// [`Error::StaleIncarnation`] where the program's start is over.
     pub async fn add_delta(&self, call: &Call, report: DeltaReport) -> Result<(), Error> {
+        if report.text.len() > DELTA_LIMIT {
+            return Err(Error::invalid("text", "longer than 128 KiB; pass words on as they come"));
+        }
         let agent = self.own(call).await?;
         self.inner.feed.tell(Delta { agent: agent.id, message: report.message, text: report.text });
         Ok(())

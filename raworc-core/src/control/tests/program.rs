@@ -7,7 +7,7 @@ use crate::entropy::EntropyExt;
 use crate::error::Error;
 use crate::ids::MessageId;
 use crate::message::{MESSAGE_LIMIT, PARTS_LIMIT, Part};
-use crate::program::{EndReport, LeaseReply, PROTOCOL, ReadyReport, SetupReport, StepsReport};
+use crate::program::{DeltaReport, EndReport, LeaseReply, PROTOCOL, ReadyReport, SetupReport, StepsReport};
 use crate::runtime::Boot;
 use crate::runtime::simulated::{Exit, program_fn};
 use crate::step::{NewStep, StepKind};
@@ -261,4 +261,61 @@ async fn a_message_that_is_cancelled_as_it_is_taken_up_makes_way_for_the_next() 
     });
     let lease = hands.control().lease(&call, Duration::from_secs(5)).await.expect("present").expect("a message");
     assert_eq!(lease.message.id, second.id);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_program_that_reports_without_end_fills_no_disk() {
+    let mut hands = Hands::new().await;
+    let agent = hands.world.create("a", AgentSpec::default()).await;
+    let (call, lease) = hands.busy(&agent, "talk").await;
+    let id = lease.message.id;
+    let texts = vec!["x".repeat(64 << 10); 16];
+    for _ in 0..70 {
+        hands.report(&call, Some(id), &texts).await.expect("it is told no error for what it may not mind");
+    }
+    let kept = async |after: u64| {
+        let (tenant, name) = (&hands.world.tenant, &agent.name);
+        hands.control().steps(&hands.world.call, tenant, name, None, after, None).await.expect("read").items
+    };
+    let last = hands.world.agent(&agent).await.inbox.last_step;
+    assert!((900..=1024).contains(&last), "{last} steps of 64 KiB");
+    let step = kept(last - 1).await.pop().expect("the last");
+    assert!(step.text.contains("not kept") && step.text.len() < 200, "{}", step.text.len());
+
+    let commits = hands.world.store.commits();
+    hands.report(&call, Some(id), &texts).await.expect("taken and dropped");
+    hands.report(&call, None, &texts).await.expect("taken and dropped");
+    assert_eq!(hands.world.store.commits(), commits, "nor does the log grow");
+
+    hands.end(&call, id, Ending::Done, Vec::new()).await.expect("ended");
+    hands.world.send(&agent, "again").await;
+    let lease = hands.control().lease(&call, Duration::from_secs(5)).await.expect("present").expect("a message");
+    hands.report(&call, Some(lease.message.id), &texts[..1]).await.expect("added");
+    assert_eq!(kept(last).await.len(), 1, "another message has room of its own");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_program_that_reports_one_letter_at_a_time_is_bounded_too() {
+    let mut hands = Hands::new().await;
+    let agent = hands.world.create("a", AgentSpec::default()).await;
+    let (call, lease) = hands.busy(&agent, "talk").await;
+    let texts = vec!["x".to_owned(); 1000];
+    for _ in 0..70 {
+        hands.report(&call, Some(lease.message.id), &texts).await.expect("taken");
+    }
+    let last = hands.world.agent(&agent).await.inbox.last_step;
+    assert!(last <= 65_536, "{last} steps");
+}
+
+#[tokio::test(start_paused = true)]
+async fn words_that_are_passed_on_are_few_at_once() {
+    let mut hands = Hands::new().await;
+    let agent = hands.world.create("a", AgentSpec::default()).await;
+    let (call, lease) = hands.busy(&agent, "talk").await;
+    let tell = async |bytes: usize| {
+        let report = DeltaReport { message: lease.message.id, text: "x".repeat(bytes) };
+        hands.control().add_delta(&call, report).await
+    };
+    tell(128 << 10).await.expect("passed on");
+    assert_eq!(field(tell((128 << 10) + 1).await), "text");
 }

@@ -10,7 +10,7 @@ use crate::agent::{Agent, AgentEvent, Desired};
 use crate::event::EventKind;
 use crate::ids::MessageId;
 use crate::message::{Message, MessageDecision, MessageEvent, MessageState, Role};
-use crate::step::{NewStep, Step};
+use crate::step::{NewStep, STEPS_TOTAL, Step};
 use crate::store::commit::{Conflict, Ending, NewMessage, Reply};
 
 /// What a message that somebody wanted cancelled ends by.
@@ -120,6 +120,9 @@ impl Draft {
         self.transition(agent, &AgentEvent::Leased(id), "MessageLeased", "works on a message", None)?;
         self.message_event(agent, id, MessageEvent::Lease(incarnation))?;
         agent.status.message = Some(id);
+        if let Some(run) = &mut agent.status.run {
+            run.step_bytes = 0;
+        }
         agent.status.busy_until = Some(later(self.rows.now, Duration::from_secs(agent.spec.busy_timeout.into())));
         Ok(())
     }
@@ -197,6 +200,7 @@ impl Draft {
         steps: &[NewStep],
     ) -> Result<(), Conflict> {
         agent.check_run()?;
+        let steps = agent.with_room(steps);
         if steps.is_empty() {
             return Ok(());
         }
@@ -211,13 +215,29 @@ impl Draft {
                 attempt,
                 incarnation: agent.status.incarnation,
                 kind: new.kind,
-                tool: new.tool.clone(),
-                text: new.text.clone(),
+                tool: new.tool,
+                text: new.text,
                 at: self.rows.now,
             });
         }
         let summary = json!({ "first": first, "last": agent.inbox.last_step });
         self.tell(agent, EventKind::StepsAdded, message, summary);
         Ok(())
+    }
+}
+
+impl Agent {
+    /// Those of the steps that there is room for, and a word in the place of the first that there is none for.
+    fn with_room(&mut self, steps: &[NewStep]) -> Vec<NewStep> {
+        let Some(run) = &mut self.status.run else { return Vec::new() };
+        let mut kept = Vec::new();
+        for step in steps {
+            if run.step_bytes >= STEPS_TOTAL {
+                break;
+            }
+            run.step_bytes = (run.step_bytes + step.weight()).min(STEPS_TOTAL);
+            kept.push(if run.step_bytes < STEPS_TOTAL { step.clone() } else { NewStep::no_room() });
+        }
+        kept
     }
 }

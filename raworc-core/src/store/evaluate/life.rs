@@ -133,6 +133,7 @@ impl Draft {
             booted_at: None,
             ready_at: None,
             setup: None,
+            step_bytes: 0,
             ending: false,
         });
         self.status_changed(agent, json!({ "incarnation": agent.status.incarnation }));
