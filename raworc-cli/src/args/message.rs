@@ -14,14 +14,14 @@ use crate::duration::parse as duration;
 #[command(
     after_help = "A message that begins with `!` is a shell command and is run without a model.\nCtrl-C cancels the \
                         message; the agent stays awake.\n\nExamples:\n  raworc send ada 'Summarise /agent/in/report.pdf'\n  \
-                        raworc send ada '!make test'\n  git diff | raworc send ada 'Review this change:'\n  raworc send ada \
+                        raworc send ada '!make test'\n  git diff | raworc send ada 'Review this change:' -\n  raworc send ada \
                         --file task.md --no-wait -o name"
 )]
 pub struct SendArgs {
     /// Which agent.
     #[command(flatten)]
     pub agent: NameArg,
-    /// What to say; words are joined. `-`, or nothing with a pipe, reads standard input.
+    /// What to say; words are joined. `-` at the end adds standard input, and no text with a pipe is that alone.
     #[arg(value_name = "TEXT", allow_hyphen_values = true)]
     pub text: Vec<String>,
     /// Say what is in this file, after the text; may be repeated.

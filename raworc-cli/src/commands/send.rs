@@ -76,9 +76,12 @@ async fn finish(context: &Context, args: &SendArgs, work: &mut Work) -> anyhow::
 
 fn text(args: &SendArgs) -> anyhow::Result<String> {
     let mut parts = Vec::new();
-    let dash = args.text == ["-"];
-    if !dash && !args.text.is_empty() {
-        parts.push(args.text.join(" "));
+    let (dash, words) = match args.text.as_slice() {
+        [words @ .., last] if last == "-" => (true, words),
+        words => (false, words),
+    };
+    if !words.is_empty() {
+        parts.push(words.join(" "));
     }
     for file in &args.file {
         let text = std::fs::read_to_string(file).map_err(|error| {
@@ -92,8 +95,8 @@ fn text(args: &SendArgs) -> anyhow::Result<String> {
         })?;
         parts.push(text);
     }
-    let piped = !terminal::stdin_is_terminal() && args.file.is_empty();
-    if dash || piped {
+    // Where there is something to say, standard input may be open and never end, as with cron and ssh.
+    if dash || (parts.is_empty() && !terminal::stdin_is_terminal()) {
         let mut bytes = Vec::new();
         std::io::stdin().lock().read_to_end(&mut bytes).context("cannot read standard input")?;
         let text = String::from_utf8(bytes).map_err(|_| {
