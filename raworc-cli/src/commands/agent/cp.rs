@@ -63,7 +63,16 @@ fn place(text: &str) -> Result<Place, Failure> {
 async fn print(context: &Context, name: &AgentName, path: &str) -> anyhow::Result<()> {
     let mut bytes = match context.client.read_file(name, path).await? {
         Found::File { bytes, .. } => bytes,
-        Found::Directory(entries) => return context.console.write(&serde_json::to_vec(&entries)?),
+        Found::Directory(_) => {
+            let packed = format!("raworc agent exec {name} -- tar c -C {path} . > FILE.tar");
+            return Err(Failure::new(
+                Exit::Usage,
+                format!("{name}:{path} is a directory, and standard output takes a file"),
+            )
+            .hint(format!("copy it to a directory here: raworc agent cp {name}:{path} DIRECTORY"))
+            .hint(format!("or have it packed: {packed}"))
+            .into());
+        }
     };
     while let Some(bytes) = bytes.try_next().await? {
         context.console.write(&bytes)?;
