@@ -112,7 +112,9 @@ impl Work {
                 EventKind::StepsAdded => self.show_steps().await?,
                 EventKind::MessageState => {
                     self.message = self.client.message(&self.name, self.message.id, None).await?;
-                    if self.message.state == MessageState::Queued && self.message.attempt > 0 {
+                    // By the event: until the message is read, it may be at work again, or done.
+                    if is_taken_up_again(event) {
+                        self.waiting = None;
                         self.transcript.break_off()?;
                         self.console.note("  # the computer was lost; the message is taken up again");
                     }
@@ -164,6 +166,12 @@ impl Work {
             }
         }
     }
+}
+
+/// Whether an event tells that a message goes back into the queue after an attempt at it.
+fn is_taken_up_again(event: &Event) -> bool {
+    let queued = event.summary["to"] == MessageState::Queued.as_str();
+    queued && event.summary["attempt"].as_u64().is_some_and(|attempt| attempt > 0)
 }
 
 /// Why a message came to no answer.
