@@ -33,10 +33,14 @@ pub(crate) fn agent_candidates() -> Vec<CompletionCandidate> {
 }
 
 fn names() -> anyhow::Result<Vec<String>> {
-    // The words before the cursor are not parsed here, so that of the options only the environment counts.
-    let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let tenant = set("RAWORC_TENANT").map(|tenant| tenant.parse()).transpose()?;
-    let global = GlobalArgs { server: set("RAWORC_SERVER"), tenant, ..GlobalArgs::default() };
+    // The shell gives the words of the line after a `--` of its own.
+    let words: Vec<_> = std::env::args().skip_while(|word| word != "--").skip(1).collect();
+    let said = |option, variable| {
+        let set = || std::env::var(variable).ok();
+        value_of(&words, option).or_else(set).filter(|value| !value.is_empty())
+    };
+    let tenant = said("--tenant", "RAWORC_TENANT").map(|tenant| tenant.parse()).transpose()?;
+    let global = GlobalArgs { server: said("--server", "RAWORC_SERVER"), tenant, ..GlobalArgs::default() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let client = context::client(&global)?;
     let agents = runtime.block_on(async {
@@ -45,4 +49,36 @@ fn names() -> anyhow::Result<Vec<String>> {
         anyhow::Ok(agents.await.context("no answer in time")??)
     })?;
     Ok(agents.into_iter().map(|agent| agent.name.to_string()).collect())
+}
+
+/// What a line that is being written says of an option. bash takes words apart at `=` and `:`.
+fn value_of(words: &[String], option: &str) -> Option<String> {
+    let own = words.split(|word| word == "--").next()?;
+    let at = own.iter().rposition(|word| word.split('=').next() == Some(option))?;
+    if let Some((_, value)) = own[at].split_once('=') {
+        return Some(value.to_owned());
+    }
+    let mut rest = own[at + 1..].iter().skip_while(|word| *word == "=").peekable();
+    let mut value = rest.next()?.clone();
+    while rest.next_if(|word| *word == ":").is_some() {
+        value.push(':');
+        value.extend(rest.next().map(String::as_str));
+    }
+    Some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_option_is_found_in_the_words_that_a_shell_gives() {
+        let found = |line: &str| value_of(&line.split(' ').map(str::to_owned).collect::<Vec<_>>(), "--server");
+        assert_eq!(found("raworc --server http://a:9 send").as_deref(), Some("http://a:9"));
+        assert_eq!(found("raworc send --server=http://a:9 ada").as_deref(), Some("http://a:9"));
+        assert_eq!(found("raworc --server http : //a : 9 send").as_deref(), Some("http://a:9"));
+        assert_eq!(found("raworc --server = http : //a send").as_deref(), Some("http://a"));
+        assert_eq!(found("raworc --server"), None);
+        assert_eq!(found("raworc agent exec ada -- x --server http://a"), None, "it is the command's");
+    }
 }
