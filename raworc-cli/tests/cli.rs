@@ -23,5 +23,7 @@ mod lossy;
 mod secrets;
 #[path = "cli/serving.rs"]
 mod serving;
+#[path = "cli/talking.rs"]
+mod talking;
 #[path = "cli/up.rs"]
 mod up;

@@ -285,6 +285,12 @@ pub struct DeleteArgs {
     /// Do not fail where there is no such agent.
     #[arg(long)]
     pub ignore_missing: bool,
+    /// Do not wait until it is gone and its name is free.
+    #[arg(long)]
+    pub no_wait: bool,
+    /// How long to wait.
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "2m")]
+    pub timeout: Duration,
 }
 
 /// Print what an agent's program wrote.

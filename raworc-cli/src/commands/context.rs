@@ -24,6 +24,12 @@ impl Context {
     pub fn new(global: &GlobalArgs, console: &Console) -> anyhow::Result<Self> {
         Ok(Self { console: console.clone(), client: client(global)? })
     }
+
+    /// Waits for a call, and shows a person who waits longer than a moment for what.
+    pub async fn waiting<T>(&self, what: impl Into<String>, call: impl Future<Output = T>) -> T {
+        let _shown = self.console.progress(what);
+        call.await
+    }
 }
 
 /// The server of a command line, as the user who is logged in there.

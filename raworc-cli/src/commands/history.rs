@@ -16,13 +16,17 @@ use crate::output::talk;
 pub async fn run(context: &Context, args: HistoryArgs) -> anyhow::Result<()> {
     let name = &args.agent.name;
     let limit = if args.limit == 0 { usize::MAX } else { args.limit };
-    let messages = context.client.newest_messages(name, limit).await?;
-    let mut steps: HashMap<MessageId, Vec<Step>> = HashMap::new();
-    if args.steps {
-        for message in messages.iter().filter(|message| message.reply_to.is_none()) {
-            steps.insert(message.id, context.client.all_steps(name, Some(message.id), 0).await?);
+    let read = context.waiting(format!("reading what was said with {name}"), async {
+        let messages = context.client.newest_messages(name, limit).await?;
+        let mut steps: HashMap<MessageId, Vec<Step>> = HashMap::new();
+        if args.steps {
+            for message in messages.iter().filter(|message| message.reply_to.is_none()) {
+                steps.insert(message.id, context.client.all_steps(name, Some(message.id), 0).await?);
+            }
         }
-    }
+        Ok::<_, anyhow::Error>((messages, steps))
+    });
+    let (messages, steps) = read.await?;
     let (console, now) = (&context.console, now());
     console.show_all(
         &messages,

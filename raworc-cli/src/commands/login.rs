@@ -58,7 +58,10 @@ pub async fn logout(global: &GlobalArgs, console: &Console) -> anyhow::Result<()
     // Here first: a server that is gone must not keep anybody logged in.
     session.save()?;
     let client = Client::new(&server)?.with_token(login.token);
-    match client.logout().await.map_err(|error| Failure::of(&error)) {
+    let progress = console.progress(format!("logging out of {server}"));
+    let told = client.logout().await;
+    drop(progress);
+    match told.map_err(|error| Failure::of(&error)) {
         Ok(()) => console.note(format!("Logged out of {server}.")),
         Err(error) => console.note(format!(
             "Logged out of {server} here. The server was not told ({error}), so the token is good until it expires."
@@ -84,8 +87,10 @@ struct Status {
 /// Where the server cannot be reached, is not ready, or does not know the user.
 pub async fn status(context: &Context) -> anyhow::Result<()> {
     let client = &context.client;
-    let (version, ready) = (client.version().await?, client.ready().await?);
-    let who = client.who_am_i().await?;
+    let asked = context.waiting(format!("asking {}", client.server()), async {
+        Ok::<_, anyhow::Error>((client.version().await?, client.ready().await?, client.who_am_i().await?))
+    });
+    let (version, ready, who) = asked.await?;
     let status = Status {
         server: client.server().to_owned(),
         version: version.version,

@@ -30,6 +30,11 @@ impl Home {
         self.dressed(Command::new(env!("CARGO_BIN_EXE_raworc")), args)
     }
 
+    /// Another program, in this home.
+    pub(crate) fn program(&self, name: &str) -> Command {
+        self.dressed(Command::new(name), &[])
+    }
+
     /// A shell script for which `"$@"` is the binary with these arguments.
     pub(crate) fn raworc_in(&self, script: &str, args: &[&str]) -> Command {
         let mut command = Command::new("unshare");

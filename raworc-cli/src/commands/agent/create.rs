@@ -20,9 +20,9 @@ pub(super) async fn run(context: &Context, args: CreateArgs) -> anyhow::Result<(
     }
     let request = CreateAgent { name: args.name, spec: wanted };
     let limit = if args.wait { args.timeout } else { Duration::ZERO };
-    let progress = args.wait.then(|| context.console.progress(format!("{} is getting ready", request.name)));
-    let made = context.client.create_agent(&request, Ask::new().wait(limit)).await?;
-    drop(progress);
+    let what =
+        if args.wait { format!("{} is getting ready", request.name) } else { format!("making {}", request.name) };
+    let made = context.waiting(what, context.client.create_agent(&request, Ask::new().wait(limit))).await?;
     if args.wait {
         check_up(&made, limit)?;
     }

@@ -24,7 +24,7 @@ pub(super) async fn run(context: &Context, args: EditArgs) -> anyhow::Result<()>
                 .hint("give options such as --memory 2Gi, or run it on a terminal to edit the spec")
                 .into());
         }
-        let before = context.client.agent(name).await?;
+        let before = context.waiting(format!("asking for {name}"), context.client.agent(name)).await?;
         let Some(change) = by_hand(&before)? else {
             context.console.note("Nothing was changed.");
             return Ok(());
@@ -33,7 +33,8 @@ pub(super) async fn run(context: &Context, args: EditArgs) -> anyhow::Result<()>
     } else {
         (change, args.if_generation)
     };
-    let edited = context.client.edit_agent(name, change, generation, Ask::new()).await?;
+    let call = context.client.edit_agent(name, change, generation, Ask::new());
+    let edited = context.waiting(format!("changing {name}"), call).await?;
     let console = &context.console;
     console.show(&edited, name.as_str(), || {
         if console.out_is_terminal { agent::page(&edited, now(), console) } else { format!("agent {name} changed") }

@@ -15,9 +15,8 @@ use crate::terminal;
 pub(super) async fn wake(context: &Context, args: WakeArgs) -> anyhow::Result<()> {
     let limit = if args.no_wait { Duration::ZERO } else { args.timeout };
     for name in &args.names {
-        let progress = context.console.progress(format!("waking {name}"));
-        let agent = context.client.wake(name, args.retry, Ask::new().wait(limit)).await?;
-        drop(progress);
+        let call = context.client.wake(name, args.retry, Ask::new().wait(limit));
+        let agent = context.waiting(format!("waking {name}"), call).await?;
         if !args.no_wait {
             check_up(&agent, limit)?;
         }
@@ -29,9 +28,8 @@ pub(super) async fn wake(context: &Context, args: WakeArgs) -> anyhow::Result<()
 pub(super) async fn sleep(context: &Context, args: SleepArgs) -> anyhow::Result<()> {
     let limit = if args.no_wait { Duration::ZERO } else { args.timeout };
     for name in &args.names {
-        let progress = context.console.progress(format!("putting {name} to sleep"));
-        let agent = context.client.sleep(name, args.now, Ask::new().wait(limit)).await?;
-        drop(progress);
+        let call = context.client.sleep(name, args.now, Ask::new().wait(limit));
+        let agent = context.waiting(format!("putting {name} to sleep"), call).await?;
         let asleep = agent.status.state() == State::Slept && agent.status.run.is_none();
         if !args.no_wait && !asleep {
             return Err(not_asleep(&agent, limit).into());
@@ -61,13 +59,15 @@ fn not_asleep(agent: &Agent, limit: Duration) -> Failure {
 pub(super) async fn cancel(context: &Context, args: CancelArgs) -> anyhow::Result<()> {
     let name = &args.agent.name;
     if let Some(id) = args.message {
-        let message = context.client.cancel_message(name, id, Ask::new()).await?;
+        let call = context.client.cancel_message(name, id, Ask::new());
+        let message = context.waiting(format!("cancelling message {id}"), call).await?;
         return context.console.show(&message, &id.to_string(), || match message.state.is_ended() {
             true => format!("message {id} is {}", message.state.as_str()),
             false => format!("message {id} is being cancelled"),
         });
     }
-    let agent = context.client.cancel(name, Ask::new()).await?;
+    let call = context.client.cancel(name, Ask::new());
+    let agent = context.waiting(format!("cancelling what {name} works on"), call).await?;
     context.console.show(&agent, name.as_str(), || match agent.status.message {
         Some(id) => format!("message {id} is being cancelled"),
         None => format!("{name} works on no message"),
@@ -82,19 +82,32 @@ pub(super) async fn delete(context: &Context, args: DeleteArgs) -> anyhow::Resul
             return Err(Failure::new(Exit::Failed, "nothing was deleted").into());
         }
     }
+    let limit = if args.no_wait { Duration::ZERO } else { args.timeout };
     for name in &args.names {
-        match context.client.delete_agent(name, Ask::new()).await {
-            Ok(agent) => context.console.show(&agent, name.as_str(), || format!("agent {name} deleted"))?,
-            Err(error) if args.ignore_missing && error.code == "not_found" => {}
+        let call = context.client.delete_agent(name, Ask::new().wait(limit));
+        let agent = match context.waiting(format!("deleting {name}"), call).await {
+            Ok(agent) => agent,
+            Err(error) if args.ignore_missing && error.code == "not_found" => continue,
             Err(error) => return Err(error.into()),
+        };
+        let gone = agent.status.state() == State::Deleted;
+        if !args.no_wait && !gone {
+            let text = format!("{name} is not gone after {}; it is being deleted", short(limit));
+            let hint = format!("its name is free once `raworc agent get {name}` no longer finds it");
+            return Err(Failure::new(Exit::TimedOut, text).hint(hint).into());
         }
+        context.console.show(&agent, name.as_str(), || match gone {
+            true => format!("agent {name} deleted"),
+            false => format!("{name} is being deleted"),
+        })?;
     }
     Ok(())
 }
 
 pub(super) async fn keep_awake(context: &Context, args: KeepAwakeArgs) -> anyhow::Result<()> {
     let name = &args.agent.name;
-    let agent = context.client.keep_awake(name, args.time, Ask::new()).await?;
+    let what = if args.time.is_some() { format!("keeping {name} awake") } else { format!("releasing {name}") };
+    let agent = context.waiting(what, context.client.keep_awake(name, args.time, Ask::new())).await?;
     context.console.show(&agent, name.as_str(), || match agent.status.keep_awake_until {
         Some(until) => format!("{name} stays awake for {}", ahead(until, now())),
         None => format!("{name} sleeps after its idle time again"),

@@ -8,9 +8,9 @@ use crate::commands::context::{Context, now};
 use crate::output::{Format, agent};
 
 pub(super) async fn list(context: &Context, args: ListArgs) -> anyhow::Result<()> {
-    let progress = context.console.progress("asking for agents");
-    let agents = context.client.all_agents(args.state.map(State::from), &args.selector.unwrap_or_default()).await?;
-    drop(progress);
+    let selector = args.selector.unwrap_or_default();
+    let call = context.client.all_agents(args.state.map(State::from), &selector);
+    let agents = context.waiting("asking for agents", call).await?;
     let console = &context.console;
     console.show_all(&agents, |agent| agent.name.to_string(), || agent::table(&agents, now(), console))?;
     if agents.is_empty() && console.format == Format::Table {
@@ -22,31 +22,37 @@ pub(super) async fn list(context: &Context, args: ListArgs) -> anyhow::Result<()
 pub(super) async fn get(context: &Context, args: GetArgs) -> anyhow::Result<()> {
     let console = &context.console;
     if let [name] = args.names.as_slice() {
-        let found = context.client.agent(name).await?;
+        let found = context.waiting(format!("asking for {name}"), context.client.agent(name)).await?;
         return console.show(&found, found.name.as_str(), || agent::page(&found, now(), console));
     }
     let mut agents = Vec::with_capacity(args.names.len());
     for name in &args.names {
-        agents.push(context.client.agent(name).await?);
+        agents.push(context.waiting(format!("asking for {name}"), context.client.agent(name)).await?);
     }
     console.show_all(&agents, |agent| agent.name.to_string(), || agent::table(&agents, now(), console))
 }
 
 pub(super) async fn explain(context: &Context, args: NameArg) -> anyhow::Result<()> {
-    let explanation = context.client.explain(&args.name).await?;
+    let call = context.client.explain(&args.name);
+    let explanation = context.waiting(format!("asking about {}", args.name), call).await?;
     let (console, name) = (&context.console, args.name.as_str());
     console.show(&explanation, name, || agent::explanation(name, &explanation, now(), console))
 }
 
 pub(super) async fn logs(context: &Context, args: LogsArgs) -> anyhow::Result<()> {
     let (name, tail) = (&args.agent.name, args.tail);
-    let mut log = if args.previous {
-        context.client.previous_logs(name, tail).await?
-    } else {
-        context.client.logs(name, tail, args.follow).await?
-    };
-    while let Some(bytes) = log.try_next().await? {
+    let begun = context.waiting(format!("reading the log of {name}"), async {
+        let mut log = match args.previous {
+            true => context.client.previous_logs(name, tail).await?,
+            false => context.client.logs(name, tail, args.follow).await?,
+        };
+        let first = log.try_next().await?;
+        Ok::<_, anyhow::Error>((first, log))
+    });
+    let (mut next, mut log) = begun.await?;
+    while let Some(bytes) = next {
         context.console.write(&bytes)?;
+        next = log.try_next().await?;
     }
     Ok(())
 }
