@@ -9,6 +9,8 @@ mod bench;
 mod crashes;
 #[path = "cli/data.rs"]
 mod data;
+#[path = "cli/events.rs"]
+mod events;
 #[path = "cli/full_disk.rs"]
 mod full_disk;
 #[path = "cli/health.rs"]

@@ -30,7 +30,7 @@ mod messages;
 pub use ask::Ask;
 pub use body::Body;
 pub use error::ClientError;
-pub use events::{EventStream, Told};
+pub use events::{EventStream, LATEST, Told};
 pub use exec::{ByteStream, Exec};
 pub use files::Found;
 

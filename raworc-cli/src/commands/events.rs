@@ -1,40 +1,42 @@
 //! `raworc events`.
 
-use std::time::Duration;
-
 use futures::StreamExt;
 use raworc_core::event::Event;
 use raworc_core::ids::Revision;
-use raworc_http::client::Told;
+use raworc_http::client::{ClientError, EventStream, Told};
 
 use super::context::Context;
 use crate::args::EventsArgs;
 use crate::output::{Ink, Style};
-
-/// The log tells no end: after so long without an event, all of it has been read.
-const QUIET: Duration = Duration::from_millis(700);
 
 /// Prints the log.
 ///
 /// # Errors
 /// Where the server cannot be reached.
 pub async fn run(context: &Context, args: EventsArgs) -> anyhow::Result<()> {
-    let since = if args.follow { args.since } else { Some(args.since.unwrap_or(Revision(0))) };
-    let mut told = context.client.follow(args.agent.as_ref(), since).await?;
-    let console = &context.console;
-    loop {
-        let next = match args.follow {
-            true => told.next().await,
-            false => tokio::time::timeout(QUIET, told.next()).await.unwrap_or(None),
-        };
-        match next {
-            Some(Ok(Told::Event(event))) => {
-                console.show_next(&event, |event| event.revision.to_string(), || line(&event, console.out))?;
-            }
-            Some(Ok(Told::Delta(_))) => {}
-            Some(Err(error)) => return Err(error.into()),
-            None => return Ok(()),
+    let mut told = match context.waiting("reading the log", open(context, &args, args.since)).await {
+        // All that is kept was asked for, and that is not all that ever was.
+        Err(error) if error.code == "gone" && args.since == Some(Revision(0)) => {
+            let oldest = error.details.get("oldest").and_then(serde_json::Value::as_u64);
+            let Some(oldest) = oldest else { return Err(error.into()) };
+            let since = Some(Revision(oldest.saturating_sub(1)));
+            context.waiting("reading the log", open(context, &args, since)).await?
         }
+        told => told?,
+    };
+    let console = &context.console;
+    while let Some(told) = told.next().await.transpose()? {
+        if let Told::Event(event) = told {
+            console.show_next(&event, |event| event.revision.to_string(), || line(&event, console.out))?;
+        }
+    }
+    Ok(())
+}
+
+async fn open(context: &Context, args: &EventsArgs, since: Option<Revision>) -> Result<EventStream, ClientError> {
+    match args.follow {
+        true => context.client.follow(args.agent.as_ref(), since).await,
+        false => context.client.read_events(args.agent.as_ref(), since).await,
     }
 }
 

@@ -37,6 +37,8 @@ pub struct Following {
     last: Revision,
     /// All up to here is read from the store; what comes later comes from the feed.
     target: Revision,
+    /// It ends once all up to `target` is told.
+    ends: bool,
     /// The feed has told something that was not heard here.
     missed: bool,
     ready: VecDeque<Arc<Event>>,
@@ -87,6 +89,7 @@ impl ControlPlane {
             backlog: None,
             last,
             target: head,
+            ends: false,
             missed: false,
             ready: VecDeque::new(),
             filter: EventFilter { tenant: Some(tenant.clone()), agent },
@@ -98,9 +101,64 @@ impl ControlPlane {
         }
         Ok(following)
     }
+
+    /// The revision after which the log has the latest `count` events of a tenant, or of one agent, that the caller may
+    /// see; that before its beginning where there are no more.
+    ///
+    /// # Errors
+    /// As [`follow`](Self::follow): `Gone` only where the log is cut while it is read.
+    pub async fn before_latest(
+        &self,
+        call: &Call,
+        tenant: &TenantName,
+        agent: Option<&AgentName>,
+        count: usize,
+    ) -> Result<Revision, Error> {
+        let mut back = count as u64;
+        loop {
+            let head = self.inner.store.head().await?.value;
+            let mut since = Revision(head.0.saturating_sub(back));
+            let mut following = match self.follow(call, tenant, agent, Some(since)).await {
+                // The log is cut in pieces: the next one may be cut before it is read.
+                Err(Error::Store(StoreError::Gone { oldest })) => {
+                    since = Revision(oldest.0.saturating_sub(1));
+                    match self.follow(call, tenant, agent, Some(since)).await {
+                        Err(Error::Store(StoreError::Gone { .. })) => continue,
+                        following => following?.to_its_end(),
+                    }
+                }
+                following => following?.to_its_end(),
+            };
+            let whole = since.0 == 0 || since.0 > head.0.saturating_sub(back);
+            let mut latest = VecDeque::new();
+            while let Some(told) = following.next().await {
+                match told {
+                    Ok(Followed::Event(event)) => latest.push_back(event.revision),
+                    Ok(Followed::Delta(_)) => {}
+                    Err(error) => return Err(error),
+                }
+                if latest.len() > count {
+                    since = latest.pop_front().unwrap_or(since);
+                }
+            }
+            if whole || latest.len() >= count {
+                return Ok(since);
+            }
+            // Most of the log is about others.
+            back = back.saturating_mul(8).max(1);
+        }
+    }
 }
 
 impl Following {
+    /// Only to where the log ended when this was opened.
+    #[must_use]
+    pub fn to_its_end(mut self) -> Self {
+        self.ends = true;
+        self.deltas = None;
+        self
+    }
+
     /// All up to here was looked at: who follows anew after it misses nothing.
     #[must_use]
     pub fn position(&self) -> Revision {
@@ -110,13 +168,16 @@ impl Following {
         }
     }
 
-    /// What comes next; none once the control plane is gone. Nothing is lost where the future is dropped.
+    /// What comes next; none at the end that was asked for, or once the control plane is gone. Nothing is lost where the future is dropped.
     ///
     /// # Errors
     /// Where the store fails. The caller may follow anew from the last revision that it saw.
     pub async fn next(&mut self) -> Option<Result<Followed, Error>> {
         loop {
             while let Some(event) = self.ready.front().cloned() {
+                if self.ends && event.revision > self.target {
+                    return None;
+                }
                 let visible = self.is_visible(&event).await;
                 self.ready.pop_front();
                 match visible {
@@ -137,6 +198,9 @@ impl Following {
                     return Some(Err(error.into()));
                 }
                 continue;
+            }
+            if self.ends {
+                return None;
             }
             tokio::select! {
                 biased;

@@ -23,6 +23,9 @@ const SILENCE_LIMIT: Duration = Duration::from_secs(50);
 /// How often in a row a connection is tried again before that is an error: for some 20 seconds.
 const ATTEMPTS: usize = 8;
 
+/// Events that are read where nothing is said about from where.
+pub const LATEST: usize = 100;
+
 /// Before a lost connection is made anew.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -61,16 +64,41 @@ impl Client {
     /// # Errors
     /// `not_found`, `gone`, `too_many_requests`. Later ones end the stream.
     pub async fn follow(&self, agent: Option<&AgentName>, since: Option<Revision>) -> Result<EventStream, ClientError> {
-        let url = match agent {
+        let url = self.of_events(agent);
+        self.tell(url, since.map(|since| since.to_string())).await
+    }
+
+    /// Reads the log of an agent, or all of the tenant's that the caller may see, to where it ends now: after the
+    /// revision `since`, or the latest [`LATEST`] events where it is absent.
+    ///
+    /// # Errors
+    /// As [`follow`](Self::follow).
+    pub async fn read_events(
+        &self,
+        agent: Option<&AgentName>,
+        since: Option<Revision>,
+    ) -> Result<EventStream, ClientError> {
+        let mut url = self.of_events(agent);
+        url.query_pairs_mut().append_pair("follow", "false");
+        if since.is_none() {
+            url.query_pairs_mut().append_pair("last", &LATEST.to_string());
+        }
+        self.tell(url, since.map(|since| since.to_string())).await
+    }
+
+    fn of_events(&self, agent: Option<&AgentName>) -> Url {
+        match agent {
             Some(name) => self.of_agent(name, &["events"]),
             None => self.of_tenant(&["events"]),
-        };
-        let last = since.map(|since| since.to_string());
+        }
+    }
+
+    async fn tell(&self, url: Url, last: Option<String>) -> Result<EventStream, ClientError> {
         let open = Some(self.again(|| connect(self, &url, last.as_deref())).await?);
         let follower = Follower { client: self.clone(), url, last, open };
         let inner = stream::unfold(Some(follower), |follower| async {
             let mut follower = follower?;
-            let told = follower.next().await;
+            let told = follower.next().await.transpose()?;
             let rest = told.is_ok().then_some(follower);
             Some((told, rest))
         });
@@ -115,7 +143,8 @@ impl Follower {
         }
     }
 
-    async fn next(&mut self) -> Result<Told, ClientError> {
+    /// What comes next; none at the end that was asked for.
+    async fn next(&mut self) -> Result<Option<Told>, ClientError> {
         loop {
             let Some(open) = &mut self.open else {
                 // A server that accepts and ends each connection at once is not asked without a pause.
@@ -128,8 +157,11 @@ impl Follower {
                 self.open = None;
                 continue;
             };
+            if block.event.as_deref() == Some("end") {
+                return Ok(None);
+            }
             if let Some(told) = self.take(block)? {
-                return Ok(told);
+                return Ok(Some(told));
             }
         }
     }

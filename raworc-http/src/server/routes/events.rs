@@ -10,8 +10,8 @@ use futures::Stream;
 use futures::stream;
 use http::header::{CACHE_CONTROL, HeaderValue};
 use http::request::Parts;
-use raworc_core::control::{Followed, Following, TokenRecord};
-use raworc_core::ids::{AgentName, Revision};
+use raworc_core::control::{Call, Followed, Following, TokenRecord};
+use raworc_core::ids::{AgentName, Revision, TenantName};
 use serde::Deserialize;
 use tokio::time::Instant;
 use utoipa::{IntoParams, ToSchema};
@@ -45,6 +45,31 @@ struct StreamedEvent {
 struct SinceQuery {
     /// After this revision; from now on where absent. `Last-Event-ID` goes before it.
     since: Option<u64>,
+    /// Begin with the latest so many events that the log has, instead.
+    last: Option<usize>,
+    /// With `false`: end with an event `end` at where the log ends now.
+    follow: Option<bool>,
+}
+
+/// The log as it was asked for.
+async fn open(
+    state: &ApiState,
+    call: &Call,
+    tenant: &TenantName,
+    agent: Option<&AgentName>,
+    (LastEventId(seen), query): (LastEventId, SinceQuery),
+) -> Result<(Following, bool), ApiError> {
+    if query.since.is_some() && query.last.is_some() {
+        return Err(ApiError::invalid("last", "give either since or last"));
+    }
+    let since = match (seen.or(query.since), query.last) {
+        (Some(revision), _) => Some(Revision(revision)),
+        (None, Some(count)) => Some(state.control().before_latest(call, tenant, agent, count).await?),
+        (None, None) => None,
+    };
+    let following = state.control().follow(call, tenant, agent, since).await?;
+    let ends = query.follow == Some(false);
+    Ok((if ends { following.to_its_end() } else { following }, ends))
 }
 
 /// The id of the last event that a caller has seen.
@@ -83,13 +108,12 @@ impl FromRequestParts<ApiState> for LastEventId {
 async fn of_tenant(
     State(state): State<ApiState>,
     AgentsOf { caller, tenant }: AgentsOf,
-    LastEventId(last): LastEventId,
+    last: LastEventId,
     Query(query): Query<SinceQuery>,
 ) -> Result<Response, ApiError> {
     let guard = state.open_stream(&caller.call.principal)?;
-    let since = last.or(query.since).map(Revision);
-    let following = state.control().follow(&caller.call, &tenant, None, since).await?;
-    Ok(stream_of(state, following, guard, caller.token))
+    let opened = open(&state, &caller.call, &tenant, None, (last, query)).await?;
+    Ok(stream_of(state, opened, guard, caller.token))
 }
 
 /// What happens to an agent, from now on or after a revision.
@@ -108,19 +132,23 @@ async fn of_agent(
     State(state): State<ApiState>,
     caller: Caller,
     at: AgentAt,
-    LastEventId(last): LastEventId,
+    last: LastEventId,
     Query(query): Query<SinceQuery>,
 ) -> Result<Response, ApiError> {
     let guard = state.open_stream(&at.call.principal)?;
-    let since = last.or(query.since).map(Revision);
-    let following = state.control().follow(&at.call, &at.tenant, Some(&at.name), since).await?;
-    Ok(stream_of(state, following, guard, caller.token))
+    let opened = open(&state, &at.call, &at.tenant, Some(&at.name), (last, query)).await?;
+    Ok(stream_of(state, opened, guard, caller.token))
 }
 
-fn stream_of(state: ApiState, following: Following, guard: StreamGuard, token: TokenRecord) -> Response {
+fn stream_of(
+    state: ApiState,
+    (following, ends_itself): (Following, bool),
+    guard: StreamGuard,
+    token: TokenRecord,
+) -> Response {
     let left = token.expires_at.duration_since(state.control().now());
     let ends = Instant::now() + Duration::try_from(left).unwrap_or_default();
-    let teller = Teller { state, following, token, ends, said: None, over: false, _guard: guard };
+    let teller = Teller { state, following, ends_itself, token, ends, said: None, over: false, _guard: guard };
     let mut response = Sse::new(teller.into_stream()).into_response();
     // What stands between must hand on each event as it comes.
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
@@ -132,6 +160,8 @@ fn stream_of(state: ApiState, following: Following, guard: StreamGuard, token: T
 struct Teller {
     state: ApiState,
     following: Following,
+    /// The end of `following` is the one that was asked for.
+    ends_itself: bool,
     token: TokenRecord,
     /// The stream is no longer good than the token that it was opened with.
     ends: Instant,
@@ -157,18 +187,23 @@ impl Teller {
         let state = self.state.clone();
         let options = state.options();
         tokio::select! {
-            next = self.following.next() => match next? {
+            next = self.following.next() => match next {
                 _ if self.state.control().system().is_revoked(self.token.id) => None,
-                Ok(Followed::Event(event)) => {
+                None if self.ends_itself => {
+                    self.over = true;
+                    Some(SseEvent::default().event("end").data("{}"))
+                }
+                None => None,
+                Some(Ok(Followed::Event(event))) => {
                     self.said = Some(event.revision);
                     let sse = SseEvent::default().id(event.revision.to_string()).event(event.kind.as_str());
                     Some(sse.json_data(&*event).unwrap_or_default())
                 }
-                Ok(Followed::Delta(delta)) => {
+                Some(Ok(Followed::Delta(delta))) => {
                     let data = DeltaData { message: delta.message, text: delta.text.clone() };
                     Some(SseEvent::default().event("delta").json_data(data).unwrap_or_default())
                 }
-                Err(error) => {
+                Some(Err(error)) => {
                     self.over = true;
                     Some(failure(error))
                 }

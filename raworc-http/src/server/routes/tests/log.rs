@@ -240,3 +240,49 @@ async fn five_hundred_watchers_do_not_delay_a_message() {
         }
     }
 }
+
+/// The revisions that a stream tells until it ends by itself.
+async fn told(api: &Api, who: &str, path: &str) -> Vec<u64> {
+    let mut stream = Listening::open(api, who, path, None).await;
+    assert_eq!(stream.status, StatusCode::OK, "{path}");
+    let mut told = Vec::new();
+    loop {
+        let block = tokio::time::timeout(Duration::from_secs(20), stream.block()).await.expect("in time");
+        let block = block.expect("it says that it ends");
+        match block.event.as_deref() {
+            Some("end") => break,
+            Some(_) => told.extend(block.id),
+            None => {}
+        }
+    }
+    assert_eq!(stream.block().await, None, "nothing comes after the end");
+    told
+}
+
+#[tokio::test]
+async fn the_log_is_read_to_its_end_from_the_latest_so_many_that_are_there() {
+    let api = Api::start().await;
+    api.agent("ada", "one").await;
+    api.agent("bob", "two").await;
+    for n in 0..20 {
+        api.post("bob", "/agents/two/messages", &said(&format!("m{n}"))).await;
+    }
+    let all = told(&api, "root", "/events?since=0&follow=false").await;
+    assert_eq!(all.last(), Some(&api.store_head().await));
+    let five = told(&api, "root", "/events?last=5&follow=false").await;
+    assert_eq!(five, all[all.len() - 5..]);
+    let adas = told(&api, "ada", "/events?since=0&follow=false").await;
+    assert!(!adas.is_empty() && adas.iter().all(|revision| *revision < five[0]), "{adas:?}");
+    // However much of the log is about others.
+    assert_eq!(told(&api, "ada", "/events?last=1&follow=false").await, adas[adas.len() - 1..]);
+    assert_eq!(told(&api, "ada", "/agents/one/events?last=500&follow=false").await, adas);
+    let mut goes_on = Listening::open(&api, "root", "/events?last=1", None).await;
+    assert_eq!(goes_on.event().await.id, all.last().copied());
+    api.agent("ada", "three").await;
+    assert_eq!(goes_on.event().await.data["name"], "three");
+    api.store.forget_log(Revision(five[0]));
+    let kept = told(&api, "root", "/events?last=500&follow=false").await;
+    assert_eq!(kept.first(), Some(&five[1]));
+    assert_eq!(told(&api, "ada", "/events?last=5&follow=false").await.first(), Some(&(api.store_head().await)));
+    assert_eq!(api.get("ada", "/events?since=1&last=5").await.code(), "invalid");
+}
