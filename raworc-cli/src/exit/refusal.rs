@@ -26,6 +26,12 @@ pub(super) fn failure(error: &ClientError) -> Failure {
         }
         ("unreadable", _) => failure.hint("is it a Raworc server?"),
         ("unauthenticated", _) => failure.hint("log in again with `raworc login`"),
+        ("gone", _) => match error.details.get("oldest") {
+            Some(oldest) => failure.hint(format!(
+                "the log begins at revision {oldest}; `raworc events --since 0` prints all that is kept"
+            )),
+            None => failure,
+        },
         ("agent_asleep", _) => failure.hint("wake it with `raworc agent wake NAME`"),
         ("not_found", _) if error.details.get("what").is_some_and(|what| what == "agent") => {
             failure.hint("`raworc agent list` shows the agents that there are")
