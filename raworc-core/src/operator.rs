@@ -253,6 +253,8 @@ async fn scan(shared: Arc<Shared>) {
     loop {
         tick.tick().await;
         for runtime in shared.shards.renew(&shared.store).await {
+            // What whoever had it before left to be taken away waits for nobody else.
+            next_reclaim = tokio::time::Instant::now();
             if let Some(engine) = shared.engines.get(&runtime) {
                 engine.relist.notify_one();
             }

@@ -122,7 +122,7 @@ fn a_delete_that_was_under_way_when_up_was_killed_is_finished_by_the_next() {
     home.run(&["agent", "create", "ada", "--wait"]).ok();
     let seconds = format!("6{:09}", std::process::id());
     // So many files cannot be taken away at once.
-    let files = "for i in $(seq 80); do mkdir d$i; (cd d$i; touch $(seq 1000)); done";
+    let files = "for i in $(seq 30); do mkdir d$i; (cd d$i; touch $(seq 1000)); done";
     home.run(&["send", "ada", &format!("!echo old > note; {files}; sleep {seconds} & echo begun")]).ok();
     home.run(&["agent", "delete", "ada", "--no-wait"]).ok();
     first.kill();

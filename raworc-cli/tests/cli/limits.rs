@@ -8,7 +8,9 @@ use crate::up::{Up, condition, until};
 #[test]
 fn a_memory_hog_and_a_fork_bomb_end_in_a_condition_and_other_agents_go_on() {
     let home = Home::new();
-    std::fs::write(home.path().join("raworc.toml"), "[local]\nmemory = '256Mi'\npids = 64\n").expect("written");
+    // Half a core, so that the bomb leaves the machine to other tests.
+    let limits = "[local]\ncpu = '500m'\nmemory = '256Mi'\npids = 64\n";
+    std::fs::write(home.path().join("raworc.toml"), limits).expect("written");
     let up = Up::start(&home);
     for name in ["hog", "bomb", "other"] {
         home.run(&["agent", "create", name, "--wait"]).ok();

@@ -20,6 +20,21 @@ async fn a_start_that_hangs_leaves_the_state_in_time_and_delete_works_at_once() 
     world.engine_until("empty", |engine| engine.computers().is_empty() && engine.volumes().is_empty()).await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_a_dead_operator_was_taking_away_is_taken_away_as_soon_as_another_has_its_place() {
+    let mut world = World::new().await;
+    let agent = world.idle("a", AgentSpec::default()).await;
+    let hang = world.engine.inject(Rule::new(Method::RemoveVolume, Fault::Hang).times(1));
+    world.control.delete(&world.call, &world.tenant, &agent.name).await.expect("asked");
+    world.until(&agent, "deleted", |a| a.status.state() == State::Deleted).await;
+    world.engine_until("in the middle of taking the volume away", |_| hang.hits() == 1).await;
+    world.kill_operator();
+    let begun = tokio::time::Instant::now();
+    world.start_operator().await;
+    world.engine_until("empty", |engine| engine.computers().is_empty() && engine.volumes().is_empty()).await;
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+}
+
 async fn hung_call_delays_nobody_else(method: Method) {
     let world = World::new().await;
     let stuck = world.idle("stuck", AgentSpec::default()).await;
