@@ -70,6 +70,7 @@ impl Life {
             incarnation: Incarnation(1),
             began_at: at(now - self.began),
             operator: None,
+            step_bytes: 0,
             setup: None,
             deadline: at(now + self.ready_left),
             start_id: None,

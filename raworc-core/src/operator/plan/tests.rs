@@ -52,6 +52,7 @@ fn agent(life: &str, desired: Desired) -> Agent {
         incarnation: Incarnation(1),
         began_at: at(0),
         operator: Some(operator()),
+        step_bytes: 0,
         setup: None,
         deadline: at(120),
         start_id: started.then(|| StartId("this".into())),

@@ -227,8 +227,6 @@ mod tests {
     use http::StatusCode;
     use serde_json::json;
 
-    use futures::FutureExt as _;
-
     use super::*;
     use crate::server::agents::testing::until;
     use crate::server::testing::{Api, said};
