@@ -434,12 +434,11 @@ fn stop(shared: &Arc<Shared>, agent: Agent) {
         let shared = task;
         let incarnation = agent.status.incarnation;
         shared.jobs.take_key(agent.id, incarnation);
-        let start_id = agent.status.run.as_ref().and_then(|run| run.start_id.clone());
         let stopped = match (agent.status.computer, &agent.spec.runtime) {
             (Some(id), Some(runtime)) => {
                 let engine = &shared.engines[runtime];
                 match unless_stopped(&shared, engine.gate.enter(&agent.tenant)).await {
-                    Ok(_pass) => stop_computer(&shared, engine, id, start_id).await,
+                    Ok(_pass) => stop_run(&shared, engine, &agent, id).await,
                     Err(cut) => Err(cut),
                 }
             }
@@ -472,25 +471,41 @@ pub(super) async fn pause(shared: &Shared, subject: Subject) {
     }
 }
 
-/// Ends a start of a computer: the one that is known, or whichever the engine says runs.
-pub(super) async fn stop_computer(
-    shared: &Shared,
-    engine: &Engine,
-    id: ComputerId,
-    start: Option<StartId>,
-) -> Result<(), Cut> {
-    let runtime = &engine.entry.runtime;
-    let grace = shared.settings.stop_grace;
-    let start = match start {
-        Some(start) => Some(start),
-        None => match limited(shared, "look at the computer", runtime.observe(id)).await?.map(|seen| seen.phase) {
-            Some(Phase::Running(start) | Phase::Stopping(start)) => Some(start),
-            Some(Phase::Stopped { .. }) | None => None,
-        },
-    };
-    go_on(shared)?;
-    if let Some(start) = start {
-        limited(shared, "stop the computer", runtime.stop(id, &start, grace)).await?;
+/// Ends the run that was given up: the start that is known to be its, or the one that the engine says runs.
+async fn stop_run(shared: &Shared, engine: &Engine, agent: &Agent, id: ComputerId) -> Result<(), Cut> {
+    if let Some(start) = agent.status.run.as_ref().and_then(|run| run.start_id.clone()) {
+        return stop_start(shared, engine, id, &start).await;
     }
+    let Some(start) = running(shared, engine, id).await? else { return Ok(()) };
+    // Read after the engine was asked: while no later run has begun, what was seen is none of a later run's.
+    let now = shared.store.agent_by_id(agent.id).await;
+    let now = now.map_err(|error| RuntimeError::Unavailable(error.to_string()))?.value;
+    if now.is_some_and(|now| now.status.incarnation == agent.status.incarnation) {
+        stop_start(shared, engine, id, &start).await
+    } else {
+        Ok(())
+    }
+}
+
+/// Ends whichever start of a computer the engine says runs.
+pub(super) async fn stop_computer(shared: &Shared, engine: &Engine, id: ComputerId) -> Result<(), Cut> {
+    match running(shared, engine, id).await? {
+        Some(start) => stop_start(shared, engine, id, &start).await,
+        None => Ok(()),
+    }
+}
+
+async fn running(shared: &Shared, engine: &Engine, id: ComputerId) -> Result<Option<StartId>, RuntimeError> {
+    let seen = limited(shared, "look at the computer", engine.entry.runtime.observe(id)).await?;
+    Ok(match seen.map(|seen| seen.phase) {
+        Some(Phase::Running(start) | Phase::Stopping(start)) => Some(start),
+        Some(Phase::Stopped { .. }) | None => None,
+    })
+}
+
+async fn stop_start(shared: &Shared, engine: &Engine, id: ComputerId, start: &StartId) -> Result<(), Cut> {
+    go_on(shared)?;
+    let grace = shared.settings.stop_grace;
+    limited(shared, "stop the computer", engine.entry.runtime.stop(id, start, grace)).await?;
     Ok(())
 }

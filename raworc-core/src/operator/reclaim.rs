@@ -83,7 +83,7 @@ async fn reclaim(shared: &Shared, engine: &Engine, computer: &Computer) -> Resul
 }
 
 async fn remove(shared: &Shared, engine: &Engine, id: ComputerId) -> Result<(), Cut> {
-    stop_computer(shared, engine, id, None).await?;
+    stop_computer(shared, engine, id).await?;
     go_on(shared)?;
     limited(shared, "remove the computer", engine.entry.runtime.remove(id)).await?;
     Ok(())

@@ -234,6 +234,27 @@ async fn an_operator_that_dies_in_the_middle_of_a_start_is_followed_by_one_that_
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stop_that_comes_late_leaves_a_later_start_alone() {
+    let mut world = World::new().await;
+    // The program boots, and no operator learns which start of the engine's that was.
+    world.engine.inject(Rule::new(Method::Start, Fault::HangAfter).times(1));
+    let agent = world.idle("a", AgentSpec::default()).await;
+    let looking = world.engine.inject(Rule::new(Method::Observe, Fault::Hang).on(computer(&agent)).times(1));
+    world.control.sleep(&world.call, &world.tenant, &agent.name, SleepMode::Now).await.expect("asked");
+    world.engine_until("looked at", |_| looking.hits() == 1).await;
+    world.kill_operator();
+    world.start_operator().await;
+    world.until(&agent, "stopped", |a| a.status.state() == State::Slept && a.status.run.is_none()).await;
+    world.control.wake(&world.call, &world.tenant, &agent.name, false).await.expect("asked");
+    world.until(&agent, "awake", |a| a.status.state() == State::Idle && a.status.incarnation.0 == 2).await;
+    let running = world.engine.running();
+    looking.release();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(world.engine.running(), running);
+    assert_eq!(world.agent(&agent).await.status.incarnation.0, 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_happened_while_no_operator_lived_is_seen_by_the_next_within_seven_seconds() {
     let mut world = World::new().await;
     let mut agents = Vec::new();
