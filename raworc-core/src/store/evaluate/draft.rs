@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::json;
 
 use super::{Evaluated, Rows, later};
-use crate::agent::{Agent, AgentEvent, ConditionKind, Desired, Inbox, KeptLog, Status};
+use crate::agent::{Agent, AgentEvent, ConditionKind, Desired, Inbox, KeptLog, State, Status};
 use crate::event::{Event, EventKind};
 use crate::ids::{AgentId, ComputerId, MessageId, Revision, TenantName};
 use crate::step::Step;
@@ -241,14 +241,16 @@ impl Draft {
             .conditions
             .get(kind)
             .is_some_and(|there| there.status == status && there.reason == reason && there.message == message);
-        if !same {
+        // What an engine did for it may come late, and is told to nobody any more.
+        let deleted = agent.status.state() == State::Deleted;
+        if !same && !deleted {
             agent.status.set_condition(kind, status, reason, message, self.rows.now);
             self.status_changed(agent, json!({ "condition": kind, "status": status, "reason": short(reason) }));
         }
     }
 
     pub(super) fn clear_condition(&mut self, agent: &mut Agent, kind: ConditionKind) {
-        if agent.status.conditions.get(kind).is_some() {
+        if agent.status.conditions.get(kind).is_some() && agent.status.state() != State::Deleted {
             agent.status.conditions.clear(kind);
             self.status_changed(agent, json!({ "cleared": kind }));
         }

@@ -221,6 +221,15 @@ fn deleting_cancels_the_inbox_and_reclaims_the_computer_and_is_final() {
     assert_eq!([world.message(1).state, world.message(2).state], [MessageState::Cancelled; 2]);
     let agent = world.agent();
     assert_eq!((agent.status.state(), agent.inbox.queued, agent.due_at()), (State::Deleted, 0, None));
+    let late = |op| vec![op, AgentOp::ClearCondition(ConditionKind::Ready)];
+    let unproved = AgentOp::SetCondition {
+        kind: ConditionKind::LimitsEnforced,
+        status: false,
+        reason: "NotEnforced".into(),
+        message: "what an engine did comes late".into(),
+    };
+    let told = world.change(Check::Incarnation(Incarnation(1)), late(unproved)).expect("it changes nothing");
+    assert!(told.events.is_empty(), "nothing is told of what is deleted");
     let (id, computer) = world.rows.computers.iter().next().expect("its computer");
     assert_eq!((computer.reclaim_since, computer.keep_volume), (Some(world.rows.now), false));
     let reclaimed = Commit::new(CommitId::from_uuid(Uuid::max()), vec![Change::Reclaimed(*id)]);
