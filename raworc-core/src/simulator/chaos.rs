@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::chance::Chance;
-use super::fault::{Fault, Planned};
+use super::fault::{Fault, Planned, Strike};
 use super::port::To;
 use super::process::Process;
 use super::world::World;
@@ -53,7 +53,9 @@ async fn apply(world: &Arc<World>, fault: Fault) {
         Fault::Pause { process: number, time } => process(number, &|process| process.pause(time)),
         Fault::AtCall { process: number, call, strike } => {
             strikes = false;
-            process(number, &|process| process.arm(call, strike));
+            // Being late matters for few commits, so it happens to several.
+            let times = if matches!(strike, Strike::Late | Strike::VeryLate) { 6 } else { 1 };
+            process(number, &|process| (0..times).for_each(|time| process.arm(call + 3 * time, strike)));
         }
         Fault::CutStore { process: number, time } => process(number, &|process| process.cut_off(To::Store, time)),
         Fault::CutEngine { process: number, time } => process(number, &|process| process.cut_off(To::Engine, time)),

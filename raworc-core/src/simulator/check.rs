@@ -110,6 +110,7 @@ impl World {
         if let Err(violation) = found {
             self.fail(violation.invariant, violation.what);
         }
+        self.committed.notify_waiters();
         answer
     }
 

@@ -132,7 +132,8 @@ impl Runtime for SimulatedEngine {
 
     async fn stop(&self, id: ComputerId, start: &StartId, grace: Duration) -> Result<(), RuntimeError> {
         let what = format!("stop {} {start}", short(id));
-        self.act(what, |_| (), self.inner.stop(id, start, grace)).await
+        let look_on = |port: &Port| port.world.check_stop(id, start);
+        self.act(what, look_on, self.inner.stop(id, start, grace)).await
     }
 
     async fn remove(&self, id: ComputerId) -> Result<(), RuntimeError> {

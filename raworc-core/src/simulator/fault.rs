@@ -46,8 +46,11 @@ pub enum Strike {
     LoseAnswer,
     /// Somebody else changes the same agent first.
     Conflict,
-    /// It reaches the store only after somebody else has changed the same agent, if that happens soon.
+    /// It reaches the store only after somebody else has changed the same agent, if that happens soon. Whoever sent it
+    /// may be gone by then.
     Late,
+    /// The same, after the next incarnation has taken up a message.
+    VeryLate,
 }
 
 /// What an engine does wrong.
@@ -131,7 +134,7 @@ pub enum Fault {
 }
 
 /// Every word that [`Fault::word`] can be. In a run of many seeds each of them must have come up.
-pub(super) const WORDS: [&str; 45] = [
+pub(super) const WORDS: [&str; 46] = [
     "crash",
     "crash before a call",
     "crash after a call",
@@ -143,6 +146,7 @@ pub(super) const WORDS: [&str; 45] = [
     "store's answer lost",
     "store conflict",
     "commit late",
+    "commit very late",
     "cut from store",
     "cut from engine",
     "cut from callers",
@@ -258,7 +262,8 @@ impl Fault {
                 Self::ProgramCall { call, fate: chance.pick(&fates).copied().unwrap_or_default() }
             }
             25 => Self::CallerGone { client: pick, polls: 1 + chance.below(12) },
-            26..=28 => strike(Strike::Late),
+            26 | 27 => strike(Strike::Late),
+            28 => strike(Strike::VeryLate),
             _ if chance.once_in(2) => Self::JumpStore { seconds: hour },
             _ => Self::JumpProcess { process, seconds: hour },
         }
@@ -297,6 +302,7 @@ impl Strike {
             Self::LoseAnswer => "store's answer lost",
             Self::Conflict => "store conflict",
             Self::Late => "commit late",
+            Self::VeryLate => "commit very late",
         }
     }
 }

@@ -170,7 +170,9 @@ impl Process {
                 *left = left.saturating_sub(1);
                 let fits = match strike {
                     Strike::Crash(..) | Strike::Pause(..) => true,
-                    Strike::Refuse | Strike::LoseAnswer | Strike::Conflict | Strike::Late => to == To::Store,
+                    Strike::Refuse | Strike::LoseAnswer | Strike::Conflict | Strike::Late | Strike::VeryLate => {
+                        to == To::Store
+                    }
                 };
                 if *left == 0 && fits && due.is_none() {
                     due = Some(place);

@@ -1,5 +1,8 @@
 //! The store as one process reaches it: a decorator over the true one.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use async_trait::async_trait;
 use futures::stream::{self, BoxStream, StreamExt};
 
@@ -12,6 +15,7 @@ use crate::entropy::EntropyExt;
 use crate::event::Event;
 use crate::ids::{AgentId, AgentName, ComputerId, MessageId, Revision, TenantName};
 use crate::message::Message;
+use crate::runtime::simulated::PROGRAM;
 use crate::step::Step;
 use crate::store::{
     AgentChange, AgentOp, AgentQuery, AuditQuery, AuditRow, Change, Check, Commit, Committed, ComputerQuery, Due,
@@ -43,6 +47,27 @@ impl SimulatedStore {
         self.port.alive(whole).await
     }
 
+    /// Hands a commit over that is carried out later, whether or not this process still waits for it.
+    async fn late(&self, commit: Commit, very: bool) -> Result<Committed, StoreError> {
+        let (world, name) = (Arc::clone(&self.port.world), self.port.process().name.clone());
+        let carried_out = async move {
+            let limit = Duration::from_secs(if very { 60 } else { 5 });
+            // Where nobody overtakes it, it is only late.
+            tokio::select! {
+                biased;
+                () = world.closing.cancelled() => {}
+                () = overtaken(&world, &commit, very) => {}
+                () = tokio::time::sleep(limit) => {}
+            }
+            world.apply(&name, commit)
+        };
+        let task = match PROGRAM.try_with(|program| *program) {
+            Ok(program) => tokio::spawn(PROGRAM.scope(program, carried_out)),
+            Err(_) => tokio::spawn(carried_out),
+        };
+        task.await.unwrap_or_else(|error| Err(unavailable(error.to_string())))
+    }
+
     async fn struck(&self, commit: Commit) -> Result<Committed, StoreError> {
         let port = &self.port;
         let strike = port.strike(To::Store);
@@ -51,12 +76,13 @@ impl SimulatedStore {
         if strike == Some(Strike::Refuse) {
             return Err(unavailable("the store refuses".into()));
         }
-        match strike {
-            Some(Strike::Conflict) => interlope(&port.world, &commit),
-            Some(Strike::Late) => overtaken(&port.world, &commit).await,
-            _ => {}
+        if strike == Some(Strike::Conflict) {
+            interlope(&port.world, &commit);
         }
-        let answer = port.world.apply(&port.process().name, commit);
+        let answer = match strike {
+            Some(Strike::Late | Strike::VeryLate) => self.late(commit, strike == Some(Strike::VeryLate)).await,
+            _ => port.world.apply(&port.process().name, commit),
+        };
         port.suffer(strike, Moment::After).await;
         if strike == Some(Strike::LoseAnswer) {
             return Err(unavailable("the store's answer was lost".into()));
@@ -88,17 +114,19 @@ fn interlope(world: &World, commit: &Commit) {
 }
 
 /// Waits until somebody else has changed one of the same agents.
-async fn overtaken(world: &World, commit: &Commit) {
-    let versions = || -> Vec<_> {
-        let agents = World::rows(&world.store, commit).into_values();
-        agents.map(|agent| (agent.id, agent.status.version, agent.generation, agent.inbox.last_seq)).collect()
-    };
-    let before = versions();
-    for _ in 0..400 {
-        if versions() != before {
-            return;
+async fn overtaken(world: &World, commit: &Commit, very: bool) {
+    let rows = || -> Vec<_> { World::rows(&world.store, commit).into_values().collect() };
+    let before = rows();
+    let passed = |agent: &Agent| {
+        let Some(before) = before.iter().find(|before| before.id == agent.id) else { return false };
+        if very {
+            agent.status.incarnation > before.status.incarnation && agent.status.message.is_some()
+        } else {
+            agent.revision != before.revision
         }
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    };
+    while !rows().iter().any(passed) {
+        world.committed.notified().await;
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -43,6 +44,8 @@ pub(super) struct World {
     pub(super) failed: CancellationToken,
     /// Cancelled once faults are over and clients stop.
     pub(super) closing: CancellationToken,
+    /// Tells of every commit.
+    pub(super) committed: Notify,
     trace: Mutex<Trace>,
     counts: Mutex<Counts>,
     checker: Mutex<Checker>,
@@ -95,6 +98,7 @@ impl World {
             programs,
             failed: CancellationToken::new(),
             closing: CancellationToken::new(),
+            committed: Notify::new(),
             trace: Mutex::new(Trace::new()),
             counts: Mutex::default(),
             journal: Mutex::default(),

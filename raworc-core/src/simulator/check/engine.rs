@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::Checker;
 use crate::ids::{ComputerId, Incarnation, RuntimeName, VolumeId};
+use crate::runtime::StartId;
 use crate::simulator::world::{World, short};
 use crate::store::{ComputerQuery, MAX_PAGE, MemoryStore, Store};
 
@@ -41,6 +42,16 @@ impl World {
         drop(checker);
         if let Some((agent, two)) = live.into_iter().find(|(_, computers)| computers.len() > 1) {
             self.fail(1, format!("agent {} has two live computers: {two:?}", short(agent)));
+        }
+    }
+
+    /// That a start which is about to be stopped is not that of a run which goes on.
+    pub(in crate::simulator) fn check_stop(&self, id: ComputerId, start: &StartId) {
+        let computer = Self::at_once(self.store.computer(id)).ok().flatten();
+        let agent = computer.and_then(|computer| Self::at_once(self.store.agent_by_id(computer.agent)).ok()?.value);
+        let run = agent.filter(|agent| agent.status.computer == Some(id)).and_then(|agent| agent.status.run);
+        if run.is_some_and(|run| !run.ending && run.start_id.as_ref() == Some(start)) {
+            self.fail(1, format!("start {start} of computer {} is stopped, and its run goes on", short(id)));
         }
     }
 
