@@ -145,6 +145,7 @@ impl Client {
                 "sleep now" => control.sleep(&call, tenant, name, SleepMode::Now).await,
                 "wake" => control.wake(&call, tenant, name, retry).await,
                 "cancel" => control.cancel(&call, tenant, name).await,
+                "keep awake no longer" => control.keep_awake(&call, tenant, name, None).await,
                 _ => control.delete(&call, tenant, name).await,
             };
             agent.map(|agent| answer(&agent))
