@@ -28,10 +28,12 @@ pub(super) async fn pack(path: PathBuf) -> Result<Response<Body>, LinkError> {
     if !metadata.is_dir() && !metadata.is_file() {
         return Err(LinkError::conflict(format!("{} is neither a file nor a directory", path.display())));
     }
+    // A file that may not be read is refused before the answer has begun, which could only be cut off.
+    let file = if metadata.is_file() { Some(File::open(&path).map_err(failed)?) } else { None };
     let (sender, receiver) = mpsc::channel(WAITING);
     tokio::task::spawn_blocking(move || {
         let outlet = Outlet { sender: sender.clone(), piece: Vec::with_capacity(PIECE) };
-        if let Err(error) = write_tree(&path, metadata.is_dir(), outlet) {
+        if let Err(error) = write_tree(&path, file, outlet) {
             // Without a reader there is nobody to tell.
             let _ = sender.blocking_send(Err(error));
         }
@@ -42,14 +44,12 @@ pub(super) async fn pack(path: PathBuf) -> Result<Response<Body>, LinkError> {
     Ok(response)
 }
 
-fn write_tree(path: &Path, directory: bool, outlet: Outlet) -> io::Result<()> {
+fn write_tree(path: &Path, file: Option<File>, outlet: Outlet) -> io::Result<()> {
     let mut builder = tar::Builder::new(outlet);
     builder.follow_symlinks(false);
-    if directory {
-        add_directory(&mut builder, path, Path::new("."))?;
-    } else {
-        let name = path.file_name().unwrap_or_default();
-        builder.append_file(name, &mut File::open(path)?)?;
+    match file {
+        None => add_directory(&mut builder, path, Path::new("."))?,
+        Some(mut file) => builder.append_file(path.file_name().unwrap_or_default(), &mut file)?,
     }
     builder.into_inner()?.flush()
 }

@@ -1,4 +1,4 @@
-//! What a served installation tells of itself to those who watch over it.
+//! What a served installation tells of itself to those who watch over it, and of what it may not do.
 
 use serde_json::{Value, json};
 
@@ -17,6 +17,27 @@ fn get(up: &Up, path: &str, token: Option<&str>) -> (u16, String) {
         let answer = request.send().await.expect("an answer");
         (answer.status().as_u16(), answer.text().await.expect("a text"))
     })
+}
+
+/// The token that `up` leaves for its user.
+fn token(home: &Home, up: &Up) -> String {
+    let session = std::fs::read_to_string(home.path().join(".config/raworc/session.json")).expect("a session");
+    let session: Value = serde_json::from_str(&session).expect("JSON");
+    session["logins"][&up.url]["token"].as_str().expect("a token").to_owned()
+}
+
+#[test]
+fn what_may_not_be_read_in_a_computer_is_refused_and_not_cut_off() {
+    let home = Home::new();
+    let up = Up::start(&home);
+    let token = token(&home, &up);
+    home.run(&["agent", "create", "ada", "--wait"]).ok();
+    home.run(&["agent", "exec", "ada", "--", "sh", "-c", "echo closed > closed; chmod 0 closed"]).ok();
+    for route in ["files", "archive"] {
+        let (status, body) = get(&up, &format!("/api/v0/agents/ada/{route}?path=closed"), Some(&token));
+        assert_eq!(status, 403, "{route}: {body}");
+        assert!(body.contains("permission_denied"), "{route}: {body}");
+    }
 }
 
 #[test]
@@ -47,9 +68,7 @@ fn figures_follow_what_happens() {
     let home = Home::new();
     let up = Up::start(&home);
     assert_eq!(get(&up, "/metrics", None).0, 401);
-    let session = std::fs::read_to_string(home.path().join(".config/raworc/session.json")).expect("a session");
-    let session: Value = serde_json::from_str(&session).expect("JSON");
-    let token = session["logins"][&up.url]["token"].as_str().expect("a token").to_owned();
+    let token = token(&home, &up);
     let figures = || {
         let (status, text) = get(&up, "/metrics", Some(&token));
         assert_eq!(status, 200, "{text}");

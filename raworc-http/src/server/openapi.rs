@@ -134,10 +134,10 @@ fn sharpen(parameter: &mut RefOr<Parameter>) {
     let schema = match parameter.name.as_str() {
         "wait" => text("^(([0-5]?[0-9]{1,2}|600)s?|([0-5]?[0-9]{1,5}|600000)ms|([0-9]|10)m)$"),
         "Idempotency-Key" => text("^[!-~]([ -~]*[!-~])?$").min_length(Some(1)).max_length(Some(255)),
-        "If-Match" => text(r#"^(\*|[0-9]{1,18}|"[0-9]{1,18}")$"#),
+        "If-Match" => text(r#"^(\*|[0-9]+|"[0-9]+")$"#),
         "path" => text(r"^[^\x00]+$").min_length(Some(1)).max_length(Some(4096)),
         "mode" => text("^[0-7]{1,4}$"),
-        "Last-Event-ID" => text("^([0-9]{1,18})?$"),
+        "Last-Event-ID" => text("^[0-9]*$"),
         "since" | "tail" | "limit" => whole(u64::from(parameter.name == "limit")),
         // Opaque where it is a text.
         "after" if is_number(parameter) => whole(0),
@@ -171,9 +171,11 @@ fn add_errors(path: &str, operation: &mut Operation) {
         errors.push(("401", "`unauthenticated`"));
     }
     if operation.tags.iter().flatten().any(|tag| tag == "computers") {
-        errors.push(("409", "`agent_asleep`, `agent_state`, `contended`"));
+        errors.push(("403", "`permission_denied`"));
+        errors.push(("409", "`agent_asleep`, `agent_state`, `contended`, or a file stands in the way"));
         errors.push(("502", "`program_failed`"));
         errors.push(("504", "`timed_out`"));
+        errors.push(("507", "`no_space`"));
     }
     if path.contains('{') || path.ends_with("/agents") || path.ends_with("/metrics") {
         errors.push(("404", "`not_found`"));
