@@ -82,12 +82,11 @@ impl FromRequestParts<ApiState> for LastEventId {
         let Some(value) = parts.headers.get("last-event-id") else {
             return Ok(Self(None));
         };
-        match value.to_str().unwrap_or_default().trim() {
+        let refused = || ApiError::invalid("Last-Event-ID", "the ids of events are numbers");
+        match value.to_str().map_err(|_| refused())?.trim() {
             "" => Ok(Self(None)),
-            text => match text.parse() {
-                Ok(revision) if text.bytes().all(|c| c.is_ascii_digit()) => Ok(Self(Some(revision))),
-                Ok(_) | Err(_) => Err(ApiError::invalid("Last-Event-ID", "the ids of events are numbers")),
-            },
+            text if text.bytes().all(|c| c.is_ascii_digit()) => text.parse().map(Some).map(Self).map_err(|_| refused()),
+            _ => Err(refused()),
         }
     }
 }

@@ -174,6 +174,12 @@ async fn a_parameter_that_the_description_does_not_allow_is_refused() {
         let answer = api.call("ada", Method::GET, "/events", None, &[("last-event-id", id)]).await;
         assert_eq!((answer.status, answer.code()), (StatusCode::BAD_REQUEST, "invalid"), "{id}");
     }
+    // What cannot be read is not as if it were absent: who resumes there would miss events.
+    let mut request = api.request("ada", Method::GET, "/api/v0/events", None);
+    let unreadable = http::HeaderValue::from_bytes(b"\xc2\x84").expect("a value");
+    request.headers_mut().insert("last-event-id", unreadable);
+    let answer = tokio::time::timeout(std::time::Duration::from_secs(20), api.send(request)).await;
+    assert_eq!(answer.expect("no stream").code(), "invalid");
     for (name, value) in [("idempotency-key", "a\tkey"), ("idempotency-key", ""), ("if-match", "+1"), ("if-match", "x")]
     {
         let answer =
