@@ -86,13 +86,17 @@ pub(crate) fn identities(leader: i32) -> Identities {
 }
 
 /// Interrupts `leader` and what belongs to it but is not among `spared`, as Ctrl-C does; tells who was interrupted.
+///
+/// The elder first, so parents before their children: a shell that hears of the interrupt only after its child has died
+/// of it would begin what follows.
 pub(crate) fn interrupt_family(leader: i32, spared: &Identities) -> Identities {
-    let mut asked = identities(leader);
-    asked.retain(|process| process.0 == leader || !spared.contains(process));
-    for &(pid, _) in &asked {
-        send(pid, Signal::INT);
+    let mut asked = family(leader);
+    asked.retain(|process| process.pid == leader || !spared.contains(&(process.pid, process.started)));
+    asked.sort_by_key(|process| (process.started, process.pid));
+    for process in &asked {
+        send(process.pid, Signal::INT);
     }
-    asked
+    asked.iter().map(|process| (process.pid, process.started)).collect()
 }
 
 /// Ends what belongs to `leader` or is one of `others`, but is not among `spared`.

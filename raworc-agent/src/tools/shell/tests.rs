@@ -106,6 +106,20 @@ async fn an_interrupted_command_may_clear_up() {
 }
 
 #[tokio::test]
+async fn what_follows_an_interrupted_program_is_not_begun() {
+    for _ in 0..20 {
+        let mut f = Fixture::new();
+        let cancelled = f.cancel_once("begun");
+        let ran = f.run("sh -c 'bash -c \"touch begun; sleep 60; touch inner\"; touch middle'; touch outer").await;
+        assert_eq!(ran.exit, Exit::Cancelled);
+        cancelled.await.expect("cancelled");
+        let left: Vec<_> =
+            ["inner", "middle", "outer"].into_iter().filter(|name| f.home.path().join(name).exists()).collect();
+        assert!(left.is_empty(), "went on with {left:?}");
+    }
+}
+
+#[tokio::test]
 async fn what_a_command_writes_is_never_taken_for_its_end() {
     let mut f = Fixture::new();
     assert_eq!(f.output("printf '\\036abc 0\\036'; echo here").await, "\u{1e}abc 0\u{1e}here\n");
