@@ -37,6 +37,18 @@ async fn ask(text: &str) -> anyhow::Result<String> {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn the_readme_shows_this_program() {
+        let readme = include_str!("../../README.md");
+        let (_, shown) = readme.split_once("```rust\n").expect("a program in the README");
+        let (shown, _) = shown.split_once("```").expect("its end");
+        let shown = shown.replace("\"hello\"", "text");
+        let mut lines = include_str!("embed.rs").lines().map(str::trim);
+        for line in shown.lines().map(|line| line.split(" //").next().unwrap_or(line).trim()) {
+            assert!(lines.any(|here| here == line), "this program has no line {line:?} there");
+        }
+    }
+
     #[tokio::test]
     async fn an_embedded_control_plane_answers() {
         assert_eq!(super::ask("hello").await.expect("an answer"), "hello");

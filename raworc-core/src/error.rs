@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::agent::{Denial, InvalidSpec, State};
-use crate::ids::{AgentName, Incarnation, InvalidName, MessageId, TenantName};
+use crate::ids::{AgentName, Incarnation, InvalidName, MessageId, Revision, TenantName};
 use crate::labels::InvalidLabel;
 use crate::message::MessageState;
 use crate::principal::Denied;
@@ -137,6 +137,14 @@ pub enum Error {
     /// There is no room to keep what was to be changed.
     #[error("the disk of the server is full, so nothing was changed; free some room there and try again")]
     DiskFull(#[source] StoreError),
+    /// The log of events does not go back so far any more.
+    #[error(
+        "the log begins at revision {oldest}; what was before is forgotten: read what there is now, and go on from there"
+    )]
+    Gone {
+        /// The first revision that is kept.
+        oldest: Revision,
+    },
     /// The store did not do its part.
     #[error("the store failed")]
     Store(#[source] StoreError),
@@ -195,7 +203,7 @@ impl Error {
             Self::Unreachable { .. } => "unreachable",
             Self::Contended(_) => "contended",
             Self::DiskFull(_) => "disk_full",
-            Self::Store(StoreError::Gone { .. }) => "gone",
+            Self::Gone { .. } => "gone",
             Self::Store(_) => "store_unavailable",
             Self::Internal(_) => "internal",
         }
@@ -225,6 +233,7 @@ impl Error {
             | Self::NotHeld(_)
             | Self::QuotaExceeded { .. }
             | Self::IdempotencyMismatch
+            | Self::Gone { .. }
             | Self::Internal(_) => false,
         }
     }
@@ -260,6 +269,7 @@ impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Conflict(conflict) => conflict.into(),
+            StoreError::Gone { oldest } => Self::Gone { oldest },
             full @ StoreError::Full { .. } => Self::DiskFull(full),
             // What cannot be kept came with the request.
             StoreError::Refused { reason } => Self::invalid("request", format!("it cannot be kept: {reason}")),

@@ -8,6 +8,7 @@
 //! Several operators share the agents of a runtime by [shards]; that only spreads the work. What keeps them
 //! from each other's way are the preconditions of their commits.
 
+mod calls;
 mod clock;
 mod death;
 mod execute;
@@ -19,6 +20,8 @@ mod queue;
 mod reclaim;
 mod settings;
 pub(crate) mod shards;
+mod start;
+mod stop;
 #[cfg(all(test, feature = "simulated"))]
 mod tests;
 mod watch;

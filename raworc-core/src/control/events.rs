@@ -57,7 +57,7 @@ impl ControlPlane {
     /// Follows a tenant's log, or one agent's part of it, after the revision `since`; from now on where it is absent.
     ///
     /// # Errors
-    /// Where the caller may not see it; [`StoreError::Gone`] inside of [`Error::Store`] where the log no longer goes
+    /// Where the caller may not see it; [`Error::Gone`] where the log no longer goes
     /// back that far; [`Error::Invalid`] where it never was that long.
     pub async fn follow(
         &self,
@@ -120,10 +120,10 @@ impl ControlPlane {
             let mut since = Revision(head.0.saturating_sub(back));
             let mut following = match self.follow(call, tenant, agent, Some(since)).await {
                 // The log is cut in pieces: the next one may be cut before it is read.
-                Err(Error::Store(StoreError::Gone { oldest })) => {
+                Err(Error::Gone { oldest }) => {
                     since = Revision(oldest.0.saturating_sub(1));
                     match self.follow(call, tenant, agent, Some(since)).await {
-                        Err(Error::Store(StoreError::Gone { .. })) => continue,
+                        Err(Error::Gone { .. }) => continue,
                         following => following?.to_its_end(),
                     }
                 }

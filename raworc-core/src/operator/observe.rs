@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::execute::limited;
+use super::calls::limited;
 use super::jobs::Subject;
 use super::plan::{Observation, Work};
 use super::{Engine, Shared, spawn};

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use super::execute::{Cut, go_on, limited, pause, stop_computer, unless_stopped};
+use super::calls::{Cut, go_on, limited, pause, unless_stopped};
 use super::jobs::Subject;
+use super::stop::stop_computer;
 use super::{Engine, Shared, spawn_job};
 use crate::computer::Computer;
 use crate::entropy::EntropyExt;

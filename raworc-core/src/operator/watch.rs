@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::{FutureExt, StreamExt};
 use jiff::Timestamp;
 
-use super::execute::limited;
+use super::calls::limited;
 use super::{Shared, reclaim};
 use crate::entropy::EntropyExt;
 use crate::ids::{ComputerId, RuntimeName};

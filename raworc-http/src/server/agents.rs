@@ -20,9 +20,11 @@ pub use listener::{AgentsListener, AgentsTls, ListenError, ListenerLimits, Liste
 use axum::Router;
 use axum::routing::{get, post};
 use raworc_core::control::ControlPlane;
+use tower_http::catch_panic::CatchPanicLayer;
 
 use self::gateway::Upstreams;
 use super::error::ApiError;
+use super::layers;
 use super::tokens::Tokens;
 
 /// What the agents' side is made of.
@@ -56,5 +58,6 @@ pub fn agents_router(state: AgentsState) -> Router {
         .nest("/agent/v0", calls.merge(models))
         .fallback(async || ApiError::new("not_found", "there is no such address here"))
         .method_not_allowed_fallback(async || ApiError::new("method_not_allowed", "this address has other methods"))
+        .layer(CatchPanicLayer::custom(layers::panicked))
         .with_state(state)
 }

@@ -171,7 +171,7 @@ fn details(error: &Error) -> Map<String, Value> {
         Error::MessageState { id, state } => json!({ "id": id, "state": state }),
         Error::InboxFull { name, limit } => json!({ "name": name, "limit": limit }),
         Error::QuotaExceeded { tenant, kind, limit } => json!({ "tenant": tenant, "kind": kind, "limit": limit }),
-        Error::Store(raworc_core::store::StoreError::Gone { oldest }) => json!({ "oldest": oldest }),
+        Error::Gone { oldest } => json!({ "oldest": oldest }),
         _ => Value::Null,
     };
     match value {

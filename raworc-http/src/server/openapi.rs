@@ -78,7 +78,7 @@ pub(super) fn complete(document: &mut OpenApi) {
     for (path, item) in &mut document.paths.paths {
         let of_tenant = path.contains("/tenants/{tenant}/");
         for operation in operations(item) {
-            if operation.tags.iter().flatten().any(|tag| tag == "computers") {
+            if is_of_computers(operation) {
                 operation.operation_id = operation.operation_id.take().map(|id| format!("computer_{id}"));
             }
             for (name, description) in PLACES {
@@ -159,23 +159,27 @@ fn is_number(parameter: &Parameter) -> bool {
     }
 }
 
+fn is_of_computers(operation: &Operation) -> bool {
+    operation.tags.iter().flatten().any(|tag| tag == "computers")
+}
+
 fn add_errors(path: &str, operation: &mut Operation) {
     let public = operation.security.is_some();
+    let of_computers = is_of_computers(operation);
     let mut errors = vec![("500", "`internal`")];
     if path.starts_with(crate::api::BASE) {
         errors.push(("400", "`invalid`, `malformed`"));
         errors.push(("503", "`store_unavailable`"));
-        errors.push(("507", "`disk_full`"));
+        errors.push(("507", if of_computers { "`disk_full`, `no_space`" } else { "`disk_full`" }));
     }
     if !public {
         errors.push(("401", "`unauthenticated`"));
     }
-    if operation.tags.iter().flatten().any(|tag| tag == "computers") {
+    if of_computers {
         errors.push(("403", "`permission_denied`"));
         errors.push(("409", "`agent_asleep`, `agent_state`, `contended`, or a file stands in the way"));
         errors.push(("502", "`program_failed`"));
         errors.push(("504", "`timed_out`"));
-        errors.push(("507", "`no_space`"));
     }
     if path.contains('{') || path.ends_with("/agents") || path.ends_with("/metrics") {
         errors.push(("404", "`not_found`"));

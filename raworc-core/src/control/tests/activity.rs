@@ -77,7 +77,7 @@ async fn who_listens_is_told_of_events_that_the_log_lost_before_they_were_read()
     assert!(matches!(told, Err(RecvError::Lagged(1))), "{told:?}");
     assert_eq!(other.inner.feed.head(), head);
     let told = following.next().await.expect("the feed is there");
-    assert!(matches!(&told, Err(Error::Store(crate::store::StoreError::Gone { .. }))), "{told:?}");
+    assert!(matches!(&told, Err(Error::Gone { .. })), "{told:?}");
     for _ in 0..100 {
         if other.system().is_revoked(token.id) {
             return;

@@ -249,7 +249,8 @@ impl Socket {
             Self::Unix { listener, .. } => Ok(Accepted::Unix(listener.accept().await?.0)),
             Self::Tls { listener, tls } => {
                 let (stream, _) = listener.accept().await?;
-                stream.set_nodelay(true)?;
+                // A peer that is gone already shows at the handshake.
+                let _ = stream.set_nodelay(true);
                 Ok(Accepted::Tls(stream, tls.acceptor.clone()))
             }
         }

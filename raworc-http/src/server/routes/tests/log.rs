@@ -138,6 +138,8 @@ async fn a_log_that_no_longer_goes_back_that_far_is_gone_before_the_stream_begin
     api.store.forget_log(Revision(api.store_head().await));
     let gone = api.get("ada", "/events?since=1").await;
     assert_eq!((gone.status, gone.code()), (StatusCode::GONE, "gone"));
+    let text = gone.body["error"]["message"].to_string();
+    assert!(text.contains("the log begins at revision"), "{text}");
     let beyond = api.get("ada", "/events?since=100000").await;
     assert_eq!((beyond.status, beyond.code()), (StatusCode::BAD_REQUEST, "invalid"));
     let nonsense = api.call("ada", Method::GET, "/events", None, &[("last-event-id", "x")]).await;

@@ -1,0 +1,85 @@
+//! Ends a run that was given up, apart from the look, and whatever else a computer runs.
+
+use std::sync::Arc;
+
+use super::calls::{Cut, go_on, limited, pause, record, unless_stopped};
+use super::jobs::Subject;
+use super::{Engine, Shared, spawn_job};
+use crate::agent::Agent;
+use crate::ids::ComputerId;
+use crate::runtime::{Phase, RuntimeError, StartId};
+use crate::store::AgentOp;
+
+/// Asks the engine to end the present run, apart from the look.
+pub(super) fn begin(shared: &Arc<Shared>, agent: Agent) {
+    let subject = Subject::Agent(agent.id);
+    let Some(job) = shared.jobs.begin(subject) else { return };
+    let task = Arc::clone(shared);
+    spawn_job(shared, async move {
+        let shared = task;
+        let incarnation = agent.status.incarnation;
+        shared.jobs.take_key(agent.id, incarnation);
+        let stopped = match (agent.status.computer, &agent.spec.runtime) {
+            (Some(id), Some(runtime)) => {
+                let engine = &shared.engines[runtime];
+                match unless_stopped(&shared, engine.gate.enter(&agent.tenant)).await {
+                    Ok(_pass) => stop_run(&shared, engine, &agent, id).await,
+                    Err(cut) => Err(cut),
+                }
+            }
+            _ => Ok(()),
+        };
+        match stopped {
+            Ok(()) => {
+                shared.jobs.succeeded(subject);
+                record(&shared, &agent, vec![AgentOp::RunEnded { incarnation }]).await;
+            }
+            Err(Cut::Stopped) => return,
+            Err(Cut::Failed(error)) => {
+                tracing::warn!(agent = %agent.id, name = %agent.name, %error, "a computer could not be stopped");
+                pause(&shared, subject).await;
+            }
+        }
+        drop(job);
+        shared.queue.look(agent.id);
+    });
+}
+
+/// Ends the run that was given up: the start that is known to be its, or the one that the engine says runs.
+async fn stop_run(shared: &Shared, engine: &Engine, agent: &Agent, id: ComputerId) -> Result<(), Cut> {
+    if let Some(start) = agent.status.run.as_ref().and_then(|run| run.start_id.clone()) {
+        return stop_start(shared, engine, id, &start).await;
+    }
+    let Some(start) = running(shared, engine, id).await? else { return Ok(()) };
+    // Read after the engine was asked: while no later run has begun, what was seen is none of a later run's.
+    let now = shared.store.agent_by_id(agent.id).await;
+    let now = now.map_err(|error| RuntimeError::Unavailable(error.to_string()))?.value;
+    if now.is_some_and(|now| now.status.incarnation == agent.status.incarnation) {
+        stop_start(shared, engine, id, &start).await
+    } else {
+        Ok(())
+    }
+}
+
+/// Ends whichever start of a computer the engine says runs.
+pub(super) async fn stop_computer(shared: &Shared, engine: &Engine, id: ComputerId) -> Result<(), Cut> {
+    match running(shared, engine, id).await? {
+        Some(start) => stop_start(shared, engine, id, &start).await,
+        None => Ok(()),
+    }
+}
+
+async fn running(shared: &Shared, engine: &Engine, id: ComputerId) -> Result<Option<StartId>, RuntimeError> {
+    let seen = limited(shared, "look at the computer", engine.entry.runtime.observe(id)).await?;
+    Ok(match seen.map(|seen| seen.phase) {
+        Some(Phase::Running(start) | Phase::Stopping(start)) => Some(start),
+        Some(Phase::Stopped { .. }) | None => None,
+    })
+}
+
+async fn stop_start(shared: &Shared, engine: &Engine, id: ComputerId, start: &StartId) -> Result<(), Cut> {
+    go_on(shared)?;
+    let grace = shared.settings.stop_grace;
+    limited(shared, "stop the computer", engine.entry.runtime.stop(id, start, grace)).await?;
+    Ok(())
+}
