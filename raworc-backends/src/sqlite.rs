@@ -5,6 +5,7 @@
 //! as long as the store is open, by a lock that the operating system takes back when the process ends.
 
 mod blobs;
+mod checkpoint;
 mod config;
 mod convert;
 mod error;

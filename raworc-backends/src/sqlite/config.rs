@@ -97,12 +97,18 @@ impl SqliteOptions {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .pragma("journal_size_limit", "67108864")
+            // Done beside the writer.
+            .pragma("wal_autocheckpoint", "0")
             .pragma("cache_size", "-8192")
             .thread_name(|_| "sqlite-writer".into());
         match self.max_size {
             Some(bytes) => options.pragma("max_page_count", (bytes / PAGE).max(1).to_string()),
             None => options,
         }
+    }
+
+    pub(super) fn checkpointer(&self) -> SqliteConnectOptions {
+        self.common().synchronous(SqliteSynchronous::Full).thread_name(|_| "sqlite-checkpoint".into())
     }
 
     pub(super) fn reader(&self) -> SqliteConnectOptions {

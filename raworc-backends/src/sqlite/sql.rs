@@ -16,22 +16,25 @@ macro_rules! statements {
 statements! {
     HEAD = "SELECT revision, oldest, commits FROM head WHERE id = 1";
     VOID_LEASES = "DELETE FROM leases";
+    CHECKPOINT = "PRAGMA wal_checkpoint(PASSIVE)";
     SET_HEAD = "UPDATE head SET revision = ?, oldest = ?, commits = ? WHERE id = 1";
 
-    BEGIN_AND_LOAD_COMMITS = "BEGIN IMMEDIATE; SELECT id, doc FROM commits WHERE id IN (SELECT value FROM json_each(?))";
-    LOAD_AGENTS = "SELECT awake_until, heard_at, doc FROM agents WHERE id IN (SELECT value FROM json_each(?))";
-    LOAD_NAMES = "SELECT a.tenant, a.live_name FROM json_each(?) k CROSS JOIN agents a \
+    // What the writer loads. Several go together, so that each row ends with the word that tells what it is.
+    LOAD_COMMITS = "SELECT id, doc, 'commit' FROM commits WHERE id IN (SELECT value FROM json_each(?))";
+    LOAD_AGENTS = "SELECT awake_until, heard_at, doc, 'agent' FROM agents WHERE id IN (SELECT value FROM json_each(?))";
+    LOAD_NAMES = "SELECT a.tenant, a.live_name, 'name' FROM json_each(?) k CROSS JOIN agents a \
         ON a.tenant = k.value ->> 0 AND a.live_name = k.value ->> 1";
-    LOAD_MESSAGES = "SELECT doc FROM messages WHERE id IN (SELECT value FROM json_each(?))";
-    LOAD_OPEN = "SELECT doc FROM messages WHERE agent = ? AND open_seq > 0";
-    LOAD_COMPUTERS = "SELECT doc FROM computers WHERE id IN (SELECT value FROM json_each(?))";
-    LOAD_RECORDS = "SELECT r.kind, r.tenant, r.name, r.version, r.expires, r.body FROM json_each(?) k \
+    LOAD_MESSAGES = "SELECT doc, 'message' FROM messages WHERE id IN (SELECT value FROM json_each(?))";
+    LOAD_OPEN = "SELECT m.doc, 'message' FROM json_each(?) k CROSS JOIN messages m \
+        ON m.agent = k.value AND m.open_seq > 0";
+    LOAD_COMPUTERS = "SELECT doc, 'computer' FROM computers WHERE id IN (SELECT value FROM json_each(?))";
+    LOAD_RECORDS = "SELECT r.kind, r.tenant, r.name, r.version, r.expires, r.body, 'record' FROM json_each(?) k \
         CROSS JOIN records r ON r.kind = k.value ->> 0 AND r.tenant = k.value ->> 1 AND r.name = k.value ->> 2";
-    LOAD_USAGE = "SELECT q.tenant, q.kind, q.used FROM json_each(?) k \
+    LOAD_USAGE = "SELECT q.tenant, q.kind, q.used, 'usage' FROM json_each(?) k \
         CROSS JOIN quotas q ON q.tenant = k.value ->> 0 AND q.kind = k.value ->> 1";
-    LOAD_ANSWERS = "SELECT a.principal, a.name, a.doc FROM json_each(?) k \
+    LOAD_ANSWERS = "SELECT a.principal, a.name, a.doc, 'answer' FROM json_each(?) k \
         CROSS JOIN answers a ON a.principal = k.value ->> 0 AND a.name = k.value ->> 1";
-    LOAD_LEASES = "SELECT name, holder, epoch, since, expires FROM leases \
+    LOAD_LEASES = "SELECT name, holder, epoch, since, expires, 'lease' FROM leases \
         WHERE name IN (SELECT value FROM json_each(?))";
 
     // Each element is [id, awake_until, heard_at, due_at].
@@ -45,8 +48,7 @@ statements! {
 
     FORGET_LOG = "DELETE FROM log WHERE revision < ?";
     FORGET_COMMITS = "DELETE FROM commits WHERE seq < (SELECT MIN(seq) FROM commits) + 512 AND at < ?";
-    FORGET_ANSWERS = "DELETE FROM answers WHERE rowid IN \
-        (SELECT rowid FROM answers WHERE expires <= ? ORDER BY expires LIMIT 512)";
+    FORGET_ANSWERS = "DELETE FROM answers WHERE rowid < (SELECT MIN(rowid) FROM answers) + 512 AND expires <= ?";
     FORGET_RECORDS = "DELETE FROM records WHERE rowid IN \
         (SELECT rowid FROM records WHERE expires <= ? ORDER BY expires LIMIT 512)";
 
@@ -121,9 +123,25 @@ inserts! {
         " ON CONFLICT (id) DO UPDATE SET live_name = excluded.live_name, state = excluded.state, \
         runtime = excluded.runtime, due_at = excluded.due_at, awake_until = excluded.awake_until, \
         heard_at = excluded.heard_at, doc = excluded.doc";
+    // The same where less has changed: each column that is set has the indexes written anew that hold it.
+    PUT_AGENTS_STATE = 10, "INSERT INTO agents \
+        (id, tenant, live_name, owner, state, runtime, due_at, awake_until, heard_at, doc) VALUES ",
+        " ON CONFLICT (id) DO UPDATE SET state = excluded.state, due_at = excluded.due_at, \
+        awake_until = excluded.awake_until, heard_at = excluded.heard_at, doc = excluded.doc";
+    PUT_AGENTS_DUE = 10, "INSERT INTO agents \
+        (id, tenant, live_name, owner, state, runtime, due_at, awake_until, heard_at, doc) VALUES ",
+        " ON CONFLICT (id) DO UPDATE SET due_at = excluded.due_at, awake_until = excluded.awake_until, \
+        heard_at = excluded.heard_at, doc = excluded.doc";
+    PUT_AGENTS_DOC = 10, "INSERT INTO agents \
+        (id, tenant, live_name, owner, state, runtime, due_at, awake_until, heard_at, doc) VALUES ",
+        " ON CONFLICT (id) DO UPDATE SET awake_until = excluded.awake_until, heard_at = excluded.heard_at, \
+        doc = excluded.doc";
     PUT_LABELS = 3, "INSERT INTO agent_labels (agent, name, value) VALUES ", "";
     PUT_MESSAGES = 6, "INSERT INTO messages (agent, seq, tenant, id, open_seq, doc) VALUES ",
         " ON CONFLICT (agent, seq) DO UPDATE SET open_seq = excluded.open_seq, doc = excluded.doc";
+    // The same for one that is open, as it was.
+    PUT_OPEN_MESSAGES = 6, "INSERT INTO messages (agent, seq, tenant, id, open_seq, doc) VALUES ",
+        " ON CONFLICT (agent, seq) DO UPDATE SET doc = excluded.doc";
     PUT_STEPS = 5, "INSERT INTO steps (agent, seq, tenant, message, doc) VALUES ", "";
     PUT_COMPUTERS = 5, "INSERT INTO computers (id, tenant, runtime, reclaim, doc) VALUES ",
         " ON CONFLICT (id) DO UPDATE SET reclaim = excluded.reclaim, doc = excluded.doc";
@@ -132,11 +150,11 @@ inserts! {
         body = excluded.body";
     PUT_USAGE = 3, "INSERT INTO quotas (tenant, kind, used) VALUES ",
         " ON CONFLICT (tenant, kind) DO UPDATE SET used = excluded.used";
-    PUT_ANSWERS = 4, "INSERT INTO answers (principal, name, expires, doc) VALUES ",
-        " ON CONFLICT (principal, name) DO UPDATE SET expires = excluded.expires, doc = excluded.doc";
+    // One that is written again goes to the end, where those stand that are kept longest.
+    PUT_ANSWERS = 4, "INSERT OR REPLACE INTO answers (principal, name, expires, doc) VALUES ", "";
     PUT_LOG = 4, "INSERT INTO log (revision, tenant, agent, doc) VALUES ", "";
     PUT_COMMITS = 4, "INSERT INTO commits (seq, id, at, doc) VALUES ", "";
-    PUT_AUDIT = 6, "INSERT INTO audit (seq, id, tenant, revision, at, doc) VALUES ", "";
+    PUT_AUDIT = 5, "INSERT INTO audit (seq, tenant, revision, at, doc) VALUES ", "";
     PUT_LEASES = 5, "INSERT INTO leases (name, holder, epoch, since, expires) VALUES ",
         " ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, epoch = excluded.epoch, \
         since = excluded.since, expires = excluded.expires";

@@ -1,5 +1,6 @@
 //! What the conformance suite cannot see: plans of statements, files, faults.
 
+mod checkpoints;
 mod durable;
 mod faults;
 mod plans;

@@ -9,6 +9,7 @@
 mod job;
 mod pending;
 mod rowset;
+mod script;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -24,7 +25,8 @@ pub(super) use self::job::{Outcome, Work};
 
 use self::job::Job;
 use self::pending::Pending;
-use self::rowset::Rowset;
+use self::rowset::{Rowset, Wanted};
+use super::checkpoint::{self, Checkpoints};
 use super::config::SqliteOptions;
 use super::convert::{count, micros};
 use super::error::{Fault, FaultKind};
@@ -75,6 +77,7 @@ pub(super) struct Writer {
     closing: CancellationToken,
     grown: watch::Sender<Revision>,
     conn: Option<SqliteConnection>,
+    checkpoints: Arc<Checkpoints>,
     head: Head,
     rows: Rowset,
     tidied: u64,
@@ -100,6 +103,7 @@ impl Writer {
             closing: closing.clone(),
             grown,
             conn: Some(conn),
+            checkpoints: Arc::default(),
             head,
             rows: Rowset::default(),
             tidied,
@@ -109,6 +113,10 @@ impl Writer {
     }
 
     pub(super) async fn run(mut self) {
+        let carrying = CancellationToken::new();
+        let (options, place) = (self.options.checkpointer(), self.options.database());
+        let checkpoints = Arc::clone(&self.checkpoints).run(options, place, carrying.clone());
+        let checkpoints = tokio::spawn(checkpoints);
         while let Some(first) = self.next().await {
             let mut batch = VecDeque::from([first]);
             while batch.len() < self.options.batch
@@ -117,6 +125,13 @@ impl Writer {
                 batch.push_back(job);
             }
             self.write(batch).await;
+            if self.checkpoints.take_long() {
+                self.carry_over().await;
+            }
+        }
+        carrying.cancel();
+        if let Err(error) = checkpoints.await {
+            tracing::error!(%error, "what carries the log over did not end well");
         }
         if let Some(conn) = self.conn.take()
             && let Err(error) = conn.close().await
@@ -170,6 +185,7 @@ impl Writer {
             Ok((outcomes, head, events)) => {
                 self.conn = Some(conn);
                 self.rows.next_batch();
+                self.checkpoints.wrote();
                 let grown = head.revision != self.head.revision;
                 self.head = head;
                 self.shared.feed.publish(events, head.oldest);
@@ -187,6 +203,15 @@ impl Writer {
                 }
                 Err(Fault::of(&error, &place))
             }
+        }
+    }
+
+    /// Takes what is left of a long log, so that the next batch begins it anew.
+    async fn carry_over(&mut self) {
+        if let Some(conn) = &mut self.conn
+            && let Err(error) = checkpoint::checkpoint(conn).await
+        {
+            tracing::warn!(%error, "the log of the database could not be carried over");
         }
     }
 
@@ -254,31 +279,30 @@ impl Writer {
         Ok((outcomes, head, events))
     }
 
-    /// Begins the transaction, and loads what the whole batch looks at in few statements. Gives the footprint of each
-    /// job.
+    /// Begins the transaction, and loads what the whole batch looks at. Gives the footprint of each job.
     async fn begin(&mut self, conn: &mut SqliteConnection, jobs: &[Job]) -> Result<Vec<Footprint>, sqlx::Error> {
-        let mut all = Footprint::default();
-        let (mut commits, mut touched, mut leases) = (Vec::new(), Vec::new(), Vec::new());
+        let mut wanted = Wanted::default();
         let mut footprints = Vec::with_capacity(jobs.len());
         for job in jobs {
             let mut footprint = Footprint::default();
             match &job.work {
                 Work::Commit(commit) => {
-                    commits.push(commit.id);
+                    wanted.commits.push(commit.id);
                     footprint = commit.footprint();
-                    join(&mut all, &footprint);
+                    join(&mut wanted.footprint, &footprint);
+                    wanted.answers.extend(footprint.idempotency.clone());
                 }
-                Work::Touch(touches) => touched.extend(touches.iter().map(|touch| touch.agent)),
-                Work::Claim(claim) => leases.push(claim.key.clone()),
+                Work::Touch(touches) => {
+                    for touch in touches {
+                        wanted.footprint.agents.entry(touch.agent).or_default();
+                    }
+                }
+                Work::Claim(claim) => wanted.leases.push(claim.key.clone()),
                 Work::Put { .. } | Work::Unlink { .. } | Work::ForgetLog { .. } => {}
             }
             footprints.push(footprint);
         }
-        self.rows.begin(conn, commits.into_iter()).await?;
-        self.rows.load(conn, &all).await?;
-        self.rows.load_answers(conn, footprints.iter().filter_map(|one| one.idempotency.as_ref())).await?;
-        self.rows.load_agents(conn, touched.into_iter()).await?;
-        self.rows.load_leases(conn, leases.into_iter()).await?;
+        self.rows.begin(conn, wanted).await?;
         Ok(footprints)
     }
 

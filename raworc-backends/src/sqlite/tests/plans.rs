@@ -9,7 +9,6 @@ use super::{SqliteOptions, directory, open};
 use crate::sqlite::sql;
 
 async fn plan(conn: &mut SqliteConnection, text: &str) -> Vec<String> {
-    let text = text.strip_prefix("BEGIN IMMEDIATE; ").unwrap_or(text);
     let rows = sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {text}"))).fetch_all(conn).await;
     rows.unwrap_or_else(|error| panic!("{text}: {error}")).iter().map(|row| row.get("detail")).collect()
 }

@@ -11,33 +11,59 @@ use raworc_core::message::Message;
 use raworc_core::step::Step;
 use raworc_core::store::{AuditRow, Committed, Evaluated, IdempotencyKey, Lease, QuotaKind, Record, RecordKey};
 use serde_json::{Value, json};
-use sqlx::{AssertSqlSafe, SqliteConnection};
+use sqlx::SqliteConnection;
 
 use super::Head;
 use super::rowset::Rowset;
+use super::script::{Cell, Script};
 use crate::sqlite::convert::{int, micros, quota_word, tenant_key, to_doc};
 use crate::sqlite::sql::{self, Insert};
 
 /// Rows that one statement writes at most. Others are powers of two below, so that few statements are prepared.
 const ROWS: usize = 64;
 
-/// A value to bind.
-#[derive(Debug)]
-enum Cell {
-    Int(i64),
-    Time(Option<i64>),
-    Text(String),
-    Maybe(Option<String>),
+/// How much of an agent's row differs from what stands in the database, the least first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Differs {
+    Doc,
+    Due,
+    State,
+    All,
+}
+
+impl Differs {
+    const EACH: [(Self, &Insert); 4] = [
+        (Self::All, &sql::PUT_AGENTS),
+        (Self::State, &sql::PUT_AGENTS_STATE),
+        (Self::Due, &sql::PUT_AGENTS_DUE),
+        (Self::Doc, &sql::PUT_AGENTS_DOC),
+    ];
+
+    fn between(before: Option<&Agent>, agent: &Agent) -> Self {
+        let Some(before) = before else { return Self::All };
+        let state = |agent: &Agent| agent.status.state();
+        let ends = state(before) != state(agent) && state(agent) == State::Deleted;
+        if ends || before.spec.runtime != agent.spec.runtime {
+            Self::All
+        } else if state(before) != state(agent) {
+            Self::State
+        } else if before.due_at() != agent.due_at() {
+            Self::Due
+        } else {
+            Self::Doc
+        }
+    }
 }
 
 /// Rows to write, the latest of each key.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
-    agents: BTreeMap<AgentId, Vec<Cell>>,
+    agents: BTreeMap<AgentId, (Differs, Vec<Cell>)>,
     touched: BTreeSet<AgentId>,
     unlabelled: BTreeSet<AgentId>,
     labels: BTreeMap<AgentId, Vec<(String, String)>>,
-    messages: BTreeMap<MessageId, Vec<Cell>>,
+    /// Whether each is open, and its row.
+    messages: BTreeMap<MessageId, (bool, Vec<Cell>)>,
     steps: Vec<Cell>,
     computers: BTreeMap<ComputerId, Option<Vec<Cell>>>,
     records: BTreeMap<RecordKey, Option<Vec<Cell>>>,
@@ -80,8 +106,14 @@ impl Pending {
         let doc = committed_doc(&evaluated.committed, &agents, &messages)?;
         let at = micros(evaluated.now);
         self.commits.extend([Cell::Int(int(seq)), Cell::Text(id.to_string()), Cell::Int(at), Cell::Text(doc)]);
-        self.agents.extend(agents.into_iter().map(|(agent, doc)| (agent.id, agent_row(agent, doc))));
-        self.messages.extend(messages.into_iter().map(|(message, doc)| (message.id, message_row(message, doc))));
+        for (agent, doc) in agents {
+            let differs = Differs::between(before.agents.get(&agent.id).and_then(Option::as_ref), agent);
+            let so_far = self.agents.get(&agent.id).map_or(differs, |(so_far, _)| *so_far);
+            self.agents.insert(agent.id, (differs.max(so_far), agent_row(agent, doc)));
+        }
+        for (message, doc) in messages {
+            self.messages.insert(message.id, (!message.state.is_ended(), message_row(message, doc)));
+        }
         for step in &evaluated.steps {
             self.steps.extend(step_row(step)?);
         }
@@ -120,9 +152,10 @@ impl Pending {
     /// takes them up itself.
     pub(super) fn touch(&mut self, agent: &Agent) {
         match self.agents.get_mut(&agent.id) {
-            Some(row) => {
+            Some((differs, row)) => {
                 if let Some(Cell::Text(doc)) = row.pop() {
                     *row = agent_row(agent, doc);
+                    *differs = Differs::Due.max(*differs);
                 }
             }
             None => {
@@ -174,12 +207,19 @@ impl Pending {
                 .await?;
         }
         let mut last = Script::default();
-        put(conn, &mut last, &sql::PUT_AGENTS, self.agents.into_values().flatten()).await?;
+        let mut agents: Vec<_> = self.agents.into_values().collect();
+        for (how, insert) in Differs::EACH {
+            let some = agents.extract_if(.., |(differs, _)| *differs == how);
+            put(conn, &mut last, insert, some.flat_map(|(_, row)| row)).await?;
+        }
         let labels = self.labels.into_iter().flat_map(|(id, labels)| {
             labels.into_iter().flat_map(move |(name, value)| [id.to_string(), name, value].map(Cell::Text))
         });
         put(conn, &mut last, &sql::PUT_LABELS, labels).await?;
-        put(conn, &mut last, &sql::PUT_MESSAGES, self.messages.into_values().flatten()).await?;
+        let (open, ended): (Vec<_>, Vec<_>) = self.messages.into_values().partition(|(open, _)| *open);
+        for (messages, insert) in [(open, &sql::PUT_OPEN_MESSAGES), (ended, &sql::PUT_MESSAGES)] {
+            put(conn, &mut last, insert, messages.into_iter().flat_map(|(_, row)| row)).await?;
+        }
         put(conn, &mut last, &sql::PUT_STEPS, self.steps.into_iter()).await?;
         put(conn, &mut last, &sql::PUT_COMPUTERS, self.computers.into_values().flatten().flatten()).await?;
         put(conn, &mut last, &sql::PUT_RECORDS, self.records.into_values().flatten().flatten()).await?;
@@ -194,37 +234,6 @@ impl Pending {
         last.add("COMMIT", []);
         last.run(conn).await?;
         Ok(self.events)
-    }
-}
-
-/// Statements that go to the connection's thread together: the way there and back is a good part of what a small
-/// commit costs.
-#[derive(Debug, Default)]
-struct Script {
-    text: String,
-    cells: Vec<Cell>,
-}
-
-impl Script {
-    fn add(&mut self, statement: &str, cells: impl IntoIterator<Item = Cell>) {
-        if !self.text.is_empty() {
-            self.text.push_str("; ");
-        }
-        self.text.push_str(statement);
-        self.cells.extend(cells);
-    }
-
-    async fn run(self, conn: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-        let mut query = sqlx::query(AssertSqlSafe(self.text));
-        for cell in self.cells {
-            query = match cell {
-                Cell::Int(value) => query.bind(value),
-                Cell::Time(value) => query.bind(value),
-                Cell::Text(value) => query.bind(value),
-                Cell::Maybe(value) => query.bind(value),
-            };
-        }
-        query.execute(conn).await.map(drop)
     }
 }
 
@@ -347,10 +356,9 @@ fn record_row(record: &Record) -> Result<Vec<Cell>, sqlx::Error> {
     ])
 }
 
-fn audit_row(row: &AuditRow, seq: u64) -> Result<[Cell; 6], sqlx::Error> {
+fn audit_row(row: &AuditRow, seq: u64) -> Result<[Cell; 5], sqlx::Error> {
     Ok([
         Cell::Int(int(seq)),
-        Cell::Text(row.commit.to_string()),
         Cell::Text(tenant_key(row.entry.tenant.as_ref())),
         Cell::Int(int(row.revision.0)),
         Cell::Int(micros(row.at)),

@@ -17,11 +17,21 @@ use serde_json::{Value, json};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 
+use super::script::{Cell, Script};
 use crate::sqlite::convert::{agent, broken, count, doc, lease, record, tenant_key};
 use crate::sqlite::sql;
 
 /// Bytes of agents that are kept from batch to batch.
 const KEPT: usize = 8 << 20;
+
+/// What a batch looks at.
+#[derive(Debug, Default)]
+pub(super) struct Wanted {
+    pub(super) commits: Vec<CommitId>,
+    pub(super) answers: Vec<IdempotencyKey>,
+    pub(super) leases: Vec<String>,
+    pub(super) footprint: Footprint,
+}
 
 /// Rows by key; `None` for what is known not to be there.
 #[derive(Debug, Default)]
@@ -62,54 +72,54 @@ impl Rowset {
         self.weight += 2 * bytes;
     }
 
-    /// Begins the transaction, and loads the results of these commits, if they were made.
-    pub(super) async fn begin(
-        &mut self,
-        conn: &mut SqliteConnection,
-        ids: impl Iterator<Item = CommitId>,
-    ) -> Result<(), sqlx::Error> {
-        let keys = Value::Array(missing(&mut self.commits, ids)).to_string();
-        for row in sqlx::query(sql::BEGIN_AND_LOAD_COMMITS).bind(keys).fetch_all(conn).await? {
-            let id: CommitId = row.try_get::<&str, _>(0)?.parse().map_err(broken)?;
-            self.commits.insert(id, Some(doc(&row, 1)?));
-        }
-        Ok(())
-    }
-
-    /// Loads these leases.
-    pub(super) async fn load_leases(
-        &mut self,
-        conn: &mut SqliteConnection,
-        names: impl Iterator<Item = String>,
-    ) -> Result<(), sqlx::Error> {
-        let keys = missing(&mut self.leases, names);
-        for row in fetch(conn, sql::LOAD_LEASES, &keys).await? {
-            let lease = lease(&row)?;
-            self.leases.insert(lease.key.clone(), Some(lease));
-        }
-        Ok(())
-    }
-
-    /// Loads these agents.
-    pub(super) async fn load_agents(
-        &mut self,
-        conn: &mut SqliteConnection,
-        ids: impl Iterator<Item = AgentId>,
-    ) -> Result<(), sqlx::Error> {
-        let keys = missing(&mut self.agents, ids);
-        for row in fetch(conn, sql::LOAD_AGENTS, &keys).await? {
-            let agent = agent(&row)?;
-            self.weigh(row.try_get::<&str, _>(2)?.len());
-            self.agents.insert(agent.id, Some(agent));
-        }
-        Ok(())
+    /// Begins the transaction, and loads what a batch looks at and is not here yet.
+    pub(super) async fn begin(&mut self, conn: &mut SqliteConnection, wanted: Wanted) -> Result<(), sqlx::Error> {
+        let mut script = Script::default();
+        script.add("BEGIN IMMEDIATE", []);
+        ask(&mut script, sql::LOAD_COMMITS, missing(&mut self.commits, wanted.commits.into_iter()));
+        ask(&mut script, sql::LOAD_LEASES, missing(&mut self.leases, wanted.leases.into_iter()));
+        let key = |key: &IdempotencyKey| json!([key.principal, key.key]);
+        ask(&mut script, sql::LOAD_ANSWERS, missing_by(&mut self.answers, wanted.answers.iter(), key));
+        self.load_with(conn, script, &wanted.footprint).await
     }
 
     /// Loads all of a footprint that is not here yet, but for the answer.
     pub(super) async fn load(&mut self, conn: &mut SqliteConnection, footprint: &Footprint) -> Result<(), sqlx::Error> {
-        self.load_agents(conn, footprint.agents.keys().copied()).await?;
+        self.load_with(conn, Script::default(), footprint).await
+    }
+
+    async fn load_with(
+        &mut self,
+        conn: &mut SqliteConnection,
+        mut script: Script,
+        footprint: &Footprint,
+    ) -> Result<(), sqlx::Error> {
+        ask(&mut script, sql::LOAD_AGENTS, missing(&mut self.agents, footprint.agents.keys().copied()));
+        let mut names = Vec::new();
+        for name in &footprint.names {
+            self.taken.entry(name.clone()).or_insert_with(|| {
+                names.push(json!([name.0, name.1]));
+                false
+            });
+        }
+        ask(&mut script, sql::LOAD_NAMES, names);
+        let key = |key: &RecordKey| json!([key.kind.as_str(), tenant_key(key.tenant.as_ref()), key.name]);
+        ask(&mut script, sql::LOAD_RECORDS, missing_by(&mut self.records, footprint.records.iter(), key));
+        let key = |(tenant, kind): &(TenantName, QuotaKind)| json!([tenant, kind]);
+        ask(&mut script, sql::LOAD_USAGE, missing_by(&mut self.usage, footprint.usage.iter(), key));
+        self.ask_dependents(&mut script, footprint);
+        self.take(conn, script).await?;
+        // What agents that were only now loaded hold.
+        let mut script = Script::default();
+        self.ask_dependents(&mut script, footprint);
+        self.take(conn, script).await
+    }
+
+    /// Asks for messages and computers, as far as it is known which: an agent says what it holds.
+    fn ask_dependents(&mut self, script: &mut Script, footprint: &Footprint) {
         let mut messages: BTreeSet<_> = footprint.messages.clone();
         let mut computers: BTreeSet<_> = footprint.computers.clone();
+        let mut opened = Vec::new();
         for (id, needs) in &footprint.agents {
             let Some(Some(agent)) = self.agents.get(id) else { continue };
             if needs.held {
@@ -118,71 +128,66 @@ impl Rowset {
             if needs.computer {
                 computers.extend(agent.status.computer);
             }
+            if needs.open && self.opened.insert(*id) {
+                opened.push(json!(id));
+            }
         }
-        let keys = missing(&mut self.messages, messages.into_iter());
-        for row in fetch(conn, sql::LOAD_MESSAGES, &keys).await? {
-            let message: Message = doc(&row, 0)?;
-            self.messages.insert(message.id, Some(message));
-        }
-        for (id, _) in footprint.agents.iter().filter(|(_, needs)| needs.open) {
-            self.load_open(conn, *id).await?;
-        }
-        let keys = missing(&mut self.computers, computers.into_iter());
-        for row in fetch(conn, sql::LOAD_COMPUTERS, &keys).await? {
-            let computer: Computer = doc(&row, 0)?;
-            self.computers.insert(computer.id(), Some(computer));
-        }
-        self.load_keyed(conn, footprint).await
+        ask(script, sql::LOAD_MESSAGES, missing(&mut self.messages, messages.into_iter()));
+        ask(script, sql::LOAD_OPEN, opened);
+        ask(script, sql::LOAD_COMPUTERS, missing(&mut self.computers, computers.into_iter()));
     }
 
-    async fn load_open(&mut self, conn: &mut SqliteConnection, agent: AgentId) -> Result<(), sqlx::Error> {
-        if !self.opened.insert(agent) {
+    async fn take(&mut self, conn: &mut SqliteConnection, script: Script) -> Result<(), sqlx::Error> {
+        if script.is_empty() {
             return Ok(());
         }
-        for row in sqlx::query(sql::LOAD_OPEN).bind(agent.to_string()).fetch_all(conn).await? {
-            let message: Message = doc(&row, 0)?;
-            // What the batch has changed already is newer than what stands in the database.
-            self.messages.entry(message.id).or_insert(Some(message));
+        for row in script.rows(conn).await? {
+            self.absorb(&row)?;
         }
         Ok(())
     }
 
-    async fn load_keyed(&mut self, conn: &mut SqliteConnection, footprint: &Footprint) -> Result<(), sqlx::Error> {
-        let mut names = Vec::new();
-        for name in &footprint.names {
-            self.taken.entry(name.clone()).or_insert_with(|| {
-                names.push(json!([name.0, name.1]));
-                false
-            });
-        }
-        for row in fetch(conn, sql::LOAD_NAMES, &names).await? {
-            let name = (TenantName::new(text(&row, 0)?), AgentName::new(text(&row, 1)?));
-            self.taken.insert((name.0.map_err(broken)?, name.1.map_err(broken)?), true);
-        }
-        let key = |key: &RecordKey| json!([key.kind.as_str(), tenant_key(key.tenant.as_ref()), key.name]);
-        let keys = missing_by(&mut self.records, footprint.records.iter(), key);
-        for row in fetch(conn, sql::LOAD_RECORDS, &keys).await? {
-            let record = record(&row)?;
-            self.records.insert(record.key.clone(), Some(record));
-        }
-        let keys = missing_by(&mut self.usage, footprint.usage.iter(), |(tenant, kind)| json!([tenant, kind]));
-        for row in fetch(conn, sql::LOAD_USAGE, &keys).await? {
-            let kind: QuotaKind = serde_json::from_value(text(&row, 1)?.into()).map_err(broken)?;
-            self.usage.insert((TenantName::new(text(&row, 0)?).map_err(broken)?, kind), Some(count(&row, 2)?));
-        }
-        Ok(())
-    }
-
-    /// Loads the answers that were given under these keys.
-    pub(super) async fn load_answers<'a>(
-        &mut self,
-        conn: &mut SqliteConnection,
-        keys: impl Iterator<Item = &'a IdempotencyKey>,
-    ) -> Result<(), sqlx::Error> {
-        let keys = missing_by(&mut self.answers, keys, |key| json!([key.principal, key.key]));
-        for row in fetch(conn, sql::LOAD_ANSWERS, &keys).await? {
-            let key = IdempotencyKey { principal: text(&row, 0)?, key: text(&row, 1)? };
-            self.answers.insert(key, Some(doc(&row, 2)?));
+    fn absorb(&mut self, row: &SqliteRow) -> Result<(), sqlx::Error> {
+        match row.try_get::<&str, _>(row.len() - 1)? {
+            "commit" => {
+                let id: CommitId = row.try_get::<&str, _>(0)?.parse().map_err(broken)?;
+                self.commits.insert(id, Some(doc(row, 1)?));
+            }
+            "lease" => {
+                let lease = lease(row)?;
+                self.leases.insert(lease.key.clone(), Some(lease));
+            }
+            "answer" => {
+                let key = IdempotencyKey { principal: text(row, 0)?, key: text(row, 1)? };
+                self.answers.insert(key, Some(doc(row, 2)?));
+            }
+            "agent" => {
+                let agent = agent(row)?;
+                self.weigh(row.try_get::<&str, _>(2)?.len());
+                self.agents.insert(agent.id, Some(agent));
+            }
+            "name" => {
+                let tenant = TenantName::new(text(row, 0)?).map_err(broken)?;
+                self.taken.insert((tenant, AgentName::new(text(row, 1)?).map_err(broken)?), true);
+            }
+            "record" => {
+                let record = record(row)?;
+                self.records.insert(record.key.clone(), Some(record));
+            }
+            "usage" => {
+                let kind: QuotaKind = serde_json::from_value(text(row, 1)?.into()).map_err(broken)?;
+                self.usage.insert((TenantName::new(text(row, 0)?).map_err(broken)?, kind), Some(count(row, 2)?));
+            }
+            "message" => {
+                let message: Message = doc(row, 0)?;
+                // What the batch has changed already is newer than what stands in the database.
+                self.messages.entry(message.id).or_default().get_or_insert(message);
+            }
+            "computer" => {
+                let computer: Computer = doc(row, 0)?;
+                self.computers.insert(computer.id(), Some(computer));
+            }
+            other => return Err(broken(format!("a row of kind {other:?}"))),
         }
         Ok(())
     }
@@ -271,15 +276,9 @@ fn text(row: &SqliteRow, at: usize) -> Result<String, sqlx::Error> {
     row.try_get(at)
 }
 
-/// The rows of `keys`; none without asking where there is no key.
-async fn fetch(
-    conn: &mut SqliteConnection,
-    statement: &'static str,
-    keys: &[Value],
-) -> Result<Vec<SqliteRow>, sqlx::Error> {
-    if keys.is_empty() {
-        return Ok(Vec::new());
+/// Asks for the rows of `keys`; for nothing where there is no key.
+fn ask(script: &mut Script, statement: &'static str, keys: Vec<Value>) {
+    if !keys.is_empty() {
+        script.add(statement, [Cell::Text(Value::Array(keys).to_string())]);
     }
-    let keys = serde_json::to_string(keys).map_err(|error| sqlx::Error::Encode(error.into()))?;
-    sqlx::query(statement).bind(keys).fetch_all(conn).await
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -35,9 +36,18 @@ where
     let count = (f64::from(rate) * time.as_secs_f64()) as usize;
     let mut calls = JoinSet::new();
     let mut lag = Vec::with_capacity(count);
-    for n in 0..count {
-        let due = began + Duration::from_secs_f64(n as f64 / f64::from(rate));
-        tokio::time::sleep_until(due).await;
+    let (tick, mut ticks) = mpsc::unbounded_channel();
+    // The runtime's own timer counts in milliseconds, which would be added to every call.
+    tokio::task::spawn_blocking(move || {
+        for n in 0..count {
+            let due = began + Duration::from_secs_f64(n as f64 / f64::from(rate));
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            if tick.send((n, due)).is_err() {
+                return;
+            }
+        }
+    });
+    while let Some((n, due)) = ticks.recv().await {
         lag.push(due.elapsed());
         let call = call(n);
         calls.spawn(async move {
