@@ -11,6 +11,7 @@ mod convert;
 mod error;
 mod lock;
 mod read;
+mod recent;
 mod schema;
 mod sql;
 #[cfg(test)]
@@ -48,6 +49,7 @@ pub use self::config::SqliteOptions;
 
 use self::error::Fault;
 use self::lock::DirectoryLock;
+use self::recent::Recent;
 use self::watch::Feed;
 use self::writer::{Head, Outcome, Queue, Work, Writer};
 
@@ -58,6 +60,7 @@ struct Shared {
     clock: StoreClock,
     readers: SqlitePool,
     feed: Feed,
+    recent: Recent,
 }
 
 /// A [`Store`] and a [`BlobStore`] in a SQLite file.
@@ -97,6 +100,7 @@ impl SqliteStore {
             clock: StoreClock::new(Arc::clone(&options.clock)),
             readers,
             feed: Feed::new(head.oldest, watched),
+            recent: Recent::default(),
             place,
         });
         let (queue, closing, writer) = Writer::new(options, Arc::clone(&shared), conn, head, grown, lock);
@@ -113,6 +117,7 @@ impl SqliteStore {
         {
             tracing::error!(%error, "the store's writer did not end well");
         }
+        self.shared.recent.clear();
     }
 
     /// Forgets the log up to a revision, this one included. Who watches from before it is told that it is gone.

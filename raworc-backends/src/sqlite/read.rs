@@ -60,10 +60,16 @@ impl Shared {
     }
 
     pub(super) async fn agent(&self, tenant: &TenantName, name: &AgentName) -> Result<Option<Agent>, sqlx::Error> {
+        if let Some(recent) = self.recent.by_name(tenant, name) {
+            return Ok(Some(recent));
+        }
         self.one(sqlx::query(sql::AGENT).bind(tenant.to_string()).bind(name.to_string()), agent).await
     }
 
     pub(super) async fn agent_by_id(&self, id: AgentId) -> Result<Option<Agent>, sqlx::Error> {
+        if let Some(recent) = self.recent.by_id(id) {
+            return Ok(Some(recent));
+        }
         self.one(sqlx::query(sql::AGENT_BY_ID).bind(id.to_string()), agent).await
     }
 

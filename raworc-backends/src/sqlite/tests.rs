@@ -105,8 +105,15 @@ async fn a_sign_of_activity_in_the_batch_of_a_commit_is_written_after_it() {
     committed.expect("goes through");
     assert!(touched.expect("goes through").is_empty(), "the touch had its effect");
     let read = store.agent_by_id(agent).await.expect("answers");
-    let left = read.value.expect("there").status.awake_until.expect("a time").duration_since(read.now);
+    let seen = read.value.expect("there");
+    let left = seen.status.awake_until.expect("a time").duration_since(read.now);
     assert!(left.as_secs() > 80_000, "awake for {left} only");
+    store.close().await;
+    assert!(store.agent_by_id(agent).await.is_err(), "a closed store remembers nothing");
+
+    let store = open(&directory).await;
+    let kept = store.agent_by_id(agent).await.expect("answers").value.expect("there");
+    assert_eq!(kept, seen, "what the writer remembers is what stands in the database");
     store.close().await;
 }
 

@@ -14,7 +14,8 @@ mod script;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use raworc_core::ids::Revision;
+use raworc_core::event::Event;
+use raworc_core::ids::{AgentId, Revision};
 use raworc_core::store::{AgentNeeds, Commit, Footprint, LeaseClaim, Stamped, StoreError, Touch};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Connection, SqliteConnection};
@@ -182,9 +183,12 @@ impl Writer {
             None => self.reconnect().await.map_err(|error| Fault::of(&error, &place))?,
         };
         match self.transact(&mut conn, jobs).await {
-            Ok((outcomes, head, events)) => {
+            Ok((outcomes, head, events, changed)) => {
                 self.conn = Some(conn);
-                self.rows.next_batch();
+                self.shared.recent.keep(changed.iter().filter_map(|id| self.rows.agents.get(id)?.as_ref()));
+                if self.rows.next_batch() {
+                    self.shared.recent.clear();
+                }
                 self.checkpoints.wrote();
                 let grown = head.revision != self.head.revision;
                 self.head = head;
@@ -196,6 +200,7 @@ impl Writer {
             }
             Err(error) => {
                 self.rows = Rowset::default();
+                self.shared.recent.clear();
                 // Closing takes the transaction back. What the disk holds after a failed sync only a new connection
                 // can tell.
                 if let Err(error) = conn.close().await {
@@ -230,7 +235,7 @@ impl Writer {
         &mut self,
         conn: &mut SqliteConnection,
         jobs: &[Job],
-    ) -> Result<(Vec<Outcome>, Head, Vec<raworc_core::event::Event>), sqlx::Error> {
+    ) -> Result<(Vec<Outcome>, Head, Vec<Event>, Vec<AgentId>), sqlx::Error> {
         let footprints = self.begin(conn, jobs).await?;
         let mut head = self.head;
         let mut pending = Pending::default();
@@ -270,13 +275,15 @@ impl Writer {
         }
         if pending.is_empty() {
             sqlx::query("ROLLBACK").execute(&mut *conn).await?;
-            return Ok((outcomes, head, Vec::new()));
+            return Ok((outcomes, head, Vec::new(), Vec::new()));
         }
         if head.commits >= self.tidied + TIDY_EVERY {
             self.tidy(conn, &mut head).await?;
         }
+        let changed: Vec<_> = pending.agents().collect();
+        self.shared.recent.forget(changed.iter().copied());
         let events = pending.write(conn, &self.rows, &head).await?;
-        Ok((outcomes, head, events))
+        Ok((outcomes, head, events, changed))
     }
 
     /// Begins the transaction, and loads what the whole batch looks at. Gives the footprint of each job.

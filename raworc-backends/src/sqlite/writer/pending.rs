@@ -84,6 +84,11 @@ impl Pending {
         !self.other && self.commits.is_empty() && self.touched.is_empty() && self.leases.is_empty()
     }
 
+    /// The agents whose rows change.
+    pub(super) fn agents(&self) -> impl Iterator<Item = AgentId> {
+        self.agents.keys().chain(&self.touched).copied()
+    }
+
     /// Adds what a commit leaves, over the rows as they were before it. Takes its events.
     pub(super) fn commit(
         &mut self,

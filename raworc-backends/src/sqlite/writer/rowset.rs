@@ -54,16 +54,18 @@ pub(super) struct Rowset {
 }
 
 impl Rowset {
-    /// Forgets what is only good for one batch.
-    pub(super) fn next_batch(&mut self) {
+    /// Forgets what is only good for one batch. Tells whether the agents went too, because they were too many.
+    pub(super) fn next_batch(&mut self) -> bool {
         let mut agents = std::mem::take(&mut self.agents);
         let mut weight = self.weight;
-        if weight > KEPT {
+        let full = weight > KEPT;
+        if full {
             agents.clear();
             weight = 0;
         }
         agents.retain(|_, agent| agent.is_some());
         *self = Self { agents, weight, ..Self::default() };
+        full
     }
 
     /// Notes the size of an agent's document that is kept here.
