@@ -15,6 +15,7 @@ mod plan;
 mod probe;
 mod process;
 mod sandbox;
+mod shown;
 mod volume;
 
 use std::path::PathBuf;

@@ -288,6 +288,7 @@ async fn open_local(settings: &Settings) -> anyhow::Result<LocalRuntime> {
             .with_link_dir(settings.data.join("link"))
             .with_program_file(file)
             .with_program(command)
+            .with_private(program::private(settings))
             .with_isolation(isolation);
     options.default_cpu = settings.local.cpu.0;
     options.default_memory = settings.local.memory.map_or(options.default_memory, |limit| limit.0);

@@ -75,6 +75,9 @@ pub struct LocalOptions {
     pub init: Vec<String>,
     /// How far computers are cut off.
     pub isolation: Isolation,
+    /// Files and directories beside `state_dir` that no computer may be shown, such as those with keys. Where one of them
+    /// lies below a directory that computers are shown, nothing is opened.
+    pub private: Vec<PathBuf>,
     /// User ids for computers, where the caller is root.
     pub uids: UidRange,
     /// Processor time where a spec names none.
@@ -101,6 +104,7 @@ impl LocalOptions {
             program_file: None,
             init: vec!["/proc/self/exe".into(), INIT_COMMAND.into()],
             isolation: Isolation::default(),
+            private: Vec::new(),
             uids: UidRange::default(),
             default_cpu: Some(DEFAULT_CPU),
             default_memory: Some(default_memory()),
@@ -127,6 +131,13 @@ impl LocalOptions {
     #[must_use]
     pub fn with_program(mut self, program: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.program = program.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Names files and directories that no computer may be shown.
+    #[must_use]
+    pub fn with_private(mut self, paths: impl IntoIterator<Item = impl Into<PathBuf>>) -> Self {
+        self.private.extend(paths.into_iter().map(Into::into));
         self
     }
 

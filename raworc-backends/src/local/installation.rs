@@ -24,6 +24,7 @@ use super::plan::{Plan, Status};
 use super::probe::{self, ProbeReport};
 use super::process::{MARK, end_with_descendants};
 use super::sandbox::{END_LIMIT, Keeper, Launch, end_marked, marked_end};
+use super::shown;
 use super::volume::{self, Users};
 
 /// Where programs look for others.
@@ -46,6 +47,10 @@ pub(crate) struct Installation {
 
 impl Installation {
     pub(crate) async fn open(options: LocalOptions) -> Result<Self, RuntimeError> {
+        if options.isolation == Isolation::Required {
+            // Before anything is made there.
+            options.private.iter().chain([&options.state_dir]).try_for_each(|path| shown::keeps_out(path))?;
+        }
         let home = Home::open(&options.state_dir, &options.installation).await?;
         let cgroups = Cgroups::prepare(&options.installation);
         let as_root = rustix::process::geteuid().is_root();

@@ -3,9 +3,12 @@
 use std::net::TcpListener;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
+use std::path::Path;
 use std::process::Command;
 
 use libtest_mimic::Trial;
+use raworc_backends::local::{LocalOptions, LocalRuntime};
+use raworc_core::ids::RuntimeName;
 
 use crate::hostile::SECRET;
 use crate::machine::{Machine, trial};
@@ -13,6 +16,7 @@ use crate::machine::{Machine, trial};
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("files_of_the_machine_and_of_others_are_out_of_reach", files),
+        trial("a_data_directory_that_computers_would_be_shown_is_refused", shown_data),
         trial("processes_of_the_machine_are_out_of_reach", processes),
         trial("the_machines_network_and_abstract_sockets_are_out_of_reach", network),
         trial("privileges_cannot_be_had_back", privileges),
@@ -57,6 +61,26 @@ async fn files() {
     arguments.extend(paths);
     all_refused(Machine::hostile(&arguments, |options| options.with_link_dir(&link)).await).await;
     neighbour.close().await;
+}
+
+/// An ordinary user's agents are that user outside: nothing but the place keeps them from its files.
+async fn shown_data() {
+    let directory = tempfile::tempdir().expect("a directory");
+    std::os::unix::fs::symlink("/usr", directory.path().join("link")).expect("linked");
+    let (elsewhere, key) = (directory.path().join("state"), Path::new("/usr/raworc-test/master.key"));
+    let opened = async |state_dir: &Path, private: &[&Path]| {
+        let name = RuntimeName::new("local").expect("a name");
+        let options = LocalOptions::new(name, Machine::name(), state_dir).with_private(private);
+        LocalRuntime::open(options).await.map_err(|error| error.to_string())
+    };
+    for state_dir in [Path::new("/usr/share/raworc-test/state"), &directory.path().join("link/raworc-test")] {
+        let error = opened(state_dir, &[]).await.expect_err("refused");
+        assert!(error.contains("lies below /usr") && error.contains("choose a place elsewhere"), "{error}");
+        assert!(!state_dir.exists(), "nothing is made where it may not be");
+    }
+    let error = opened(&elsewhere, &[key]).await.expect_err("refused");
+    assert!(error.contains("/usr/raworc-test/master.key lies below /usr"), "{error}");
+    opened(&elsewhere, &[directory.path()]).await.expect("nothing of it is shown").close().await;
 }
 
 async fn processes() {

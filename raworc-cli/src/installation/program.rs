@@ -7,7 +7,7 @@ use raworc_core::entropy::{EntropyExt, SystemEntropy};
 use raworc_http::server::agents::gateway::{GatewayLimits, UpstreamConfig, UpstreamModel, Upstreams};
 
 use crate::exit::{Exit, Failure};
-use crate::session::write_private;
+use crate::session::{config_dir, write_private};
 use crate::settings::Settings;
 
 /// How long a model may take to answer when it is asked whether it does; a large one is loaded first.
@@ -52,6 +52,16 @@ pub(super) fn installation(settings: &Settings) -> Result<String, Failure> {
     let name = format!("{:016x}", u64::from_le_bytes(SystemEntropy.bytes()));
     write_private(&path, &format!("{name}\n")).map_err(failed)?;
     Ok(name)
+}
+
+/// What no computer may be shown: the data, the files of keys and passwords, and the logins of this user.
+pub(super) fn private(settings: &Settings) -> Vec<PathBuf> {
+    let mut paths = vec![settings.data.clone(), settings.master_key_path()];
+    paths.extend(settings.admin_password_file.clone());
+    paths.extend(settings.all_models().filter_map(|model| model.key_file.clone()));
+    // Some users' home directories are shown, and hold nothing of ours.
+    paths.extend(config_dir().ok().filter(|directory| directory.exists()));
+    paths
 }
 
 /// The program's file and its arguments: `RAWORC_AGENTD`, else `raworc-agentd` beside this binary, else this binary.

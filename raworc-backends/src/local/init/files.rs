@@ -16,10 +16,7 @@ use rustix::mount::{
 use super::{Failure, Tried};
 use crate::local::config::{LINK_PATH, PROGRAM_PATH};
 use crate::local::plan::{Plan, Step};
-
-/// Directories of the machine that are shown read-only, where they exist.
-const SYSTEM: [&str; 10] =
-    ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store", "/etc/alternatives"];
+use crate::local::shown::SYSTEM;
 
 /// Devices that are shown. None of them reaches hardware.
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];

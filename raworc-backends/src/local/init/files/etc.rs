@@ -10,21 +10,7 @@ use super::super::privileges::AGENT;
 use super::super::{Failure, Tried};
 use super::Root;
 use crate::local::plan::{Plan, Step};
-
-/// Directories that are shown read-only. None of them holds a key or a password.
-const DIRECTORIES: [&str; 11] = [
-    "/etc/ssl/certs",
-    "/etc/ca-certificates",
-    "/etc/pki/tls/certs",
-    "/etc/pki/ca-trust",
-    "/etc/ld.so.conf.d",
-    "/etc/fonts",
-    "/etc/terminfo",
-    "/etc/profile.d",
-    "/etc/skel",
-    "/etc/perl",
-    "/etc/vim",
-];
+use crate::local::shown::ETC;
 
 /// Files that are copied, or linked where they are links.
 const FILES: [&str; 17] = [
@@ -56,7 +42,7 @@ pub(super) fn fill(root: &Root<'_>, plan: &Plan) -> Result<(), Failure> {
     root.file("/etc/hosts", format!("127.0.0.1 localhost {host}\n::1 localhost {host}\n").as_bytes())?;
     root.file("/etc/resolv.conf", b"")?;
     root.file("/etc/nsswitch.conf", b"passwd: files\ngroup: files\nshadow: files\nhosts: files\nservices: files\n")?;
-    for directory in DIRECTORIES {
+    for directory in ETC {
         if fs::symlink_metadata(directory).is_ok_and(|kind| kind.is_dir()) {
             root.bind(Path::new(directory), directory, MountFlags::RDONLY)?;
         }
