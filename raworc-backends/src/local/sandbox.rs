@@ -71,6 +71,8 @@ impl Launch {
     pub(crate) fn spawn(init: &[String], mark: String) -> Result<Self, RuntimeError> {
         let what = "run the helper";
         let (program, arguments) = init.split_first().ok_or_else(|| refused(what, "no helper is configured"))?;
+        // Not killed when it is let go of: it ends by itself once its pipe is closed, and only it can end what its program
+        // has begun where there is no isolation.
         let mut child = Command::new(program)
             .args(arguments)
             .arg(&mark)
@@ -79,7 +81,6 @@ impl Launch {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            .kill_on_drop(true)
             .spawn()
             .at(what, program.as_ref())?;
         let process = child.id().and_then(Identity::of);

@@ -28,6 +28,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = vec![
         trial("a_killed_server_leaves_no_process_and_its_successor_knows", a_killed_server_leaves_no_process),
         trial("without_isolation_a_killed_server_leaves_no_process_either", without_isolation_a_killed_server),
+        trial("without_isolation_a_server_that_ends_without_a_close_leaves_no_process", without_isolation_an_early_end),
         trial("without_isolation_a_stop_ends_what_was_double_forked", without_isolation_a_stop_ends_all),
         trial("where_namespaces_are_forbidden_the_refusal_names_the_way_out", the_refusal_names_the_way_out),
         trial("two_processes_cannot_have_one_installation", two_processes_cannot_have_one_installation),
@@ -55,7 +56,7 @@ pub(crate) fn serve(args: &[String]) -> ExitCode {
         let name = RuntimeName::new("local").expect("a name");
         let mut options =
             LocalOptions::new(name, installation.as_str(), state_dir).with_program(["/bin/sh", "-c", LINGER]);
-        if what == "plain" {
+        if what.starts_with("plain") {
             options = options.with_isolation(Isolation::None);
         }
         if what == "hostile-environment" {
@@ -98,6 +99,9 @@ pub(crate) fn serve(args: &[String]) -> ExitCode {
         say("serving");
         if what == "user" {
             return machine.close().await;
+        }
+        if what == "plain-without-close" {
+            return;
         }
         std::future::pending::<()>().await;
     });
@@ -190,6 +194,19 @@ async fn a_killed_server_leaves_no_process() {
 
 async fn without_isolation_a_killed_server() {
     killed("plain").await;
+}
+
+async fn without_isolation_an_early_end() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (installation, made) = (Machine::name(), Made::new());
+    let state_dir = directory.path().join("state");
+    let mut server = command(&own_binary(), "plain-without-close", &state_dir, &installation, &made);
+    let output = server.stderr(Stdio::piped()).output().expect("started");
+    assert!(output.status.success(), "{output:?}");
+    // Whoever kills the helper keeps it from ending what was double-forked.
+    wait_for("every process ends with the server", async || processes_of(&installation).is_empty().then_some(())).await;
+    open(&directory, &installation, "", |options| options.with_isolation(Isolation::None)).await.close().await;
+    assert_eq!(left_behind(&installation), Vec::<String>::new());
 }
 
 async fn without_isolation_a_stop_ends_all() {
