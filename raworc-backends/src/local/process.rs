@@ -22,8 +22,7 @@ impl Identity {
     /// Reads the identity of a process that exists.
     pub(crate) fn of(pid: u32) -> Option<Self> {
         let pid = i32::try_from(pid).ok()?;
-        let (_, started) = stat(pid)?;
-        Some(Self { pid, started, boot: boot_id() })
+        Some(Self { pid, started: stat(pid)?.started, boot: boot_id() })
     }
 
     /// Its form as a [`StartId`].
@@ -31,29 +30,49 @@ impl Identity {
         StartId(format!("{}.{}.{}", self.pid, self.started, self.boot))
     }
 
-    /// Whether it still exists.
+    /// Whether it has not ended. One that has is in the table of processes until its parent asks how, which may be never.
     pub(crate) fn is_alive(&self) -> bool {
-        self.boot == boot_id() && stat(self.pid).is_some_and(|(_, started)| started == self.started)
+        self.boot == boot_id() && stat(self.pid).is_some_and(|stat| stat.started == self.started && !stat.has_ended())
+    }
+
+    /// Whether its number is still its own.
+    fn is_there(&self) -> bool {
+        self.boot == boot_id() && stat(self.pid).is_some_and(|stat| stat.started == self.started)
     }
 
     /// Ends it, and never another process that got its number.
     pub(crate) fn kill(&self) {
         let Some(pid) = Pid::from_raw(self.pid) else { return };
         let Ok(handle) = pidfd_open(pid, PidfdFlags::empty()) else { return };
-        if self.is_alive() {
+        // One whose first thread has ended looks like an ended one, and may live on in others.
+        if self.is_there() {
             pidfd_send_signal(&handle, Signal::KILL).ok();
         }
     }
 }
 
-/// Parent and start time of a process.
-fn stat(pid: i32) -> Option<(i32, u64)> {
+/// What `/proc/PID/stat` tells of a process.
+struct Stat {
+    /// Such as `R`; `Z` or `X` for one that has ended.
+    state: char,
+    parent: i32,
+    started: u64,
+}
+
+impl Stat {
+    const fn has_ended(&self) -> bool {
+        matches!(self.state, 'Z' | 'X')
+    }
+}
+
+fn stat(pid: i32) -> Option<Stat> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The command's name stands in parentheses and may hold any character.
     let mut fields = text.get(text.rfind(')')? + 1..)?.split_ascii_whitespace();
-    let parent = fields.nth(1)?.parse().ok()?;
+    let state = fields.next()?.chars().next()?;
+    let parent = fields.next()?.parse().ok()?;
     let started = fields.nth(17)?.parse().ok()?;
-    Some((parent, started))
+    Some(Stat { state, parent, started })
 }
 
 /// Which start of the machine this is.
@@ -66,9 +85,9 @@ pub(crate) fn descendants(ancestor: Pid) -> Vec<Pid> {
     let mut children: HashMap<i32, Vec<i32>> = HashMap::new();
     for pid in fs::read_dir("/proc").into_iter().flatten().flatten() {
         if let Some(pid) = pid.file_name().to_str().and_then(|name| name.parse().ok())
-            && let Some((parent, _)) = stat(pid)
+            && let Some(stat) = stat(pid)
         {
-            children.entry(parent).or_default().push(pid);
+            children.entry(stat.parent).or_default().push(pid);
         }
     }
     let mut found = Vec::new();
@@ -129,6 +148,19 @@ mod tests {
         assert!(other.try_wait().expect("asked").is_none(), "the other one lives");
         other.kill().and_then(|()| other.wait()).expect("ended");
         assert_eq!(marked(&place), []);
+    }
+
+    #[test]
+    fn a_process_that_ended_is_not_alive_while_nobody_has_asked_how() {
+        let mut child = std::process::Command::new("/bin/sleep").arg("1000").spawn().expect("started");
+        let process = Identity::of(child.id()).expect("it exists");
+        assert!(process.is_alive());
+        process.kill();
+        let pid = rustix::process::Pid::from_child(&child);
+        let ended = rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT;
+        rustix::process::waitid(rustix::process::WaitId::Pid(pid), ended).expect("ended");
+        assert!(!process.is_alive(), "a zombie holds nothing any more");
+        child.wait().expect("asked");
     }
 
     #[test]
