@@ -238,7 +238,7 @@ impl Installation {
         let isolated = self.options.isolation == Isolation::Required;
         let home = if isolated { PathBuf::from("/agent") } else { volume.to_path_buf() };
         let shell = if Path::new("/bin/bash").exists() { "/bin/bash" } else { "/bin/sh" };
-        let env = BTreeMap::from(
+        let mut env = BTreeMap::from(
             [
                 ("PATH", PATH.to_owned()),
                 ("HOME", home.display().to_string()),
@@ -249,6 +249,10 @@ impl Installation {
             ]
             .map(|(key, value)| (key.to_owned(), value)),
         );
+        if !isolated {
+            // The machine may have an `/agent` of its own, and it is nobody's here.
+            env.insert("RAWORC_HOME".into(), home.display().to_string());
+        }
         let drop_to = if self.users.is_some() { volume::owner(volume)? } else { None };
         if drop_to == Some(0) {
             return Err(refused("give the computer a user of its own", "its volume is root's"));

@@ -1,6 +1,7 @@
 //! Start, stop, and what is left in between.
 
 use libtest_mimic::Trial;
+use raworc_backends::local::Isolation;
 use raworc_core::runtime::{Phase, Runtime};
 
 use crate::machine::{LIMIT, Machine, trial};
@@ -9,6 +10,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("the_probe_starts_a_computer_that_is_cut_off", the_probe_starts_a_computer_that_is_cut_off),
         trial("a_program_reads_its_boot_line_and_runs_as_agent", a_program_reads_its_boot_line_and_runs_as_agent),
+        trial("without_isolation_a_program_is_told_where_its_home_is", without_isolation_a_program_is_told_its_home),
         trial("a_shell_waits_for_what_it_started", a_shell_waits_for_what_it_started),
         trial("a_stop_asks_first_and_leaves_nothing", a_stop_asks_first_and_leaves_nothing),
         trial("what_loses_its_parent_is_reaped_and_leaves_no_zombie", what_loses_its_parent_is_reaped),
@@ -33,6 +35,17 @@ async fn a_program_reads_its_boot_line_and_runs_as_agent() {
     assert!(log.contains("\n/agent\n") && log.contains("HOME=/agent"), "{log}");
     // Descriptor 3 is the shell's own look into the directory.
     assert!(log.contains("fds /proc/self/fd/0 /proc/self/fd/1 /proc/self/fd/2 /proc/self/fd/3\n"), "{log}");
+    machine.close().await;
+}
+
+/// Whatever the machine itself may have at `/agent`.
+async fn without_isolation_a_program_is_told_its_home() {
+    let script = "echo home=$RAWORC_HOME=$HOME=$PWD=";
+    let machine = Machine::with(script, |options| options.with_isolation(Isolation::None)).await;
+    let made = machine.make().await;
+    let (_, log) = machine.run(&made).await;
+    let home = machine.volume(&made).canonicalize().expect("there");
+    assert_eq!(log, format!("home={0}={0}={0}=\n", home.display()));
     machine.close().await;
 }
 
