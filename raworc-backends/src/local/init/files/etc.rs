@@ -1,7 +1,7 @@
 //! `/etc` of a computer: a few files of its own, and what programs need to find libraries, certificates and names.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use rustix::mount::MountFlags;
@@ -53,7 +53,7 @@ pub(super) fn fill(root: &Root<'_>, plan: &Plan) -> Result<(), Failure> {
     symlink("/proc/self/mounts", root.at("/etc/mtab")).tried(Step::Files, "link /etc/mtab")
 }
 
-/// Copies a file that every user of the machine may read anyway, or leaves it out.
+/// Copies a file that every user of the machine may read, or leaves it out.
 fn copy(root: &Root<'_>, path: &str) -> Result<(), Failure> {
     let Ok(kind) = fs::symlink_metadata(path) else { return Ok(()) };
     if kind.is_symlink() {
@@ -63,10 +63,18 @@ fn copy(root: &Root<'_>, path: &str) -> Result<(), Failure> {
         }
         return Ok(());
     }
-    match fs::read(path) {
-        Ok(content) if kind.is_file() => root.file(path, &content),
-        Ok(_) | Err(_) => Ok(()),
+    if !kind.is_file() || !is_for_everybody(Path::new(path)) {
+        return Ok(());
     }
+    // Who puts the root together may still be one who cannot read it.
+    fs::read(path).map_or(Ok(()), |content| root.file(path, &content))
+}
+
+/// Whether every user of the machine may read this file, by the rights of the file and of the directories above.
+fn is_for_everybody(path: &Path) -> bool {
+    let Ok(path) = path.canonicalize() else { return false };
+    let allows = |path: &Path, right| fs::metadata(path).is_ok_and(|data| data.permissions().mode() & right != 0);
+    allows(&path, 0o004) && path.ancestors().skip(1).all(|directory| allows(directory, 0o001))
 }
 
 fn passwd(shell: &str) -> String {
@@ -75,4 +83,29 @@ fn passwd(shell: &str) -> String {
          agent:x:{AGENT}:{AGENT}:agent:/agent:{shell}\n\
          nobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_file_that_every_user_may_read_is_for_computers() {
+        let top = tempfile::tempdir().expect("a directory");
+        let (directory, file) = (top.path().join("below"), top.path().join("below/file"));
+        fs::create_dir(&directory).and_then(|()| fs::write(&file, "text")).expect("made");
+        let set = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("set");
+        for (above, between, own, for_all) in [
+            (0o755, 0o711, 0o644, true),
+            (0o755, 0o711, 0o640, false),
+            (0o755, 0o750, 0o644, false),
+            (0o700, 0o755, 0o644, false),
+        ] {
+            set(&file, own);
+            set(&directory, between);
+            set(top.path(), above);
+            assert_eq!(is_for_everybody(&file), for_all, "{above:o} {between:o} {own:o}");
+        }
+        assert!(!is_for_everybody(&top.path().join("none")));
+    }
 }
