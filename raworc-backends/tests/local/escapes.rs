@@ -1,7 +1,9 @@
 //! What a program tries to reach, and must not.
 
+use std::fs::Permissions;
 use std::net::TcpListener;
 use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::Path;
 use std::process::Command;
@@ -10,8 +12,8 @@ use libtest_mimic::Trial;
 use raworc_backends::local::{LocalOptions, LocalRuntime};
 use raworc_core::ids::RuntimeName;
 
-use crate::hostile::SECRET;
-use crate::machine::{Machine, trial};
+use crate::hostile::{SECRET, SET_USER_ID};
+use crate::machine::{Machine, Made, trial};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -28,6 +30,10 @@ pub(crate) fn trials() -> Vec<Trial> {
 /// Runs the attempts, and shows that every one was refused.
 async fn all_refused(machine: Machine) -> String {
     let made = machine.make().await;
+    all_refused_in(machine, made).await
+}
+
+async fn all_refused_in(machine: Machine, made: Made) -> String {
     let (reason, log) = machine.run(&made).await;
     assert!(log.ends_with("all tried\n") && reason == "exit code 0", "{reason}: {log}");
     assert!(log.contains("refused ") && !log.contains("BROKE OUT"), "{log}");
@@ -103,7 +109,13 @@ async fn network() {
 }
 
 async fn privileges() {
-    all_refused(Machine::hostile(&["privileges".to_owned()], |options| options).await).await;
+    let machine = Machine::hostile(&["privileges".to_owned()], |options| options).await;
+    let made = machine.make().await;
+    // The server's own user's: root's, where it is root.
+    let file = machine.volume(&made).join(SET_USER_ID);
+    std::fs::copy("/usr/bin/id", &file).expect("copied");
+    std::fs::set_permissions(&file, Permissions::from_mode(0o4755)).expect("made a set-user-id program");
+    all_refused_in(machine, made).await;
 }
 
 async fn environment() {
