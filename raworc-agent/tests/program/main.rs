@@ -186,6 +186,9 @@ async fn a_message_that_was_cancelled_before_it_is_leased_again_is_not_begun() {
     cancelled["message"]["cancel_requested"] = json!(true);
     fake.queue(cancelled);
     assert_eq!(fake.nth("end", 0).await["ending"], "cancelled");
+    // By now it would have been.
+    fake.queue(lease(2, "!echo second; ls", false));
+    assert_eq!(fake.nth("end", 1).await["reply"][0]["text"], "second\n");
 }
 
 #[tokio::test]
