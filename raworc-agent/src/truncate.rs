@@ -1,6 +1,10 @@
 //! Keeps output within a bound: its beginning, its end, and a note of what was cut between them.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
+
+/// What shows for NUL.
+const SHOWN: &str = "\u{fffd}";
 
 /// Collects a stream of any length in a bounded space.
 #[derive(Debug)]
@@ -65,10 +69,12 @@ impl Collector {
 /// `limit` bytes wherever `limit` leaves room for the note.
 pub(crate) fn cut(text: &str, limit: usize) -> String {
     const NOTE: usize = 48;
-    if text.len() <= limit && !text.contains('\0') {
-        return text.to_owned();
+    // Before it is measured, for this makes it longer.
+    let text = if text.contains('\0') { text.replace('\0', SHOWN).into() } else { Cow::Borrowed(text) };
+    if text.len() <= limit {
+        return text.into_owned();
     }
-    let mut collector = Collector::new(if text.len() <= limit { limit } else { limit.saturating_sub(NOTE) });
+    let mut collector = Collector::new(limit.saturating_sub(NOTE));
     collector.push(text.as_bytes());
     collector.into_text()
 }
@@ -79,7 +85,7 @@ pub(crate) fn beginning(text: &str, limit: usize) -> &str {
 }
 
 fn printable(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).replace('\0', "\u{fffd}")
+    String::from_utf8_lossy(bytes).replace('\0', SHOWN)
 }
 
 const fn is_continuation(byte: u8) -> bool {
@@ -144,6 +150,13 @@ mod tests {
             }
             let collected = collector.into_text();
             prop_assert!(text.contains('\u{fffd}') || !collected.contains('\u{fffd}'), "{collected:?}");
+        }
+
+        #[test]
+        fn what_becomes_longer_is_cut_as_well(text in "(\\PC|\\x00){0,200}", limit in 49usize..400) {
+            let clean = cut(&text, limit);
+            prop_assert!(clean.len() <= limit, "{} > {limit}", clean.len());
+            prop_assert!(!clean.contains('\0'));
         }
 
         #[test]

@@ -18,9 +18,6 @@ use crate::session::{Input, Output, Session};
 use crate::shared::Shared;
 use crate::tools::{Tool, ToolOutput, Tools};
 
-/// What a server says of an answer that it will never take.
-const UNRECORDABLE: [&str; 2] = ["invalid", "too_large"];
-
 /// The agent at work.
 #[derive(Debug)]
 pub(crate) struct Worker {
@@ -67,25 +64,44 @@ impl Worker {
     /// Works on messages until the server refuses to give any.
     pub(crate) async fn run(&mut self) -> CallError {
         let mut pauses = crate::calls::pauses();
+        let mut given_up: Option<(MessageId, String)> = None;
         loop {
-            match self.calls.lease().await {
-                Ok(Some(lease)) => {
-                    if let Err(error) = self.work(lease).await {
-                        match error {
-                            CallError::Stale => return error,
-                            CallError::Away(_) | CallError::Refused { .. } => {
-                                tracing::warn!("the message in hand was given up: {error}");
-                                tokio::time::sleep(pauses.next().unwrap_or_default()).await;
-                            }
-                        }
-                    } else {
-                        pauses = crate::calls::pauses();
-                    }
-                }
-                Ok(None) => {}
+            let lease = match self.calls.lease().await {
+                Ok(Some(lease)) => lease,
+                Ok(None) => continue,
                 Err(error) => return error,
+            };
+            let message = lease.message.id;
+            // What was given up comes again where not even that was taken, and is not begun once more.
+            let reason = match given_up.take().filter(|(given_up, _)| *given_up == message) {
+                Some((_, reason)) => reason,
+                None => match self.work(lease).await {
+                    Ok(()) => {
+                        pauses = crate::calls::pauses();
+                        continue;
+                    }
+                    Err(CallError::Stale) => return CallError::Stale,
+                    Err(error) => unrecorded(&error),
+                },
+            };
+            match self.give_up(message, &reason).await {
+                Ok(()) => pauses = crate::calls::pauses(),
+                Err(CallError::Stale) => return CallError::Stale,
+                Err(error) => {
+                    tracing::warn!("the message in hand cannot be given up: {error}");
+                    given_up = Some((message, reason));
+                    tokio::time::sleep(pauses.next().unwrap_or_default()).await;
+                }
             }
         }
+    }
+
+    /// Ends a message whose work could not be told. Otherwise it would be held for ever, or be done again.
+    async fn give_up(&self, message: MessageId, reason: &str) -> Result<(), CallError> {
+        tracing::warn!("the message in hand is given up: {reason}");
+        let ending = Ending::Failed { reason: reason.to_owned() };
+        let report = EndReport { commit: commit_id(), message, ending, reply: None, steps: Vec::new() };
+        self.calls.end(&report).await
     }
 
     async fn work(&mut self, lease: LeaseReply) -> Result<(), CallError> {
@@ -198,17 +214,15 @@ impl Worker {
         let steps = outbox.close().await?;
         let End { ending, reply } = end;
         let report = EndReport { commit: commit_id(), message: job.message, ending, reply, steps };
-        match self.calls.end(&report).await {
-            // Otherwise the message would be held for ever, or its work be done again.
-            Err(CallError::Refused { code, message, .. }) if UNRECORDABLE.contains(&code.as_str()) => {
-                tracing::warn!("the answer was refused: {message}");
-                let ending = Ending::Failed { reason: format!("the answer could not be recorded: {message}") };
-                let report =
-                    EndReport { commit: commit_id(), message: job.message, ending, reply: None, steps: Vec::new() };
-                self.calls.end(&report).await
-            }
-            result => result,
-        }
+        self.calls.end(&report).await
+    }
+}
+
+/// Why a message fails whose steps or answer the server did not take.
+fn unrecorded(error: &CallError) -> String {
+    match error {
+        CallError::Refused { message, .. } => format!("the work could not be recorded: {message}"),
+        CallError::Away(_) | CallError::Stale => format!("the work could not be recorded: {error}"),
     }
 }
 

@@ -52,6 +52,8 @@ pub(crate) struct State {
     pub(crate) stale: bool,
     /// Ends that are refused.
     pub(crate) refuse_end: u32,
+    /// Reports of steps that are refused.
+    pub(crate) refuse_steps: u32,
     pub(crate) answers: VecDeque<Answer>,
     pub(crate) link: Option<SendRequest<Full<Bytes>>>,
     pub(crate) links: u32,
@@ -275,6 +277,10 @@ fn known(path: &str, state: &mut State) -> Response<Body> {
                 Response::new(StreamBody::new(stream).boxed_unsync())
             }
         },
+        "steps" if state.refuse_steps > 0 => {
+            state.refuse_steps -= 1;
+            reply(400, &json!({ "error": { "code": "invalid", "message": "no steps", "details": {} } }))
+        }
         "end" if state.refuse_end > 0 => {
             state.refuse_end -= 1;
             reply(400, &json!({ "error": { "code": "invalid", "message": "no", "details": {} } }))

@@ -357,3 +357,23 @@ async fn an_answer_that_is_refused_fails_its_message_instead_of_being_worked_on_
     fake.queue(lease(2, "!echo y", false));
     assert_eq!(fake.nth("end", 2).await["reply"][0]["text"], "y\n");
 }
+
+#[tokio::test]
+async fn a_report_that_is_refused_fails_its_message_which_is_not_done_again() {
+    let fake = Fake::start();
+    fake.state().refuse_steps = 1;
+    // Not even the failure is taken at first.
+    fake.state().refuse_end = 3;
+    let _program = Program::start(&fake);
+    fake.queue(lease(1, "!echo run >>runs; sleep 1000", false));
+    let end = fake.nth("end", 3).await;
+    let reason = end["ending"]["failed"]["reason"].as_str().expect("a reason");
+    assert!(reason.contains("could not be recorded: no steps"), "{reason}");
+    assert_eq!((&end["message"], &end["reply"]), (&lease(1, "", false)["message"]["id"], &Value::Null));
+    fake.queue(lease(2, "!cat runs", false));
+    assert_eq!(fake.nth("end", 4).await["reply"][0]["text"], "run\n");
+    // What was running was ended.
+    let processes = std::fs::read_dir("/proc").expect("a list").flatten();
+    let cwd = processes.filter_map(|process| std::fs::read_link(process.path().join("cwd")).ok());
+    assert_eq!(cwd.filter(|cwd| *cwd == fake.home()).count(), 1, "only the shell is there");
+}
