@@ -122,12 +122,16 @@ impl Shell {
         limit: Duration,
         cancel: &CancellationToken,
     ) -> io::Result<Ran> {
-        let mut remark = self.refresh(env);
+        let mut remarks = Vec::from_iter(self.refresh(env));
         let token = hex(&SystemEntropy.bytes::<16>());
         let script = script(command, &token);
         let mut running = match self.running.take() {
             Some(running) => running,
-            None => self.start(env).await?,
+            None => {
+                let (running, moved) = self.start(env).await?;
+                remarks.extend(moved);
+                running
+            }
         };
         terminal::calm(running.terminal.as_fd())?;
         let before = processes::identities(running.pid);
@@ -158,7 +162,7 @@ impl Shell {
                 self.exports = finished.exports;
                 let output = running.output.marks().take(OUTPUT_LIMIT).into_text();
                 self.running = Some(running);
-                return Ok(Ran { output, exit: broken.unwrap_or(Exit::Code(finished.code)), remark });
+                return Ok(Ran { output, exit: broken.unwrap_or(Exit::Code(finished.code)), remark: joined(&remarks) });
             }
             Ended::Shell(code) => (code, "the command ended the shell"),
             Ended::Killed(cwd) => {
@@ -168,11 +172,11 @@ impl Shell {
                 (KILLED, "the shell was ended with it")
             }
         };
-        remark = Some(self.farewell(why));
+        remarks.push(self.farewell(why));
         let output = running.output.marks().take(OUTPUT_LIMIT).into_text();
         // Jobs of earlier commands live on; dropping what is left would end their group.
         running.pid = 0;
-        Ok(Ran { output, exit: broken.unwrap_or(Exit::Code(code)), remark })
+        Ok(Ran { output, exit: broken.unwrap_or(Exit::Code(code)), remark: joined(&remarks) })
     }
 
     /// A shell that something else has ended is replaced, and a changed environment of the agent needs a new one.
@@ -198,10 +202,19 @@ impl Shell {
         )
     }
 
-    async fn start(&mut self, env: &BTreeMap<String, String>) -> io::Result<Running> {
-        if !self.cwd.is_dir() {
-            self.cwd.clone_from(&self.home);
-        }
+    /// Starts one where the last one was, or at home where that cannot be; the second result says so.
+    async fn start(&mut self, env: &BTreeMap<String, String>) -> io::Result<(Running, Option<String>)> {
+        let error = match self.start_here(env).await {
+            Err(error) if self.cwd != self.home => error,
+            started => return Ok((started?, None)),
+        };
+        let left = std::mem::replace(&mut self.cwd, self.home.clone());
+        let running = self.start_here(env).await?;
+        let (left, home) = (left.display(), self.home.display());
+        Ok((running, Some(format!("the shell cannot begin in {left} ({error}), and begins in {home}"))))
+    }
+
+    async fn start_here(&mut self, env: &BTreeMap<String, String>) -> io::Result<Running> {
         let mut last = None;
         for program in ["bash", "sh"] {
             match self.spawn(program, env) {
@@ -364,6 +377,10 @@ fn script(command: &str, token: &str) -> String {
          {{ \\command printf '\\036{token} %d\\n\\036' \"$?\"; \\command pwd; \\command export -p; \
          \\command printf '\\036{token}\\036'; }} >&9 2>/dev/null 9>&-\n"
     )
+}
+
+fn joined(remarks: &[String]) -> Option<String> {
+    (!remarks.is_empty()).then(|| remarks.join("; "))
 }
 
 fn hex(bytes: &[u8]) -> String {

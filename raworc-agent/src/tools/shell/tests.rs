@@ -228,3 +228,40 @@ async fn a_shell_that_was_killed_between_two_commands_is_replaced_before_the_nex
     assert_eq!((ran.output.as_str(), ran.exit), ("alive\n", Exit::Code(0)));
     assert!(ran.remark.expect("a remark").contains("has been ended since"));
 }
+
+/// Whether this is an ordinary user. Rights are nothing to root, which has one run the test of this name instead.
+fn is_ordinary(test: &str) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+    const NOBODY: u32 = 65534;
+    if !rustix::process::geteuid().is_root() {
+        return true;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).expect("opened");
+    // The binary may lie where others cannot go.
+    let binary = directory.path().join("tests");
+    std::fs::copy(std::env::current_exe().expect("this binary"), &binary).expect("copied");
+    let mut command = std::process::Command::new(&binary);
+    let output = command.args(["--exact", test]).current_dir("/").uid(NOBODY).gid(NOBODY).output().expect("started");
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && told.contains("1 passed"), "{told}");
+    false
+}
+
+#[tokio::test]
+async fn a_directory_that_cannot_be_entered_any_more_is_left_for_the_home() {
+    if !is_ordinary("tools::shell::tests::a_directory_that_cannot_be_entered_any_more_is_left_for_the_home") {
+        return;
+    }
+    let mut f = Fixture::new();
+    for (shut, why) in [("chmod 0 .", "Permission denied"), ("rmdir $PWD", "No such file")] {
+        f.run("mkdir d; cd d; export KEEP=1").await;
+        assert_eq!(f.run(&format!("{shut}; exit 3")).await.exit, Exit::Code(3));
+        let ran = f.run("pwd; echo $KEEP").await;
+        assert_eq!(ran.output, format!("{}\n1\n", f.home.path().display()));
+        let remark = ran.remark.expect("a remark");
+        assert!(remark.contains("/d") && remark.contains(why) && remark.contains("begins in"), "{remark}");
+        assert_eq!(f.run("rm -rf d").await.remark, None);
+    }
+}
