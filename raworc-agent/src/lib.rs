@@ -22,6 +22,7 @@ mod setup;
 mod shared;
 mod tools;
 mod truncate;
+mod whole;
 mod worker;
 
 pub use boot::NoBoot;

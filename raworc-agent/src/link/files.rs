@@ -2,7 +2,7 @@
 
 use std::fs::{self, Metadata};
 use std::io;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use bytes::{Bytes, BytesMut};
@@ -10,12 +10,12 @@ use futures::stream;
 use http::{Response, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use raworc_core::entropy::{EntropyExt, SystemEntropy};
 use raworc_core::program::FileEntry;
 use tokio::fs::{File, OpenOptions};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Take};
 
 use super::reply::{self, Body, LinkError};
+use crate::whole::Draft;
 
 /// Bytes of one piece.
 const PIECE: usize = 64 << 10;
@@ -87,8 +87,6 @@ fn describe(name: String, metadata: &Metadata) -> FileEntry {
 
 /// Writes a file: whole, or not at all. What is no ordinary file is written in place.
 pub(super) async fn write(path: PathBuf, mode: Option<u32>, body: Incoming) -> Result<Response<Body>, LinkError> {
-    // A link to a file stays one, and the file that it names is written.
-    let path = tokio::fs::canonicalize(&path).await.unwrap_or(path);
     let failed = |error: &io::Error| LinkError::io(path.display(), error);
     let before = tokio::fs::metadata(&path).await.ok();
     if before.as_ref().is_some_and(Metadata::is_dir) {
@@ -101,30 +99,20 @@ pub(super) async fn write(path: PathBuf, mode: Option<u32>, body: Incoming) -> R
         receive(file, body).await.map_err(|error| error.of(&path))?;
         return Ok(reply::done());
     }
-    let name = path.file_name().ok_or_else(|| LinkError::invalid("the path names no file"))?.to_string_lossy();
-    let random = SystemEntropy.bytes::<6>().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    let short = crate::truncate::beginning(&name, 200);
-    let fresh = Fresh(path.with_file_name(format!(".{short}.{random}.part")));
-    let mode = mode.or_else(|| before.map(|before| before.permissions().mode() & 0o777)).unwrap_or(0o644);
-    // Made without an await: a request that is given up in the middle of one would leave behind what is made after it.
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create_new(true).mode(mode);
-    let file = File::from_std(options.open(&fresh.0).map_err(|error| failed(&error))?);
-    receive(file, body).await.map_err(|error| error.of(&path))?;
-    let permissions = fs::Permissions::from_mode(mode);
-    tokio::fs::set_permissions(&fresh.0, permissions).await.map_err(|error| failed(&error))?;
-    tokio::fs::rename(&fresh.0, &path).await.map_err(|error| failed(&error))?;
-    Ok(reply::done())
-}
-
-/// A file that is not whole yet: taken away unless it was renamed.
-struct Fresh(PathBuf);
-
-impl Drop for Fresh {
-    fn drop(&mut self) {
-        // After the rename it is not there any more.
-        let _ = fs::remove_file(&self.0);
+    if path.file_name().is_none() {
+        return Err(LinkError::invalid("the path names no file"));
     }
+    let draft = tokio::task::spawn_blocking({
+        let path = path.clone();
+        // Where the request is given up meanwhile, what is made is dropped with the result.
+        move || Draft::begin(&path, mode)
+    });
+    let draft = draft.await.map_err(io::Error::other).flatten().map_err(|error| failed(&error))?;
+    let file = draft.file().try_clone().map_err(|error| failed(&error))?;
+    receive(File::from_std(file), body).await.map_err(|error| error.of(&path))?;
+    let done = tokio::task::spawn_blocking(move || draft.finish()).await;
+    done.map_err(io::Error::other).flatten().map_err(|error| failed(&error))?;
+    Ok(reply::done())
 }
 
 enum Broken {

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::OUTPUT_LIMIT;
 use crate::home::resolve_in;
 use crate::truncate::{Collector, beginning, cut};
+use crate::whole;
 
 /// Bytes of a file that can be edited.
 const EDIT_LIMIT: u64 = 8 << 20;
@@ -123,7 +124,7 @@ fn create(path: &Path, text: &str) -> Result<String, String> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).map_err(named(parent))?;
     }
-    fs::write(path, text).map_err(named(path))?;
+    whole::write(path, text.as_bytes()).map_err(named(path))?;
     Ok(format!("{} is written, {} bytes", path.display(), text.len()))
 }
 
@@ -140,7 +141,7 @@ fn replace(path: &Path, old: &str, new: &str) -> Result<String, String> {
     let places = text.char_indices().filter(|&(at, _)| text[at..].starts_with(old)).take(100).count();
     match places {
         1 => {
-            fs::write(path, text.replacen(old, new, 1)).map_err(named(path))?;
+            whole::write(path, text.replacen(old, new, 1).as_bytes()).map_err(named(path))?;
             Ok(format!("{} is changed", path.display()))
         }
         0 => Err(format!("`old` does not stand in {}; view it and copy the text exactly", path.display())),
@@ -252,6 +253,27 @@ mod tests {
         assert!(run(home.path(), replace("q")).await.expect_err("never").contains("does not stand"));
         run(home.path(), replace("aay")).await.expect("once");
         assert_eq!(fs::read_to_string(home.path().join("a")).expect("there"), "xb zaa");
+    }
+
+    #[tokio::test]
+    async fn a_file_is_replaced_as_a_whole_and_keeps_its_rights_and_the_links_to_it() {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+        let home = tempfile::tempdir().expect("a directory");
+        let (file, link) = (home.path().join("a"), home.path().join("b"));
+        run(home.path(), create("a", "one")).await.expect("created");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o750)).and_then(|()| symlink("a", &link)).expect("set");
+        let replace = FileAction::Replace { path: "b".into(), old: "one".into(), new: "two".into() };
+        for (action, old, new) in [(replace, "one", "two"), (create("b", "three"), "two", "three")] {
+            let mut before = File::open(&file).expect("there");
+            run(home.path(), action).await.expect("written");
+            let mut seen = String::new();
+            before.read_to_string(&mut seen).expect("read");
+            assert_eq!(seen, old, "who reads it meanwhile has it as it was");
+            assert_eq!(fs::read_to_string(&file).expect("there"), new);
+            assert_eq!(fs::metadata(&file).expect("there").permissions().mode() & 0o777, 0o750);
+            assert!(fs::symlink_metadata(&link).expect("there").is_symlink());
+        }
+        assert_eq!(fs::read_dir(home.path()).expect("a list").count(), 2, "nothing else is left");
     }
 
     #[tokio::test]
