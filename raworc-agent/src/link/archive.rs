@@ -49,7 +49,7 @@ fn write_tree(path: &Path, file: Option<File>, outlet: Outlet) -> io::Result<()>
     builder.follow_symlinks(false);
     match file {
         None => add_directory(&mut builder, path, Path::new("."))?,
-        Some(mut file) => builder.append_file(path.file_name().unwrap_or_default(), &mut file)?,
+        Some(mut file) => add_file(&mut builder, &mut file, Path::new(path.file_name().unwrap_or_default()))?,
     }
     builder.into_inner()?.flush()
 }
@@ -74,7 +74,8 @@ fn add_directory(builder: &mut tar::Builder<Outlet>, path: &Path, name: &Path) -
     Ok(())
 }
 
-/// A file that grows or shrinks meanwhile stands in the archive with the size that it had at first.
+/// A file that grows or shrinks meanwhile stands in the archive with the size that it had at first. Holes are written
+/// as zeros: not everyone who unpacks knows of holes.
 fn add_file(builder: &mut tar::Builder<Outlet>, file: &mut File, name: &Path) -> io::Result<()> {
     let metadata = file.metadata()?;
     let mut header = tar::Header::new_gnu();

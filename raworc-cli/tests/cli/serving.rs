@@ -267,3 +267,17 @@ fn the_log_of_a_computer_that_sleeps_or_died_is_printed() {
     assert!(!kept.trim().is_empty() && kept.len() <= 200, "{kept}");
     assert_eq!(up.end(), Some(0));
 }
+
+#[test]
+fn a_file_with_holes_is_copied_whole() {
+    let home = Home::new();
+    let _up = Up::start(&home);
+    home.run(&["agent", "create", "ada", "--wait"]).ok();
+    home.run(&["send", "ada", "!mkdir out; truncate -s 4M out/holes; echo end >> out/holes"]).ok();
+    home.run(&["agent", "cp", "ada:/agent/out/holes", "alone"]).ok();
+    home.run(&["agent", "cp", "ada:/agent/out", "tree"]).ok();
+    for path in ["alone", "tree/holes"] {
+        let bytes = std::fs::read(home.path().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
+        assert!(bytes.len() == (4 << 20) + 4 && bytes.ends_with(b"\0end\n"), "{path}: {} bytes", bytes.len());
+    }
+}

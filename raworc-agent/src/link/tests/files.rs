@@ -89,6 +89,20 @@ async fn a_tree_travels_as_tar_with_links_and_modes() {
     assert_eq!(linked.refused("GET", "/archive?path=gone", "").await, (404, "not_found".into()));
 }
 
+#[tokio::test]
+async fn a_file_with_holes_travels_as_a_plain_file() {
+    let linked = Linked::new().await;
+    let holes = fs::File::create(linked.home.path().join("holes")).expect("made");
+    holes.set_len(1 << 20).expect("grown");
+    for path in ["holes", "."] {
+        let (_, bytes) = linked.bytes("GET", &format!("/archive?path={path}"), "").await;
+        let mut archive = tar::Archive::new(bytes.as_ref());
+        let entries = archive.entries().expect("a tar").map(|entry| entry.expect("an entry"));
+        let kinds: Vec<_> = entries.map(|entry| (entry.header().entry_type(), entry.size())).collect();
+        assert!(kinds.contains(&(EntryType::Regular, 1 << 20)), "{path}: {kinds:?}");
+    }
+}
+
 fn tar_of(entries: &[(&str, EntryType, &str)]) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     for &(name, kind, rest) in entries {

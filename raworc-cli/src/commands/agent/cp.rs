@@ -107,13 +107,16 @@ fn unpack(reader: impl std::io::Read, directory: &Path, base: &Path, top: &Path)
             return Err(std::io::Error::other(format!("the archive would write outside of it: {}", named.display())));
         }
         let kind = entry.header().entry_type();
-        if kind.is_file() || kind.is_dir() || kind.is_symlink() {
-            let target = directory.join(&path);
-            if let Some(parent) = target.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-                std::fs::create_dir_all(parent)?;
-            }
-            entry.unpack(&target)?;
+        if !(kind.is_file() || kind.is_dir() || kind.is_symlink()) {
+            // Sparse files too: a few bytes of an archive could fill this disk with their holes.
+            let what = format!("{} is neither a file nor a directory nor a symbolic link", named.display());
+            return Err(std::io::Error::other(what));
         }
+        let target = directory.join(&path);
+        if let Some(parent) = target.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            std::fs::create_dir_all(parent)?;
+        }
+        entry.unpack(&target)?;
     }
     Ok(())
 }
@@ -209,5 +212,22 @@ mod tests {
         unpack(packed("link", Some("../.."))).expect("a link alone does nothing");
         assert!(unpack(packed("link/out", None)).is_err());
         assert!(!dir.path().join("out").exists());
+    }
+
+    #[test]
+    fn an_entry_that_cannot_be_written_here_is_an_error_and_is_not_left_out() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        for kind in [tar::EntryType::GNUSparse, tar::EntryType::Link, tar::EntryType::Fifo, tar::EntryType::Char] {
+            let mut archive = tar::Builder::new(Vec::new());
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(kind);
+            header.set_size(0);
+            header.as_gnu_mut().expect("gnu").set_real_size(0);
+            archive.append_data(&mut header, "odd", std::io::empty()).expect("packed");
+            let bytes = archive.into_inner().expect("whole");
+            let error = unpack(bytes.as_slice(), dir.path(), Path::new("a"), Path::new("a")).expect_err("refused");
+            assert!(error.to_string().contains("odd"), "{kind:?}: {error}");
+            assert_eq!(std::fs::read_dir(dir.path()).expect("readable").count(), 0, "{kind:?}");
+        }
     }
 }
