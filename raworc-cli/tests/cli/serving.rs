@@ -1,6 +1,8 @@
 //! A served installation, and the commands that speak to it.
 
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
 
 use insta::assert_snapshot;
 
@@ -280,4 +282,28 @@ fn a_file_with_holes_is_copied_whole() {
         let bytes = std::fs::read(home.path().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
         assert!(bytes.len() == (4 << 20) + 4 && bytes.ends_with(b"\0end\n"), "{path}: {} bytes", bytes.len());
     }
+}
+
+#[test]
+fn a_command_whose_output_cannot_be_written_has_failed_unless_whoever_read_it_has_enough() {
+    let home = Home::new();
+    let _up = Up::start(&home);
+    home.run(&["agent", "create", "ada", "--wait"]).ok();
+    let full = || std::fs::File::options().write(true).open("/dev/full").expect("Linux");
+    for script in ["echo hi", "echo hi >&2"] {
+        let mut command = home.raworc(&["agent", "exec", "ada", "--", "sh", "-c", script]);
+        let out = command.stdout(full()).output().expect("raworc runs");
+        // Standard error is still there for what went wrong with standard output.
+        let told = String::from_utf8_lossy(&out.stderr).into_owned();
+        match script {
+            "echo hi" => assert!(out.status.code() == Some(1) && told.contains("No space left"), "{out:?}"),
+            _ => assert_eq!((out.status.code(), told.as_str()), (Some(0), "hi\n")),
+        }
+    }
+    let mut command = home.raworc(&["agent", "exec", "ada", "--", "yes"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("raworc runs");
+    let mut first = [0; 2];
+    child.stdout.take().expect("a pipe").read_exact(&mut first).expect("output");
+    let ended = Ran::of(child.wait_with_output().expect("it ends"));
+    assert_eq!((&first, ended.code, ended.err.as_str()), (b"y\n", 0, ""));
 }

@@ -1,12 +1,13 @@
 //! `raworc agent exec`.
 
 use std::collections::BTreeMap;
+use std::error::Error as _;
 
 use anyhow::Context as _;
 use futures::future;
 use futures::stream::{self, BoxStream, StreamExt};
 use raworc_core::program::{ExecRequest, TerminalSize};
-use raworc_http::client::Exec;
+use raworc_http::client::{ClientError, Exec};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::ExecArgs;
@@ -55,8 +56,7 @@ async fn pump(exec: &Exec, args: &ExecArgs) -> anyhow::Result<i32> {
     tokio::select! {
         ended = exec.attach(input, tokio::io::stdout(), tokio::io::stderr(), sizes) => match ended {
             Ok(status) => Ok(status.exit_code),
-            // Whoever read it has enough.
-            Err(error) if error.code == "output" => Err(Silent(0).into()),
+            Err(error) if is_read_no_further(&error) => Err(Silent(0).into()),
             Err(error) => Err(error.into()),
         },
         pressed = tokio::signal::ctrl_c() => {
@@ -65,6 +65,12 @@ async fn pump(exec: &Exec, args: &ExecArgs) -> anyhow::Result<i32> {
             Ok(130)
         }
     }
+}
+
+/// Whether whoever read the output has enough. Where it cannot be written for another reason, some of it is lost.
+fn is_read_no_further(error: &ClientError) -> bool {
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    error.code == "output" && cause.is_some_and(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 /// The sizes of this terminal, as they change.
