@@ -89,7 +89,11 @@ impl Work {
     /// # Errors
     /// Where the server is lost for good.
     pub async fn finish(&mut self) -> anyhow::Result<Ended> {
-        // A message that was sent under a key before may have ended long ago.
+        // It may have ended already, and the stream tells that no more: it was sent under its key long ago, or this was
+        // dropped while it read how the message had ended.
+        if !self.message.state.is_ended() {
+            self.message = self.client.message(&self.name, self.message.id, None).await?;
+        }
         while !self.message.state.is_ended() {
             match self.told.next().await.context("the server ended the stream; the work goes on")?? {
                 Told::Delta(delta) if delta.message == self.message.id => {

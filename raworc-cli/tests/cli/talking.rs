@@ -207,3 +207,15 @@ fn shown_on_a_terminal(home: &Home, args: &[&str], expected: &str) -> String {
     reader.join().expect("read to its end");
     shown
 }
+
+#[test]
+fn a_message_that_is_sent_again_under_its_key_is_followed_to_the_same_end() {
+    let home = Home::new();
+    let _up = Up::start(&home);
+    home.run(&["agent", "create", "ada", "--wait"]).ok();
+    for _ in 0..2 {
+        let text = "!echo once >> log; cat log";
+        let args = ["send", "ada", "--no-steps", "--timeout", "20s", "--idempotency-key", "k", text];
+        assert_eq!(home.run(&args).ok(), "once\n");
+    }
+}
