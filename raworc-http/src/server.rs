@@ -12,6 +12,7 @@ mod listen;
 pub mod metrics;
 pub mod openapi;
 mod options;
+mod places;
 mod routes;
 mod state;
 #[cfg(test)]

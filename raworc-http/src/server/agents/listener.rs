@@ -1,14 +1,14 @@
 //! [`AgentsListener`]: serves programs on a Unix socket, or on TCP with TLS.
 
 mod listening;
-mod places;
+mod room;
 #[cfg(test)]
 mod tests;
 mod tls;
 mod unix;
 
 pub use listening::Listening;
-pub(super) use places::{Place, Room};
+pub(super) use room::{Place, Room};
 pub use tls::AgentsTls;
 
 use std::convert::Infallible;
@@ -30,7 +30,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tower::ServiceExt;
 
-use self::places::Places;
+use self::room::Places;
 use crate::server::extract::body::BODY_IDLE;
 
 /// Limits of an [`AgentsListener`].
@@ -219,7 +219,7 @@ impl AgentsListener {
                     tokio::spawn(async move {
                         tokio::select! {
                             () = serving => {}
-                            why = place.must_go() => tracing::debug!(why, "an agent's connection is ended"),
+                            why = place.must_go() => tracing::debug!(why = why.as_str(), "an agent's connection is ended"),
                         }
                     });
                 }

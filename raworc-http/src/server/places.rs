@@ -1,0 +1,198 @@
+//! [`Places`]: who has the connections of a listener.
+//!
+//! A connection is a stranger's until a request on it bears a good token; from then on it is its owner's. Each owner has
+//! so many connections and no more, and strangers give way to newcomers, the oldest first: so nobody keeps others from
+//! being heard, however many connections they open and however little they say on them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+/// How many connections there may be, and whose.
+#[derive(Debug, Clone)]
+pub(super) struct PlaceLimits {
+    /// At one time. More wait for a place.
+    pub(super) connections: usize,
+    /// Of one owner.
+    pub(super) per_owner: usize,
+    /// Of strangers.
+    pub(super) strangers: usize,
+    /// How long a connection may be a stranger's.
+    pub(super) introduction: Duration,
+}
+
+#[derive(Debug)]
+pub(super) struct Places<O: Eq + Hash> {
+    limits: PlaceLimits,
+    table: Mutex<Table<O>>,
+    left: Notify,
+}
+
+#[derive(Debug)]
+struct Table<O> {
+    came: u64,
+    strangers: BTreeMap<u64, CancellationToken>,
+    owners: HashMap<O, usize>,
+    /// Connections of owners.
+    known: usize,
+}
+
+impl<O: Eq + Hash> Places<O> {
+    pub(super) fn new(limits: PlaceLimits) -> Arc<Self> {
+        let table = Table { came: 0, strangers: BTreeMap::new(), owners: HashMap::new(), known: 0 };
+        Arc::new(Self { limits, table: Mutex::new(table), left: Notify::new() })
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table<O>> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for a connection that came, unless all are taken by owners.
+    pub(super) fn try_enter(self: &Arc<Self>) -> Option<Place<O>> {
+        let mut table = self.table();
+        let strangers = table.strangers.len();
+        if strangers >= self.limits.strangers.max(1) || table.known + strangers >= self.limits.connections {
+            let (_, oldest) = table.strangers.pop_first()?;
+            oldest.cancel();
+        }
+        table.came += 1;
+        let (number, gone) = (table.came, CancellationToken::new());
+        table.strangers.insert(number, gone.clone());
+        drop(table);
+        Some(Place(Arc::new(Held {
+            places: Arc::clone(self),
+            number,
+            gone,
+            since: Instant::now(),
+            of: OnceLock::new(),
+        })))
+    }
+
+    /// A place for a connection that came, once there is one.
+    pub(super) async fn enter(self: &Arc<Self>) -> Place<O> {
+        loop {
+            // Whoever leaves from here on is noticed.
+            let left = self.left.notified();
+            if let Some(place) = self.try_enter() {
+                return place;
+            }
+            left.await;
+        }
+    }
+}
+
+/// A connection's place among those that are allowed, for as long as any clone of it is held.
+#[derive(Debug)]
+pub(super) struct Place<O: Eq + Hash>(Arc<Held<O>>);
+
+impl<O: Eq + Hash> Clone for Place<O> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+#[derive(Debug)]
+struct Held<O: Eq + Hash> {
+    places: Arc<Places<O>>,
+    number: u64,
+    gone: CancellationToken,
+    since: Instant,
+    of: OnceLock<O>,
+}
+
+impl<O: Eq + Hash> Drop for Held<O> {
+    fn drop(&mut self) {
+        let mut table = self.places.table();
+        match self.of.get() {
+            Some(owner) => {
+                table.known -= 1;
+                if let Some(connections) = table.owners.get_mut(owner) {
+                    *connections -= 1;
+                    if *connections == 0 {
+                        table.owners.remove(owner);
+                    }
+                }
+            }
+            None => {
+                table.strangers.remove(&self.number);
+            }
+        }
+        drop(table);
+        self.places.left.notify_one();
+    }
+}
+
+/// Why a connection stays a stranger's and ends as such: its owner has so many already, and may have no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Full(pub(super) usize);
+
+/// Why a connection has to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Leave {
+    /// A newcomer takes its place.
+    GiveWay,
+    /// It has not said in time whose it is.
+    Unknown,
+}
+
+impl Leave {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::GiveWay => "gave way to a newcomer",
+            Self::Unknown => "did not say in time whose it is",
+        }
+    }
+}
+
+impl<O: Eq + Hash + Clone> Place<O> {
+    /// Whose it is, once that is known.
+    pub(super) fn owner(&self) -> Option<&O> {
+        self.0.of.get()
+    }
+
+    /// From now on this connection is an owner's: the first one's whose token it bore.
+    ///
+    /// # Errors
+    /// Where the owner has as many as it may.
+    pub(super) fn claim(&self, owner: &O) -> Result<(), Full> {
+        let held = &*self.0;
+        if held.of.get().is_some() {
+            return Ok(());
+        }
+        let mut table = held.places.table();
+        if held.of.get().is_some() {
+            return Ok(());
+        }
+        let limit = held.places.limits.per_owner;
+        let has = table.owners.get(owner).copied().unwrap_or_default();
+        if has >= limit || held.gone.is_cancelled() {
+            return Err(Full(limit));
+        }
+        table.owners.insert(owner.clone(), has + 1);
+        table.known += 1;
+        table.strangers.remove(&held.number);
+        // Under the table's lock, so that it is set once.
+        let _ = held.of.set(owner.clone());
+        Ok(())
+    }
+
+    /// Is done once this connection has to end.
+    pub(super) async fn must_go(&self) -> Leave {
+        let Held { places, gone, since, of, .. } = &*self.0;
+        let overdue = async {
+            sleep((*since + places.limits.introduction).saturating_duration_since(Instant::now())).await;
+            if of.get().is_some() {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            () = gone.cancelled() => Leave::GiveWay,
+            () = overdue => Leave::Unknown,
+        }
+    }
+}
