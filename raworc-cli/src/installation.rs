@@ -22,7 +22,7 @@ use raworc_core::store::StoreError;
 use raworc_http::server::agents::gateway::Upstreams;
 use raworc_http::server::agents::{AgentsListener, AgentsState, Links, ListenerLimits, agents_router};
 use raworc_http::server::metrics::{self, MeteredRuntime, MeteredStore};
-use raworc_http::server::{Options, Tokens};
+use raworc_http::server::{ConnectionLimits, Options, Tokens, serve_within};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -82,7 +82,8 @@ impl Installation {
         let master_key = key::load(&settings, fresh)?;
         let store = Arc::new(SqliteStore::open(options).await.map_err(|error| store_failed(&settings, error))?);
         // Before the runtime: computers are given the socket's directory.
-        let agents = AgentsListener::unix(settings.data.join("link").join(SOCKET), agents_limits()).await?;
+        let (agents_limits, limits) = connection_limits();
+        let agents = AgentsListener::unix(settings.data.join("link").join(SOCKET), agents_limits).await?;
         let runtime = Arc::new(open_local(&settings).await?);
         let limits_missing = if settings.local.isolation {
             let report = runtime.probe().await.map_err(not_isolated)?;
@@ -121,7 +122,7 @@ impl Installation {
             options = options.with_metrics(handle, false);
         }
         let api = raworc_http::server::router(control.clone(), options);
-        let api = tokio::spawn(raworc_http::server::serve(listener, api, closing.clone().cancelled_owned()));
+        let api = tokio::spawn(serve_within(listener, api, limits, closing.clone().cancelled_owned()));
         Ok(Self {
             settings,
             address,
@@ -251,9 +252,9 @@ fn cannot_listen(address: &str, error: std::io::Error) -> Failure {
     failure.because(error)
 }
 
-/// Agents' connections get half of what this process may open, raised as far as it can be, and no more: whatever they
-/// do, the API, the database and the computers' own pipes can still be opened.
-fn agents_limits() -> ListenerLimits {
+/// Agents' connections get half of what this process may open, raised as far as it can be, and no more, and those of the
+/// API a quarter: whatever either do, the database and the computers' own pipes can still be opened.
+fn connection_limits() -> (ListenerLimits, ConnectionLimits) {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut files = getrlimit(Resource::Nofile);
     if files.current != files.maximum {
@@ -262,10 +263,11 @@ fn agents_limits() -> ListenerLimits {
             tracing::warn!(%error, "the limit on open files cannot be raised");
         }
     }
-    let limits = ListenerLimits::default();
     let files = getrlimit(Resource::Nofile).current.and_then(|files| usize::try_from(files).ok());
-    let connections = files.map_or(limits.connections, |files| limits.connections.min(files / 2));
-    limits.with_connections(connections)
+    let files = files.unwrap_or(usize::MAX);
+    let (agents, api) = (ListenerLimits::default(), ConnectionLimits::default());
+    let connections = (agents.connections.min(files / 2), api.connections.min(files / 4));
+    (agents.with_connections(connections.0), api.with_connections(connections.1))
 }
 
 fn store_failed(settings: &Settings, error: StoreError) -> Failure {

@@ -21,7 +21,7 @@ pub mod tokens;
 
 pub use error::ApiError;
 pub use layers::RequestId;
-pub use listen::serve;
+pub use listen::{ConnectionLimits, serve, serve_within};
 pub use options::{Options, ReadyCheck};
 pub use routes::{document, router, router_of};
 pub use state::{ApiState, StreamGuard};

@@ -1,6 +1,7 @@
-//! Programs that take too much, in an installation with limits.
+//! Programs and strangers that take too much, in an installation with limits.
 
 use std::io::Write;
+use std::net::TcpStream;
 
 use crate::home::Home;
 use crate::up::{Up, condition, until};
@@ -41,5 +42,18 @@ fn a_memory_hog_and_a_fork_bomb_end_in_a_condition_and_other_agents_go_on() {
     assert_eq!(home.run(&["send", "other", "--no-steps", "!echo goes on"]).ok(), "goes on\n");
     assert_eq!(condition(&home, "other", "LimitReached"), None);
     assert_eq!(home.run(&["send", "hog", "--no-steps", "!echo goes on"]).ok(), "goes on\n");
+    assert_eq!(up.end(), Some(0));
+}
+
+#[test]
+fn strangers_whose_connections_say_nothing_keep_nobody_out() {
+    let home = Home::new();
+    let args = ["up", "--listen", "127.0.0.1:0", "-o", "json", "--log", "error"];
+    let up = Up::of(home.raworc_in("ulimit -n 300; exec \"$@\"", &args));
+    let address = up.url.trim_start_matches("http://");
+    let silent: Vec<_> = (0..400).map(|_| TcpStream::connect(address).expect("accepted by the kernel")).collect();
+    home.run(&["agent", "create", "ada", "--wait"]).ok();
+    assert_eq!(home.run(&["send", "ada", "--no-steps", "!echo heard"]).ok(), "heard\n");
+    drop(silent);
     assert_eq!(up.end(), Some(0));
 }

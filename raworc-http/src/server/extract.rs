@@ -3,7 +3,7 @@
 pub(super) mod body;
 mod path;
 
-pub use body::Json;
+pub use body::{Json, StrangersJson};
 pub(super) use path::segment;
 pub use path::{AgentAt, AgentsOf, MessageAt};
 
@@ -13,9 +13,12 @@ use http::header::{AUTHORIZATION, IF_MATCH};
 use http::request::Parts;
 use raworc_core::control::{Call, TokenRecord};
 use raworc_core::error::Error;
+use raworc_core::principal::Principal;
 use serde::de::DeserializeOwned;
 
 use super::layers::RequestId;
+use super::listen::Place;
+use super::places::Full;
 use super::{ApiError, ApiState};
 use crate::api::IDEMPOTENCY_KEY;
 
@@ -34,6 +37,12 @@ impl FromRequestParts<ApiState> for Caller {
     async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, ApiError> {
         let token = bearer(&parts.headers)?;
         let (principal, token) = state.authenticate(token).await?;
+        if let (Some(place), Principal::User { name, .. }) = (parts.extensions.get::<Place>(), &principal) {
+            place.claim(name).map_err(|Full(limit)| {
+                let message = format!("{limit} connections are open for {principal} already; close some of them");
+                ApiError::new("too_many_requests", message).with_detail("limit", limit).with_retry_after(5)
+            })?;
+        }
         let mut call = Call::by(principal);
         if let Some(RequestId(id)) = parts.extensions.get() {
             call = call.with_request_id(id.clone());

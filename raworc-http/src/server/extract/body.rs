@@ -21,6 +21,12 @@ const DRAIN_TIME: Duration = Duration::from_secs(5);
 /// How long a body may make no progress.
 pub(in crate::server) const BODY_IDLE: Duration = Duration::from_secs(20);
 
+/// Bytes of a body from somebody who is not known yet.
+const STRANGERS_BODY: usize = 64 << 10;
+
+/// How long it may take in all.
+const STRANGERS_TIME: Duration = Duration::from_secs(30);
+
 /// A body of JSON.
 #[derive(Debug, Clone, Copy)]
 pub struct Json<T>(pub T);
@@ -29,19 +35,41 @@ impl<T: DeserializeOwned> FromRequest<ApiState> for Json<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &ApiState) -> Result<Self, ApiError> {
-        let (parts, body) = request.into_parts();
-        if !is_json(&parts.headers) {
-            let message = "the body has to be JSON, with Content-Type: application/json";
-            return Err(ApiError::new("unsupported_media_type", message));
-        }
-        let bytes = read(&parts.headers, body, state.options().body_limit, BODY_IDLE).await?;
-        serde_json::from_slice(&bytes).map(Self).map_err(|error| match error.classify() {
-            serde_json::error::Category::Data => ApiError::invalid("body", error),
-            serde_json::error::Category::Io
-            | serde_json::error::Category::Syntax
-            | serde_json::error::Category::Eof => ApiError::new("malformed", format!("the body is not JSON: {error}")),
-        })
+        json(request, state.options().body_limit).await.map(Self)
     }
+}
+
+/// A body of JSON from somebody who is not known yet: a small one, which has to come at once.
+#[derive(Debug, Clone, Copy)]
+pub struct StrangersJson<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequest<ApiState> for StrangersJson<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &ApiState) -> Result<Self, ApiError> {
+        let limit = state.options().body_limit.min(STRANGERS_BODY);
+        let read = tokio::time::timeout(STRANGERS_TIME, json(request, limit)).await;
+        read.unwrap_or_else(|_| {
+            let message = format!("the body took longer than {} s", STRANGERS_TIME.as_secs_f64());
+            Err(ApiError::new("request_timeout", message))
+        })
+        .map(Self)
+    }
+}
+
+async fn json<T: DeserializeOwned>(request: Request, limit: usize) -> Result<T, ApiError> {
+    let (parts, body) = request.into_parts();
+    if !is_json(&parts.headers) {
+        let message = "the body has to be JSON, with Content-Type: application/json";
+        return Err(ApiError::new("unsupported_media_type", message));
+    }
+    let bytes = read(&parts.headers, body, limit, BODY_IDLE).await?;
+    serde_json::from_slice(&bytes).map_err(|error| match error.classify() {
+        serde_json::error::Category::Data => ApiError::invalid("body", error),
+        serde_json::error::Category::Io | serde_json::error::Category::Syntax | serde_json::error::Category::Eof => {
+            ApiError::new("malformed", format!("the body is not JSON: {error}"))
+        }
+    })
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

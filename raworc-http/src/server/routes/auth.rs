@@ -10,7 +10,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::api::{ErrorBody, LoginReply, WhoAmI};
-use crate::server::extract::{Caller, Json, NoIdempotencyKey};
+use crate::server::extract::{Caller, NoIdempotencyKey, StrangersJson};
 use crate::server::{ApiError, ApiState};
 
 pub(super) fn routes() -> OpenApiRouter<ApiState> {
@@ -29,7 +29,7 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
 async fn login(
     State(state): State<ApiState>,
     _: NoIdempotencyKey,
-    Json(request): Json<LoginRequest>,
+    StrangersJson(request): StrangersJson<LoginRequest>,
 ) -> Result<Reply<LoginReply>, ApiError> {
     // Each takes some 20 MB and a core for a while.
     let turn = state.logins().acquire().await;

@@ -187,3 +187,22 @@ async fn a_parameter_that_the_description_does_not_allow_is_refused() {
         assert_eq!((answer.status, answer.code()), (StatusCode::BAD_REQUEST, "invalid"), "{name}: {value}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_body_of_a_login_has_to_come_at_once_and_to_be_small() {
+    let api = Api::start().await;
+    let login = |body: Body| {
+        let request = Request::post("/api/v0/auth/login").header("content-type", "application/json").body(body);
+        api.send(request.expect("a request"))
+    };
+    let began = tokio::time::Instant::now();
+    let drip = futures::stream::unfold((), |()| async {
+        tokio::time::sleep(std::time::Duration::from_secs(15)).await;
+        Some((Ok::<_, std::io::Error>(bytes::Bytes::from_static(b" ")), ()))
+    });
+    let dripped = login(Body::from_stream(drip)).await;
+    assert_eq!((dripped.status, dripped.code()), (StatusCode::REQUEST_TIMEOUT, "request_timeout"));
+    assert!(began.elapsed().as_secs() < 60, "{:?}", began.elapsed());
+    let large = login(Body::from(format!("{}{{}}", " ".repeat(100 << 10)))).await;
+    assert_eq!((large.status, large.code()), (StatusCode::PAYLOAD_TOO_LARGE, "too_large"));
+}

@@ -1,0 +1,170 @@
+//! The API's listener from the side of strangers, and of those whom they would keep out.
+
+use std::net::SocketAddr;
+
+use http::StatusCode;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::server::testing::Api;
+
+/// An API on a port of its own.
+struct Served {
+    api: Api,
+    address: SocketAddr,
+    shutdown: CancellationToken,
+    server: JoinHandle<io::Result<()>>,
+}
+
+impl Served {
+    async fn within(limits: ConnectionLimits) -> Self {
+        let api = Api::start().await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let shutdown = CancellationToken::new();
+        let router = api.router.clone();
+        let server = tokio::spawn(serve_within(listener, router, limits, shutdown.clone().cancelled_owned()));
+        Self { api, address, shutdown, server }
+    }
+
+    async fn dial(&self) -> Wire {
+        Wire(TcpStream::connect(self.address).await.expect("a connection"))
+    }
+
+    /// The head of a request, as a user or as nobody.
+    fn head(&self, who: &str, path: &str) -> String {
+        let token =
+            if who.is_empty() { String::new() } else { format!("authorization: Bearer {}\r\n", self.api.token(who)) };
+        format!("GET {path} HTTP/1.1\r\nhost: raworc\r\n{token}\r\n")
+    }
+
+    async fn end(self) {
+        self.shutdown.cancel();
+        self.server.await.expect("no panic").expect("served");
+    }
+}
+
+/// A connection that is written to byte by byte.
+struct Wire(TcpStream);
+
+impl Wire {
+    async fn write(&mut self, bytes: impl AsRef<[u8]>) {
+        soon(self.0.write_all(bytes.as_ref())).await.expect("written");
+    }
+
+    /// The status of the next answer, which is read to the end of its body.
+    async fn answer(&mut self) -> StatusCode {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(soon(self.0.read_u8()).await.expect("an answer"));
+        }
+        let head = String::from_utf8(head).expect("text").to_ascii_lowercase();
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap_or("0");
+        let mut body = vec![0; length.parse().expect("a number")];
+        soon(self.0.read_exact(&mut body)).await.expect("its body");
+        head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status")
+    }
+
+    /// Waits until the server has hung up.
+    async fn hung_up(&mut self) {
+        let mut rest = [0; 1024];
+        // A reset is an end too.
+        while soon(self.0.read(&mut rest)).await.is_ok_and(|count| count > 0) {}
+    }
+}
+
+async fn soon<T>(work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(20), work).await.expect("in time")
+}
+
+/// The preface of HTTP/2, and settings that change nothing.
+const IDLE_H2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+#[tokio::test]
+async fn a_connection_on_which_nothing_is_asked_is_ended() {
+    let limits = ConnectionLimits { idle: Duration::from_millis(100), ..ConnectionLimits::default() };
+    let served = Served::within(limits).await;
+    for begun in [b"".as_slice(), b"P", b"PRI * HTTP/2", IDLE_H2, b"GET /livez HTTP/1.1\r\nhost:"] {
+        let mut wire = served.dial().await;
+        wire.write(begun).await;
+        wire.hung_up().await;
+    }
+    let mut wire = served.dial().await;
+    wire.write(served.head("ada", "/api/v0/agents")).await;
+    assert_eq!(wire.answer().await, StatusCode::OK);
+    wire.hung_up().await;
+    served.end().await;
+}
+
+#[tokio::test]
+async fn a_call_that_takes_its_time_is_no_connection_at_rest() {
+    let limits = ConnectionLimits { idle: Duration::from_millis(50), ..ConnectionLimits::default() };
+    let served = Served::within(limits).await;
+    let agent = served.api.agent("ada", "one").await;
+    let mut wire = served.dial().await;
+    // Without an operator it never wakes.
+    wire.write(served.head("ada", "/api/v0/agents/one?wait=1s")).await;
+    assert_eq!(wire.answer().await, StatusCode::OK, "{agent}");
+    let mut wire = served.dial().await;
+    wire.write(served.head("ada", "/api/v0/events")).await;
+    assert_eq!(wire.answer().await, StatusCode::OK);
+    let longer =
+        tokio::time::timeout(Duration::from_millis(500), async { while soon(wire.0.read_u8()).await.is_ok() {} });
+    assert!(longer.await.is_err(), "a stream of events is open for as long as it is wanted");
+    drop(wire);
+    served.end().await;
+}
+
+#[tokio::test]
+async fn strangers_give_way_to_newcomers_and_those_who_are_known_do_not() {
+    let served = Served::within(ConnectionLimits::default().with_connections(8)).await;
+    let mut known = served.dial().await;
+    known.write(served.head("ada", "/api/v0/agents")).await;
+    assert_eq!(known.answer().await, StatusCode::OK);
+    let mut silent = Vec::new();
+    for _ in 0..20 {
+        silent.push(served.dial().await);
+        let mut newcomer = served.dial().await;
+        newcomer.write(served.head("", "/livez")).await;
+        assert_eq!(newcomer.answer().await, StatusCode::OK);
+    }
+    silent[0].hung_up().await;
+    known.write(served.head("ada", "/api/v0/agents")).await;
+    assert_eq!(known.answer().await, StatusCode::OK);
+    served.end().await;
+}
+
+#[tokio::test]
+async fn nobody_has_more_connections_than_their_share() {
+    let served = Served::within(ConnectionLimits::default().with_connections(4)).await;
+    let mut held = Vec::new();
+    for expected in [StatusCode::OK, StatusCode::OK, StatusCode::TOO_MANY_REQUESTS] {
+        let mut wire = served.dial().await;
+        wire.write(served.head("ada", "/api/v0/agents")).await;
+        assert_eq!(wire.answer().await, expected);
+        held.push(wire);
+    }
+    let mut other = served.dial().await;
+    other.write(served.head("bob", "/api/v0/agents")).await;
+    assert_eq!(other.answer().await, StatusCode::OK);
+    served.end().await;
+}
+
+#[tokio::test]
+async fn a_stranger_who_goes_on_asking_does_not_stay() {
+    let limits = ConnectionLimits { introduction: Duration::from_millis(300), ..ConnectionLimits::default() };
+    let served = Served::within(limits).await;
+    let mut known = served.dial().await;
+    known.write(served.head("ada", "/api/v0/agents")).await;
+    assert_eq!(known.answer().await, StatusCode::OK);
+    let (head, mut wire) = (served.head("", "/livez"), served.dial().await);
+    let asking = async {
+        let mut answer = [0; 4096];
+        while wire.0.write_all(head.as_bytes()).await.is_ok() && wire.0.read(&mut answer).await.is_ok_and(|n| n > 0) {}
+    };
+    soon(asking).await;
+    known.write(served.head("ada", "/api/v0/agents")).await;
+    assert_eq!(known.answer().await, StatusCode::OK, "who is known may stay");
+    served.end().await;
+}
