@@ -21,8 +21,9 @@ pub struct SendArgs {
     /// Which agent.
     #[command(flatten)]
     pub agent: NameArg,
-    /// What to say; words are joined. `-` at the end adds standard input, and no text with a pipe is that alone.
-    #[arg(value_name = "TEXT", allow_hyphen_values = true)]
+    /// What to say; words are joined. `-` at the end adds standard input, and no text with a pipe is that alone. Words
+    /// that begin with a hyphen go after `--`.
+    #[arg(value_name = "TEXT")]
     pub text: Vec<String>,
     /// Say what is in this file, after the text; may be repeated.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]

@@ -219,3 +219,15 @@ fn a_message_that_is_sent_again_under_its_key_is_followed_to_the_same_end() {
         assert_eq!(home.run(&args).ok(), "once\n");
     }
 }
+
+#[test]
+fn an_option_after_the_text_is_an_option_and_a_text_that_begins_like_one_goes_after_two_dashes() {
+    let home = Home::new();
+    let _up = Up::start(&home);
+    home.run(&["agent", "create", "ada", "--wait"]).ok();
+    let ran = home.run(&["send", "ada", "!echo heard", "--no-steps"]);
+    assert_eq!((ran.code, ran.out.as_str(), ran.err.as_str()), (0, "heard\n", ""));
+    let mistaken = home.run(&["send", "ada", "!echo", "-n", "heard"]);
+    assert!(mistaken.code == 2 && mistaken.err.contains("-- -n"), "{mistaken:#?}");
+    assert_eq!(home.run(&["send", "ada", "--no-steps", "--", "!echo", "--no-wait"]).ok(), "--no-wait\n");
+}
