@@ -4,6 +4,7 @@
 //! conveniences over [`ApiState`] and the routes, for applications that mount them in their own way.
 
 pub mod agents;
+mod alive;
 pub mod computers;
 pub mod error;
 pub mod extract;

@@ -9,7 +9,7 @@ use insta::assert_snapshot;
 use rustix::process::{Pid, Signal};
 
 use crate::home::{Home, Ran};
-use crate::up::{Up, processes_with, until};
+use crate::up::{Up, agent, processes_with, until};
 
 /// The exit code of a child that ends by itself.
 #[track_caller]
@@ -230,4 +230,16 @@ fn an_option_after_the_text_is_an_option_and_a_text_that_begins_like_one_goes_af
     let mistaken = home.run(&["send", "ada", "!echo", "-n", "heard"]);
     assert!(mistaken.code == 2 && mistaken.err.contains("-- -n"), "{mistaken:#?}");
     assert_eq!(home.run(&["send", "ada", "--no-steps", "--", "!echo", "--no-wait"]).ok(), "--no-wait\n");
+}
+
+#[test]
+fn a_log_that_is_followed_keeps_nobody_awake_and_ends_when_its_agent_sleeps() {
+    let home = Home::new();
+    let _up = Up::start(&home);
+    home.run(&["agent", "create", "ada", "--wait", "--idle-timeout", "5s"]).ok();
+    let mut command = home.raworc(&["agent", "logs", "ada", "--follow"]);
+    let followed = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("raworc runs");
+    let ended = Ran::of(followed.wait_with_output().expect("it ends"));
+    assert_eq!((ended.code, ended.err.as_str()), (0, ""), "{ended:#?}");
+    assert_eq!(agent(&home, "ada")["status"]["state"], "slept");
 }

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
+use super::alive;
 use super::places::{self, PlaceLimits, Places};
 
 /// How long calls in progress have once the server shuts down.
@@ -48,6 +49,9 @@ pub struct ConnectionLimits {
     pub introduction: Duration,
     /// How long a connection may be open without a request that is under way, from its first moment on.
     pub idle: Duration,
+    /// After so long a silence on a connection of HTTP/2 its client is asked whether it is still there, and has as long
+    /// to answer.
+    pub silence: Duration,
 }
 
 impl Default for ConnectionLimits {
@@ -58,6 +62,7 @@ impl Default for ConnectionLimits {
             strangers: 1 << 10,
             introduction: Duration::from_secs(300),
             idle: Duration::from_secs(30),
+            silence: alive::SILENCE,
         }
     }
 }
@@ -96,7 +101,6 @@ pub async fn serve_within(
 ) -> io::Result<()> {
     let mut shutdown = pin!(shutdown);
     let (tracker, closing) = (TaskTracker::new(), CancellationToken::new());
-    let idle = limits.idle;
     let places = Places::new(PlaceLimits {
         connections: limits.connections,
         per_owner: limits.connections_per_user,
@@ -111,7 +115,7 @@ pub async fn serve_within(
         tokio::select! {
             accepted = accept => match accepted {
                 Ok((stream, place)) => {
-                    let serving = connection(stream, router.clone(), place.clone(), idle, closing.clone());
+                    let serving = connection(stream, router.clone(), place.clone(), limits.clone(), closing.clone());
                     tracker.spawn(async move {
                         tokio::select! {
                             () = serving => {}
@@ -142,10 +146,17 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-async fn connection(stream: TcpStream, router: Router, place: Place, idle: Duration, closing: CancellationToken) {
+async fn connection(
+    stream: TcpStream,
+    router: Router,
+    place: Place,
+    limits: ConnectionLimits,
+    closing: CancellationToken,
+) {
+    let idle = limits.idle;
     // Small answers must not wait for an acknowledgement.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "a connection without TCP_NODELAY");
+    if let Err(error) = stream.set_nodelay(true).and_then(|()| alive::ask(&stream)) {
+        tracing::debug!(%error, "a connection whose socket cannot be set up");
     }
     let under_way = Arc::new(watch::Sender::new(0));
     let rests = rests_for(idle, under_way.subscribe());
@@ -160,6 +171,7 @@ async fn connection(stream: TcpStream, router: Router, place: Place, idle: Durat
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(idle);
     builder.http2().timer(TokioTimer::new()).max_header_list_size(64 << 10);
+    builder.http2().keep_alive_interval(limits.silence).keep_alive_timeout(limits.silence);
     let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
     let ends = tokio::select! {
         done = connection.as_mut() => return log(done),

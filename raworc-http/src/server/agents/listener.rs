@@ -31,6 +31,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tower::ServiceExt;
 
 use self::room::Places;
+use crate::server::alive;
 use crate::server::extract::body::BODY_IDLE;
 
 /// Limits of an [`AgentsListener`].
@@ -250,7 +251,7 @@ impl Socket {
             Self::Tls { listener, tls } => {
                 let (stream, _) = listener.accept().await?;
                 // A peer that is gone already shows at the handshake.
-                let _ = stream.set_nodelay(true);
+                let _ = stream.set_nodelay(true).and_then(|()| alive::ask(&stream));
                 Ok(Accepted::Tls(stream, tls.acceptor.clone()))
             }
         }

@@ -156,7 +156,7 @@ async fn upload(
               (status = 409, description = "the agent sleeps", body = ErrorBody)),
 )]
 pub(super) async fn stats(visit: Visit) -> Result<Response, ApiError> {
-    let reached = visit.look(false, ActivityKind::Files).await?;
+    let reached = visit.watch(false).await?;
     let request = link_request(Method::GET, "/stats", &[], Body::empty())?;
     reached.pass(request, Some(ANSWER_LIMIT)).await
 }

@@ -2,8 +2,10 @@
 
 use axum::body::Body;
 use axum::response::Response;
+use futures::{StreamExt, stream};
 use http::{HeaderValue, Method, header};
-use raworc_core::control::{ActivityKind, LogStream};
+use raworc_core::agent::Agent;
+use raworc_core::control::{ControlPlane, LogStream};
 use raworc_core::runtime::LogsOptions;
 
 use super::reach::{Visit, link_request};
@@ -26,7 +28,8 @@ pub(super) struct LogsQuery {
 /// Read the log of the agent's program.
 ///
 /// It is the log of the present start. Where the computer does not run, it is that of its last start as far as the
-/// engine keeps it, else the last 64 KiB of the start that died last.
+/// engine keeps it, else the last 64 KiB of the start that died last. To read it keeps no agent awake, and one that is
+/// followed ends with its start.
 #[utoipa::path(
     get, path = "/logs", tag = "computers",
     params(("tail" = Option<u64>, Query, description = "only so many bytes from its end"),
@@ -61,7 +64,7 @@ pub(super) async fn logs(visit: Visit, Query(query): Query<LogsQuery>) -> Result
 }
 
 async fn of_program(visit: &Visit, query: &LogsQuery) -> Result<Response, ApiError> {
-    let reached = visit.look(query.wake, ActivityKind::Files).await?;
+    let reached = visit.watch(query.wake).await?;
     let tail = query.tail.map(|tail| tail.to_string());
     let mut pairs = Vec::new();
     if let Some(tail) = &tail {
@@ -70,8 +73,34 @@ async fn of_program(visit: &Visit, query: &LogsQuery) -> Result<Response, ApiErr
     if query.follow {
         pairs.push(("follow", "true"));
     }
+    let agent = reached.agent.clone();
     let request = link_request(Method::GET, "/logs", &pairs, Body::empty())?;
-    reached.pass(request, None).await
+    let answer = reached.pass(request, None).await?;
+    Ok(if query.follow { to_the_end_of(agent, visit.state.control().clone(), answer) } else { answer })
+}
+
+/// A log that is followed ends with the start that it is of. It is cut off only where that goes on.
+fn to_the_end_of(agent: Agent, control: ControlPlane, answer: Response) -> Response {
+    answer.map(|body| {
+        Body::from_stream(stream::unfold(Some((body.into_data_stream(), agent, control)), |rest| async {
+            let (mut log, agent, control) = rest?;
+            match log.next().await? {
+                Err(_) if is_over(&control, &agent).await => None,
+                Err(error) => Some((Err(error), None)),
+                Ok(bytes) => Some((Ok(bytes), Some((log, agent, control)))),
+            }
+        }))
+    })
+}
+
+/// Whether this start of an agent's program is over, as with a sleep.
+async fn is_over(control: &ControlPlane, agent: &Agent) -> bool {
+    match control.system().store().agent_by_id(agent.id).await {
+        Ok(found) => found
+            .value
+            .is_none_or(|now| now.status.incarnation != agent.status.incarnation || !now.status.state().is_up()),
+        Err(_) => false,
+    }
 }
 
 fn answer(log: LogStream) -> Response {

@@ -68,29 +68,38 @@ impl FromRequestParts<ApiState> for Visit {
 impl Visit {
     /// The computer, up and kept awake for as long as what is returned is held, to look at something in it.
     pub(super) async fn look(&self, wake: bool, kind: ActivityKind) -> Result<Reached, ApiError> {
-        self.reach(Errand::look(wake, START_LIMIT), kind).await
+        self.reach(Errand::look(wake, START_LIMIT), Some(kind)).await
+    }
+
+    /// The computer, up for now, to watch it: that alone keeps no agent awake.
+    pub(super) async fn watch(&self, wake: bool) -> Result<Reached, ApiError> {
+        self.reach(Errand::look(wake, START_LIMIT), None).await
     }
 
     /// The same, to change something. It is in the audit by `verb` then, without what exactly: commands, paths and
     /// content may hold what is secret.
     pub(super) async fn change(&self, verb: &'static str, wake: bool, kind: ActivityKind) -> Result<Reached, ApiError> {
-        self.reach(Errand::change(verb, wake, START_LIMIT), kind).await
+        self.reach(Errand::change(verb, wake, START_LIMIT), Some(kind)).await
     }
 
-    async fn reach(&self, mut errand: Errand, kind: ActivityKind) -> Result<Reached, ApiError> {
+    async fn reach(&self, mut errand: Errand, kind: Option<ActivityKind>) -> Result<Reached, ApiError> {
         let control = self.state.control();
         let agent = control.rouse(&self.call, &self.tenant, &self.name, &mut errand).await?;
-        let (agent, guard) = match control.system().hold(&agent, kind).await {
-            Ok(guard) => (agent, guard),
+        let Some(kind) = kind else { return Ok(self.reached(agent, None)) };
+        match control.system().hold(&agent, kind).await {
+            Ok(guard) => Ok(self.reached(agent, Some(guard))),
             // It went to sleep in between: it is woken again.
             Err(Error::AgentAsleep(_)) => {
                 let agent = control.rouse(&self.call, &self.tenant, &self.name, &mut errand).await?;
                 let guard = control.system().hold(&agent, kind).await?;
-                (agent, guard)
+                Ok(self.reached(agent, Some(guard)))
             }
-            Err(error) => return Err(error.into()),
-        };
-        Ok(Reached { links: self.state.links().clone(), agent, guard })
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn reached(&self, agent: Agent, guard: Option<ActivityGuard>) -> Reached {
+        Reached { links: self.state.links().clone(), agent, guard }
     }
 
     /// The path of this command on the link.
@@ -99,12 +108,12 @@ impl Visit {
     }
 }
 
-/// A computer that is up, and kept awake.
+/// A computer that is up, and kept awake where it is used.
 #[derive(Debug)]
 pub(super) struct Reached {
     links: Links,
     pub(super) agent: Agent,
-    guard: ActivityGuard,
+    guard: Option<ActivityGuard>,
 }
 
 /// A request as it goes over a link.
@@ -170,7 +179,7 @@ impl Reached {
         Error::Unreachable { name: self.agent.name.clone(), reason }.into()
     }
 
-    /// Asks the program and passes its answer on as it comes. The agent is kept awake until its end.
+    /// Asks the program and passes its answer on as it comes. An agent that is used is kept awake until its end.
     pub(super) async fn pass(self, request: Request<Body>, limit: Option<Duration>) -> Result<Response, ApiError> {
         let answer = self.ask(request, limit).await?;
         if !answer.status().is_success() {
@@ -242,11 +251,11 @@ async fn refusal(answer: http::Response<Incoming>) -> Response {
     (status, Json(ErrorBody { error: info })).into_response()
 }
 
-/// A body from a computer, which keeps its agent awake until it has ended or nobody wants it any more.
+/// A body from a computer, which keeps an agent awake that is used until it has ended or nobody wants it any more.
 struct Held {
     body: Incoming,
     agent: AgentId,
-    _guard: ActivityGuard,
+    _guard: Option<ActivityGuard>,
 }
 
 impl HttpBody for Held {

@@ -137,6 +137,26 @@ async fn a_command_that_takes_longer_than_it_is_waited_for_is_ended() {
 }
 
 #[tokio::test]
+async fn whoever_uses_a_computer_keeps_it_awake_and_whoever_watches_it_does_not() {
+    let api = Api::new().await;
+    let log = || async { Body::from_stream(futures::stream::pending::<Result<Bytes, axum::Error>>()) };
+    api.world.up("a").await.link(hands(Arc::default()).route("/logs", get(log))).await;
+    let activity = || async {
+        let name = AgentName::new("a").unwrap();
+        let why = api.world.control.explain(&api.world.admin(), &TenantName::default(), &name).await.unwrap();
+        why.activity.iter().map(|reason| reason.kind).collect::<Vec<_>>()
+    };
+    let begun = |path| api.send(api.request("GET", path).body(Body::empty()).unwrap());
+    let watching = (begun("logs?follow=true").await, begun("stats").await);
+    assert_eq!((watching.0.status(), watching.1.status()), (StatusCode::OK, StatusCode::OK));
+    assert_eq!(activity().await, []);
+    let using = begun("exec/hang/stdout").await;
+    assert_eq!(activity().await, [ActivityKind::Command]);
+    drop(using);
+    assert_eq!(activity().await, []);
+}
+
+#[tokio::test]
 async fn what_cannot_be_taken_is_refused_with_the_reason() {
     let api = Api::new().await;
     api.world.up("a").await.link(hands(Arc::default())).await;

@@ -98,6 +98,19 @@ async fn a_connection_on_which_nothing_is_asked_is_ended() {
 }
 
 #[tokio::test]
+async fn a_client_of_http_2_that_does_not_answer_is_not_there() {
+    // With nothing but this to end it in time.
+    let limits = ConnectionLimits { silence: Duration::from_millis(100), ..ConnectionLimits::default() };
+    let served = Served::within(limits).await;
+    let mut wire = served.dial().await;
+    wire.write(IDLE_H2).await;
+    let began = tokio::time::Instant::now();
+    wire.hung_up().await;
+    assert!(began.elapsed() < ConnectionLimits::default().idle);
+    served.end().await;
+}
+
+#[tokio::test]
 async fn a_call_that_takes_its_time_is_no_connection_at_rest() {
     let limits = ConnectionLimits { idle: Duration::from_millis(50), ..ConnectionLimits::default() };
     let served = Served::within(limits).await;
