@@ -100,6 +100,8 @@ impl<T: FromStr<Err = InvalidQuantity>> TryFrom<String> for Limit<T> {
 pub struct Limits {
     /// Messages that may wait for one agent.
     pub inbox: u64,
+    /// Bytes of text in them.
+    pub inbox_bytes: u64,
     /// Agents that a tenant may have; 0 for any number.
     pub agents_per_tenant: u64,
     /// Seconds that a setup script may run.
@@ -244,6 +246,7 @@ impl Settings {
         let mut settings = control::Settings::default();
         let limits = &self.limits;
         settings.inbox_limit = limits.inbox;
+        settings.inbox_bytes = limits.inbox_bytes;
         settings.agents_per_tenant = (limits.agents_per_tenant > 0).then_some(limits.agents_per_tenant);
         settings.setup_limit = Duration::from_secs(limits.setup_seconds);
         settings.keep_awake_limit = Duration::from_secs(limits.keep_awake_seconds);

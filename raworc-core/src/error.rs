@@ -94,13 +94,15 @@ pub enum Error {
     /// The program does not hold the message that it reports on, or not any more.
     #[error("message {0} is not in the agent's hand, or not any more; leave it")]
     NotHeld(MessageId),
-    /// Too many messages wait.
-    #[error("{limit} messages wait for agent {name} already; wait until some are done, or cancel them")]
+    /// Too many messages wait, or messages that are too large in all.
+    #[error("{limit} {unit} wait for agent {name} already; wait until some messages are done, or cancel them")]
     InboxFull {
         /// The agent.
         name: AgentName,
-        /// The limit.
+        /// The limit that was reached.
         limit: u64,
+        /// Of what: `messages`, or `bytes` of their text.
+        unit: &'static str,
     },
     /// A quota is used up.
     #[error("tenant {tenant} has used its quota of {limit} {kind}; delete some, or ask for more")]

@@ -104,6 +104,12 @@ pub struct Message {
 }
 
 impl Message {
+    /// Bytes of its text: what it takes of its agent's inbox.
+    #[must_use]
+    pub fn weight(&self) -> u64 {
+        self.parts.iter().map(|part| part.as_text().len() as u64).sum()
+    }
+
     /// All its text, parts joined by a line break.
     #[must_use]
     pub fn text(&self) -> String {

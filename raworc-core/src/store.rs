@@ -115,6 +115,7 @@ impl StoreError {
 /// - `S23` A record changes only against the version that the writer saw.
 /// - `S24` Times of rows are the store's own, and `now` of a read is not before the times of the rows that it shows.
 /// - `S25` Text comes back as it was written: every Unicode character, every length up to its limit.
+/// - `S26` A commit that deletes an agent ends its whole inbox and tells none of it, however much that is.
 #[async_trait]
 pub trait Store: Send + Sync + fmt::Debug {
     /// Changes rows, all or none.

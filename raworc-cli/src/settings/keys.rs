@@ -108,6 +108,12 @@ pub const KEYS: &[Key] = &[
         "Messages that may wait for one agent.",
     ),
     key(
+        "limits.inbox_bytes",
+        Default::Number(|settings| settings.inbox_bytes),
+        None,
+        "Bytes of text in the messages that may wait for one agent.",
+    ),
+    key(
         "limits.agents_per_tenant",
         Default::Number(|settings| settings.agents_per_tenant.unwrap_or(0)),
         None,

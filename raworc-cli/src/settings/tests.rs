@@ -18,7 +18,7 @@ fn without_anything_the_defaults_hold() {
     assert_eq!(settings.listen, "127.0.0.1:9000");
     assert!(settings.local.isolation);
     let (ours, theirs) = (settings.control(), control::Settings::default());
-    assert_eq!(ours.inbox_limit, theirs.inbox_limit);
+    assert_eq!((ours.inbox_limit, ours.inbox_bytes), (theirs.inbox_limit, theirs.inbox_bytes));
     assert_eq!(ours.agents_per_tenant, theirs.agents_per_tenant);
     assert_eq!(ours.setup_limit, theirs.setup_limit);
     assert_eq!(ours.keep_awake_limit, theirs.keep_awake_limit);

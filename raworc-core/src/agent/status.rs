@@ -186,6 +186,9 @@ pub struct Inbox {
     pub last_seq: u64,
     /// Messages that are queued.
     pub queued: u64,
+    /// Bytes of their text.
+    #[serde(default)]
+    pub queued_bytes: u64,
     /// The number of the last step.
     pub last_step: u64,
 }

@@ -98,7 +98,7 @@ impl ControlPlane {
         if request.role == Role::System && Message::command(&request.parts).is_some() {
             self.find(call, tenant, name, Action::Exec).await?;
         }
-        let limit = self.settings().inbox_limit;
+        let settings = self.settings();
         let new = NewMessage {
             id: self.inner.entropy.message_id(self.inner.clock.now()),
             role: request.role,
@@ -107,15 +107,19 @@ impl ControlPlane {
         };
         let change = AgentChange {
             agent: agent.id,
-            when: vec![Check::Alive, Check::InboxBelow(limit)],
+            when: vec![
+                Check::Alive,
+                Check::InboxBelow(settings.inbox_limit),
+                Check::InboxBytesBelow(settings.inbox_bytes),
+            ],
             ops: vec![AgentOp::Accept(new)],
         };
         let commit = Commit::of(self.commit_id(), change);
         let commit = self.sign(call, commit, tenant, "messages.create", name.as_str(), &request)?;
+        let full = |limit, unit| Error::InboxFull { name: name.clone(), limit, unit };
         let committed = match self.inner.store.commit(commit).await {
-            Err(StoreError::Conflict(Conflict::InboxFull(limit))) => {
-                return Err(Error::InboxFull { name: name.clone(), limit });
-            }
+            Err(StoreError::Conflict(Conflict::InboxFull(limit))) => return Err(full(limit, "messages")),
+            Err(StoreError::Conflict(Conflict::InboxBytesFull(limit))) => return Err(full(limit, "bytes")),
             other => other?,
         };
         accepted(call.note(committed))

@@ -11,6 +11,8 @@ use crate::program::{ModelSpec, WorkLimits};
 pub struct Settings {
     /// Messages that may wait for one agent.
     pub inbox_limit: u64,
+    /// Bytes of text in the messages that may wait for one agent: no further message is accepted once they are reached.
+    pub inbox_bytes: u64,
     /// Agents that a tenant may have; any number where absent.
     pub agents_per_tenant: Option<u64>,
     /// How long a key of idempotency is remembered.
@@ -31,6 +33,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             inbox_limit: 10_000,
+            inbox_bytes: 64 << 20,
             agents_per_tenant: None,
             idempotency_ttl: Duration::from_secs(24 * 3600),
             cancel_grace: Duration::from_secs(10),

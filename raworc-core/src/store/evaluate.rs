@@ -102,6 +102,8 @@ pub struct Evaluated {
     pub agents: Vec<Agent>,
     /// Messages, new and changed.
     pub messages: Vec<Message>,
+    /// Those of them that the caller is not told: the inbox that ended with its agent.
+    pub untold: BTreeSet<MessageId>,
     /// Steps, all new.
     pub steps: Vec<Step>,
     /// Computers, new and changed.
@@ -141,7 +143,8 @@ impl Evaluated {
         }
         self.committed.revision = Revision(head.0 + self.events.len() as u64);
         self.committed.agents.clone_from(&self.agents);
-        self.committed.messages.clone_from(&self.messages);
+        let told = self.messages.iter().filter(|message| !self.untold.contains(&message.id));
+        self.committed.messages = told.cloned().collect();
         if let Some(row) = &mut self.audit {
             row.revision = self.committed.revision;
         }

@@ -169,7 +169,7 @@ fn details(error: &Error) -> Map<String, Value> {
         Error::GenerationMismatch { wanted, found } => json!({ "wanted": wanted, "found": found }),
         Error::AgentState { state, .. } => json!({ "state": state }),
         Error::MessageState { id, state } => json!({ "id": id, "state": state }),
-        Error::InboxFull { name, limit } => json!({ "name": name, "limit": limit }),
+        Error::InboxFull { name, limit, unit } => json!({ "name": name, "limit": limit, "unit": unit }),
         Error::QuotaExceeded { tenant, kind, limit } => json!({ "tenant": tenant, "kind": kind, "limit": limit }),
         Error::Gone { oldest } => json!({ "oldest": oldest }),
         _ => Value::Null,

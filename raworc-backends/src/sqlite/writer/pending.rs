@@ -108,7 +108,8 @@ impl Pending {
         }
         let messages = evaluated.messages.iter().map(|message| Ok((message, to_doc(message)?)));
         let messages: Vec<_> = messages.collect::<Result<_, sqlx::Error>>()?;
-        let doc = committed_doc(&evaluated.committed, &agents, &messages)?;
+        let told = messages.iter().filter(|(message, _)| !evaluated.untold.contains(&message.id));
+        let doc = committed_doc(&evaluated.committed, &agents, told.map(|(_, doc)| doc.as_str()))?;
         let at = micros(evaluated.now);
         self.commits.extend([Cell::Int(int(seq)), Cell::Text(id.to_string()), Cell::Int(at), Cell::Text(doc)]);
         for (agent, doc) in agents {
@@ -283,10 +284,10 @@ async fn put(
 }
 
 /// The JSON of a [`Committed`], from documents that are there already.
-fn committed_doc(
+fn committed_doc<'a>(
     committed: &Committed,
     agents: &[(&Agent, String)],
-    messages: &[(&Message, String)],
+    messages: impl Iterator<Item = &'a str>,
 ) -> Result<String, sqlx::Error> {
     fn list<'a>(docs: impl Iterator<Item = &'a str>) -> String {
         docs.collect::<Vec<_>>().join(",")
@@ -296,7 +297,7 @@ fn committed_doc(
         r#"{{"revision":{revision},"now":{now},"agents":[{agents}],"messages":[{messages}],"replayed":{replayed}}}"#,
         now = to_doc(now)?,
         agents = list(agents.iter().map(|(_, doc)| doc.as_str())),
-        messages = list(messages.iter().map(|(_, doc)| doc.as_str())),
+        messages = list(messages),
     ))
 }
 

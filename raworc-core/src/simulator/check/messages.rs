@@ -1,6 +1,7 @@
 //! Messages: numbers without gaps, turns in order, one end, one reply, one event for each change.
 
 use super::{Checker, Found, Passed, must};
+use crate::agent::State;
 use crate::event::EventKind;
 use crate::ids::AgentId;
 use crate::message::{MAX_ATTEMPTS, Message, MessageState};
@@ -20,6 +21,20 @@ impl Checker {
                 must(ended, 3, || format!("message {name} is answered and does not end"))?;
             }
             self.messages.insert(message.id, message.clone());
+        }
+        self.inboxes_end(passed)
+    }
+
+    /// An inbox that ends with its agent is told by the log alone.
+    fn inboxes_end(&mut self, passed: &Passed<'_>) -> Found {
+        let deleted = passed.committed.agents.iter().filter(|agent| agent.status.state() == State::Deleted);
+        for agent in deleted.map(|agent| agent.id) {
+            let open: Vec<_> = self.of(agent).filter(|message| !message.state.is_ended()).cloned().collect();
+            for before in open {
+                let after = Message { state: MessageState::Cancelled, ended_at: Some(passed.committed.now), ..before };
+                self.goes_on(passed, &self.messages[&after.id], &after)?;
+                self.messages.insert(after.id, after);
+            }
         }
         Ok(())
     }

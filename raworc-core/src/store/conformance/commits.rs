@@ -7,8 +7,9 @@ use super::scene::{
     message_id, new_agent, spec,
 };
 use super::{StoreCase, StoreUnderTest, case};
-use crate::agent::{AgentEvent, ConditionKind};
+use crate::agent::{AgentEvent, ConditionKind, Desired};
 use crate::ids::{Incarnation, TenantName};
+use crate::message::MessageState;
 use crate::store::{AgentChange, AgentOp, Check, Commit, Conflict, MessageQuery, StoreError};
 
 pub(super) fn cases() -> Vec<StoreCase> {
@@ -22,6 +23,7 @@ pub(super) fn cases() -> Vec<StoreCase> {
         case!(a_commit_sent_again_gets_its_first_result shows "S6"),
         case!(a_commit_sent_by_many_at_once_happens_once shows "S6"),
         case!(a_commit_sent_again_after_a_restart_gets_its_first_result shows "S1", "S6"),
+        case!(a_commit_that_deletes_an_agent_tells_nothing_of_its_inbox shows "S6", "S26"),
     ]
 }
 
@@ -81,6 +83,7 @@ async fn a_failed_precondition_is_named_and_changes_nothing(subject: Arc<dyn Sto
         ),
         (Check::InboxEmpty, Conflict::InboxNotEmpty(1)),
         (Check::InboxBelow(1), Conflict::InboxFull(1)),
+        (Check::InboxBytesBelow(5), Conflict::InboxBytesFull(5)),
         (Check::Quiet, Conflict::NotQuiet(agent.status.awake_until.expect("an idle agent has its time"))),
         (Check::Holds(other), Conflict::NotHeld(other)),
     ];
@@ -216,4 +219,24 @@ async fn a_commit_sent_again_after_a_restart_gets_its_first_result(subject: Arc<
     let scene = scene.reopen(&*subject).await;
     assert_eq!(scene.commit(commit).await, first);
     assert_eq!(scene.head().await, head);
+}
+
+async fn a_commit_that_deletes_an_agent_tells_nothing_of_its_inbox(subject: Arc<dyn StoreUnderTest>) {
+    let scene = Scene::open(&*subject).await;
+    let agent = scene.idle("full").await.id;
+    let accepted = scene.change(agent, (0..50).map(|_| message("waits").1).collect()).await;
+    assert_eq!((accepted.inbox.queued, accepted.inbox.queued_bytes), (50, 250));
+    let asked = AgentOp::SetDesired { desired: Desired::Deleted, retry: false };
+    let delete = change(agent, Check::Alive, vec![asked, happens(AgentEvent::DeleteAsked)]);
+    let first = scene.commit(delete.clone()).await;
+    assert_eq!(first.messages, [], "one message of many would be all of them");
+    assert_eq!(first.agents.iter().map(|agent| agent.id).collect::<Vec<_>>(), [agent]);
+    assert_eq!(scene.commit(delete.clone()).await, first);
+
+    let scene = scene.reopen(&*subject).await;
+    assert_eq!(scene.commit(delete).await, first, "whoever sends it again is told no more");
+    let messages = scene.store.messages(&MessageQuery::of(agent)).await.expect("the store answers").items;
+    assert_eq!(messages.len(), 50);
+    assert!(messages.iter().all(|message| message.state == MessageState::Cancelled && message.ended_at.is_some()));
+    assert_eq!(scene.agent(agent).await.inbox.queued_bytes, 0);
 }

@@ -113,6 +113,7 @@ const TWINS: &[(&str, Flaw)] = &[
     ("a_commit_sent_again_gets_its_first_result", Flaw::ResendIsAnsweredAnew),
     ("a_commit_sent_by_many_at_once_happens_once", Flaw::LosesUpdates),
     ("a_commit_sent_again_after_a_restart_gets_its_first_result", Flaw::ForgetsCommitsAtRestart),
+    ("a_commit_that_deletes_an_agent_tells_nothing_of_its_inbox", Flaw::TellsAllThatItWrites),
     ("due_tells_every_agent_by_its_time_and_the_earliest_first", Flaw::DueIsReversed),
     ("due_follows_every_change_of_a_deadline", Flaw::DueIsStale),
     ("due_keeps_to_the_runtimes_and_the_limit_that_it_is_given", Flaw::DueOfAllRuntimes),

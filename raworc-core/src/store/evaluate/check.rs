@@ -25,6 +25,9 @@ impl Check {
             Self::Desired(wanted) => (wanted != agent.desired).then_some(Conflict::Desired { found: agent.desired }),
             Self::InboxEmpty => (queued > 0).then_some(Conflict::InboxNotEmpty(queued)),
             Self::InboxBelow(limit) => (queued >= limit).then_some(Conflict::InboxFull(limit)),
+            Self::InboxBytesBelow(limit) => {
+                (agent.inbox.queued_bytes >= limit).then_some(Conflict::InboxBytesFull(limit))
+            }
             Self::Quiet => status.awake_until.filter(|until| *until > now).map(Conflict::NotQuiet),
             Self::Holds(id) => (status.message != Some(id)).then_some(Conflict::NotHeld(id)),
         };

@@ -21,6 +21,7 @@ const WORDS: usize = 300;
 pub(super) struct Draft {
     pub(super) rows: Rows,
     pub(super) messages: BTreeSet<MessageId>,
+    pub(super) untold: BTreeSet<MessageId>,
     pub(super) steps: Vec<Step>,
     pub(super) computers: BTreeSet<ComputerId>,
     agents: BTreeSet<AgentId>,
@@ -35,6 +36,7 @@ impl Draft {
         Self {
             rows,
             messages: BTreeSet::new(),
+            untold: BTreeSet::new(),
             steps: Vec::new(),
             computers: BTreeSet::new(),
             agents: BTreeSet::new(),
@@ -56,6 +58,7 @@ impl Draft {
             now,
             agents,
             messages,
+            untold: self.untold,
             steps: self.steps,
             computers: self.computers.iter().filter_map(|id| self.rows.computers.remove(id)).collect(),
             removed_computers: self.removed_computers,

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::draft::{Draft, short};
 use super::later;
-use crate::agent::{Agent, AgentEvent, Desired};
+use crate::agent::{Agent, AgentEvent, Desired, Inbox};
 use crate::event::EventKind;
 use crate::ids::MessageId;
 use crate::message::{Message, MessageDecision, MessageEvent, MessageState, Role};
@@ -40,6 +40,8 @@ impl Draft {
         open.sort_unstable();
         for (_, id) in open {
             self.message_event(agent, id, MessageEvent::Cancel { reason: why.to_owned() })?;
+            // Nobody asked for this one, and there may be a whole inbox of them.
+            self.untold.insert(id);
         }
         Ok(())
     }
@@ -71,10 +73,10 @@ impl Draft {
                 message.ended_at = Some(now);
             }
             if to == MessageState::Queued {
-                agent.inbox.queued += 1;
+                agent.inbox.queue(&message);
             }
             if from == MessageState::Queued {
-                agent.inbox.queued -= 1;
+                agent.inbox.unqueue(&message);
             }
             let summary = json!({
                 "from": from, "to": to, "seq": message.seq, "attempt": message.attempt,
@@ -89,7 +91,6 @@ impl Draft {
 
     pub(super) fn accept(&mut self, agent: &mut Agent, new: &NewMessage) -> Result<(), Conflict> {
         agent.inbox.last_seq += 1;
-        agent.inbox.queued += 1;
         let message = Message {
             id: new.id,
             tenant: agent.tenant.clone(),
@@ -108,6 +109,7 @@ impl Draft {
             leased_at: None,
             ended_at: None,
         };
+        agent.inbox.queue(&message);
         let summary = json!({ "seq": message.seq, "role": message.role });
         self.messages.insert(message.id);
         self.rows.messages.insert(message.id, message);
@@ -223,6 +225,19 @@ impl Draft {
         let summary = json!({ "first": first, "last": agent.inbox.last_step });
         self.tell(agent, EventKind::StepsAdded, message, summary);
         Ok(())
+    }
+}
+
+impl Inbox {
+    fn queue(&mut self, message: &Message) {
+        self.queued += 1;
+        self.queued_bytes += message.weight();
+    }
+
+    fn unqueue(&mut self, message: &Message) {
+        self.queued -= 1;
+        // What was queued before bytes were counted has not been.
+        self.queued_bytes = self.queued_bytes.saturating_sub(message.weight());
     }
 }
 

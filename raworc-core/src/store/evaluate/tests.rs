@@ -159,6 +159,7 @@ fn every_check_refuses_by_its_own_conflict() {
         (Check::Desired(Desired::Asleep), Conflict::Desired { found: Desired::Awake }),
         (Check::InboxEmpty, Conflict::InboxNotEmpty(1)),
         (Check::InboxBelow(1), Conflict::InboxFull(1)),
+        (Check::InboxBytesBelow(1), Conflict::InboxBytesFull(1)),
         (Check::Quiet, Conflict::NotQuiet(until)),
         (Check::Holds(message_id(1)), Conflict::NotHeld(message_id(1))),
     ];
@@ -166,7 +167,9 @@ fn every_check_refuses_by_its_own_conflict() {
         assert_eq!(world.change(check, vec![accept(2)]).expect_err("it does not hold"), conflict);
     }
     world.after(301);
-    for check in [Check::Generation(1), Check::Status(version), Check::InboxBelow(2), Check::Quiet] {
+    for check in
+        [Check::Generation(1), Check::Status(version), Check::InboxBelow(2), Check::InboxBytesBelow(2), Check::Quiet]
+    {
         world.change(check, vec![]).expect("it holds");
     }
     let change = AgentChange { agent: ID, when: vec![], ops: vec![] };
@@ -235,6 +238,35 @@ fn deleting_cancels_the_inbox_and_reclaims_the_computer_and_is_final() {
     let reclaimed = Commit::new(CommitId::from_uuid(Uuid::max()), vec![Change::Reclaimed(*id)]);
     world.commit(&reclaimed).expect("it is on the list");
     assert!(matches!(world.commit(&reclaimed), Err(Conflict::NotReclaimable(_))));
+}
+
+#[test]
+fn the_text_that_is_queued_is_counted_as_messages_come_and_go() {
+    let mut world = World::idle();
+    let bytes = |world: &World| (world.agent().inbox.queued, world.agent().inbox.queued_bytes);
+    world.run(vec![accept(1), accept(22), accept(333)]);
+    assert_eq!(bytes(&world), (3, 6));
+    world.run(vec![AgentOp::Lease(message_id(1))]);
+    assert_eq!(bytes(&world), (2, 5));
+    world.run(vec![happens(AgentEvent::Lost)]);
+    assert_eq!(bytes(&world), (3, 6), "what it held is queued again");
+    world.run(vec![AgentOp::RequestCancel { message: message_id(22), obey: Duration::ZERO }]);
+    assert_eq!(bytes(&world), (2, 4));
+    world.rows.agents.get_mut(&ID).expect("there").inbox.queued_bytes = 0;
+    world.run(vec![AgentOp::RequestCancel { message: message_id(333), obey: Duration::ZERO }]);
+    assert_eq!(bytes(&world), (1, 0), "a row from before bytes were counted");
+}
+
+#[test]
+fn a_commit_that_deletes_an_agent_does_not_tell_the_inbox_that_ends_with_it() {
+    let mut world = World::idle();
+    world.run(vec![accept(1), accept(2)]);
+    world.run(vec![wish(Desired::Deleted)]);
+    let gone = world.change(Check::Desired(Desired::Deleted), vec![happens(AgentEvent::DeleteAsked)]);
+    let gone = gone.expect("it goes through");
+    assert_eq!(gone.messages.iter().filter(|message| message.state == MessageState::Cancelled).count(), 2);
+    assert_eq!(gone.committed.messages, [], "nobody asked for them");
+    assert_eq!(gone.committed.agents.len(), 1);
 }
 
 #[test]

@@ -83,6 +83,7 @@ pub(crate) enum Flaw {
     StepPagesRepeat,
     StepsHaveGaps,
     StepsOfAllMessages,
+    TellsAllThatItWrites,
     TenantsByPrefix,
     TextIsCut,
     TextLosesNul,

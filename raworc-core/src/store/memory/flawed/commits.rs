@@ -156,6 +156,7 @@ impl Flawed {
             Flaw::StepsHaveGaps if !evaluated.steps.is_empty() => {
                 evaluated.agents.iter_mut().for_each(|agent| agent.inbox.last_step += 1);
             }
+            Flaw::TellsAllThatItWrites => evaluated.untold.clear(),
             Flaw::TimesOfTheWriter => {
                 evaluated.agents.iter_mut().for_each(|agent| agent.created_at = Timestamp::UNIX_EPOCH);
             }

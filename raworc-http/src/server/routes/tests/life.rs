@@ -103,8 +103,20 @@ async fn an_inbox_that_is_full_says_when_to_come_again() {
     }
     let full = api.post("ada", "/agents/one/messages", &said("x")).await;
     assert_eq!((full.status, full.code()), (StatusCode::TOO_MANY_REQUESTS, "inbox_full"));
-    assert_eq!(full.body["error"]["details"], json!({ "name": "one", "limit": 2 }));
+    assert_eq!(full.body["error"]["details"], json!({ "name": "one", "limit": 2, "unit": "messages" }));
     assert!(full.headers.contains_key("retry-after"));
+}
+
+#[tokio::test]
+async fn an_inbox_is_full_by_the_size_of_its_messages_too() {
+    let mut settings = Settings::default();
+    settings.inbox_bytes = 10;
+    let api = Api::with(Setting { settings, ..Setting::default() }).await;
+    api.agent("ada", "one").await;
+    assert_eq!(api.post("ada", "/agents/one/messages", &said("1234567890")).await.status, StatusCode::ACCEPTED);
+    let full = api.post("ada", "/agents/one/messages", &said("x")).await;
+    assert_eq!((full.status, full.code()), (StatusCode::TOO_MANY_REQUESTS, "inbox_full"));
+    assert_eq!(full.body["error"]["details"], json!({ "name": "one", "limit": 10, "unit": "bytes" }));
 }
 
 #[tokio::test]
