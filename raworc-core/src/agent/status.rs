@@ -11,6 +11,10 @@ use crate::ids::{ComputerId, Incarnation, MessageId, ProcessId};
 use crate::runtime::StartId;
 
 /// After this long without a heartbeat, during which a server could have received one, a program counts as lost.
+///
+/// It counts from [`heard_at`](Status::heard_at). Servers write heartbeats down together every 10 s, so that this may be
+/// later than the program was last heard, and one that would be the first in 15 s at once, so that it is never earlier than
+/// a heartbeat that came in time.
 pub const HEARTBEAT_LIMIT: Duration = Duration::from_secs(30);
 
 /// What is known of an agent.

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, btree_map};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -18,6 +18,10 @@ use crate::store::{LeaseClaim, Store, StoreError, Touch};
 
 /// How often what is active is written down.
 const PERIOD: Duration = Duration::from_secs(10);
+
+/// A program that was not heard for so long by what is written down may count as lost before the next such write: the
+/// heartbeat that ends its silence is written at once.
+const SILENCE: SignedDuration = SignedDuration::from_secs(15);
 
 /// How long one such write holds.
 pub(crate) const HOLD: Duration = Duration::from_secs(25);
@@ -148,7 +152,17 @@ impl Activity {
     }
 
     /// Notes that the agent's program was heard.
-    pub(super) fn heard(&self, agent: &Agent) {
+    pub(super) async fn heard(&self, agent: &Agent, now: Timestamp) {
+        if agent.status.heard_at.is_some_and(|heard| now.duration_since(heard) >= SILENCE) {
+            let incarnation = agent.status.incarnation;
+            let touch = Touch { agent: agent.id, incarnation, heartbeat: true, awake_for: None };
+            match self.store.touch(&[touch]).await {
+                Ok(_) => return,
+                Err(error) => {
+                    tracing::warn!(agent = %agent.id, %error, "a late heartbeat was not written down at once")
+                }
+            }
+        }
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         entry(&mut entries, agent).heard = true;
     }

@@ -14,7 +14,7 @@ use crate::hex;
 use crate::ids::{AgentName, TenantName};
 use crate::principal::{Action, Denied, Principal, Resource, authorize};
 use crate::store::{
-    AgentChange, AuditEntry, Check, Commit, Committed, Conflict, IdempotencyKey, IdempotencyRecord, StoreError,
+    AgentChange, AuditEntry, Check, Commit, Committed, Conflict, IdempotencyKey, IdempotencyRecord, Stamped, StoreError,
 };
 
 /// Who asks, and what they say about the asking. No use case can be called without one.
@@ -219,6 +219,11 @@ impl ControlPlane {
 
     /// The agent whose program calls, if this is its present incarnation.
     pub(super) async fn own(&self, call: &Call) -> Result<Agent, Error> {
+        self.own_read(call).await.map(|read| read.value)
+    }
+
+    /// The same, with the store's time.
+    pub(super) async fn own_read(&self, call: &Call) -> Result<Stamped<Agent>, Error> {
         let Principal::Agent { agent, .. } = &call.principal else {
             return Err(Error::Forbidden {
                 principal: call.principal.to_string(),
@@ -226,7 +231,7 @@ impl ControlPlane {
                 resource: "an agent".into(),
             });
         };
-        let found = self.inner.store.agent_by_id(*agent).await?.value;
+        let Stamped { value: found, now } = self.inner.store.agent_by_id(*agent).await?;
         let found = found.ok_or_else(|| Error::no_agent(agent))?;
         let denied = |denied: Denied| refusal(denied, &call.principal, "serve", "agent", found.name.as_str());
         authorize(&call.principal, Action::Serve, resource_of(&found)).map_err(denied)?;
@@ -234,7 +239,7 @@ impl ControlPlane {
         if found.status.run.as_ref().is_none_or(|run| run.ending) {
             return Err(Error::StaleIncarnation { present: found.status.incarnation });
         }
-        Ok(found)
+        Ok(Stamped { value: found, now })
     }
 }
 

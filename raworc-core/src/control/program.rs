@@ -23,7 +23,7 @@ use crate::program::{
 };
 use crate::step::{NewStep, STEP_LIMIT, STEPS_TOTAL, Step};
 use crate::store::{
-    AgentChange, AgentOp, Backoff, Check, Commit, Conflict, Ending, MAX_PAGE, MessageQuery, Reply, StepQuery,
+    AgentChange, AgentOp, Backoff, Check, Commit, Conflict, Ending, MAX_PAGE, MessageQuery, Reply, Stamped, StepQuery,
     StoreError,
 };
 
@@ -333,8 +333,8 @@ impl ControlPlane {
     /// # Errors
     /// [`Error::StaleIncarnation`] where the program's start is over.
     pub async fn heartbeat(&self, call: &Call) -> Result<HeartbeatReply, Error> {
-        let agent = self.own(call).await?;
-        self.inner.activity.heard(&agent);
+        let Stamped { value: agent, now } = self.own_read(call).await?;
+        self.inner.activity.heard(&agent, now).await;
         let Some(id) = agent.status.message else {
             return Ok(HeartbeatReply { cancel: None });
         };

@@ -304,7 +304,12 @@ fn plan_lost(view: &View<'_>, settings: &OperatorSettings) -> Option<Plan> {
     }
     if heartbeat_limit(view).is_some_and(|limit| limit <= view.now) {
         let message = format!("its program was not heard for {} s", HEARTBEAT_LIMIT.as_secs());
-        return lost("HeartbeatLost", message);
+        let mut plan = lost("HeartbeatLost", message);
+        if let Some(Plan::Commit { when, .. }) = &mut plan {
+            // Heartbeats do not change the version of the status.
+            when.push(Check::SilentSince(status.heard_at));
+        }
+        return plan;
     }
     None
 }

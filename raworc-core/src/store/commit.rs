@@ -93,6 +93,8 @@ pub enum Check {
     InboxBytesBelow(u64),
     /// Its time without activity is over by the store's clock.
     Quiet,
+    /// Its program has not been heard since the writer looked, when it was last heard at this time, if ever.
+    SilentSince(Option<Timestamp>),
     /// It holds this message.
     Holds(MessageId),
 }

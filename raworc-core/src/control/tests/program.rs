@@ -319,3 +319,39 @@ async fn words_that_are_passed_on_are_few_at_once() {
     tell(128 << 10).await.expect("passed on");
     assert_eq!(field(tell((128 << 10) + 1).await), "text");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_program_that_is_heard_again_in_time_is_not_lost_whenever_heartbeats_are_written_down() {
+    for offset in 0..10 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let mut hands = Hands::new().await;
+        let agent = hands.world.create("a", AgentSpec::default()).await;
+        let call = hands.boot().await;
+        tokio::time::sleep(Duration::from_secs(offset)).await;
+        hands.control().ready(&call, ReadyReport { setup: None }).await.expect("ready");
+        tokio::time::sleep(Duration::from_secs(27)).await;
+        hands.control().heartbeat(&call).await.expect("present");
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let heard = hands.world.agent(&agent).await;
+        assert_eq!((heard.status.state(), heard.status.incarnation.0), (State::Idle, 1), "{offset} s after a write");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_program_that_is_heard_while_it_is_given_up_is_not_given_up() {
+    let mut hands = Hands::new().await;
+    let agent = hands.world.create("a", AgentSpec::default()).await;
+    let call = hands.boot().await;
+    hands.control().ready(&call, ReadyReport { setup: None }).await.expect("ready");
+    let (control, late) = (hands.control().clone(), call.clone());
+    hands
+        .world
+        .until(&agent, "idle", |agent| agent.status.run.as_ref().is_some_and(|run| run.start_id.is_some()))
+        .await;
+    hands.world.store.before_next_commit(move || {
+        Box::pin(async move { control.heartbeat(&late).await.map(|_| ()).expect("present") })
+    });
+    tokio::time::sleep(Duration::from_secs(40)).await;
+    let heard = hands.world.agent(&agent).await;
+    assert_eq!((heard.status.state(), heard.status.incarnation.0), (State::Idle, 1));
+}

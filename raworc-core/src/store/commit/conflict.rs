@@ -59,6 +59,9 @@ pub enum Conflict {
     /// Something was active meanwhile.
     #[error("the agent is kept awake until {0}")]
     NotQuiet(Timestamp),
+    /// Its program was heard meanwhile.
+    #[error("the program was heard at {0}")]
+    Heard(Timestamp),
     /// It does not hold that message.
     #[error("the agent does not hold message {0}")]
     NotHeld(MessageId),

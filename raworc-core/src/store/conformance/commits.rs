@@ -85,6 +85,7 @@ async fn a_failed_precondition_is_named_and_changes_nothing(subject: Arc<dyn Sto
         (Check::InboxBelow(1), Conflict::InboxFull(1)),
         (Check::InboxBytesBelow(5), Conflict::InboxBytesFull(5)),
         (Check::Quiet, Conflict::NotQuiet(agent.status.awake_until.expect("an idle agent has its time"))),
+        (Check::SilentSince(None), Conflict::Heard(agent.status.heard_at.expect("it has booted"))),
         (Check::Holds(other), Conflict::NotHeld(other)),
     ];
     for (check, refused) in expected {

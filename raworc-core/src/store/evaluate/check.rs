@@ -29,6 +29,7 @@ impl Check {
                 (agent.inbox.queued_bytes >= limit).then_some(Conflict::InboxBytesFull(limit))
             }
             Self::Quiet => status.awake_until.filter(|until| *until > now).map(Conflict::NotQuiet),
+            Self::SilentSince(heard) => status.heard_at.filter(|at| Some(*at) > heard).map(Conflict::Heard),
             Self::Holds(id) => (status.message != Some(id)).then_some(Conflict::NotHeld(id)),
         };
         refused.map_or(Ok(()), Err)

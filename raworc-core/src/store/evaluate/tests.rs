@@ -161,15 +161,23 @@ fn every_check_refuses_by_its_own_conflict() {
         (Check::InboxBelow(1), Conflict::InboxFull(1)),
         (Check::InboxBytesBelow(1), Conflict::InboxBytesFull(1)),
         (Check::Quiet, Conflict::NotQuiet(until)),
+        (Check::SilentSince(None), Conflict::Heard(world.rows.now)),
+        (Check::SilentSince(Some(world.rows.now - SignedDuration::from_micros(1))), Conflict::Heard(world.rows.now)),
         (Check::Holds(message_id(1)), Conflict::NotHeld(message_id(1))),
     ];
     for (check, conflict) in cases {
         assert_eq!(world.change(check, vec![accept(2)]).expect_err("it does not hold"), conflict);
     }
+    let heard = world.rows.now;
     world.after(301);
-    for check in
-        [Check::Generation(1), Check::Status(version), Check::InboxBelow(2), Check::InboxBytesBelow(2), Check::Quiet]
-    {
+    for check in [
+        Check::Generation(1),
+        Check::Status(version),
+        Check::InboxBelow(2),
+        Check::InboxBytesBelow(2),
+        Check::Quiet,
+        Check::SilentSince(Some(heard)),
+    ] {
         world.change(check, vec![]).expect("it holds");
     }
     let change = AgentChange { agent: ID, when: vec![], ops: vec![] };
