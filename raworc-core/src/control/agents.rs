@@ -14,7 +14,8 @@ use crate::labels::Selector;
 use crate::principal::{Action, Principal, Resource};
 use crate::runtime::Capabilities;
 use crate::store::{
-    AgentChange, AgentOp, AgentQuery, Check, Commit, Committed, MAX_PAGE, NewAgent, Page, QuotaDelta, QuotaKind,
+    AgentChange, AgentOp, AgentQuery, Check, Commit, Committed, Conflict, MAX_PAGE, NewAgent, Page, QuotaDelta,
+    QuotaKind, StoreError,
 };
 
 /// Asks for an agent.
@@ -272,7 +273,12 @@ impl ControlPlane {
         let change = AgentChange { agent: agent.id, when: vec![Check::Alive], ops: vec![AgentOp::KeepAwake(time)] };
         let commit = Commit::of(self.commit_id(), change);
         let commit = self.sign(call, commit, tenant, verb, name.as_str(), &time)?;
-        first_agent(call.note(self.inner.store.commit(commit).await?))
+        match self.inner.store.commit(commit).await {
+            Err(StoreError::Conflict(Conflict::Denied { state: State::Slept, .. })) => {
+                Err(Error::AgentAsleep(name.clone()))
+            }
+            committed => first_agent(call.note(committed?)),
+        }
     }
 
     /// Cancels the message that the agent holds, or does nothing where it holds none.

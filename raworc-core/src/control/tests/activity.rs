@@ -86,3 +86,19 @@ async fn who_listens_is_told_of_events_that_the_log_lost_before_they_were_read()
     }
     panic!("the revocation was missed");
 }
+
+#[tokio::test(start_paused = true)]
+async fn giving_back_keep_awake_puts_no_agent_to_sleep_while_it_is_active() {
+    let world = World::new().await;
+    let agent = world.idle("a", AgentSpec { idle_timeout: 60, ..AgentSpec::default() }).await;
+    let keep = |time| world.control.keep_awake(&world.call, &world.tenant, &agent.name, time);
+    keep(Some(Duration::from_secs(3600))).await.expect("kept");
+    let agent = world.edit(&agent, r#"{"idle_timeout": 1}"#).await;
+    let guard = world.control.inner.activity.hold(&agent, ActivityKind::Command, Timestamp::UNIX_EPOCH).await;
+    let guard = guard.expect("held");
+    keep(None).await.expect("given back");
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert_eq!(world.agent(&agent).await.status.state(), State::Idle, "a command runs");
+    drop(guard);
+    world.until(&agent, "slept", |agent| agent.status.state() == State::Slept).await;
+}

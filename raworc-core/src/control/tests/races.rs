@@ -3,6 +3,7 @@
 use super::super::SleepMode;
 use super::*;
 use crate::agent::Desired;
+use crate::error::Error;
 use crate::message::MessageState;
 
 impl World {
@@ -78,4 +79,23 @@ async fn a_cancel_of_a_message_that_is_sent_again_gets_its_first_answer_even_aft
     world.until(&agent, "deleted", |agent| agent.status.state() == State::Deleted).await;
     assert_eq!(cancel().await.expect("the first answer"), first);
     assert!(call.was_replayed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_goes_to_sleep_in_that_moment_cannot_be_kept_awake() {
+    let world = World::new().await;
+    let agent = world.idle("a", AgentSpec::default()).await;
+    let (control, call, tenant) = (world.control.clone(), world.call.clone(), world.tenant.clone());
+    let asked = agent.clone();
+    world.store.before_next_commit(move || {
+        Box::pin(async move {
+            control.sleep(&call, &tenant, &asked.name, SleepMode::Now).await.expect("asked");
+            let slept = |agent: &Agent| agent.status.state() == State::Slept;
+            control.wait_for_agent(&call, &asked, Duration::from_secs(60), slept).await.expect("slept");
+        })
+    });
+    let hour = Some(Duration::from_secs(3600));
+    let kept = world.control.keep_awake(&world.call, &world.tenant, &agent.name, hour).await;
+    assert!(matches!(kept, Err(Error::AgentAsleep(_))), "{kept:?}");
+    assert_eq!(world.agent(&agent).await.status.keep_awake_until, None);
 }

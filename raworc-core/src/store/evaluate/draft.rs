@@ -211,7 +211,7 @@ impl Draft {
                 self.set_condition(agent, *kind, *status, reason, message);
             }
             AgentOp::ClearCondition(kind) => self.clear_condition(agent, *kind),
-            AgentOp::KeepAwake(time) => self.keep_awake(agent, *time),
+            AgentOp::KeepAwake(time) => self.keep_awake(agent, *time)?,
             AgentOp::ClockMoved(by) => {
                 if let Some(times) = agent.times_after(*by, now) {
                     agent.set_times(&times);

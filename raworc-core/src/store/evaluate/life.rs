@@ -16,7 +16,7 @@ use crate::ids::ProcessId;
 use crate::message::MessageEvent;
 use crate::store::commit::{Backoff, Conflict, NewComputer};
 
-/// A shorter idle time leaves what is active now so long to renew itself.
+/// A shorter idle time, and a wish to keep it awake that is given back, leave what is active now so long to renew itself.
 const RENEWAL: SignedDuration = SignedDuration::from_secs(15);
 
 impl Draft {
@@ -29,8 +29,7 @@ impl Draft {
             let status = &mut agent.status;
             if let Some(until) = status.awake_until {
                 let moved = until.checked_add(longer).unwrap_or(until);
-                let renewed = until.min(self.rows.now.checked_add(RENEWAL).unwrap_or(until));
-                status.awake_until = Some(moved.max(renewed)).max(status.keep_awake_until);
+                status.awake_until = Some(moved.max(renewed(until, self.rows.now))).max(status.keep_awake_until);
                 status.version += 1;
             }
         }
@@ -83,16 +82,22 @@ impl Draft {
         Ok(())
     }
 
-    pub(super) fn keep_awake(&mut self, agent: &mut Agent, time: Option<Duration>) {
+    pub(super) fn keep_awake(&mut self, agent: &mut Agent, time: Option<Duration>) -> Result<(), Conflict> {
         let now = self.rows.now;
+        if agent.status.state() == State::Slept {
+            return Err(Conflict::Denied { state: State::Slept, denial: Denial::Asleep });
+        }
         let status = &mut agent.status;
         let until = time.map(|time| later(now, time));
         // What lies beyond the wish that was there has another reason, and stays.
         let others = status.awake_until.filter(|awake| status.keep_awake_until.is_none_or(|kept| *awake > kept));
         let quiet = later(now, Duration::from_secs(agent.spec.idle_timeout.into()));
+        // Nor can it be told what of that time was the wish's alone, and what was renewed within it.
+        let renewed = status.awake_until.map(|awake| renewed(awake, now));
         status.keep_awake_until = until;
-        status.awake_until = others.max(until).max(Some(quiet));
+        status.awake_until = others.max(until).max(Some(quiet)).max(renewed);
         self.status_changed(agent, json!({ "keep_awake_until": until }));
+        Ok(())
     }
 
     pub(super) fn begin(
@@ -285,6 +290,11 @@ impl Draft {
         }
         status.state_moved(to);
     }
+}
+
+/// What is left of a time without sleep, so that what is active can renew itself.
+fn renewed(until: Timestamp, now: Timestamp) -> Timestamp {
+    until.min(now.checked_add(RENEWAL).unwrap_or(until))
 }
 
 impl Agent {

@@ -382,6 +382,14 @@ fn keeping_awake_and_another_idle_time_move_the_time_of_sleep() {
     assert_eq!(world.awake_for(), 900);
     world.run(vec![spec(2)]);
     assert_eq!(world.awake_for(), 15, "what is active has time to renew itself");
+    for shorter in [None, Some(Duration::from_secs(5))] {
+        world.run(vec![AgentOp::KeepAwake(Some(Duration::from_secs(3600)))]);
+        world.run(vec![AgentOp::KeepAwake(shorter)]);
+        assert_eq!(world.awake_for(), 15, "as what renewed itself while the wish held");
+    }
+    world.run(vec![wish(Desired::Asleep), happens(AgentEvent::SleepAsked)]);
+    let asleep = Conflict::Denied { state: State::Slept, denial: Denial::Asleep };
+    assert_eq!(world.refused(vec![AgentOp::KeepAwake(Some(Duration::from_secs(60)))]), asleep);
 }
 
 #[test]
