@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 /// What a label's key or value may hold, after Kubernetes: 63 characters, `a-z A-Z 0-9 - _ . /`.
 pub const LABEL_LIMIT: usize = 63;
 
+/// Labels that an agent may have.
+pub const LABELS_LIMIT: usize = 64;
+
 /// Labels of an agent, by key.
 pub type Labels = BTreeMap<String, String>;
 

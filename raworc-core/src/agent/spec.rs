@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{RuntimeName, SecretName};
-use crate::labels::{InvalidLabel, Labels, check_labels};
+use crate::labels::{InvalidLabel, LABELS_LIMIT, Labels, check_labels};
 use crate::quantity::{Bytes, Cpu};
 use crate::runtime::Capabilities;
 
@@ -23,7 +23,7 @@ pub struct AgentSpec {
     /// The runtime that makes its computer; the installation's default where absent. Cannot be changed later.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub runtime: Option<RuntimeName>,
-    /// The image of its computer; the runtime's default where absent.
+    /// The image of its computer, up to 512 bytes; the runtime's default where absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
     /// The model that it thinks with; the installation's default where absent.
@@ -35,7 +35,7 @@ pub struct AgentSpec {
     /// A shell script that prepares its computer, up to 64 KiB. Runs once for each computer and text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub setup: Option<String>,
-    /// Environment variables of the processes that it starts.
+    /// Environment variables of the processes that it starts: up to 1000, and 64 KiB in all.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
     /// Names of the secrets that it may use.
@@ -54,7 +54,7 @@ pub struct AgentSpec {
     /// Ports of its computer that are served to people.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<Port>,
-    /// Labels to select it by.
+    /// Labels to select it by, up to 64.
     #[serde(skip_serializing_if = "Labels::is_empty")]
     pub labels: Labels,
     /// A sentence for people, up to 1 KiB.
@@ -198,6 +198,9 @@ const TEXT_LIMIT: usize = 64 << 10;
 const METADATA_LIMIT: usize = 16 << 10;
 const DESCRIPTION_LIMIT: usize = 1 << 10;
 const ENV_LIMIT: usize = 64 << 10;
+const ENV_NAMES: usize = 1000;
+const IMAGE_LIMIT: usize = 512;
+const MODEL_LIMIT: usize = 256;
 const YEAR: u32 = 365 * 24 * 3600;
 const MIN_CPU: Cpu = Cpu::from_millis(50);
 const MIN_MEMORY: Bytes = Bytes::new(64 << 20);
@@ -211,6 +214,12 @@ impl AgentSpec {
     pub fn check(&self, runtime: &Capabilities) -> Result<(), InvalidSpec> {
         let refuse = |field, reason: &str| Err(InvalidSpec { field, reason: reason.into() });
         let too_long = |text: &Option<String>, limit| text.as_ref().is_some_and(|t| t.len() > limit);
+        if too_long(&self.image, IMAGE_LIMIT) {
+            return refuse("image", "longer than 512 bytes");
+        }
+        if too_long(&self.model, MODEL_LIMIT) {
+            return refuse("model", "longer than 256 bytes");
+        }
         if too_long(&self.instructions, TEXT_LIMIT) {
             return refuse("instructions", "longer than 64 KiB");
         }
@@ -222,6 +231,9 @@ impl AgentSpec {
         }
         if serde_json::to_vec(&self.metadata).map_or(usize::MAX, |json| json.len()) > METADATA_LIMIT {
             return refuse("metadata", "longer than 16 KiB of JSON");
+        }
+        if self.labels.len() > LABELS_LIMIT {
+            return refuse("labels", "use up to 64 labels; take some away with null");
         }
         check_labels(&self.labels)?;
         self.check_env()?;
@@ -253,6 +265,9 @@ impl AgentSpec {
         let size: usize = self.env.iter().map(|(key, value)| key.len() + value.len()).sum();
         if size > ENV_LIMIT {
             return Err(InvalidSpec { field: "env", reason: "longer than 64 KiB in all".into() });
+        }
+        if self.env.len() > ENV_NAMES {
+            return Err(InvalidSpec { field: "env", reason: "use up to 1000 variables".into() });
         }
         match self.env.iter().find(|(key, value)| !name(key) || value.contains('\0')) {
             None => Ok(()),
@@ -378,6 +393,24 @@ mod tests {
         assert_eq!(refused(r#"{"resources": {"cpu": "49m"}}"#), "resources.cpu");
         let least = change(r#"{"resources": {"pids": 32, "memory": "64Mi", "cpu": "50m"}, "idle_timeout": 31536000}"#);
         assert!(least.apply(&AgentSpec::default()).expect("a spec").check(&Capabilities::default()).is_ok());
+    }
+
+    #[test]
+    fn lists_and_texts_have_an_end_and_labels_do_not_pile_up_over_edits() {
+        let able = Capabilities { images: true, ..Capabilities::default() };
+        let label = |n: usize| change(&format!(r#"{{"labels": {{"key-{n}": "value"}}}}"#));
+        let mut spec = AgentSpec { image: Some("i".repeat(512)), ..AgentSpec::default() };
+        for n in 0..LABELS_LIMIT {
+            spec = label(n).apply(&spec).expect("a spec");
+        }
+        spec.env = (0..1000).map(|n| (format!("K{n}"), String::new())).collect();
+        spec.check(&able).expect("as much as there may be");
+        let refused = |spec: AgentSpec| spec.check(&able).expect_err("too much").field;
+        assert_eq!(refused(label(LABELS_LIMIT).apply(&spec).expect("a spec")), "labels");
+        assert_eq!(refused(AgentSpec { image: Some("i".repeat(513)), ..spec.clone() }), "image");
+        assert_eq!(refused(AgentSpec { model: Some("m".repeat(257)), ..spec.clone() }), "model");
+        spec.env.insert("ONE_MORE".into(), String::new());
+        assert_eq!(refused(spec), "env");
     }
 
     #[test]
