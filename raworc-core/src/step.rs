@@ -43,6 +43,13 @@ pub struct NewStep {
     pub text: String,
 }
 
+impl Step {
+    /// Bytes of its text.
+    pub(crate) fn weight(&self) -> u64 {
+        self.text.len() as u64
+    }
+}
+
 impl NewStep {
     /// What it counts for in [`STEPS_TOTAL`].
     pub(crate) fn weight(&self) -> u64 {

@@ -21,8 +21,8 @@ pub use commit::{
 pub use evaluate::{AgentNeeds, Evaluated, Footprint, Rows};
 pub use memory::MemoryStore;
 pub use query::{
-    AgentQuery, AuditQuery, ComputerQuery, Due, DueQuery, EventFilter, Lease, LeaseClaim, MAX_PAGE, MessageQuery, Page,
-    Stamped, StepQuery, Touch,
+    AgentQuery, AuditQuery, ComputerQuery, Due, DueQuery, EventFilter, Lease, LeaseClaim, MAX_PAGE, MAX_PAGE_BYTES,
+    MessageQuery, Page, PageRows, Stamped, StepQuery, Touch,
 };
 
 use std::fmt;
@@ -116,6 +116,7 @@ impl StoreError {
 /// - `S24` Times of rows are the store's own, and `now` of a read is not before the times of the rows that it shows.
 /// - `S25` Text comes back as it was written: every Unicode character, every length up to its limit.
 /// - `S26` A commit that deletes an agent ends its whole inbox and tells none of it, however much that is.
+/// - `S27` A page ends with the row that makes it [`MAX_PAGE_BYTES`] long, and its cursor leads on from there.
 #[async_trait]
 pub trait Store: Send + Sync + fmt::Debug {
     /// Changes rows, all or none.

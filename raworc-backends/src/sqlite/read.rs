@@ -1,12 +1,13 @@
 //! Reads, each one statement on a connection of the pool.
 
+use futures::TryStreamExt;
 use raworc_core::agent::Agent;
 use raworc_core::computer::Computer;
 use raworc_core::ids::{AgentId, AgentName, ComputerId, MessageId, Revision, TenantName};
 use raworc_core::message::Message;
 use raworc_core::step::Step;
 use raworc_core::store::{
-    AgentQuery, AuditQuery, AuditRow, ComputerQuery, Due, DueQuery, Lease, MAX_PAGE, MessageQuery, Page, QuotaKind,
+    AgentQuery, AuditQuery, AuditRow, ComputerQuery, Due, DueQuery, Lease, MessageQuery, Page, PageRows, QuotaKind,
     Record, RecordKey, RecordKind, StepQuery,
 };
 use serde::de::DeserializeOwned;
@@ -18,14 +19,9 @@ use super::{Shared, sql};
 
 type Query = sqlx::query::Query<'static, Sqlite, SqliteArguments>;
 
-/// At least one row, so that every page makes headway.
-fn limit(asked: usize) -> usize {
-    asked.clamp(1, MAX_PAGE)
-}
-
-/// One row more than the page holds tells whether there is another page.
-fn rows_for(asked: usize) -> i64 {
-    int(limit(asked) as u64 + 1)
+/// Bytes of the document in column `at`.
+fn size(row: &SqliteRow, at: usize) -> Result<usize, sqlx::Error> {
+    Ok(row.try_get::<&str, _>(at)?.len())
 }
 
 /// What a cursor says, for those that are numbers. A cursor that nobody gave out begins anew.
@@ -50,13 +46,32 @@ impl Shared {
         query.fetch_all(&self.readers).await?.iter().map(convert).collect()
     }
 
+    /// A page of what `convert` makes of rows, each with the bytes of its document. What stands after the end of the page
+    /// is not read.
+    async fn rows<T>(
+        &self,
+        query: Query,
+        asked: usize,
+        convert: impl Fn(&SqliteRow) -> Result<(T, usize), sqlx::Error>,
+    ) -> Result<PageRows<T>, sqlx::Error> {
+        let mut page = PageRows::new(asked);
+        let mut rows = query.bind(int(page.wanted() as u64)).fetch(&self.readers);
+        while let Some(row) = rows.try_next().await? {
+            let (row, bytes) = convert(&row)?;
+            if !page.take(row, bytes) {
+                break;
+            }
+        }
+        Ok(page)
+    }
+
     async fn page<T: DeserializeOwned>(
         &self,
         query: Query,
         asked: usize,
         cursor: impl Fn(&T) -> String,
     ) -> Result<Page<T>, sqlx::Error> {
-        Ok(Page::from_rows(self.all(query, |row| doc(row, 0)).await?, limit(asked), cursor))
+        Ok(self.rows(query, asked, |row| Ok((doc(row, 0)?, size(row, 0)?))).await?.page(cursor))
     }
 
     pub(super) async fn agent(&self, tenant: &TenantName, name: &AgentName) -> Result<Option<Agent>, sqlx::Error> {
@@ -80,8 +95,8 @@ impl Shared {
         for text in binds {
             select = select.bind(text);
         }
-        let rows = self.all(select.bind(rows_for(query.limit)), agent).await?;
-        Ok(Page::from_rows(rows, limit(query.limit), |agent| agent.name.to_string()))
+        let page = self.rows(select, query.limit, |row| Ok((agent(row)?, size(row, 2)?))).await?;
+        Ok(page.page(|agent| agent.name.to_string()))
     }
 
     /// The earliest of each runtime, merged.
@@ -113,7 +128,7 @@ impl Shared {
             (true, true) => (sql::OPEN_DOWN, i64::MAX),
         };
         let after = query.after.map_or(default, int);
-        let select = sqlx::query(statement).bind(query.agent.to_string()).bind(after).bind(rows_for(query.limit));
+        let select = sqlx::query(statement).bind(query.agent.to_string()).bind(after);
         self.page(select, query.limit, |message: &Message| message.seq.to_string()).await
     }
 
@@ -123,7 +138,7 @@ impl Shared {
         if let Some(message) = query.message {
             select = select.bind(message.to_string());
         }
-        let select = select.bind(int(query.after)).bind(rows_for(query.limit));
+        let select = select.bind(int(query.after));
         self.page(select, query.limit, |step: &Step| step.seq.to_string()).await
     }
 
@@ -134,7 +149,7 @@ impl Shared {
     pub(super) async fn computers(&self, query: &ComputerQuery) -> Result<Page<Computer>, sqlx::Error> {
         let statement = if query.reclaim { sql::COMPUTERS_TO_RECLAIM } else { sql::COMPUTERS };
         let after = query.after.map(|after| after.to_string()).unwrap_or_default();
-        let select = sqlx::query(statement).bind(query.runtime.to_string()).bind(after).bind(rows_for(query.limit));
+        let select = sqlx::query(statement).bind(query.runtime.to_string()).bind(after);
         self.page(select, query.limit, |computer: &Computer| computer.id().to_string()).await
     }
 
@@ -169,10 +184,9 @@ impl Shared {
             Some(tenant) => sqlx::query(sql::AUDIT_OF_TENANT).bind(tenant.to_string()).bind(after),
             None => sqlx::query(sql::AUDIT).bind(after),
         };
-        let row = |row: &SqliteRow| Ok((row.try_get::<i64, _>(0)?, doc::<AuditRow>(row, 1)?));
-        let rows = self.all(select.bind(rows_for(query.limit)), row).await?;
-        let page = Page::from_rows(rows, limit(query.limit), |(seq, _)| seq.to_string());
-        Ok(Page { items: page.items.into_iter().map(|(_, row)| row).collect(), next: page.next })
+        let row = |row: &SqliteRow| Ok(((row.try_get::<i64, _>(0)?, doc::<AuditRow>(row, 1)?), size(row, 1)?));
+        let Page { items, next } = self.rows(select, query.limit, row).await?.page(|(seq, _)| seq.to_string());
+        Ok(Page { items: items.into_iter().map(|(_, row)| row).collect(), next })
     }
 
     /// The last revision, as the database has it.

@@ -23,8 +23,8 @@ use crate::program::{
 };
 use crate::step::{NewStep, STEP_LIMIT, STEPS_TOTAL, Step};
 use crate::store::{
-    AgentChange, AgentOp, Backoff, Check, Commit, Conflict, Ending, MAX_PAGE, MessageQuery, Reply, Stamped, StepQuery,
-    StoreError,
+    AgentChange, AgentOp, Backoff, Check, Commit, Conflict, Ending, MAX_PAGE, MAX_PAGE_BYTES, MessageQuery, Reply,
+    Stamped, StepQuery, StoreError,
 };
 
 /// Steps that one report may hold.
@@ -35,6 +35,9 @@ const TOOL_LIMIT: usize = 256;
 
 /// Bytes that the reason of a message that failed may have.
 const REASON_LIMIT: usize = 4 << 10;
+
+/// Steps that are read at a time, going back from the last one.
+const STRETCH: u64 = 100;
 
 /// Bytes of words that are passed on at once. Some hundred of them wait in memory for those who are slow to read.
 const DELTA_LIMIT: usize = 128 << 10;
@@ -243,7 +246,7 @@ impl ControlPlane {
         Ok(LeaseReply { message, earlier_steps, work: self.work_of(agent) })
     }
 
-    /// The last steps that were taken for a message, [`MAX_PAGE`] at most: who carries on needs to know the latest.
+    /// The last steps that were taken for a message, what a page holds at most: who carries on needs to know the latest.
     async fn steps_of(&self, agent: &Agent, message: &Message) -> Result<Vec<Step>, Error> {
         let of = |after, limit| StepQuery { agent: agent.id, message: Some(message.id), after, limit };
         let first = self.inner.store.steps(&of(0, 1)).await?.items.into_iter().next();
@@ -251,15 +254,28 @@ impl ControlPlane {
         let mut latest = VecDeque::new();
         // Read back from the agent's last step. Steps for a message stand together, but for a setup in between.
         let mut end = agent.inbox.last_step;
-        while latest.len() < MAX_PAGE && end >= first.seq {
-            let after = end.saturating_sub(MAX_PAGE as u64);
-            let page = self.inner.store.steps(&of(after, MAX_PAGE)).await?.items;
-            for step in page.into_iter().rev().filter(|step| step.seq <= end) {
+        let mut room = MAX_PAGE_BYTES as u64;
+        while end >= first.seq {
+            let after = end.saturating_sub(STRETCH);
+            let mut stretch = Vec::new();
+            let mut from = after;
+            loop {
+                let page = self.inner.store.steps(&of(from, MAX_PAGE)).await?;
+                stretch.extend(page.items.into_iter().take_while(|step| step.seq <= end));
+                match stretch.last() {
+                    Some(last) if page.next.is_some() && last.seq > from && last.seq < end => from = last.seq,
+                    _ => break,
+                }
+            }
+            for step in stretch.into_iter().rev() {
+                if latest.len() == MAX_PAGE || step.weight() > room {
+                    return Ok(latest.into());
+                }
+                room -= step.weight();
                 latest.push_front(step);
             }
             end = after;
         }
-        latest.drain(..latest.len().saturating_sub(MAX_PAGE));
         Ok(latest.into())
     }
 

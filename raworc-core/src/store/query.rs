@@ -12,6 +12,9 @@ use crate::labels::Selector;
 /// Rows that one page may hold.
 pub const MAX_PAGE: usize = 500;
 
+/// Bytes of rows at which a page ends, however few rows those are.
+pub const MAX_PAGE_BYTES: usize = 8 << 20;
+
 /// A value and the store's time when it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stamped<T> {
@@ -30,13 +33,42 @@ pub struct Page<T> {
     pub next: Option<String>,
 }
 
-impl<T> Page<T> {
-    /// A page from up to `limit` + 1 rows: the row too many only tells that there is a next page.
-    pub fn from_rows(mut rows: Vec<T>, limit: usize, cursor: impl Fn(&T) -> String) -> Self {
-        let more = rows.len() > limit;
-        rows.truncate(limit);
-        let next = if more { rows.last().map(cursor) } else { None };
-        Self { items: rows, next }
+/// A page while a store reads its rows one by one.
+#[derive(Debug)]
+pub struct PageRows<T> {
+    rows: Vec<T>,
+    limit: usize,
+    bytes: usize,
+    more: bool,
+}
+
+impl<T> PageRows<T> {
+    /// A page of so many rows; at least one, so that every page makes headway, and never more than [`MAX_PAGE`].
+    #[must_use]
+    pub fn new(asked: usize) -> Self {
+        Self { rows: Vec::new(), limit: asked.clamp(1, MAX_PAGE), bytes: 0, more: false }
+    }
+
+    /// Rows that it reads at most: the one too many only tells that there is a next page.
+    #[must_use]
+    pub const fn wanted(&self) -> usize {
+        self.limit + 1
+    }
+
+    /// Takes the next row, which takes about so many bytes. Whether it reads on.
+    pub fn take(&mut self, row: T, bytes: usize) -> bool {
+        self.more = self.rows.len() == self.limit || self.bytes >= MAX_PAGE_BYTES;
+        if !self.more {
+            self.bytes = self.bytes.saturating_add(bytes);
+            self.rows.push(row);
+        }
+        !self.more
+    }
+
+    /// The page, with the cursor of its last row where there is a next page.
+    pub fn page(self, cursor: impl Fn(&T) -> String) -> Page<T> {
+        let next = if self.more { self.rows.last().map(cursor) } else { None };
+        Page { items: self.rows, next }
     }
 }
 
@@ -53,7 +85,7 @@ pub struct AgentQuery {
     pub selector: Selector,
     /// After this cursor, which is an agent's name.
     pub after: Option<String>,
-    /// At most so many, and never more than [`MAX_PAGE`].
+    /// At most so many, and never more than [`MAX_PAGE`]; fewer where they are large ([`MAX_PAGE_BYTES`]).
     pub limit: usize,
 }
 
@@ -76,7 +108,7 @@ pub struct MessageQuery {
     pub newest_first: bool,
     /// Beyond this number, in the direction of the query.
     pub after: Option<u64>,
-    /// At most so many, and never more than [`MAX_PAGE`].
+    /// At most so many, and never more than [`MAX_PAGE`]; fewer where they are large ([`MAX_PAGE_BYTES`]).
     pub limit: usize,
 }
 
@@ -97,7 +129,7 @@ pub struct StepQuery {
     pub message: Option<MessageId>,
     /// After this number.
     pub after: u64,
-    /// At most so many, and never more than [`MAX_PAGE`].
+    /// At most so many, and never more than [`MAX_PAGE`]; fewer where they are large ([`MAX_PAGE_BYTES`]).
     pub limit: usize,
 }
 
@@ -110,7 +142,7 @@ pub struct ComputerQuery {
     pub reclaim: bool,
     /// After this id.
     pub after: Option<ComputerId>,
-    /// At most so many, and never more than [`MAX_PAGE`].
+    /// At most so many, and never more than [`MAX_PAGE`]; fewer where they are large ([`MAX_PAGE_BYTES`]).
     pub limit: usize,
 }
 
@@ -121,7 +153,7 @@ pub struct AuditQuery {
     pub tenant: Option<TenantName>,
     /// After this cursor.
     pub after: Option<String>,
-    /// At most so many, and never more than [`MAX_PAGE`].
+    /// At most so many, and never more than [`MAX_PAGE`]; fewer where they are large ([`MAX_PAGE_BYTES`]).
     pub limit: usize,
 }
 

@@ -10,8 +10,8 @@ use crate::message::{MESSAGE_LIMIT, PARTS_LIMIT, Part};
 use crate::program::{DeltaReport, EndReport, LeaseReply, PROTOCOL, ReadyReport, SetupReport, StepsReport};
 use crate::runtime::Boot;
 use crate::runtime::simulated::{Exit, program_fn};
-use crate::step::{NewStep, StepKind};
-use crate::store::{Ending, MAX_PAGE};
+use crate::step::{NewStep, STEP_LIMIT, StepKind};
+use crate::store::{Ending, MAX_PAGE, MAX_PAGE_BYTES};
 
 /// An installation whose programs do what the test does by hand.
 struct Hands {
@@ -226,6 +226,13 @@ async fn who_takes_up_a_long_attempt_is_told_its_latest_steps() {
     assert_eq!(told, texts[200..]);
     let again = hands.control().lease(&call, Duration::from_secs(5)).await.expect("present").expect("the same");
     assert_eq!(again.earlier_steps, lease.earlier_steps);
+    let long: Vec<_> = (0..400).map(|n| format!("{n:4}").repeat(STEP_LIMIT / 4)).collect();
+    for some in long.chunks(50) {
+        hands.report(&call, Some(message.id), some).await.expect("in hand");
+    }
+    let again = hands.control().lease(&call, Duration::from_secs(5)).await.expect("present").expect("the same");
+    let told: Vec<_> = again.earlier_steps.iter().map(|step| step.text.clone()).collect();
+    assert!(told == long[400 - MAX_PAGE_BYTES / STEP_LIMIT..], "{} steps of {} bytes", told.len(), STEP_LIMIT);
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use super::scene::{Scene, begin, change, commit_id, computer_id, creation, message, new_computer, runtime, spec};
 use super::{StoreCase, StoreUnderTest, case};
 use crate::ids::TenantName;
-use crate::step::{NewStep, StepKind};
+use crate::message::MESSAGE_LIMIT;
+use crate::step::{NewStep, STEP_LIMIT, StepKind};
 use crate::store::{
-    AgentOp, AgentQuery, AuditEntry, AuditQuery, Check, Commit, ComputerQuery, MAX_PAGE, MessageQuery, Page, StepQuery,
+    AgentOp, AgentQuery, AuditEntry, AuditQuery, Check, Commit, ComputerQuery, MAX_PAGE, MAX_PAGE_BYTES, MessageQuery,
+    Page, StepQuery,
 };
 
 pub(super) fn cases() -> Vec<StoreCase> {
@@ -18,6 +20,7 @@ pub(super) fn cases() -> Vec<StoreCase> {
         case!(pages_of_steps_and_audit_rows_follow_each_other_while_more_come shows "S15"),
         case!(pages_of_computers_follow_each_other shows "S15"),
         case!(a_page_holds_no_more_than_its_limit_and_the_last_says_so shows "S15"),
+        case!(a_page_of_large_rows_ends_early_and_the_next_goes_on shows "S27", "S15"),
     ]
 }
 
@@ -231,4 +234,75 @@ async fn a_page_holds_no_more_than_its_limit_and_the_last_says_so(subject: Arc<d
         assert_eq!(page.items.iter().map(|agent| agent.name.as_str()).collect::<Vec<_>>(), names);
         assert_eq!(page.next, next, "{limit} of two");
     }
+}
+
+/// That a page is no longer than it may be, given the sizes of its rows, and that one that ends early was long enough.
+#[track_caller]
+fn ends_in_time(rows: &[usize], next: Option<&String>) {
+    let bytes: usize = rows.iter().sum();
+    let before_the_last = bytes - rows.last().expect("every page makes headway");
+    assert!(before_the_last < MAX_PAGE_BYTES, "{} rows of {bytes} bytes", rows.len());
+    assert!(next.is_none() || 2 * bytes >= MAX_PAGE_BYTES, "it ends after {bytes} bytes");
+}
+
+async fn a_page_of_large_rows_ends_early_and_the_next_goes_on(subject: Arc<dyn StoreUnderTest>) {
+    let scene = Scene::open(&*subject).await;
+    let id = scene.idle("wordy").await.id;
+    for n in 0..20_usize {
+        scene.accept(id, &format!("{n:02}").repeat(MESSAGE_LIMIT / 2)).await;
+    }
+    for newest_first in [false, true] {
+        let mut query = MessageQuery { newest_first, ..MessageQuery::of(id) };
+        let mut seen = Vec::new();
+        loop {
+            let page = scene.store.messages(&query).await.expect("the store answers");
+            ends_in_time(&page.items.iter().map(|row| row.text().len()).collect::<Vec<_>>(), page.next.as_ref());
+            seen.extend(page.items.iter().map(|message| message.seq));
+            match number(page.next) {
+                Some(next) => query.after = Some(next),
+                None => break,
+            }
+        }
+        let all: Vec<u64> = if newest_first { (1..=20).rev().collect() } else { (1..=20).collect() };
+        assert_eq!(seen, all);
+    }
+    let step = NewStep { kind: StepKind::Log, tool: None, text: "s".repeat(STEP_LIMIT) };
+    let add = AgentOp::AddSteps { message: None, attempt: 0, steps: vec![step; 300] };
+    scene.change(id, vec![add]).await;
+    let mut query = StepQuery { agent: id, message: None, after: 0, limit: MAX_PAGE };
+    let mut seen = Vec::new();
+    loop {
+        let page = scene.store.steps(&query).await.expect("the store answers");
+        ends_in_time(&page.items.iter().map(|row| row.text.len()).collect::<Vec<_>>(), page.next.as_ref());
+        seen.extend(page.items.iter().map(|step| step.seq));
+        match number(page.next) {
+            Some(next) => query.after = next,
+            None => break,
+        }
+    }
+    assert_eq!(seen, (1..=300).collect::<Vec<_>>());
+    let long = crate::agent::AgentSpec {
+        instructions: Some("i".repeat(64 << 10)),
+        setup: Some("s".repeat(64 << 10)),
+        ..spec()
+    };
+    for n in 0..100 {
+        scene.create_with(&TenantName::default(), &format!("long-{n:03}"), long.clone()).await;
+    }
+    let mut query = AgentQuery::of(TenantName::default());
+    let mut seen = 0;
+    loop {
+        let page = scene.store.agents(&query).await.expect("the store answers");
+        let size = |agent: &crate::agent::Agent| {
+            let texts = [&agent.spec.instructions, &agent.spec.setup];
+            texts.into_iter().flatten().map(String::len).sum()
+        };
+        ends_in_time(&page.items.iter().map(size).collect::<Vec<_>>(), page.next.as_ref());
+        seen += page.items.len();
+        query.after = page.next;
+        if query.after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(seen, 101);
 }

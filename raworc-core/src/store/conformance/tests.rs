@@ -143,6 +143,7 @@ const TWINS: &[(&str, Flaw)] = &[
     ("pages_of_steps_and_audit_rows_follow_each_other_while_more_come", Flaw::StepPagesRepeat),
     ("pages_of_computers_follow_each_other", Flaw::ComputersIgnoreTheCursor),
     ("a_page_holds_no_more_than_its_limit_and_the_last_says_so", Flaw::LimitIsIgnored),
+    ("a_page_of_large_rows_ends_early_and_the_next_goes_on", Flaw::PagesOfAnySize),
     ("a_quota_is_not_exceeded_by_many_writers", Flaw::LosesUpdates),
     ("a_commit_that_fails_leaves_the_quota_as_it_was", Flaw::QuotaBeforeCommit),
     ("what_is_given_back_can_be_used_again", Flaw::QuotaNeverShrinks),

@@ -67,6 +67,7 @@ pub(crate) enum Flaw {
     NowIsOld,
     OwnerIsIgnored,
     PagesByOffset,
+    PagesOfAnySize,
     PreconditionsAreIgnored,
     PrefixIgnoresCase,
     QuotaBeforeCommit,
@@ -283,7 +284,14 @@ impl Store for Flawed {
         if self.is(Flaw::NewestFirstIgnoresTheCursor) && query.newest_first {
             query.after = None;
         }
-        self.inner.messages(&query).await
+        let mut page = self.inner.messages(&query).await?;
+        while self.is(Flaw::PagesOfAnySize) && page.next.is_some() && page.items.len() < query.limit {
+            query.after = page.items.last().map(|message| message.seq);
+            let more = self.inner.messages(&query).await?;
+            page.items.extend(more.items);
+            page.next = more.next;
+        }
+        Ok(page)
     }
 
     async fn steps(&self, query: &StepQuery) -> Result<Page<Step>, StoreError> {

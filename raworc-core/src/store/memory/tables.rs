@@ -15,7 +15,7 @@ use crate::message::Message;
 use crate::step::Step;
 use crate::store::{
     AgentQuery, Answer, AuditQuery, AuditRow, Committed, ComputerQuery, Due, DueQuery, Evaluated, Footprint,
-    IdempotencyKey, Lease, LeaseClaim, MAX_PAGE, MessageQuery, Page, QuotaKind, Record, RecordKey, RecordKind, Rows,
+    IdempotencyKey, Lease, LeaseClaim, MessageQuery, Page, PageRows, QuotaKind, Record, RecordKey, RecordKind, Rows,
     StepQuery, StoreError, Touch,
 };
 
@@ -162,7 +162,7 @@ impl Tables {
                 && query.state.is_none_or(|state| agent.status.state() == state)
                 && query.selector.matches(&agent.spec.labels)
         });
-        page(agents, query.limit, |agent| agent.name.to_string())
+        page(agents, query.limit, spec_size, |agent| agent.name.to_string())
     }
 
     pub(super) fn due(&self, query: &DueQuery, now: Timestamp) -> Vec<Due> {
@@ -185,12 +185,13 @@ impl Tables {
     pub(super) fn messages(&self, query: &MessageQuery) -> Page<Message> {
         let wanted = |message: &&Message| !query.open || !message.state.is_ended();
         let cursor = |message: &Message| message.seq.to_string();
+        let size = |message: &Message| count(message.weight());
         if query.newest_first {
             let below = query.after.unwrap_or(u64::MAX);
-            page(self.inbox(query.agent).rev().filter(|m| m.seq < below).filter(wanted), query.limit, cursor)
+            page(self.inbox(query.agent).rev().filter(|m| m.seq < below).filter(wanted), query.limit, size, cursor)
         } else {
             let above = query.after.unwrap_or(0);
-            page(self.inbox(query.agent).filter(|m| m.seq > above).filter(wanted), query.limit, cursor)
+            page(self.inbox(query.agent).filter(|m| m.seq > above).filter(wanted), query.limit, size, cursor)
         }
     }
 
@@ -198,7 +199,7 @@ impl Tables {
         let above = (Bound::Excluded((query.agent, query.after)), Bound::Included((query.agent, u64::MAX)));
         let steps = self.steps.range(above).map(|(_, step)| step);
         let wanted = steps.filter(|step| query.message.is_none() || step.message == query.message);
-        page(wanted, query.limit, |step| step.seq.to_string())
+        page(wanted, query.limit, |step| count(step.weight()), |step| step.seq.to_string())
     }
 
     pub(super) fn computer(&self, id: ComputerId) -> Option<&Computer> {
@@ -211,7 +212,7 @@ impl Tables {
                 && query.after.is_none_or(|after| computer.id() > after)
                 && (!query.reclaim || computer.reclaim_since.is_some())
         });
-        page(wanted, query.limit, |computer| computer.id().to_string())
+        page(wanted, query.limit, |_| 0, |computer| computer.id().to_string())
     }
 
     pub(super) fn record(&self, key: &RecordKey, now: Timestamp) -> Option<&Record> {
@@ -230,11 +231,16 @@ impl Tables {
     pub(super) fn audit(&self, query: &AuditQuery) -> Page<AuditRow> {
         // A cursor is the number of rows up to and including the one that it stands for.
         let after = query.after.as_deref().and_then(|after| after.parse().ok()).unwrap_or(0);
-        let rows = self.audit.iter().enumerate().skip(after);
-        let wanted = rows.filter(|(_, row)| query.tenant.is_none() || row.entry.tenant == query.tenant);
-        let wanted: Vec<_> = wanted.take(limit(query.limit) + 1).map(|(n, row)| (n, row.clone())).collect();
-        let page = Page::from_rows(wanted, limit(query.limit), |(n, _)| (n + 1).to_string());
-        Page { items: page.items.into_iter().map(|(_, row)| row).collect(), next: page.next }
+        let rows = self.audit.iter().zip(1..).skip(after);
+        let wanted = rows.filter(|(row, _)| query.tenant.is_none() || row.entry.tenant == query.tenant);
+        let mut page = PageRows::new(query.limit);
+        for row in wanted {
+            if !page.take(row, 0) {
+                break;
+            }
+        }
+        let Page { items, next } = page.page(|(_, n): &(_, usize)| n.to_string());
+        Page { items: items.into_iter().map(|(row, _)| row.clone()).collect(), next }
     }
 
     /// That nothing after `since` has been forgotten.
@@ -279,11 +285,27 @@ fn is_kept(record: &Record, now: Timestamp) -> bool {
     record.expires.is_none_or(|expires| expires > now)
 }
 
-/// At least one row, so that every page makes headway.
-fn limit(asked: usize) -> usize {
-    asked.clamp(1, MAX_PAGE)
+fn count(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
-fn page<'a, T: Clone + 'a>(rows: impl Iterator<Item = &'a T>, asked: usize, cursor: impl Fn(&T) -> String) -> Page<T> {
-    Page::from_rows(rows.take(limit(asked) + 1).cloned().collect(), limit(asked), cursor)
+/// Bytes of what an agent's owner wrote, which is nearly all of it.
+fn spec_size(agent: &Agent) -> usize {
+    serde_json::to_vec(&agent.spec).map_or(0, |json| json.len())
+}
+
+fn page<'a, T: Clone + 'a>(
+    rows: impl Iterator<Item = &'a T>,
+    asked: usize,
+    size: impl Fn(&T) -> usize,
+    cursor: impl Fn(&T) -> String,
+) -> Page<T> {
+    let mut page = PageRows::new(asked);
+    for row in rows {
+        if !page.take(row, size(row)) {
+            break;
+        }
+    }
+    let Page { items, next } = page.page(|row| cursor(row));
+    Page { items: items.into_iter().cloned().collect(), next }
 }
