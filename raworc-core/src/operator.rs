@@ -90,19 +90,27 @@ struct Engine {
     gate: Gate,
     /// For looks at one computer, which cost it little: a start that takes long holds none of them up.
     looks: Gate,
+    /// For the logs of what died, which nothing but the next start waits for.
+    logs: Gate,
     /// For what nobody waits for.
     orphans: Gate,
     /// Asks for a look at all its computers.
     relist: Notify,
 }
 
-/// Looks at single computers that an engine gets at a time, whatever else it does.
+/// Looks at single computers, and questions for logs, that an engine gets at a time, whatever else it does.
 const ENGINE_LOOKS: usize = 16;
 
 impl Engine {
     fn new(entry: &RuntimeEntry, calls: usize) -> Self {
-        let (gate, looks, orphans) = (Gate::new(calls), Gate::new(ENGINE_LOOKS.max(calls)), Gate::new(1));
-        Self { entry: entry.clone(), gate, looks, orphans, relist: Notify::new() }
+        Self {
+            entry: entry.clone(),
+            gate: Gate::new(calls),
+            looks: Gate::new(ENGINE_LOOKS.max(calls)),
+            logs: Gate::new(ENGINE_LOOKS),
+            orphans: Gate::new(1),
+            relist: Notify::new(),
+        }
     }
 }
 

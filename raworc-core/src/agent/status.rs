@@ -146,6 +146,9 @@ pub struct Run {
     pub step_bytes: u64,
     /// Whether it is to be stopped, whatever it does.
     pub ending: bool,
+    /// Whether it died, so that the end of its log is to be kept.
+    #[serde(default)]
+    pub log_wanted: bool,
 }
 
 /// A setup script in the hands of a program.

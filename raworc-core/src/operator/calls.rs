@@ -11,7 +11,7 @@ use super::jobs::Subject;
 use crate::agent::Agent;
 use crate::entropy::EntropyExt;
 use crate::runtime::RuntimeError;
-use crate::store::{AgentChange, AgentOp, Check, Commit};
+use crate::store::{AgentChange, AgentOp, Check, Commit, StoreError};
 
 /// Why a job did not come to its end.
 pub(super) enum Cut {
@@ -74,7 +74,13 @@ pub(super) async fn pause(shared: &Shared, subject: Subject) {
 pub(super) async fn record(shared: &Shared, agent: &Agent, ops: Vec<AgentOp>) {
     let when = vec![Check::Incarnation(agent.status.incarnation)];
     let change = AgentChange { agent: agent.id, when, ops };
-    let commit = Commit::of(commit_id(shared), change);
+    if let Err(error) = persist(shared, Commit::of(commit_id(shared), change)).await {
+        tracing::info!(agent = %agent.id, %error, "what an engine did came too late");
+    }
+}
+
+/// Commits, again where the store does not answer, until the operator is told to stop.
+pub(super) async fn persist(shared: &Shared, commit: Commit) -> Result<(), StoreError> {
     let mut wait = Duration::from_millis(50);
     loop {
         match shared.store.commit(commit.clone()).await {
@@ -82,11 +88,7 @@ pub(super) async fn record(shared: &Shared, agent: &Agent, ops: Vec<AgentOp>) {
                 tokio::time::sleep(shared.entropy.jitter(wait)).await;
                 wait = (wait * 2).min(Duration::from_secs(5));
             }
-            Err(error) => {
-                tracing::info!(agent = %agent.id, %error, "what an engine did came too late");
-                return;
-            }
-            Ok(_) => return,
+            committed => return committed.map(drop),
         }
     }
 }

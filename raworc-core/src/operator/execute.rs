@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::observe::{self, Question};
 use super::plan::{Place, Plan, View, Work, plan, wanted};
-use super::{Again, Engine, RETRY_LOOK, Shared, death, reclaim, start, stop};
+use super::{Again, RETRY_LOOK, Shared, death, reclaim, start, stop};
 use crate::agent::{Agent, AgentEvent, ConditionKind, Desired, Run, State};
 use crate::computer::Computer;
 use crate::control::key_hash;
@@ -70,14 +70,13 @@ async fn try_look(shared: &Arc<Shared>, id: AgentId, look: bool) -> Result<Again
         now: read.now,
     };
     let plan = plan(&view, &shared.settings);
-    let again = carry_out(shared, engine, agent, computer, plan, read.now).await?;
+    let again = carry_out(shared, agent, computer, plan, read.now).await?;
     shared.time.settle(id, upto);
     Ok(again)
 }
 
 async fn carry_out(
     shared: &Arc<Shared>,
-    engine: &Engine,
     agent: Agent,
     computer: Option<Computer>,
     plan: Plan,
@@ -85,8 +84,8 @@ async fn carry_out(
 ) -> Result<Again, StoreError> {
     match plan {
         Plan::Wait(at) => Ok(wait(at, now)),
-        Plan::Commit { when, mut ops, release } => {
-            let log = death::change(shared, engine, &agent, &mut ops).await?;
+        Plan::Commit { when, ops, release } => {
+            let log = death::forget(shared, &agent, &ops).await?;
             commit(shared, &agent, when, ops, release, log).await?;
             if agent.desired == Desired::Deleted
                 && let Some(id) = agent.status.computer

@@ -293,8 +293,7 @@ fn plan_lost(view: &View<'_>, settings: &OperatorSettings) -> Option<Plan> {
     let status = &view.agent.status;
     let run = status.run.as_ref()?;
     let lost = |reason: &str, message: String| {
-        let backoff = Some(backoff(status.restarts, settings));
-        Some(happened(AgentEvent::Lost, reason, message, backoff))
+        Some(died(AgentEvent::Lost, reason, message, backoff(status.restarts, settings)))
     };
     if let Some(plan) = adopt(view, run) {
         return Some(plan);
@@ -380,8 +379,16 @@ pub(super) fn wanted(agent: &Agent, on: &ComputerSpec) -> ComputerSpec {
 }
 
 fn failed(view: &View<'_>, settings: &OperatorSettings, reason: &str, message: String) -> Plan {
-    let backoff = backoff(view.agent.status.restarts, settings);
-    happened(AgentEvent::StartFailed, reason, message, Some(backoff))
+    died(AgentEvent::StartFailed, reason, message, backoff(view.agent.status.restarts, settings))
+}
+
+/// Its log may tell why.
+fn died(event: AgentEvent, reason: &str, message: String, backoff: Backoff) -> Plan {
+    let mut plan = happened(event, reason, message, Some(backoff));
+    if let Plan::Commit { ops, .. } = &mut plan {
+        ops.push(AgentOp::WantLog);
+    }
+    plan
 }
 
 /// The first failure is tried again at once; then the wait doubles.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::calls::{Cut, go_on, limited, pause, record, unless_stopped};
 use super::jobs::Subject;
-use super::{Engine, Shared, spawn_job};
+use super::{Engine, Shared, death, spawn_job};
 use crate::agent::Agent;
 use crate::ids::ComputerId;
 use crate::runtime::{Phase, RuntimeError, StartId};
@@ -22,6 +22,7 @@ pub(super) fn begin(shared: &Arc<Shared>, agent: Agent) {
         let stopped = match (agent.status.computer, &agent.spec.runtime) {
             (Some(id), Some(runtime)) => {
                 let engine = &shared.engines[runtime];
+                death::keep(&shared, engine, &agent).await;
                 match unless_stopped(&shared, engine.gate.enter(&agent.tenant)).await {
                     Ok(_pass) => stop_run(&shared, engine, &agent, id).await,
                     Err(cut) => Err(cut),

@@ -164,10 +164,14 @@ pub enum AgentOp {
         /// Which run.
         incarnation: Incarnation,
     },
+    /// The end of the present run's log is to be kept, before another one begins.
+    WantLog,
     /// The end of the present run's log is kept, in a record of the same commit.
     KeepLog {
         /// How many bytes of it.
         bytes: u64,
+        /// What is told of it beside the reason why the agent does not run.
+        told: String,
     },
     /// The setup script was run.
     SetSetup(SetupRecord),

@@ -241,6 +241,7 @@ impl AgentChange {
                 | AgentOp::Started { .. }
                 | AgentOp::Boot { .. }
                 | AgentOp::RunEnded { .. }
+                | AgentOp::WantLog
                 | AgentOp::KeepLog { .. }
                 | AgentOp::SetSetup(_)
                 | AgentOp::SetCondition { .. }

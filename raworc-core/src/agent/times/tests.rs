@@ -71,6 +71,7 @@ impl Life {
             began_at: at(now - self.began),
             operator: None,
             step_bytes: 0,
+            log_wanted: false,
             setup: None,
             deadline: at(now + self.ready_left),
             start_id: None,

@@ -53,6 +53,7 @@ fn agent(life: &str, desired: Desired) -> Agent {
         began_at: at(0),
         operator: Some(operator()),
         step_bytes: 0,
+        log_wanted: false,
         setup: None,
         deadline: at(120),
         start_id: started.then(|| StartId("this".into())),

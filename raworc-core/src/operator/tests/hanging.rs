@@ -67,6 +67,44 @@ async fn a_list_that_hangs_holds_up_no_event() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_engine_that_panics_whenever_it_is_asked_for_a_log_leaves_no_agent_stuck() {
+    let world = World::new().await;
+    let agent = world.idle("a", AgentSpec::default()).await;
+    world.engine.inject(Rule::new(Method::Logs, Fault::Panic));
+    let crashed = tokio::time::Instant::now();
+    world.engine.crash(computer(&agent), "killed from outside");
+    world.until(&agent, "started again", |a| a.status.state() == State::Idle && a.status.incarnation.0 > 1).await;
+    assert!(crashed.elapsed() < Duration::from_secs(5), "{:?}", crashed.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_transition_waits_for_the_logs_of_many_that_die_at_once() {
+    let settings = OperatorSettings { looks: 4, ..OperatorSettings::default() };
+    let world = World::with_settings(SimulatedAgent::new(act), Profile::Container, settings).await;
+    let mut agents = Vec::new();
+    for n in 0..100 {
+        agents.push(world.idle(&format!("a{n}"), AgentSpec::default()).await);
+    }
+    let other = world.idle("other", AgentSpec::default()).await;
+    let hang = world.engine.inject(Rule::new(Method::Logs, Fault::Hang));
+    let crashed = tokio::time::Instant::now();
+    for agent in &agents {
+        world.engine.crash(computer(agent), "killed from outside");
+    }
+    for agent in &agents {
+        world.until(agent, "seen dead", |a| a.status.restarts > 0).await;
+    }
+    assert!(crashed.elapsed() < Duration::from_secs(1), "seen after {:?}", crashed.elapsed());
+    world.done(&other, "hello").await;
+    assert!(crashed.elapsed() < Duration::from_secs(2), "answered after {:?}", crashed.elapsed());
+    for agent in &agents {
+        world.until(agent, "idle again", |a| a.status.state() == State::Idle && a.status.incarnation.0 == 2).await;
+    }
+    assert!(crashed.elapsed() < Duration::from_secs(10), "started again after {:?}", crashed.elapsed());
+    hang.release();
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_agent_whose_engine_panics_once_is_looked_after_all_the_same() {
     for method in [Method::Observe, Method::Start, Method::Stop, Method::Logs] {
         let world = World::new().await;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::json;
 
 use super::{Evaluated, Rows, later};
-use crate::agent::{Agent, AgentEvent, ConditionKind, Desired, Inbox, KeptLog, State, Status};
+use crate::agent::{Agent, AgentEvent, ConditionKind, Desired, Inbox, State, Status};
 use crate::event::{Event, EventKind};
 use crate::ids::{AgentId, ComputerId, MessageId, Revision, TenantName};
 use crate::step::Step;
@@ -196,11 +196,12 @@ impl Draft {
                     self.status_changed(agent, json!({ "stopped": incarnation }));
                 }
             }
-            AgentOp::KeepLog { bytes } => {
-                let incarnation = agent.status.incarnation;
-                agent.status.kept_log = Some(KeptLog { incarnation, at: now, bytes: *bytes });
-                self.status_changed(agent, json!({ "log_kept": bytes, "incarnation": incarnation }));
+            AgentOp::WantLog => {
+                if let Some(run) = &mut agent.status.run {
+                    run.log_wanted = true;
+                }
             }
+            AgentOp::KeepLog { bytes, told } => self.keep_log(agent, *bytes, told),
             AgentOp::SetSetup(record) => {
                 agent.check_run()?;
                 agent.status.setup = Some(record.clone());

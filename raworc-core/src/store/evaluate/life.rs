@@ -8,7 +8,7 @@ use serde_json::json;
 use super::draft::{Draft, short};
 use super::later;
 use crate::agent::{
-    Agent, AgentEvent, AgentSpec, ConditionKind, Decision, Denial, Desired, Effect, Run, SetupRun, State,
+    Agent, AgentEvent, AgentSpec, ConditionKind, Decision, Denial, Desired, Effect, KeptLog, Run, SetupRun, State,
 };
 use crate::computer::Computer;
 use crate::event::EventKind;
@@ -100,6 +100,18 @@ impl Draft {
         Ok(())
     }
 
+    pub(super) fn keep_log(&mut self, agent: &mut Agent, bytes: u64, told: &str) {
+        let (now, status) = (self.rows.now, &mut agent.status);
+        let incarnation = status.incarnation;
+        status.kept_log = Some(KeptLog { incarnation, at: now, bytes });
+        let down = status.conditions.get(ConditionKind::Ready).filter(|ready| !ready.status);
+        if let Some(ready) = down.filter(|_| status.state() == State::Init).cloned() {
+            let message = format!("{}. The end of its log:\n{told}", ready.message);
+            status.set_condition(ConditionKind::Ready, false, &ready.reason, &message, ready.since);
+        }
+        self.status_changed(agent, json!({ "log_kept": bytes, "incarnation": incarnation }));
+    }
+
     pub(super) fn begin(
         &mut self,
         agent: &mut Agent,
@@ -140,6 +152,7 @@ impl Draft {
             setup: None,
             step_bytes: 0,
             ending: false,
+            log_wanted: false,
         });
         self.status_changed(agent, json!({ "incarnation": agent.status.incarnation }));
         Ok(())
