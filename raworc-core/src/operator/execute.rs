@@ -49,9 +49,11 @@ async fn try_look(shared: &Arc<Shared>, id: AgentId, look: bool) -> Result<Again
     }
     let question = Question::of(&agent, work);
     let answer = shared.answers.take(id, question.as_ref());
-    if let Some(question) = question.filter(|_| look) {
+    // Who asked had something to see. Nobody else may ask again.
+    if let Some(question) = question.filter(|_| look || answer.is_none()) {
         observe::begin(shared, engine, &agent, question);
     }
+    let answer = answer.unwrap_or_default();
     let computer = computer_of(shared, &agent).await?;
     let unstarted = |run: &&Run| run.start_id.is_none() && run.booted_at.is_none();
     let began = agent.status.run.as_ref().filter(unstarted).and_then(|run| run.operator);

@@ -12,18 +12,26 @@ use super::{Engine, Shared, spawn};
 use crate::agent::{Agent, Run, State};
 use crate::entropy::EntropyExt;
 use crate::ids::{AgentId, ComputerId, Incarnation};
-use crate::runtime::{LimitsReached, Observed};
+use crate::runtime::{LimitsReached, Observed, StartId};
 
 /// The longest pause after an engine that gave no answer.
 const PAUSE: Duration = Duration::from_secs(30);
 
-/// What an engine is asked about. An answer tells something of a row only if it was asked about that row as it stands:
-/// else it may be older than the start that the row bears.
+/// What an engine is asked about. An answer tells something only of the start that it was asked about, as far as that had
+/// come: else it may be older than the start that the row bears. Whatever else moves in the row, such as a deadline or what
+/// its steps take, the answer is good.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Question {
     computer: ComputerId,
     incarnation: Incarnation,
-    run: Option<Run>,
+    run: Option<Stage>,
+}
+
+/// How far a start has come.
+#[derive(Debug, Clone, PartialEq)]
+struct Stage {
+    start: Option<StartId>,
+    booted: bool,
 }
 
 impl Question {
@@ -35,7 +43,8 @@ impl Question {
             None => status.state() == State::Slept,
         };
         let computer = status.computer.filter(|_| judged && work == Work::None)?;
-        Some(Self { computer, incarnation: status.incarnation, run: status.run.clone() })
+        let stage = |run: &Run| Stage { start: run.start_id.clone(), booted: run.booted_at.is_some() };
+        Some(Self { computer, incarnation: status.incarnation, run: status.run.as_ref().map(stage) })
     }
 }
 
@@ -79,17 +88,18 @@ impl Answers {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The answer to this question, once.
-    pub(super) fn take(&self, agent: AgentId, question: Option<&Question>) -> Answer {
+    /// The answer to this question, once; none where that is to be asked anew, because the engine answered another one.
+    pub(super) fn take(&self, agent: AgentId, question: Option<&Question>) -> Option<Answer> {
         let mut entries = self.lock();
-        let Some(entry) = entries.get_mut(&agent) else { return Answer::default() };
+        let Some(entry) = entries.get_mut(&agent) else { return Some(Answer::default()) };
         let answer = entry.answer.take();
         if !entry.asking {
             entries.remove(&agent);
         }
         match answer {
-            Some((asked, answer)) if Some(&asked) == question => answer,
-            Some(_) | None => Answer::default(),
+            Some((asked, answer)) if Some(&asked) == question => Some(answer),
+            Some(_) => None,
+            None => Some(Answer::default()),
         }
     }
 

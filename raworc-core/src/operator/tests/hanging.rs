@@ -3,6 +3,8 @@
 use super::*;
 use crate::control::SleepMode;
 use crate::runtime::simulated::{Fault, Method, Rule};
+use crate::step::{NewStep, StepKind};
+use crate::store::{AgentChange, AgentOp, Check, Commit};
 
 /// An orphan with the engine: a computer of this installation that the store has never heard of.
 async fn orphan(world: &World) -> ComputerSpec {
@@ -102,6 +104,25 @@ async fn no_transition_waits_for_the_logs_of_many_that_die_at_once() {
     }
     assert!(crashed.elapsed() < Duration::from_secs(10), "started again after {:?}", crashed.elapsed());
     hang.release();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_death_that_was_seen_while_a_step_landed_is_not_overlooked() {
+    let world = World::new().await;
+    let agent = world.idle("a", AgentSpec::default()).await;
+    world.send(&agent, "work 3000").await;
+    let busy = world.until(&agent, "busy", |a| a.status.state() == State::Busy).await;
+    let slow = world.engine.inject(Rule::new(Method::Observe, Fault::Slow(Duration::from_secs(1))));
+    let crashed = tokio::time::Instant::now();
+    world.engine.crash(computer(&agent), "killed from outside");
+    world.engine_until("being looked at", |_| slow.hits() > 0).await;
+    let step = NewStep { kind: StepKind::Log, tool: None, text: "meanwhile".into() };
+    let add = AgentOp::AddSteps { message: busy.status.message, attempt: 1, steps: vec![step] };
+    let change = AgentChange { agent: agent.id, when: vec![Check::Alive], ops: vec![add] };
+    let id = SystemEntropy.commit_id(start());
+    world.control.system().store().commit(Commit::of(id, change)).await.expect("committed");
+    world.until(&agent, "seen dead", |a| a.status.restarts > 0).await;
+    assert!(crashed.elapsed() < Duration::from_secs(5), "seen after {:?}", crashed.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
