@@ -1,6 +1,7 @@
 //! What the conformance suite cannot see: plans of statements, files, faults.
 
 mod checkpoints;
+mod costs;
 mod durable;
 mod faults;
 mod plans;

@@ -1,0 +1,61 @@
+//! What a message costs in durable commits.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use raworc_core::agent::State;
+use raworc_core::control::{Call, ControlPlane, CreateAgent, Parts, SendMessage};
+use raworc_core::entropy::SystemEntropy;
+use raworc_core::ids::{AgentName, TenantName, UserName};
+use raworc_core::operator::{Operator, OperatorSettings};
+use raworc_core::principal::Principal;
+use raworc_core::runtime::Runtimes;
+use raworc_core::runtime::simulated::{Profile, SimulatedAgent, SimulatedOptions, SimulatedRuntime};
+use raworc_core::seal::MasterKey;
+use raworc_core::store::Store;
+
+use super::{SqliteStore, directory, open};
+use crate::sqlite::sql;
+
+async fn commits(store: &SqliteStore) -> i64 {
+    let head: (i64, i64, i64) = sqlx::query_as(sql::HEAD).fetch_one(&store.shared.readers).await.expect("answers");
+    head.2
+}
+
+#[tokio::test]
+async fn a_message_to_an_idle_agent_is_three_commits_accept_lease_and_end() {
+    let directory = directory();
+    let store = Arc::new(open(&directory).await);
+    let program = SimulatedAgent::echo();
+    let runtime = SimulatedRuntime::new(SimulatedOptions::new(Profile::Container).with_program(program.clone()));
+    let runtimes = Runtimes::new().with(Arc::new(runtime), "unix:/nowhere", None);
+    let parts = Parts::new(store.clone(), runtimes.clone(), MasterKey::generate(&SystemEntropy));
+    let control = ControlPlane::start(parts).await.expect("a control plane");
+    program.connect(&control);
+    let operator = Operator::start(&control, runtimes, OperatorSettings::default()).await.expect("an operator");
+
+    let (tenant, name) = (TenantName::default(), AgentName::new("parrot").expect("a name"));
+    let call = Call::by(Principal::user(UserName::new("ada").expect("a name"), tenant.clone()));
+    let agent = control.create_agent(&call, &tenant, CreateAgent::named(name.clone())).await.expect("is made");
+    let started = async {
+        loop {
+            let agent = store.agent_by_id(agent.id).await.expect("answers").value.expect("is there");
+            let known = agent.status.run.as_ref().is_some_and(|run| run.start_id.is_some());
+            if agent.status.state() == State::Idle && known {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), started).await.expect("it starts");
+
+    let before = commits(&store).await;
+    for n in 0..10 {
+        let message = SendMessage::text(n.to_string());
+        let answered = control.ask(&call, &tenant, &name, message, Duration::from_mins(1)).await.expect("is taken");
+        assert_eq!(answered.reply.map(|reply| reply.text()), Some(n.to_string()));
+    }
+    assert_eq!(commits(&store).await - before, 30, "of ten messages");
+    operator.shutdown().await;
+    store.close().await;
+}
