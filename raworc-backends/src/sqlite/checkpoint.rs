@@ -7,32 +7,42 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{Connection, Row, SqliteConnection};
+use sqlx::{Connection, SqliteConnection};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::convert::count;
 use super::sql;
 
-/// How long the log gathers before it is carried over.
-const PERIOD: Duration = Duration::from_millis(500);
+/// How long the log gathers at most before it is carried over. The longer, the fewer pages there are to write, as those in
+/// use change again and again; but commits wait for the disk meanwhile.
+const PERIOD: Duration = Duration::from_secs(5);
 
-/// Pages in the log from which on it is to begin anew.
-const LONG: i64 = 8192;
+/// Pages from which on the log is long: it is carried over at once and begins anew.
+const LONG: u64 = 8192;
+
+/// Pages that a commit makes beside its documents, more or less.
+const PAGES_OF_COMMIT: u64 = 16;
+
+const PAGE: u64 = 4096;
 
 /// What the writer and the checkpoints tell each other.
 #[derive(Debug, Default)]
 pub(super) struct Checkpoints {
+    /// Pages that were written since the log was carried over, more or less.
+    pages: AtomicU64,
     written: Notify,
     long: AtomicBool,
 }
 
 impl Checkpoints {
-    /// Something was written.
-    pub(super) fn wrote(&self) {
+    /// So many commits were written, with so many bytes.
+    pub(super) fn wrote(&self, commits: usize, bytes: usize) {
+        self.pages.fetch_add(commits as u64 * PAGES_OF_COMMIT + bytes as u64 / PAGE, Ordering::Relaxed);
         self.written.notify_one();
     }
 
@@ -52,7 +62,8 @@ impl Checkpoints {
         let rounds = async {
             loop {
                 self.written.notified().await;
-                tokio::time::sleep(PERIOD).await;
+                drop(tokio::time::timeout(PERIOD, self.until_long()).await);
+                self.pages.store(0, Ordering::Relaxed);
                 match self.round(&mut conn, &options).await {
                     Ok(()) => {}
                     Err(error) => {
@@ -68,6 +79,12 @@ impl Checkpoints {
         // The writer's connection is the last, so that it takes the log away.
         if let Some(conn) = conn.take() {
             drop(conn.close().await);
+        }
+    }
+
+    async fn until_long(&self) {
+        while self.pages.load(Ordering::Relaxed) < LONG {
+            self.written.notified().await;
         }
     }
 
@@ -90,6 +107,6 @@ impl Checkpoints {
 }
 
 /// Carries over as much as can be without anybody waiting. Gives the pages in the log.
-pub(super) async fn checkpoint(conn: &mut SqliteConnection) -> Result<i64, sqlx::Error> {
-    sqlx::query(sql::CHECKPOINT).fetch_one(conn).await?.try_get(1)
+pub(super) async fn checkpoint(conn: &mut SqliteConnection) -> Result<u64, sqlx::Error> {
+    count(&sqlx::query(sql::CHECKPOINT).fetch_one(conn).await?, 1)
 }

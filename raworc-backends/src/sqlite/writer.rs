@@ -56,6 +56,15 @@ impl Head {
     }
 }
 
+/// What a transaction has written.
+#[derive(Debug, Default)]
+struct Written {
+    events: Vec<Event>,
+    agents: Vec<AgentId>,
+    /// More or less.
+    bytes: usize,
+}
+
 /// The way to the writer.
 #[derive(Debug, Clone)]
 pub(super) struct Queue(mpsc::Sender<Job>);
@@ -183,16 +192,16 @@ impl Writer {
             None => self.reconnect().await.map_err(|error| Fault::of(&error, &place))?,
         };
         match self.transact(&mut conn, jobs).await {
-            Ok((outcomes, head, events, changed)) => {
+            Ok((outcomes, head, written)) => {
                 self.conn = Some(conn);
-                self.shared.recent.keep(changed.iter().filter_map(|id| self.rows.agents.get(id)?.as_ref()));
+                self.shared.recent.keep(written.agents.iter().filter_map(|id| self.rows.agents.get(id)?.as_ref()));
                 if self.rows.next_batch() {
                     self.shared.recent.clear();
                 }
-                self.checkpoints.wrote();
+                self.checkpoints.wrote(jobs.len(), written.bytes);
                 let grown = head.revision != self.head.revision;
                 self.head = head;
-                self.shared.feed.publish(events, head.oldest);
+                self.shared.feed.publish(written.events, head.oldest);
                 if grown {
                     self.grown.send_replace(head.revision);
                 }
@@ -235,7 +244,7 @@ impl Writer {
         &mut self,
         conn: &mut SqliteConnection,
         jobs: &[Job],
-    ) -> Result<(Vec<Outcome>, Head, Vec<Event>, Vec<AgentId>), sqlx::Error> {
+    ) -> Result<(Vec<Outcome>, Head, Written), sqlx::Error> {
         let footprints = self.begin(conn, jobs).await?;
         let mut head = self.head;
         let mut pending = Pending::default();
@@ -256,6 +265,7 @@ impl Writer {
                 Work::Claim(claim) => self.claim(claim, &mut pending),
                 Work::Put { tenant, id, content } => {
                     pending.other = true;
+                    pending.bytes += content.len();
                     blobs::write(conn, tenant, *id, content).await?;
                     Outcome::Done
                 }
@@ -275,15 +285,15 @@ impl Writer {
         }
         if pending.is_empty() {
             sqlx::query("ROLLBACK").execute(&mut *conn).await?;
-            return Ok((outcomes, head, Vec::new(), Vec::new()));
+            return Ok((outcomes, head, Written::default()));
         }
         if head.commits >= self.tidied + TIDY_EVERY {
             self.tidy(conn, &mut head).await?;
         }
-        let changed: Vec<_> = pending.agents().collect();
-        self.shared.recent.forget(changed.iter().copied());
+        let (agents, bytes) = (pending.agents().collect::<Vec<_>>(), pending.bytes);
+        self.shared.recent.forget(agents.iter().copied());
         let events = pending.write(conn, &self.rows, &head).await?;
-        Ok((outcomes, head, events, changed))
+        Ok((outcomes, head, Written { events, agents, bytes }))
     }
 
     /// Begins the transaction, and loads what the whole batch looks at. Gives the footprint of each job.
