@@ -1,6 +1,7 @@
 //! The processes of the computer, as `/proc` shows them, and how to end those that belong together.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -143,12 +144,24 @@ fn send(pid: i32, signal: Signal) {
     }
 }
 
+/// By which a runtime without isolation finds what a computer's programs leave behind.
+const MARK: &str = "RAWORC_COMPUTER";
+
 /// The environment of what the program starts: its own, which is the image's, and the agent's on top.
 pub(crate) fn environment(home: &Path, agent: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let mut env: BTreeMap<String, String> = std::env::vars_os()
+    over(std::env::vars_os(), home, agent)
+}
+
+fn over(
+    own: impl Iterator<Item = (OsString, OsString)>,
+    home: &Path,
+    agent: &BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
+    let mut env: BTreeMap<String, String> = own
         .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
         .filter(|(key, _)| {
-            !key.starts_with("RAWORC_") && !matches!(key.as_str(), "BASH_ENV" | "ENV" | "OLDPWD" | "PWD")
+            (key == MARK || !key.starts_with("RAWORC_"))
+                && !matches!(key.as_str(), "BASH_ENV" | "ENV" | "OLDPWD" | "PWD")
         })
         .collect();
     env.insert("HOME".into(), home.display().to_string());
@@ -181,6 +194,18 @@ mod tests {
         let process = parse(stat).expect("a process");
         assert_eq!((process.pid, process.state, process.parent, process.group), (42, 'S', 7, 42));
         assert_eq!((process.ticks, process.started, process.pages), (100, 999, 55));
+    }
+
+    #[test]
+    fn of_what_is_raworcs_only_the_computers_mark_is_passed_on() {
+        let own =
+            [("RAWORC_COMPUTER", "mark"), ("RAWORC_HOME", "x"), ("RAWORC_LOG", "x"), ("PWD", "x"), ("IMAGE", "own")];
+        let agent = BTreeMap::from([("AGENT".to_owned(), "set".to_owned())]);
+        let env = over(own.into_iter().map(|(key, value)| (key.into(), value.into())), Path::new("/home"), &agent);
+        let has = |key: &str| env.get(key).map(String::as_str);
+        assert_eq!((has("RAWORC_COMPUTER"), has("IMAGE"), has("AGENT")), (Some("mark"), Some("own"), Some("set")));
+        assert_eq!((has("RAWORC_HOME"), has("RAWORC_LOG"), has("PWD")), (None, None, None));
+        assert_eq!(has("HOME"), Some("/home"));
     }
 
     #[test]

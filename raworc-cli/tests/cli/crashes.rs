@@ -1,9 +1,15 @@
 //! Programs and servers that are killed, in the middle of things.
 
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt;
+
 use raworc_core::entropy::{Clock, SystemClock};
 
 use crate::home::Home;
 use crate::up::{Up, agent, processes_seeing, processes_with, until};
+
+/// An ordinary user.
+const NOBODY: u32 = 65534;
 
 #[test]
 fn what_was_under_way_when_up_was_killed_is_taken_up_again_and_no_process_of_the_first_run_lives_on() {
@@ -28,6 +34,58 @@ fn what_was_under_way_when_up_was_killed_is_taken_up_again_and_no_process_of_the
     assert_eq!(second.end(), Some(0));
 }
 
+/// `raworc up --no-isolation` of an ordinary user, who may not write to control groups: nothing holds together what
+/// agents begin.
+fn up_without_walls(home: &Home) -> Up {
+    let binary = home.path().join("raworc");
+    if !binary.exists() {
+        // The binary itself may lie where others cannot go.
+        std::fs::copy(env!("CARGO_BIN_EXE_raworc"), &binary).expect("copied");
+    }
+    let mut command = home.program(&binary.display().to_string());
+    command.args(["up", "--no-isolation", "--listen", "127.0.0.1:0", "-o", "json", "--log", "warn"]);
+    if rustix::process::geteuid().is_root() {
+        chown(home.path(), Some(NOBODY), Some(NOBODY)).expect("handed over");
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    Up::of(command)
+}
+
+/// The helpers of computers that this server has.
+fn helpers(up: &Up) -> Vec<i32> {
+    let parent = format!("PPid:\t{}\n", up.id());
+    let processes = std::fs::read_dir("/proc").expect("Linux").flatten();
+    let helpers = processes.filter(|process| {
+        let read = |file: &str| std::fs::read_to_string(process.path().join(file)).unwrap_or_default();
+        read("status").contains(&parent) && read("cmdline").contains("raworc-local-init")
+    });
+    helpers.filter_map(|process| process.file_name().to_str()?.parse().ok()).collect()
+}
+
+#[test]
+fn without_walls_what_an_agent_left_behind_is_ended_by_the_next_start_if_nobody_else_could() {
+    let home = Home::new();
+    let first = up_without_walls(&home);
+    home.run(&["agent", "create", "ada", "--wait"]).ok();
+    // It has no parent, and a session of its own.
+    let seconds = format!("4{:09}", std::process::id());
+    home.run(&["send", "ada", &format!("!(setsid sleep {seconds} >/dev/null 2>&1 &)")]).ok();
+    until("it runs", || processes_with(&seconds) > 0);
+
+    // The server must not see its helper's end, or it would end the rest itself.
+    send(i32::try_from(first.id()).expect("a pid"), rustix::process::Signal::STOP);
+    let helpers = helpers(&first);
+    assert_eq!(helpers.len(), 1, "one computer runs");
+    kill(helpers[0]);
+    first.kill();
+    assert_eq!(processes_with(&seconds), 1, "what was left behind lives on");
+
+    let second = up_without_walls(&home);
+    assert_eq!(processes_with(&seconds), 0, "the next start has ended it");
+    assert_eq!(home.run(&["send", "ada", "--no-steps", "!echo alive"]).ok(), "alive\n");
+    assert_eq!(second.end(), Some(0));
+}
+
 /// The program in the only computer of this home's installation.
 fn program(home: &Home) -> Option<i32> {
     let processes = processes_seeing(home.path());
@@ -35,8 +93,12 @@ fn program(home: &Home) -> Option<i32> {
 }
 
 fn kill(pid: i32) {
+    send(pid, rustix::process::Signal::KILL);
+}
+
+fn send(pid: i32, signal: rustix::process::Signal) {
     let pid = rustix::process::Pid::from_raw(pid).expect("a process");
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("killed");
+    rustix::process::kill_process(pid, signal).expect("sent");
 }
 
 /// Control groups on this machine that are named after this home's installation, and computers in them.
