@@ -5,9 +5,26 @@ use std::process::{Command, Stdio};
 
 use raworc_core::ids::{AgentId, Revision};
 use raworc_core::store::{MessageQuery, Store};
+use sqlx::{Connection, SqliteConnection};
 use tempfile::TempDir;
 
+use super::super::schema;
 use super::{SqliteOptions, SqliteStore, accept, create, message_id, open};
+
+#[tokio::test]
+async fn what_the_writer_has_committed_outlasts_a_loss_of_power() {
+    const FULL: i64 = 2;
+    let directory = super::directory();
+    let options = SqliteOptions::new(directory.path());
+    let first = schema::prepare(&options).await.expect("is made");
+    let again = SqliteConnection::connect_with(&options.writer()).await.expect("is there");
+    for mut conn in [first, again] {
+        let synchronous: i64 = sqlx::query_scalar("PRAGMA synchronous").fetch_one(&mut conn).await.expect("answers");
+        let journal: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&mut conn).await.expect("answers");
+        assert_eq!((synchronous, journal.as_str()), (FULL, "wal"));
+        conn.close().await.expect("closes");
+    }
+}
 
 /// The data directory, in the process that is to be killed.
 const CHILD: &str = "RAWORC_TEST_SQLITE_CHILD";
