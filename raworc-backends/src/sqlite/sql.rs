@@ -75,7 +75,7 @@ statements! {
     AUDIT_OF_TENANT = "SELECT seq, doc FROM audit WHERE tenant = ? AND seq > ? ORDER BY seq LIMIT ?";
     LEASES = "SELECT name, holder, epoch, since, expires FROM leases \
         WHERE name >= ? AND name < ? AND expires > ? ORDER BY name";
-    LOG = "SELECT tenant, agent, doc FROM log WHERE revision > ? ORDER BY revision LIMIT ?";
+    LOG = "SELECT revision, tenant, agent, doc FROM log WHERE revision > ? ORDER BY revision LIMIT ?";
     BLOB = "SELECT size FROM blobs WHERE tenant = ? AND id = ?";
     CHUNKS = "SELECT data FROM blob_chunks WHERE tenant = ? AND id = ? AND n >= ? AND n <= ? ORDER BY n";
 }

@@ -16,6 +16,7 @@ use raworc_core::store::{
     AgentChange, AgentOp, Check, Commit, EventFilter, IdempotencyKey, IdempotencyRecord, LeaseClaim, NewAgent,
     NewMessage, Store, StoreError, Touch,
 };
+use sqlx::{Connection, SqliteConnection};
 use tempfile::TempDir;
 
 use super::{SqliteOptions, SqliteStore};
@@ -209,5 +210,29 @@ async fn what_is_too_old_is_taken_away_and_what_is_to_be_kept_stays() {
     let rows: i64 =
         sqlx::query_scalar("SELECT COUNT(*) FROM commits").fetch_one(&store.shared.readers).await.expect("answers");
     assert!(rows < 400, "{rows} commits are kept");
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_watcher_from_whom_the_log_was_cut_meanwhile_is_told_and_misses_nothing_in_silence() {
+    let directory = directory();
+    let store = open(&directory).await;
+    let (agent, made) = create("one");
+    store.commit(made).await.expect("goes through");
+    for n in 0..10 {
+        store.commit(accept(agent, message_id(), &n.to_string())).await.expect("goes through");
+    }
+    // As it is between the transaction that cuts and the word of it.
+    store.shared.feed.restart(Revision(1));
+    let mut conn =
+        SqliteConnection::connect_with(&SqliteOptions::new(directory.path()).writer()).await.expect("is there");
+    sqlx::query("DELETE FROM log WHERE revision < 5").execute(&mut conn).await.expect("is cut");
+    conn.close().await.expect("closes");
+    let mut log = store.watch(Revision(2), EventFilter::default()).await.expect("nobody knows yet");
+    let told = log.next().await.expect("goes on");
+    assert!(matches!(told, Err(StoreError::Gone { oldest: Revision(5) })), "{told:?}");
+    let mut log = store.watch(Revision(4), EventFilter::default()).await.expect("is there");
+    let events = log.next().await.expect("goes on").expect("is readable");
+    assert_eq!(events.first().map(|event| event.revision), Some(Revision(5)));
     store.close().await;
 }

@@ -9,9 +9,10 @@ use raworc_core::event::Event;
 use raworc_core::ids::Revision;
 use raworc_core::store::{EventFilter, StoreError};
 use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
 use tokio::sync::watch;
 
-use super::convert::{doc, int};
+use super::convert::{count, doc, int};
 use super::error::Fault;
 use super::{Shared, sql};
 
@@ -125,25 +126,37 @@ impl Watcher {
         let rows =
             sqlx::query(sql::LOG).bind(int(self.since.0)).bind(int(BURST as u64)).fetch_all(&self.shared.readers).await;
         self.shared.feed.check(self.since)?;
-        let wanted = |rows: Vec<sqlx::sqlite::SqliteRow>| {
-            let mut events = Vec::new();
-            let tenant = self.filter.tenant.as_ref().map(ToString::to_string);
-            let agent = self.filter.agent.map(|agent| agent.to_string());
-            let mut since = self.since;
-            for row in &rows {
-                // The log is dense, so that the number need not be read.
-                since = since.next();
-                let matches = |at, wanted: &Option<String>| {
-                    Ok::<_, sqlx::Error>(wanted.is_none() || row.try_get::<Option<&str>, _>(at)? == wanted.as_deref())
-                };
-                if matches(0, &tenant)? && matches(1, &agent)? {
-                    events.push(doc(row, 2)?);
-                }
-            }
-            Ok((events, since))
-        };
-        let (events, since) = rows.and_then(wanted).map_err(|error| Fault::of(&error, &self.shared.place))?;
-        self.since = since;
+        let fault = |error: sqlx::Error| Fault::of(&error, &self.shared.place);
+        let rows = rows.map_err(fault)?;
+        let Some((first, last)) = bounds(&rows).map_err(fault)? else { return Ok(Vec::new()) };
+        // The log is cut before the feed is told of it.
+        if first != self.since.next() {
+            return Err(StoreError::Gone { oldest: first });
+        }
+        let events = self.wanted(&rows).map_err(fault)?;
+        self.since = last;
         Ok(events)
     }
+
+    /// The events that this watcher is to see.
+    fn wanted(&self, rows: &[SqliteRow]) -> Result<Vec<Event>, sqlx::Error> {
+        let mut events = Vec::new();
+        let tenant = self.filter.tenant.as_ref().map(ToString::to_string);
+        let agent = self.filter.agent.map(|agent| agent.to_string());
+        for row in rows {
+            let matches = |at, wanted: &Option<String>| {
+                Ok::<_, sqlx::Error>(wanted.is_none() || row.try_get::<Option<&str>, _>(at)? == wanted.as_deref())
+            };
+            if matches(1, &tenant)? && matches(2, &agent)? {
+                events.push(doc(row, 3)?);
+            }
+        }
+        Ok(events)
+    }
+}
+
+/// The first and the last revision of rows of the log.
+fn bounds(rows: &[SqliteRow]) -> Result<Option<(Revision, Revision)>, sqlx::Error> {
+    let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(None) };
+    Ok(Some((Revision(count(first, 0)?), Revision(count(last, 0)?))))
 }
