@@ -59,7 +59,7 @@ impl Tools {
         Self { shell: Shell::new(home) }
     }
 
-    /// Does it. `cancel` ends it, with all its processes.
+    /// Does it. `cancel` ends it, with what it has started and not cut loose.
     pub(crate) async fn run(
         &mut self,
         tool: Tool,

@@ -114,7 +114,11 @@ impl Shell {
         &self.cwd
     }
 
-    /// Runs a command to its end, or until `limit` or `cancel` end it with all the processes that it has started.
+    /// Runs a command to its end, or until `limit` or `cancel` end it with what it has started: its processes' children
+    /// and the shell's group, jobs of earlier commands excepted.
+    ///
+    /// A process that the command has cut loose, which has lost its parent and left the group, cannot be told from one of
+    /// an earlier command. It lives on as theirs do, and ends with the computer.
     pub(super) async fn run(
         &mut self,
         command: &str,
