@@ -20,6 +20,7 @@ mod server;
 mod session;
 mod setup;
 mod shared;
+mod terminal;
 mod tools;
 mod truncate;
 mod whole;

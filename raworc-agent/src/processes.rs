@@ -1,4 +1,7 @@
 //! The processes of the computer, as `/proc` shows them, and how to end those that belong together.
+//!
+//! The local runtime reads `/proc/PID/stat` as well, for other fields: neither crate may depend on the other, and the core
+//! knows no processes.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsString;

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use super::super::reply::LinkError;
 use super::Exec;
 use super::streams::{Source, Stdin};
-use crate::processes;
+use crate::{processes, terminal};
 
 /// Starts it. The second result ends with the command.
 pub(super) fn start(
@@ -93,19 +93,14 @@ fn on_terminal(
     cwd: &PathBuf,
     env: BTreeMap<String, String>,
 ) -> io::Result<(Child, Exec)> {
-    let other = |error: pty_process::Error| match error {
-        pty_process::Error::Io(error) => error,
-        error => io::Error::other(error.to_string()),
-    };
-    let (terminal, end) = pty_process::open().map_err(other)?;
-    terminal.resize(pty_process::Size::new(size.rows, size.cols)).map_err(other)?;
+    let (terminal, end) = terminal::open(size.rows, size.cols)?;
     let child = pty_process::Command::new(&request.command[0])
         .args(&request.command[1..])
         .env_clear()
         .envs(env)
         .current_dir(cwd)
         .spawn(end)
-        .map_err(other)?;
+        .map_err(terminal::failed)?;
     let mut exec = exec(&child)?;
     exec.terminal = Some(terminal.as_fd().try_clone_to_owned()?);
     let (reader, writer) = terminal.into_split();

@@ -7,22 +7,18 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use pty_process::{Pty, Size};
+use pty_process::Pty;
 use rustix::termios::{self, OptionalActions, SpecialCodeIndex, Termios};
+
+use crate::terminal;
 
 /// Wide enough that listings are not cut.
 const SIZE: (u16, u16) = (50, 200);
 
 /// A new terminal: the end from which its output is read, and the end that commands hold.
 pub(super) fn open() -> io::Result<(Pty, OwnedFd)> {
-    let failed = |error: pty_process::Error| match error {
-        pty_process::Error::Io(error) => error,
-        pty_process::Error::Rustix(error) => error.into(),
-        other => io::Error::other(other.to_string()),
-    };
-    let (terminal, end) = pty_process::open().map_err(failed)?;
     let (rows, columns) = SIZE;
-    terminal.resize(Size::new(rows, columns)).map_err(failed)?;
+    let (terminal, end) = terminal::open(rows, columns)?;
     calm(terminal.as_fd())?;
     Ok((terminal, end.as_fd().try_clone_to_owned()?))
 }
