@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::home::Home;
+use crate::home::{Home, Ran};
 use crate::up::Up;
 
 const MODEL_KEY: &str = "sk-the-key-of-the-model-provider";
@@ -57,4 +57,18 @@ fn keys_passwords_and_tokens_are_nowhere_in_the_data_directory_or_the_log() {
     assert_eq!(files_with(&data, &secrets), Vec::<String>::new());
     let log = std::fs::read_to_string(log).expect("read");
     assert!(!log.is_empty() && secrets.iter().all(|secret| !log.contains(secret)), "{log}");
+}
+
+#[test]
+fn what_is_private_may_not_lie_where_computers_are_shown_it() {
+    let home = Home::new();
+    // Neither is made or changed: one is there on every machine, the other one nowhere.
+    for (variable, path) in [("RAWORC_CONFIG_DIR", "/usr/share"), ("RAWORC_MODEL__KEY_FILE", "/usr/no-such/model.key")]
+    {
+        let mut command = home.raworc(&["up", "--listen", "127.0.0.1:0"]);
+        let ran = Ran::of(command.env(variable, path).output().expect("raworc runs"));
+        assert_eq!(ran.code, 1, "{ran:#?}");
+        let why = format!("{path} lies below /usr, which every computer is shown");
+        assert!(ran.err.contains(&why) && ran.err.contains("choose a place elsewhere"), "{ran:#?}");
+    }
 }
