@@ -87,8 +87,8 @@ impl LocalRuntime {
         self.installation.probe().await
     }
 
-    /// Ends every computer and waits until nothing of them is left.
-    pub async fn close(self) {
+    /// Ends every computer that runs now, whoever has other handles, and waits until nothing of them is left.
+    pub async fn close(&self) {
         let running = self.installation.computers.all();
         for sandbox in &running {
             sandbox.release().await;

@@ -204,10 +204,7 @@ impl Installation {
         }
         drop(self.counting);
         self.operator.shutdown().await;
-        // Whoever holds it still, drops it soon, and its computers end with it.
-        if let Some(runtime) = Arc::into_inner(self.runtime) {
-            runtime.close().await;
-        }
+        self.runtime.close().await;
         // No program is left to be waited for.
         self.links.close();
         self.agents_closing.cancel();

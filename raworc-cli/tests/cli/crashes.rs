@@ -1,7 +1,9 @@
 //! Programs and servers that are killed, in the middle of things.
 
+use std::io::Read;
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
+use std::process::Stdio;
 
 use raworc_core::entropy::{Clock, SystemClock};
 
@@ -101,21 +103,25 @@ fn send(pid: i32, signal: rustix::process::Signal) {
     rustix::process::kill_process(pid, signal).expect("sent");
 }
 
-/// Control groups on this machine that are named after this home's installation, and computers in them.
+/// Control groups on this machine that are this home's installation's: its own, and those of computers in them.
 fn groups(home: &Home) -> Vec<std::path::PathBuf> {
     let name = std::fs::read_to_string(home.path().join(".local/share/raworc/installation")).expect("an installation");
     let mut next = vec![std::path::PathBuf::from("/sys/fs/cgroup")];
     let mut found = Vec::new();
     while let Some(directory) = next.pop() {
-        let below = std::fs::read_dir(&directory).into_iter().flatten().flatten();
-        for entry in below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
-            if directory.to_string_lossy().contains(name.trim()) {
-                found.push(entry.path());
-            }
-            next.push(entry.path());
+        if directory.to_string_lossy().contains(name.trim()) {
+            found.push(directory.clone());
         }
+        let below = std::fs::read_dir(&directory).into_iter().flatten().flatten();
+        next.extend(below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()));
     }
     found
+}
+
+/// Those of computers.
+fn groups_of_computers(home: &Home) -> Vec<std::path::PathBuf> {
+    let groups = groups(home);
+    groups.iter().filter(|group| group.parent().is_some_and(|above| groups.contains(&above.into()))).cloned().collect()
 }
 
 /// What the local runtime has of computers and volumes.
@@ -171,7 +177,7 @@ fn a_sleep_that_was_under_way_when_up_was_killed_is_finished_by_the_next() {
         status["state"] == "slept" && status["run"].is_null()
     });
     assert_eq!(processes_seeing(home.path()), []);
-    assert_eq!(groups(&home), Vec::<std::path::PathBuf>::new());
+    assert_eq!(groups_of_computers(&home), Vec::<std::path::PathBuf>::new());
     assert_eq!(agent(&home, "ada")["status"]["incarnation"], 1, "nobody started it again");
     assert_eq!(home.run(&["send", "ada", "--no-steps", "!cat note"]).ok(), "kept\n");
     assert_eq!(second.end(), Some(0));
@@ -194,7 +200,7 @@ fn a_delete_that_was_under_way_when_up_was_killed_is_finished_by_the_next() {
     let second = Up::start(&home);
     until("nothing of it is left", || kept(&home, "computers") + kept(&home, "volumes") + kept(&home, "trash") == 0);
     assert_eq!(processes_seeing(home.path()), []);
-    assert_eq!(groups(&home), Vec::<std::path::PathBuf>::new());
+    assert_eq!(groups_of_computers(&home), Vec::<std::path::PathBuf>::new());
     home.run(&["agent", "create", "ada", "--wait"]).ok();
     assert_eq!(home.run(&["send", "ada", "--no-steps", "!cat note 2>/dev/null || echo new"]).ok(), "new\n");
     assert_eq!(second.end(), Some(0));
@@ -204,4 +210,39 @@ fn a_delete_that_was_under_way_when_up_was_killed_is_finished_by_the_next() {
 fn halt(pid: i32) {
     let pid = rustix::process::Pid::from_raw(pid).expect("a process");
     rustix::process::kill_process(pid, rustix::process::Signal::STOP).expect("halted");
+}
+
+#[test]
+fn a_stop_waits_for_nobody_who_would_not_end_and_leaves_nothing_behind() {
+    let home = Home::new();
+    let log = home.path().join("log");
+    let mut command = home.raworc(&["up", "--listen", "127.0.0.1:0", "-o", "json", "--log", "info"]);
+    command.stderr(std::fs::File::create(&log).expect("made"));
+    let up = Up::of(command);
+    home.run(&["agent", "create", "ada", "--wait"]).ok();
+    let open = |args: &[&str]| {
+        let mut command = home.raworc(args);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("raworc runs");
+        let mut first = [0];
+        child.stdout.as_mut().expect("a pipe").read_exact(&mut first).expect("it has begun");
+        child
+    };
+    let mut clients = vec![
+        open(&["agent", "logs", "ada", "--follow"]),
+        open(&["agent", "exec", "-i", "ada", "--", "sh", "-c", "echo begun; exec cat"]),
+        open(&["agent", "exec", "ada", "--", "sh", "-c", "echo begun; exec sleep 1000"]),
+        open(&["events", "--follow", "--since", "0"]),
+    ];
+    assert_eq!(up.end(), Some(0));
+    assert_eq!(groups(&home), Vec::<std::path::PathBuf>::new());
+    assert_eq!(processes_seeing(home.path()), []);
+    let log = std::fs::read_to_string(log).expect("a log");
+    for cut in ["connections were still open", "that were under way are cut off"] {
+        assert!(!log.contains(cut), "{log}");
+    }
+    for client in &mut clients {
+        client.kill().expect("killed");
+        client.wait().expect("it is gone");
+    }
 }

@@ -80,7 +80,7 @@ impl ConnectionLimits {
 
 /// Answers on `listener` with `router` until `shutdown` is done, then gives calls in progress ten seconds.
 ///
-/// Streams of events do not end by themselves: cancel [`Options::closing`](super::Options::closing) along with
+/// Streams do not end by themselves: cancel [`Options::closing`](super::Options::closing) along with
 /// `shutdown`.
 ///
 /// # Errors

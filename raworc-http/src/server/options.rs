@@ -34,7 +34,7 @@ pub struct Options {
     pub checks: Vec<ReadyCheck>,
     /// The programs that are linked here, shared with the agents' listener; none of them where absent.
     pub links: Option<Links>,
-    /// Streams and waiting calls end when this is cancelled.
+    /// Streams, those into computers too, and waiting calls end when this is cancelled.
     pub closing: CancellationToken,
 }
 

@@ -122,7 +122,7 @@ async fn run(reached: Arc<Reached>, id: String, limit: Duration) -> Result<ExecR
         let streams = (capture(&reached, &id, "stdout", &stdout), capture(&reached, &id, "stderr", &stderr));
         futures::try_join!(wait, streams.0, streams.1).map(|(exit_code, (), ())| exit_code)
     };
-    let ended = tokio::time::timeout(limit, whole).await;
+    let ended = tokio::time::timeout(limit, reached.unless_ended(whole)).await;
     let exit_code = match ended {
         Ok(exit_code) => {
             let exit_code = exit_code?;

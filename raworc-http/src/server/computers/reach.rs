@@ -1,13 +1,14 @@
 //! How a call reaches a computer, and how its answer comes back.
 
+use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::Json;
 use axum::body::Body;
 use axum::extract::FromRequestParts;
 use axum::response::{IntoResponse, Response};
+use axum::{BoxError, Json};
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
@@ -21,7 +22,6 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::api::{ErrorBody, ErrorInfo};
-use crate::server::agents::Links;
 use crate::server::extract::{AgentAt, NoIdempotencyKey, segment};
 use crate::server::{ApiError, ApiState};
 
@@ -82,7 +82,14 @@ impl Visit {
         self.reach(Errand::change(verb, wake, START_LIMIT), Some(kind)).await
     }
 
-    async fn reach(&self, mut errand: Errand, kind: Option<ActivityKind>) -> Result<Reached, ApiError> {
+    async fn reach(&self, errand: Errand, kind: Option<ActivityKind>) -> Result<Reached, ApiError> {
+        tokio::select! {
+            reached = self.arrive(errand, kind) => reached,
+            ending = Ending::of(&self.state) => Err(ending.into()),
+        }
+    }
+
+    async fn arrive(&self, mut errand: Errand, kind: Option<ActivityKind>) -> Result<Reached, ApiError> {
         let control = self.state.control();
         let agent = control.rouse(&self.call, &self.tenant, &self.name, &mut errand).await?;
         let Some(kind) = kind else { return Ok(self.reached(agent, None)) };
@@ -99,7 +106,7 @@ impl Visit {
     }
 
     fn reached(&self, agent: Agent, guard: Option<ActivityGuard>) -> Reached {
-        Reached { links: self.state.links().clone(), agent, guard }
+        Reached { state: self.state.clone(), agent, guard }
     }
 
     /// The path of this command on the link.
@@ -111,7 +118,7 @@ impl Visit {
 /// A computer that is up, and kept awake where it is used.
 #[derive(Debug)]
 pub(super) struct Reached {
-    links: Links,
+    state: ApiState,
     pub(super) agent: Agent,
     guard: Option<ActivityGuard>,
 }
@@ -145,7 +152,7 @@ impl Reached {
         request: Request<Body>,
         limit: Option<Duration>,
     ) -> Result<http::Response<Incoming>, ApiError> {
-        let answer = self.links.request(&self.agent, request);
+        let answer = self.state.links().request(&self.agent, request);
         let answer = match limit {
             None => answer.await?,
             Some(limit) => match tokio::time::timeout(limit, answer).await {
@@ -179,9 +186,17 @@ impl Reached {
         Error::Unreachable { name: self.agent.name.clone(), reason }.into()
     }
 
+    /// What comes of `work`, unless this visit has to end before.
+    pub(super) async fn unless_ended<T>(&self, work: impl Future<Output = Result<T, ApiError>>) -> Result<T, ApiError> {
+        tokio::select! {
+            done = work => done,
+            ending = Ending::of(&self.state) => Err(ending.into()),
+        }
+    }
+
     /// Asks the program and passes its answer on as it comes. An agent that is used is kept awake until its end.
     pub(super) async fn pass(self, request: Request<Body>, limit: Option<Duration>) -> Result<Response, ApiError> {
-        let answer = self.ask(request, limit).await?;
+        let answer = self.unless_ended(self.ask(request, limit)).await?;
         if !answer.status().is_success() {
             return Ok(refusal(answer).await);
         }
@@ -191,7 +206,9 @@ impl Reached {
         let json = parts.headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
         let kind = if json { "application/json" } else { "application/octet-stream" };
         let status = if parts.status == StatusCode::NO_CONTENT { StatusCode::NO_CONTENT } else { StatusCode::OK };
-        let body = Body::new(Held { body, agent: self.agent.id, _guard: self.guard });
+        let state = self.state.clone();
+        let ending = Box::pin(async move { Ending::of(&state).await });
+        let body = Body::new(Held { body, agent: self.agent.id, ending, _guard: self.guard });
         let mut response = Response::new(body);
         *response.status_mut() = status;
         let headers = response.headers_mut();
@@ -251,19 +268,47 @@ async fn refusal(answer: http::Response<Incoming>) -> Response {
     (status, Json(ErrorBody { error: info })).into_response()
 }
 
+/// Why a visit ends before it is over.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+enum Ending {
+    #[error("the server is shutting down; try again in a moment")]
+    Closing,
+}
+
+impl Ending {
+    /// Is done once a visit has to end.
+    async fn of(state: &ApiState) -> Self {
+        state.options().closing.cancelled().await;
+        Self::Closing
+    }
+}
+
+impl From<Ending> for ApiError {
+    fn from(ending: Ending) -> Self {
+        match ending {
+            Ending::Closing => Self::new("unreachable", ending.to_string()).with_retry_after(1),
+        }
+    }
+}
+
 /// A body from a computer, which keeps an agent awake that is used until it has ended or nobody wants it any more.
 struct Held {
     body: Incoming,
     agent: AgentId,
+    ending: Pin<Box<dyn Future<Output = Ending> + Send>>,
     _guard: Option<ActivityGuard>,
 }
 
 impl HttpBody for Held {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BoxError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = Pin::new(&mut self.body).poll_frame(cx);
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        // An error, not an end that looks whole.
+        let frame = match self.ending.as_mut().poll(cx) {
+            Poll::Ready(ending) => Poll::Ready(Some(Err(ending.into()))),
+            Poll::Pending => Pin::new(&mut self.body).poll_frame(cx).map_err(BoxError::from),
+        };
         if let Poll::Ready(Some(Err(error))) = &frame {
             tracing::info!(agent = %self.agent, %error, "a stream from a computer broke off");
         }
