@@ -60,7 +60,7 @@ pub(super) const FIGURES: [&[(&str, &str)]; 3] = [
         ("raworc_model_tokens_total", "Tokens of calls of models, by model and kind: prompt, completion"),
     ],
     &[
-        ("raworc_http_streams", "Streams of events that are open"),
+        ("raworc_http_streams", "Streams of events, and calls into computers, that are open"),
         ("raworc_links", "Programs that are linked here"),
         ("raworc_agents", "Agents of the installation, by state"),
         ("raworc_messages_queued", "Messages of the installation that wait for their agent"),

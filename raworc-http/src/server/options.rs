@@ -20,8 +20,11 @@ pub struct Options {
     pub token_ttl: Duration,
     /// Bytes that the body of a request may have.
     pub body_limit: usize,
-    /// Streams of events that one principal may have open at this server.
+    /// Streams of events, and calls into computers, that one principal may have open at this server.
     pub streams_per_principal: usize,
+    /// Calls into one computer that may be open at this server. A call takes three streams of the computer's link at
+    /// most, which has 1024: a cancel always has one.
+    pub calls_per_computer: usize,
     /// Passwords that are checked at one time; more wait their turn.
     pub logins_at_once: usize,
     /// After so long without an event a stream says that it is alive.
@@ -44,6 +47,7 @@ impl Default for Options {
             token_ttl: Duration::from_secs(12 * 3600),
             body_limit: 2 << 20,
             streams_per_principal: 600,
+            calls_per_computer: 300,
             logins_at_once: 4,
             keep_alive: Duration::from_secs(15),
             metrics: None,
@@ -70,10 +74,17 @@ impl Options {
         self
     }
 
-    /// With so many streams of events for each principal.
+    /// With so many streams of events, and calls into computers, for each principal.
     #[must_use]
     pub const fn with_streams_per_principal(mut self, streams: usize) -> Self {
         self.streams_per_principal = streams;
+        self
+    }
+
+    /// With so many calls into each computer.
+    #[must_use]
+    pub const fn with_calls_per_computer(mut self, calls: usize) -> Self {
+        self.calls_per_computer = calls;
         self
     }
 

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use raworc_core::agent::Agent;
 use raworc_core::control::{ControlPlane, TokenRecord};
 use raworc_core::error::Error;
 use raworc_core::ids::UserName;
@@ -33,7 +34,8 @@ struct Inner {
     tokens: Tokens,
     options: Options,
     users: Mutex<HashMap<UserName, (Principal, Instant)>>,
-    streams: Arc<Mutex<HashMap<String, usize>>>,
+    /// How many streams each principal has open, and calls each computer.
+    open: Arc<Mutex<HashMap<String, usize>>>,
     logins: Semaphore,
     links: Links,
 }
@@ -49,7 +51,7 @@ impl ApiState {
             control,
             options,
             users: Mutex::default(),
-            streams: Arc::default(),
+            open: Arc::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -121,17 +123,29 @@ impl ApiState {
     /// # Errors
     /// Where they have as many open as they may.
     pub fn open_stream(&self, principal: &Principal) -> Result<StreamGuard, ApiError> {
+        let whose = principal.to_string();
         let limit = self.inner.options.streams_per_principal;
-        let key = principal.to_string();
-        let mut streams = self.inner.streams.lock().unwrap_or_else(PoisonError::into_inner);
-        let open = streams.entry(key.clone()).or_default();
-        if *open >= limit {
-            let message = format!("{limit} streams are open for {key} already; close some of them");
-            return Err(ApiError::new("too_many_requests", message).with_detail("limit", limit).with_retry_after(5));
-        }
-        *open += 1;
+        let full = || format!("{limit} streams are open for {whose} already; close some of them");
+        let place = self.take(whose.clone(), limit).ok_or_else(|| too_many(limit, full()))?;
         metrics::gauge!("raworc_http_streams").increment(1.0);
-        Ok(StreamGuard { streams: Arc::clone(&self.inner.streams), key })
+        Ok(StreamGuard { _place: place })
+    }
+
+    /// A place for one more call into the computer of this agent, until it is dropped.
+    pub(super) fn open_call(&self, agent: &Agent) -> Result<OpenPlace, ApiError> {
+        let limit = self.inner.options.calls_per_computer;
+        let full = || format!("{limit} calls into the computer of {} are open already; close some of them", agent.name);
+        self.take(format!("computer:{}", agent.id), limit).ok_or_else(|| too_many(limit, full()))
+    }
+
+    fn take(&self, whose: String, limit: usize) -> Option<OpenPlace> {
+        let mut taken = self.inner.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = taken.get(&whose).copied().unwrap_or_default();
+        if open >= limit {
+            return None;
+        }
+        taken.insert(whose.clone(), open + 1);
+        Some(OpenPlace { open: Arc::clone(&self.inner.open), whose })
     }
 
     /// What comes of `work`, or none once the server is closing.
@@ -143,21 +157,36 @@ impl ApiState {
     }
 }
 
+fn too_many(limit: usize, message: String) -> ApiError {
+    ApiError::new("too_many_requests", message).with_detail("limit", limit).with_retry_after(5)
+}
+
 /// One of the streams that a principal has open.
 #[derive(Debug)]
 pub struct StreamGuard {
-    streams: Arc<Mutex<HashMap<String, usize>>>,
-    key: String,
+    _place: OpenPlace,
 }
 
 impl Drop for StreamGuard {
     fn drop(&mut self) {
         metrics::gauge!("raworc_http_streams").decrement(1.0);
-        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(open) = streams.get_mut(&self.key) {
+    }
+}
+
+/// One of those that somebody has open.
+#[derive(Debug)]
+pub(super) struct OpenPlace {
+    open: Arc<Mutex<HashMap<String, usize>>>,
+    whose: String,
+}
+
+impl Drop for OpenPlace {
+    fn drop(&mut self) {
+        let mut taken = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(open) = taken.get_mut(&self.whose) {
             *open -= 1;
             if *open == 0 {
-                streams.remove(&self.key);
+                taken.remove(&self.whose);
             }
         }
     }

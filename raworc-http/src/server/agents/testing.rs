@@ -211,7 +211,11 @@ impl World {
 
     /// The routes into computers, as the API has them.
     pub(crate) fn api(&self) -> Router {
-        let options = Options::default().with_links(self.state.links.clone());
+        self.api_with(Options::default())
+    }
+
+    pub(crate) fn api_with(&self, options: Options) -> Router {
+        let options = options.with_links(self.state.links.clone());
         let routes: Router<ApiState> = computer_routes().into();
         Router::new().nest("/agents/{name}", routes).with_state(ApiState::new(self.control.clone(), options))
     }

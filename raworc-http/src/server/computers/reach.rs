@@ -23,7 +23,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::{ErrorBody, ErrorInfo};
 use crate::server::extract::{AgentAt, NoIdempotencyKey, segment};
-use crate::server::{ApiError, ApiState};
+use crate::server::state::OpenPlace;
+use crate::server::{ApiError, ApiState, StreamGuard};
 
 /// How long a call waits for a computer that has to be started: as long as a start may take, and its setup begins.
 const START_LIMIT: Duration = Duration::from_secs(150);
@@ -90,23 +91,26 @@ impl Visit {
     }
 
     async fn arrive(&self, mut errand: Errand, kind: Option<ActivityKind>) -> Result<Reached, ApiError> {
+        let stream = self.state.open_stream(&self.call.principal)?;
         let control = self.state.control();
         let agent = control.rouse(&self.call, &self.tenant, &self.name, &mut errand).await?;
-        let Some(kind) = kind else { return Ok(self.reached(agent, None)) };
+        // Taken once it is known that the caller may: it tells how many others call.
+        let held = (stream, self.state.open_call(&agent)?);
+        let Some(kind) = kind else { return Ok(self.reached(agent, None, held)) };
         match control.system().hold(&agent, kind).await {
-            Ok(guard) => Ok(self.reached(agent, Some(guard))),
+            Ok(guard) => Ok(self.reached(agent, Some(guard), held)),
             // It went to sleep in between: it is woken again.
             Err(Error::AgentAsleep(_)) => {
                 let agent = control.rouse(&self.call, &self.tenant, &self.name, &mut errand).await?;
                 let guard = control.system().hold(&agent, kind).await?;
-                Ok(self.reached(agent, Some(guard)))
+                Ok(self.reached(agent, Some(guard), held))
             }
             Err(error) => Err(error.into()),
         }
     }
 
-    fn reached(&self, agent: Agent, guard: Option<ActivityGuard>) -> Reached {
-        Reached { state: self.state.clone(), agent, guard }
+    fn reached(&self, agent: Agent, guard: Option<ActivityGuard>, held: (StreamGuard, OpenPlace)) -> Reached {
+        Reached { state: self.state.clone(), agent, guard, held }
     }
 
     /// The path of this command on the link.
@@ -121,6 +125,7 @@ pub(super) struct Reached {
     state: ApiState,
     pub(super) agent: Agent,
     guard: Option<ActivityGuard>,
+    held: (StreamGuard, OpenPlace),
 }
 
 /// A request as it goes over a link.
@@ -208,7 +213,7 @@ impl Reached {
         let status = if parts.status == StatusCode::NO_CONTENT { StatusCode::NO_CONTENT } else { StatusCode::OK };
         let state = self.state.clone();
         let ending = Box::pin(async move { Ending::of(&state).await });
-        let body = Body::new(Held { body, agent: self.agent.id, ending, _guard: self.guard });
+        let body = Body::new(Held { body, agent: self.agent.id, ending, _guard: self.guard, _held: self.held });
         let mut response = Response::new(body);
         *response.status_mut() = status;
         let headers = response.headers_mut();
@@ -297,6 +302,7 @@ struct Held {
     agent: AgentId,
     ending: Pin<Box<dyn Future<Output = Ending> + Send>>,
     _guard: Option<ActivityGuard>,
+    _held: (StreamGuard, OpenPlace),
 }
 
 impl HttpBody for Held {

@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tower::ServiceExt;
 
+use crate::server::Options;
 use crate::server::agents::testing::*;
 
 struct Api {
@@ -154,6 +155,31 @@ async fn whoever_uses_a_computer_keeps_it_awake_and_whoever_watches_it_does_not(
     assert_eq!(activity().await, [ActivityKind::Command]);
     drop(using);
     assert_eq!(activity().await, []);
+}
+
+#[tokio::test]
+async fn nobody_opens_so_many_calls_into_a_computer_that_others_find_none() {
+    let api = Api::new().await;
+    let log = || async { Body::from_stream(futures::stream::pending::<Result<Bytes, axum::Error>>()) };
+    api.world.up("a").await.link(hands(Arc::default()).route("/logs", get(log))).await;
+    let principal = Options::default().with_streams_per_principal(2);
+    let computer = Options::default().with_calls_per_computer(2);
+    for (options, wanted) in [(principal, "streams are open for user:admin"), (computer, "the computer of a are open")]
+    {
+        let router = api.world.api_with(options);
+        let call = |path| {
+            let request = api.request("GET", path).body(Body::empty()).unwrap();
+            soon("an answer", router.clone().oneshot(request))
+        };
+        let open = [call("logs?follow=true").await.unwrap(), call("exec/hang/stdout").await.unwrap()];
+        assert!(open.iter().all(|answer| answer.status() == StatusCode::OK));
+        let refused = call("stats").await.unwrap();
+        assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
+        let why = text(refused.into_body()).await;
+        assert!(why.contains(wanted), "{why}");
+        drop(open);
+        assert_eq!(call("stats").await.unwrap().status(), StatusCode::OK);
+    }
 }
 
 #[tokio::test]
