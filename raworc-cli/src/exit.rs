@@ -7,6 +7,8 @@ use std::process::ExitCode;
 
 use raworc_http::client::ClientError;
 
+use crate::output::talk::printable;
+
 /// Why the program ends. The number is the same in every release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
@@ -143,7 +145,8 @@ pub fn render(error: &anyhow::Error, error_word: &str, hint_word: &str) -> Strin
         let refused = refusal::in_cause(cause).map(Failure::of);
         let failure = refused.as_ref().or_else(|| cause.downcast_ref());
         hints.extend(failure.iter().flat_map(|failure| &failure.hints).cloned());
-        let text = failure.map_or_else(|| cause.to_string(), Failure::to_string);
+        // It may be what a computer wrote, which is not to be trusted.
+        let text = printable(&failure.map_or_else(|| cause.to_string(), Failure::to_string));
         if text != last {
             lines.push(if depth == 0 { format!("{error_word}: {text}") } else { format!("  because: {text}") });
             last = text;
@@ -173,6 +176,12 @@ mod tests {
             "error: no server answers at http://127.0.0.1:9000\n  because: connection refused\nhint: start one with `raworc up`"
         );
         assert_eq!(code_of(&error), 7);
+    }
+
+    #[test]
+    fn what_a_computer_says_of_a_failure_does_not_play_with_the_terminal() {
+        let error = anyhow::anyhow!("\x1b[31mgone\x07").context("\x1b]0;owned\x07failed\ntwice");
+        assert_eq!(render(&error, "error", "hint"), "error: failed\ntwice\n  because: gone");
     }
 
     #[test]

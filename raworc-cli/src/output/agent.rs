@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use raworc_core::agent::{Agent, Condition, ConditionKind, Desired, State};
 use raworc_core::control::{ActivityKind, Explanation};
 
+use super::talk::printable;
 use super::{Console, Ink, Style, Table};
 use crate::duration::{age, ahead, short};
 
@@ -45,7 +46,7 @@ fn state(agent: &Agent, style: Style) -> String {
 
 /// What is the matter, in a word or two.
 fn note(agent: &Agent) -> String {
-    troubles(agent).map(|condition| condition.reason.as_str()).collect::<Vec<_>>().join(", ")
+    troubles(agent).map(|condition| printable(&condition.reason)).collect::<Vec<_>>().join(", ")
 }
 
 /// What is not as it should be. Nobody expects a sleeping agent to be ready.
@@ -80,7 +81,8 @@ pub fn page(agent: &Agent, now: Timestamp, console: &Console) -> String {
         ("messages", format!("{} so far, {} queued", agent.inbox.last_seq, agent.inbox.queued)),
     ];
     let spec = &agent.spec;
-    let mut text = |name: &'static str, value: Option<String>| lines.extend(value.map(|value| (name, value)));
+    let mut text =
+        |name: &'static str, value: Option<String>| lines.extend(value.map(|value| (name, printable(&value))));
     text("about", spec.description.clone());
     text("runtime", spec.runtime.as_ref().map(ToString::to_string));
     text("image", spec.image.clone());
@@ -119,7 +121,8 @@ fn labelled(lines: &[(&str, String)], style: Style) -> String {
 }
 
 fn bad(condition: &Condition, style: Style) -> String {
-    format!("{} {}\n", style.paint(Ink::Yellow, &format!("{}:", condition.reason)), condition.message.trim())
+    let reason = style.paint(Ink::Yellow, &format!("{}:", printable(&condition.reason)));
+    format!("{reason} {}\n", printable(condition.message.trim()))
 }
 
 /// Why an agent is as it is.
@@ -129,7 +132,7 @@ pub fn explanation(name: &str, explanation: &Explanation, now: Timestamp, consol
     let mut text = format!("{} is {}", style.paint(Ink::Bold, name), explanation.state);
     match explanation.because.as_slice() {
         [] => text.push_str(".\n"),
-        because => text.push_str(&format!(": {}.\n", because.join("; "))),
+        because => text.push_str(&format!(": {}.\n", printable(&because.join("; ")))),
     }
     for reason in &explanation.activity {
         let what = match reason.kind {
@@ -160,4 +163,32 @@ pub fn explanation(name: &str, explanation: &Explanation, now: Timestamp, consol
         text.push_str(&bad(condition, style));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::args::GlobalArgs;
+
+    /// Clears the screen, names the window, and rings.
+    const HOSTILE: &str = "\u{1b}[2J\u{1b}]0;owned\u{7}said\u{202e}";
+
+    fn condition() -> serde_json::Value {
+        json!({ "type": "Ready", "status": false, "reason": format!("Setup{HOSTILE}"),
+                "message": HOSTILE, "since": "2026-01-01T00:00:00Z" })
+    }
+
+    #[test]
+    fn what_a_computer_or_a_user_wrote_does_not_play_with_the_terminal() {
+        let explained = json!({ "state": "init", "desired": "awake", "because": [HOSTILE], "activity": [],
+                                "sleeps_at": null, "retry_at": null, "queued": 0, "conditions": [condition()] });
+        let explained: Explanation = serde_json::from_value(explained).expect("an explanation");
+        let console = Console::new(&GlobalArgs { color: crate::args::Colour::Never, ..GlobalArgs::default() });
+        let shown = explanation("ada", &explained, Timestamp::UNIX_EPOCH, &console);
+        assert_eq!(shown, "ada is init: said.\nSetupsaid: said\n");
+        let condition: Condition = serde_json::from_value(condition()).expect("a condition");
+        assert_eq!(bad(&condition, console.out), "Setupsaid: said\n");
+    }
 }

@@ -5,6 +5,7 @@ use raworc_core::agent::State;
 
 use crate::args::{GetArgs, ListArgs, LogsArgs, NameArg};
 use crate::commands::context::{Context, now};
+use crate::output::talk::printable;
 use crate::output::{Format, agent};
 
 pub(super) async fn list(context: &Context, args: ListArgs) -> anyhow::Result<()> {
@@ -50,9 +51,55 @@ pub(super) async fn logs(context: &Context, args: LogsArgs) -> anyhow::Result<()
         Ok::<_, anyhow::Error>((first, log))
     });
     let (mut next, mut log) = begun.await?;
+    let console = &context.console;
+    let mut lines = Lines::default();
     while let Some(bytes) = next {
-        context.console.write(&bytes)?;
+        // As it is for programs, and for people without what would play with their terminal.
+        if console.out_is_terminal {
+            console.write(lines.take(&bytes).as_bytes())?
+        } else {
+            console.write(&bytes)?
+        }
         next = log.try_next().await?;
     }
-    Ok(())
+    console.write(lines.rest().as_bytes())
+}
+
+/// Bytes of a line that are kept until its end.
+const LINE: usize = 64 << 10;
+
+/// Whole lines of a text that comes in pieces, as they can be printed.
+#[derive(Debug, Default)]
+struct Lines {
+    begun: Vec<u8>,
+}
+
+impl Lines {
+    fn take(&mut self, bytes: &[u8]) -> String {
+        self.begun.extend_from_slice(bytes);
+        let end = self.begun.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        let end = if self.begun.len() - end > LINE { self.begun.len() } else { end };
+        let whole: Vec<u8> = self.begun.drain(..end).collect();
+        printable(&String::from_utf8_lossy(&whole))
+    }
+
+    fn rest(self) -> String {
+        printable(&String::from_utf8_lossy(&self.begun))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_escape_sequence_that_comes_in_pieces_is_left_out_too() {
+        let mut lines = Lines::default();
+        let pieces: [&[u8]; 6] = [b"one\ntw\x1b", b"[2", b"Jo\n", b"thr\xc3", b"\xa9e\n", b"fo\x1b]0;x"];
+        let shown: String = pieces.iter().map(|piece| lines.take(piece)).collect();
+        assert_eq!(shown + &lines.rest(), "one\ntwo\nthr\u{e9}e\nfo");
+        let mut lines = Lines::default();
+        let long = "x".repeat(LINE + 1);
+        assert_eq!(lines.take(long.as_bytes()), long, "a line without an end is not kept for ever");
+    }
 }
