@@ -307,3 +307,31 @@ fn a_command_whose_output_cannot_be_written_has_failed_unless_whoever_read_it_ha
     let ended = Ran::of(child.wait_with_output().expect("it ends"));
     assert_eq!((&first, ended.code, ended.err.as_str()), (b"y\n", 0, ""));
 }
+
+#[test]
+fn several_agents_are_one_document_of_json_or_yaml() {
+    let home = Home::new();
+    let _up = Up::start(&home);
+    home.run(&["agent", "create", "ada"]).ok();
+    home.run(&["agent", "create", "bob"]).ok();
+    let names = |args: &[&str]| {
+        let out = home.run(&[&["agent"], args, &["-o", "json"]].concat()).ok();
+        let agents: Vec<serde_json::Value> =
+            serde_json::from_str(&out).unwrap_or_else(|error| panic!("{args:?}: {error}: {out}"));
+        agents.iter().map(|agent| agent["name"].as_str().expect("a name").to_owned()).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(names(&["wake", "ada", "bob"]), "ada bob");
+    assert_eq!(names(&["sleep", "ada", "bob"]), "ada bob");
+    assert_eq!(home.run(&["agent", "wake", "ada", "bob", "-o", "name"]).ok(), "ada\nbob\n");
+    let yaml = home.run(&["agent", "sleep", "ada", "bob", "-o", "yaml"]).ok();
+    let items = yaml.lines().filter(|line| line.starts_with("- ")).count();
+    assert!(items == 2 && yaml.lines().all(|line| line.starts_with("- ") || line.starts_with("  ")), "{yaml}");
+    // What was done before something failed is told too.
+    let failed = home.run(&["agent", "wake", "ada", "nobody", "bob", "-o", "json"]);
+    let told: Vec<serde_json::Value> = serde_json::from_str(&failed.out).expect("JSON");
+    assert_eq!((failed.code, told.len(), &told[0]["name"]), (3, 1, &"ada".into()));
+    let one: serde_json::Value =
+        serde_json::from_str(&home.run(&["agent", "wake", "ada", "-o", "json"]).ok()).expect("JSON");
+    assert_eq!(one["name"], "ada", "one agent is no list");
+    assert_eq!(names(&["delete", "ada", "nobody", "bob", "--ignore-missing"]), "ada bob");
+}

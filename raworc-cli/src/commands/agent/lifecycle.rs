@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use raworc_core::agent::{Agent, Desired, State};
+use raworc_core::ids::AgentName;
 use raworc_http::client::Ask;
 
 use super::create::check_up;
@@ -10,33 +11,61 @@ use crate::args::{CancelArgs, DeleteArgs, KeepAwakeArgs, SleepArgs, WakeArgs};
 use crate::commands::context::{Context, now};
 use crate::duration::{ahead, short};
 use crate::exit::{Exit, Failure};
+use crate::output::Format;
 use crate::terminal;
 
 pub(super) async fn wake(context: &Context, args: WakeArgs) -> anyhow::Result<()> {
-    let limit = if args.no_wait { Duration::ZERO } else { args.timeout };
-    for name in &args.names {
+    each(context, &args.names, told, async |name| {
+        let limit = if args.no_wait { Duration::ZERO } else { args.timeout };
         let call = context.client.wake(name, args.retry, Ask::new().wait(limit));
         let agent = context.waiting(format!("waking {name}"), call).await?;
         if !args.no_wait {
             check_up(&agent, limit)?;
         }
-        told(context, &agent)?;
-    }
-    Ok(())
+        Ok(Some(agent))
+    })
+    .await
 }
 
 pub(super) async fn sleep(context: &Context, args: SleepArgs) -> anyhow::Result<()> {
-    let limit = if args.no_wait { Duration::ZERO } else { args.timeout };
-    for name in &args.names {
+    each(context, &args.names, told, async |name| {
+        let limit = if args.no_wait { Duration::ZERO } else { args.timeout };
         let call = context.client.sleep(name, args.now, Ask::new().wait(limit));
         let agent = context.waiting(format!("putting {name} to sleep"), call).await?;
         let asleep = agent.status.state() == State::Slept && agent.status.run.is_none();
         if !args.no_wait && !asleep {
             return Err(not_asleep(&agent, limit).into());
         }
-        told(context, &agent)?;
+        Ok(Some(agent))
+    })
+    .await
+}
+
+/// Does something with each of these agents and prints what became of it. Several are one document of JSON or YAML, a
+/// list, which has those that came before a failure too.
+async fn each(
+    context: &Context,
+    names: &[AgentName],
+    tell: impl Fn(&Agent) -> String,
+    work: impl AsyncFn(&AgentName) -> anyhow::Result<Option<Agent>>,
+) -> anyhow::Result<()> {
+    let console = &context.console;
+    let at_once = names.len() == 1 || matches!(console.format, Format::Table | Format::Name);
+    let (mut done, mut outcome) = (Vec::new(), Ok(()));
+    for name in names {
+        match work(name).await {
+            Ok(Some(agent)) if at_once => console.show(&agent, name.as_str(), || tell(&agent))?,
+            Ok(agent) => done.extend(agent),
+            Err(error) => {
+                outcome = Err(error);
+                break;
+            }
+        }
     }
-    Ok(())
+    if !at_once {
+        console.show_all(&done, |agent| agent.name.to_string(), String::new)?;
+    }
+    outcome
 }
 
 fn not_asleep(agent: &Agent, limit: Duration) -> Failure {
@@ -82,26 +111,26 @@ pub(super) async fn delete(context: &Context, args: DeleteArgs) -> anyhow::Resul
             return Err(Failure::new(Exit::Failed, "nothing was deleted").into());
         }
     }
-    let limit = if args.no_wait { Duration::ZERO } else { args.timeout };
-    for name in &args.names {
+    let tell = |agent: &Agent| match agent.status.state() {
+        State::Deleted => format!("agent {} deleted", agent.name),
+        _ => format!("{} is being deleted", agent.name),
+    };
+    each(context, &args.names, tell, async |name| {
+        let limit = if args.no_wait { Duration::ZERO } else { args.timeout };
         let call = context.client.delete_agent(name, Ask::new().wait(limit));
         let agent = match context.waiting(format!("deleting {name}"), call).await {
             Ok(agent) => agent,
-            Err(error) if args.ignore_missing && error.code == "not_found" => continue,
+            Err(error) if args.ignore_missing && error.code == "not_found" => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        let gone = agent.status.state() == State::Deleted;
-        if !args.no_wait && !gone {
+        if !args.no_wait && agent.status.state() != State::Deleted {
             let text = format!("{name} is not gone after {}; it is being deleted", short(limit));
             let hint = format!("its name is free once `raworc agent get {name}` no longer finds it");
             return Err(Failure::new(Exit::TimedOut, text).hint(hint).into());
         }
-        context.console.show(&agent, name.as_str(), || match gone {
-            true => format!("agent {name} deleted"),
-            false => format!("{name} is being deleted"),
-        })?;
-    }
-    Ok(())
+        Ok(Some(agent))
+    })
+    .await
 }
 
 pub(super) async fn keep_awake(context: &Context, args: KeepAwakeArgs) -> anyhow::Result<()> {
@@ -114,13 +143,13 @@ pub(super) async fn keep_awake(context: &Context, args: KeepAwakeArgs) -> anyhow
     })
 }
 
-fn told(context: &Context, agent: &Agent) -> anyhow::Result<()> {
+fn told(agent: &Agent) -> String {
     let (name, state) = (&agent.name, agent.status.state());
-    context.console.show(agent, name.as_str(), || match (state, agent.desired) {
+    match (state, agent.desired) {
         (State::Slept, Desired::Asleep) => format!("{name} sleeps"),
         (state, Desired::Asleep) => format!("{name} is {state} and will sleep"),
         (State::Slept | State::Init, Desired::Awake) => format!("{name} is waking"),
         (state, Desired::Awake) => format!("{name} is awake: {state}"),
         (_, Desired::Deleted) => format!("{name} is being deleted"),
-    })
+    }
 }
