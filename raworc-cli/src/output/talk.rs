@@ -7,7 +7,7 @@ use raworc_core::step::{Step, StepKind};
 use super::{Ink, Style};
 use crate::duration::age;
 
-/// Lines of a tool's result that are shown; the reply and the history in JSON have them all.
+/// Lines of a tool's result that are shown; `raworc history --steps -o json` has them all.
 const RESULT_LINES: usize = 20;
 
 /// A step, each line set in.

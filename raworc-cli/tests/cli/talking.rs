@@ -243,3 +243,21 @@ fn a_log_that_is_followed_keeps_nobody_awake_and_ends_when_its_agent_sleeps() {
     assert_eq!((ended.code, ended.err.as_str()), (0, ""), "{ended:#?}");
     assert_eq!(agent(&home, "ada")["status"]["state"], "slept");
 }
+
+#[test]
+fn the_history_in_json_has_the_steps_that_were_asked_for() {
+    let home = Home::new();
+    let _up = Up::start(&home);
+    home.run(&["agent", "create", "ada", "--wait"]).ok();
+    home.run(&["send", "ada", "!seq 30"]).ok();
+    let history = |args: &[&str]| -> Vec<serde_json::Value> {
+        let out = home.run(&[&["history", "ada", "-o", "json"], args].concat()).ok();
+        serde_json::from_str(&out).expect("JSON")
+    };
+    let with = history(&["--steps"]);
+    let kinds: Vec<_> = with[0]["steps"].as_array().expect("steps").iter().map(|step| step["kind"].clone()).collect();
+    assert_eq!(kinds, ["tool_call", "tool_result"]);
+    assert!(with[0]["steps"][1]["text"].as_str().expect("text").starts_with("1\n2\n"), "whole: {with:#?}");
+    assert!(with[1]["reply_to"] == with[0]["id"] && with[1].get("steps").is_none(), "{with:#?}");
+    assert!(history(&[]).iter().all(|message| message.get("steps").is_none()));
+}
