@@ -18,6 +18,7 @@ use raworc_core::message::MessageState;
 use raworc_core::program::{
     CancelRequest, DeltaReport, EndReport, LeaseReply, ProgramSpec, ReadyReport, StepsReport, TokenReply,
 };
+use raworc_core::step::{NewStep, StepKind};
 use raworc_core::store::Ending;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -229,19 +230,31 @@ async fn a_call_waits_for_a_program_that_dials_anew() {
 }
 
 #[tokio::test]
-async fn a_program_whose_server_goes_and_comes_is_linked_again_and_loses_no_step() {
+async fn a_program_whose_server_goes_and_comes_is_linked_again_and_no_step_is_lost_or_doubled() {
     let mut world = World::new().await;
     let program = world.up("a").await;
     program.link(named("before")).await;
     let id = world.send("a", "hello").await;
     program.call(Method::POST, "lease?wait=5", &()).await;
+    let report = |text: &str| {
+        let step = NewStep { kind: StepKind::Thought, tool: None, text: text.into() };
+        StepsReport { commit: commit(), message: Some(id), steps: vec![step] }
+    };
+    let (first, second) = (report("before"), report("after"));
+    assert_eq!(program.call(Method::POST, "steps", &first).await.0, StatusCode::NO_CONTENT);
     world.hang_up().await;
     assert!(!world.socket.exists(), "a listener takes its socket with it");
     world.listen().await;
-    let report = StepsReport { commit: commit(), message: Some(id), steps: Vec::new() };
-    assert_eq!(program.call(Method::POST, "steps", &report).await.0, StatusCode::NO_CONTENT);
+    // The first again, as if its answer had been lost with the server.
+    for report in [&first, &second] {
+        assert_eq!(program.call(Method::POST, "steps", report).await.0, StatusCode::NO_CONTENT);
+    }
     program.link(named("after")).await;
     until("the new link", || async { asked(&world.state.links, &program.agent).await.unwrap() == "after" }).await;
+    let (name, tenant) = (AgentName::new("a").unwrap(), TenantName::default());
+    let steps = world.control.steps(&world.admin(), &tenant, &name, Some(id), 0, None).await.unwrap();
+    let texts: Vec<_> = steps.items.iter().map(|step| step.text.as_str()).collect();
+    assert_eq!(texts, ["before", "after"]);
 }
 
 /// Tells what it is asked to cancel.

@@ -7,6 +7,7 @@ use axum::Json;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, Query, Request as AxumRequest};
+use axum::middleware::Next;
 use axum::response::IntoResponse;
 use axum::routing::{delete, get, post};
 use futures::StreamExt;
@@ -115,21 +116,29 @@ async fn a_command_is_run_and_its_streams_and_end_are_passed_on() {
 async fn a_command_that_takes_longer_than_it_is_waited_for_is_ended() {
     let api = Api::new().await;
     let ended = Arc::new(Notify::new());
-    api.world.up("a").await.link(hands(Arc::clone(&ended))).await;
+    let (waited_for, program) = (Arc::new(Notify::new()), hands(Arc::clone(&ended)));
+    let tell = Arc::clone(&waited_for);
+    let program = program.layer(axum::middleware::from_fn(move |request: AxumRequest, next: Next| {
+        if request.uri().path() == "/exec/hang/wait" {
+            tell.notify_one();
+        }
+        next.run(request)
+    }));
+    api.world.up("a").await.link(program).await;
     let (status, result) = api.call("POST", "exec?wait=100ms", json!({ "command": ["hang"] }).to_string()).await;
     assert_eq!(status, StatusCode::OK);
     assert_eq!((&result["exit_code"], &result["timed_out"]), (&Value::Null, &json!(true)));
     soon("the end of the command", ended.notified()).await;
+    soon("the call that waits for it", waited_for.notified()).await;
     // And one whose caller goes away.
     let request = api.request("POST", "exec?wait=60s").body(Body::from(json!({ "command": ["hang"] }).to_string()));
     let call = tokio::spawn(api.world.api().oneshot(request.unwrap()));
+    soon("the call that waits for it", waited_for.notified()).await;
     let name = AgentName::new("a").unwrap();
-    until("the command", || async {
-        let why = api.world.control.explain(&api.world.admin(), &TenantName::default(), &name).await.unwrap();
-        why.activity.iter().any(|reason| reason.kind == ActivityKind::Command)
-    })
-    .await;
+    let why = api.world.control.explain(&api.world.admin(), &TenantName::default(), &name).await.unwrap();
+    assert!(why.activity.iter().any(|reason| reason.kind == ActivityKind::Command), "{why:?}");
     call.abort();
+    soon("the end of the command", ended.notified()).await;
     until("the end of the reason", || async {
         let why = api.world.control.explain(&api.world.admin(), &TenantName::default(), &name).await.unwrap();
         why.activity.is_empty()
