@@ -5,11 +5,11 @@
 //! for a shard; while two of them see different leases, both may look at an agent, and preconditions decide.
 
 use std::collections::HashMap;
-use std::hash::{Hash, Hasher};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use jiff::SignedDuration;
+use sha2::{Digest, Sha256};
 
 use crate::ids::{AgentId, ProcessId, RuntimeName};
 use crate::store::{LeaseClaim, Store, StoreError};
@@ -144,16 +144,26 @@ fn owner(members: &[ProcessId], shard: u64) -> Option<ProcessId> {
 }
 
 fn weight(member: ProcessId, shard: u64) -> u64 {
-    // Keys are fixed, so every process and every release of Rust's hasher in one build weighs alike.
-    let mut hasher = std::hash::DefaultHasher::new();
-    (member.as_uuid().as_u128(), shard).hash(&mut hasher);
-    hasher.finish()
+    // A hash that every build weighs alike by: two operators of different releases share the agents of one runtime.
+    let hash = Sha256::new_with_prefix(member.as_uuid().as_bytes()).chain_update(shard.to_be_bytes()).finalize();
+    hash.iter().take(8).fold(0, |weight, byte| weight << 8 | u64::from(*byte))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::entropy::{EntropyExt, SystemEntropy};
+
+    #[test]
+    fn every_release_weighs_alike() {
+        let member = |n: u128| ProcessId::from_uuid(uuid::Uuid::from_u128(n));
+        let owners: String = (0..SHARDS)
+            .map(|shard| owner(&[member(1), member(2), member(3)], shard).expect("one"))
+            .map(|owner| (1..=3_u8).find(|n| member(u128::from(*n)) == owner).expect("a member"))
+            .map(|n| char::from(b'0' + n))
+            .collect();
+        insta::assert_snapshot!(owners, @"2212111211221111321231323223121133121111213121111313211122322223");
+    }
 
     #[test]
     fn shards_spread_over_members_and_only_those_of_a_lost_one_move() {
