@@ -165,21 +165,6 @@ impl ControlPlane {
         self.inner.process
     }
 
-    /// The runtimes after whose agents no operator looks now, in whatever process.
-    ///
-    /// # Errors
-    /// Where the store does not answer.
-    pub async fn runtimes_without_operator(&self) -> Result<Vec<RuntimeName>, Error> {
-        let mut without = Vec::new();
-        for (runtime, _) in self.runtimes() {
-            let live = self.inner.store.leases(&crate::operator::shards::prefix(runtime)).await?;
-            if live.value.is_empty() {
-                without.push(runtime.clone());
-            }
-        }
-        Ok(without)
-    }
-
     /// Names and abilities of the runtimes; the first is the default.
     #[must_use]
     pub fn runtimes(&self) -> &[(RuntimeName, Capabilities)] {

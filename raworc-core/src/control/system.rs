@@ -9,7 +9,7 @@ use super::{ControlPlane, Feed};
 use crate::agent::Agent;
 use crate::blob::BlobStore;
 use crate::error::Error;
-use crate::ids::TokenId;
+use crate::ids::{RuntimeName, TokenId};
 use crate::store::Store;
 
 /// What has no principal: the machinery that finds out who calls, and that carries what a use case has allowed.
@@ -40,6 +40,21 @@ impl<'a> System<'a> {
     #[must_use]
     pub fn feed(self) -> &'a Feed {
         &self.control.inner.feed
+    }
+
+    /// The runtimes after whose agents no operator looks now, in whatever process.
+    ///
+    /// # Errors
+    /// Where the store does not answer.
+    pub async fn runtimes_without_operator(self) -> Result<Vec<RuntimeName>, Error> {
+        let mut without = Vec::new();
+        for (runtime, _) in self.control.runtimes() {
+            let live = self.store().leases(&crate::operator::shards::prefix(runtime)).await?;
+            if live.value.is_empty() {
+                without.push(runtime.clone());
+            }
+        }
+        Ok(without)
     }
 
     /// The key that tokens are signed with.

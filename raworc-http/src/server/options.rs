@@ -112,7 +112,7 @@ impl Options {
         self.with_check("operator", move || {
             let control = control.clone();
             async move {
-                let without = control.runtimes_without_operator().await.map_err(|error| {
+                let without = control.system().runtimes_without_operator().await.map_err(|error| {
                     tracing::warn!(%error, "operators' signs of life cannot be read");
                     "cannot be told: the store does not answer".to_owned()
                 })?;
