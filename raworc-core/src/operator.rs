@@ -90,6 +90,8 @@ struct Engine {
     gate: Gate,
     /// For looks at one computer, which cost it little: a start that takes long holds none of them up.
     looks: Gate,
+    /// For images, which take long: the pulls of one tenant hold up no other's.
+    pulls: Gate,
     /// For the logs of what died, which nothing but the next start waits for.
     logs: Gate,
     /// For what nobody waits for.
@@ -101,12 +103,17 @@ struct Engine {
 /// Looks at single computers, and questions for logs, that an engine gets at a time, whatever else it does.
 const ENGINE_LOOKS: usize = 16;
 
+/// Images that an engine pulls at a time, and those of one tenant.
+const ENGINE_PULLS: usize = 32;
+const TENANT_PULLS: usize = 8;
+
 impl Engine {
     fn new(entry: &RuntimeEntry, calls: usize) -> Self {
         Self {
             entry: entry.clone(),
             gate: Gate::new(calls),
             looks: Gate::new(ENGINE_LOOKS.max(calls)),
+            pulls: Gate::shared(ENGINE_PULLS, TENANT_PULLS),
             logs: Gate::new(ENGINE_LOOKS),
             orphans: Gate::new(1),
             relist: Notify::new(),

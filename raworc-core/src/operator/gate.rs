@@ -1,4 +1,4 @@
-//! The gate of an engine: so many calls at a time, and no tenant before another out of turn.
+//! The gate of an engine: so many calls at a time, so many of one tenant's, and no tenant before another out of turn.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,6 +13,9 @@ pub(super) struct Gate(Arc<Mutex<State>>);
 #[derive(Debug)]
 struct State {
     free: usize,
+    /// Calls that one tenant gets at a time, and those that it has.
+    each: usize,
+    busy: BTreeMap<TenantName, usize>,
     waiting: BTreeMap<TenantName, VecDeque<oneshot::Sender<Pass>>>,
     /// The tenant that was served last.
     last: Option<TenantName>,
@@ -20,11 +23,17 @@ struct State {
 
 /// The right to one call, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Pass(Option<Gate>);
+pub(super) struct Pass(Option<(Gate, TenantName)>);
 
 impl Gate {
     pub(super) fn new(calls: usize) -> Self {
-        Self(Arc::new(Mutex::new(State { free: calls.max(1), waiting: BTreeMap::new(), last: None })))
+        Self::shared(calls, usize::MAX)
+    }
+
+    /// A gate at which one tenant gets no more than `each` of the calls, however few others want some.
+    pub(super) fn shared(calls: usize, each: usize) -> Self {
+        let (busy, waiting) = (BTreeMap::new(), BTreeMap::new());
+        Self(Arc::new(Mutex::new(State { free: calls.max(1), each: each.max(1), busy, waiting, last: None })))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -35,9 +44,9 @@ impl Gate {
     pub(super) async fn enter(&self, tenant: &TenantName) -> Pass {
         let turn = {
             let mut state = self.lock();
-            if state.free > 0 {
-                state.free -= 1;
-                return Pass(Some(self.clone()));
+            if state.free > 0 && state.may_begin(tenant) {
+                state.begin(tenant);
+                return Pass(Some((self.clone(), tenant.clone())));
             }
             let (pass, turn) = oneshot::channel();
             state.waiting.entry(tenant.clone()).or_default().push_back(pass);
@@ -47,26 +56,20 @@ impl Gate {
         turn.await.unwrap_or(Pass(None))
     }
 
-    fn leave(&self) {
-        loop {
-            let mut state = self.lock();
-            let state = &mut *state;
-            let after = state.last.as_ref().and_then(|last| {
-                use std::ops::Bound::{Excluded, Unbounded};
-                state.waiting.range::<TenantName, _>((Excluded(last), Unbounded)).next().map(|(name, _)| name.clone())
-            });
-            let Some(tenant) = after.or_else(|| state.waiting.keys().next().cloned()) else {
-                state.free += 1;
-                return;
-            };
+    fn leave(&self, tenant: &TenantName) {
+        let mut state = self.lock();
+        let state = &mut *state;
+        state.end(tenant);
+        while state.free > 0 {
+            let Some(tenant) = state.next() else { return };
             let next = state.waiting.get_mut(&tenant).and_then(VecDeque::pop_front);
             if state.waiting.get(&tenant).is_some_and(VecDeque::is_empty) {
                 state.waiting.remove(&tenant);
             }
-            state.last = Some(tenant);
+            state.last = Some(tenant.clone());
             let Some(next) = next else { continue };
-            match next.send(Pass(Some(self.clone()))) {
-                Ok(()) => return,
+            match next.send(Pass(Some((self.clone(), tenant.clone())))) {
+                Ok(()) => state.begin(&tenant),
                 // Who waited is gone. The pass that comes back must not leave by itself: this loop goes on for it.
                 Err(mut pass) => pass.0 = None,
             }
@@ -74,10 +77,39 @@ impl Gate {
     }
 }
 
+impl State {
+    fn may_begin(&self, tenant: &TenantName) -> bool {
+        self.busy.get(tenant).is_none_or(|busy| *busy < self.each)
+    }
+
+    fn begin(&mut self, tenant: &TenantName) {
+        self.free -= 1;
+        *self.busy.entry(tenant.clone()).or_default() += 1;
+    }
+
+    fn end(&mut self, tenant: &TenantName) {
+        self.free += 1;
+        if let Some(busy) = self.busy.get_mut(tenant) {
+            *busy -= 1;
+            if *busy == 0 {
+                self.busy.remove(tenant);
+            }
+        }
+    }
+
+    /// The tenant whose turn it is: the next one after the last that waits and may have another call.
+    fn next(&self) -> Option<TenantName> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let after = self.last.iter().flat_map(|last| self.waiting.range::<TenantName, _>((Excluded(last), Unbounded)));
+        let (tenant, _) = after.chain(&self.waiting).find(|(tenant, _)| self.may_begin(tenant))?;
+        Some(tenant.clone())
+    }
+}
+
 impl Drop for Pass {
     fn drop(&mut self) {
-        if let Some(gate) = self.0.take() {
-            gate.leave();
+        if let Some((gate, tenant)) = self.0.take() {
+            gate.leave(&tenant);
         }
     }
 }
@@ -111,6 +143,20 @@ mod tests {
         let order = order.lock().expect("order");
         let place = order.iter().position(|name| *name == "few").expect("served");
         assert!(place <= 1, "{order:?}");
+    }
+
+    #[tokio::test]
+    async fn a_tenant_gets_no_more_than_its_share_however_much_is_free() {
+        let gate = Gate::shared(4, 2);
+        let held = [gate.enter(&tenant("a")).await, gate.enter(&tenant("a")).await];
+        let a = tenant("a");
+        let mut third = Box::pin(gate.enter(&a));
+        assert!(futures::poll!(&mut third).is_pending());
+        let other = gate.enter(&tenant("b")).await;
+        drop(other);
+        assert!(futures::poll!(&mut third).is_pending(), "what another tenant gives back is not for it");
+        drop(held);
+        drop(third.await);
     }
 
     #[tokio::test]

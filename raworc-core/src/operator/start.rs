@@ -121,6 +121,7 @@ async fn prepare(shared: &Shared, engine: &Engine, agent: &Agent, computer: &Com
     let (progress, mut told) = tokio::sync::watch::channel(None::<Progress>);
     let image = computer.spec.image.as_deref();
     let limit = shared.settings.prepare_limit;
+    let (_pass, waited) = pull_turn(shared, engine, agent, image).await?;
     let tell = move |now: Progress| {
         progress.send_replace(Some(now));
     };
@@ -128,6 +129,9 @@ async fn prepare(shared: &Shared, engine: &Engine, agent: &Agent, computer: &Com
     tokio::pin!(pull);
     let timed_out = |_| Err(RuntimeError::TimedOut { what: "have the image", limit });
     if let Ok(done) = unless_stopped(shared, tokio::time::timeout(PREPARE_QUIET, &mut pull)).await? {
+        if waited {
+            record(shared, agent, vec![AgentOp::Extend { deadline: shared.settings.start_limit }]).await;
+        }
         return Ok(done.unwrap_or_else(timed_out)?);
     }
     record(shared, agent, vec![AgentOp::Extend { deadline: limit }]).await;
@@ -135,13 +139,7 @@ async fn prepare(shared: &Shared, engine: &Engine, agent: &Agent, computer: &Com
         // Nobody waits for an image that nobody wants any more.
         still_wanted(shared, agent).await?;
         let message = told.borrow_and_update().as_ref().map_or_else(|| "is being pulled".into(), describe);
-        let condition = AgentOp::SetCondition {
-            kind: ConditionKind::Ready,
-            status: false,
-            reason: "ImagePulling".into(),
-            message: format!("image {}: {message}", image.unwrap_or("(default)")),
-        };
-        record(shared, agent, vec![condition]).await;
+        record(shared, agent, vec![pulling(image, &message)]).await;
         let pause = tokio::time::timeout(Duration::from_secs(2), &mut pull);
         if let Ok(done) = unless_stopped(shared, pause).await? {
             break done.unwrap_or_else(timed_out);
@@ -149,6 +147,41 @@ async fn prepare(shared: &Shared, engine: &Engine, agent: &Agent, computer: &Com
     };
     record(shared, agent, vec![AgentOp::Extend { deadline: shared.settings.start_limit }]).await;
     Ok(done?)
+}
+
+/// Waits for the turn to have an image pulled, as long as that may take; for none where the runtime's own is wanted.
+/// Whether there was a wait, which people are told.
+async fn pull_turn(
+    shared: &Shared,
+    engine: &Engine,
+    agent: &Agent,
+    image: Option<&str>,
+) -> Result<(Option<Pass>, bool), Cut> {
+    if image.is_none() {
+        return Ok((None, false));
+    }
+    let pass = engine.pulls.enter(&agent.tenant);
+    tokio::pin!(pass);
+    if let Ok(pass) = unless_stopped(shared, tokio::time::timeout(PREPARE_QUIET, &mut pass)).await? {
+        return Ok((Some(pass), false));
+    }
+    let waits = [AgentOp::Extend { deadline: shared.settings.prepare_limit }, pulling(image, "waits for other images")];
+    record(shared, agent, waits.into()).await;
+    loop {
+        still_wanted(shared, agent).await?;
+        if let Ok(pass) = unless_stopped(shared, tokio::time::timeout(Duration::from_secs(2), &mut pass)).await? {
+            return Ok((Some(pass), true));
+        }
+    }
+}
+
+fn pulling(image: Option<&str>, what: &str) -> AgentOp {
+    AgentOp::SetCondition {
+        kind: ConditionKind::Ready,
+        status: false,
+        reason: "ImagePulling".into(),
+        message: format!("image {}: {what}", image.unwrap_or("(default)")),
+    }
 }
 
 fn describe(progress: &Progress) -> String {

@@ -134,3 +134,38 @@ async fn files_are_all_there_after_ten_sleeps_and_wakes_with_crashes_between() {
         assert_eq!(world.engine.volumes(), [volume]);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_images_of_one_tenant_are_pulled_a_few_at_a_time_and_hold_up_no_other_tenant() {
+    let world = World::new().await;
+    let hang = world.engine.inject(Rule::new(Method::Prepare, Fault::Hang));
+    let mut agents = Vec::new();
+    for n in 0..40 {
+        let spec = AgentSpec { image: Some(format!("image-{n}")), ..AgentSpec::default() };
+        agents.push(world.create(&format!("a{n}"), spec).await);
+    }
+    let waits = |a: &Agent| {
+        let ready = a.status.conditions.get(ConditionKind::Ready);
+        ready.is_some_and(|ready| ready.reason == "ImagePulling")
+    };
+    for agent in &agents {
+        world.until(agent, "pulled, or waiting for that", waits).await;
+    }
+    assert_eq!(hang.hits(), 8, "the others wait for their turn");
+    let tenant = TenantName::new("other").expect("a name");
+    let name = UserName::new("bob").expect("a name");
+    let call = Call::by(Principal::User { name, tenant: tenant.clone(), admin: false });
+    let spec = AgentSpec { image: Some("image".into()), ..AgentSpec::default() };
+    let request = CreateAgent { name: agent_name("b"), spec };
+    let other = world.control.create_agent(&call, &tenant, request).await.expect("created");
+    world.until(&other, "pulled", waits).await;
+    assert_eq!(hang.hits(), 9, "another tenant's turn comes at once");
+    let asked = tokio::time::Instant::now();
+    world.control.sleep(&world.call, &world.tenant, &agents[39].name, SleepMode::Now).await.expect("asked");
+    world.until(&agents[39], "slept", |a| a.status.state() == State::Slept && a.status.run.is_none()).await;
+    assert!(asked.elapsed() < Duration::from_secs(10), "who waits can be put to sleep: {:?}", asked.elapsed());
+    hang.release();
+    for agent in &agents[..39] {
+        world.until(agent, "idle", |a| a.status.state() == State::Idle).await;
+    }
+}
