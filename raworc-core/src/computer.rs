@@ -21,6 +21,10 @@ pub struct Computer {
     pub reclaim_since: Option<Timestamp>,
     /// Whether its volume stays when it is removed, because another computer has it.
     pub keep_volume: bool,
+    /// Whether the engine may have been at work for a start of it when it was put on the reclaim list, and make it, and
+    /// its volume, once more.
+    #[serde(default)]
+    pub unsettled: bool,
 }
 
 impl Computer {

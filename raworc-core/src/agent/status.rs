@@ -57,6 +57,10 @@ pub struct Status {
     /// What is kept of the log of the start that died last.
     #[serde(default)]
     pub kept_log: Option<KeptLog>,
+    /// Whether a start of its computer was given up without an answer, and none was answered since: the engine may make
+    /// the computer yet.
+    #[serde(default)]
+    pub unsettled: bool,
 }
 
 impl Status {
@@ -82,7 +86,13 @@ impl Status {
             run: None,
             setup: None,
             kept_log: None,
+            unsettled: false,
         }
+    }
+
+    /// Whether the engine may still make its computer because of a start that it has not answered.
+    pub(crate) fn is_unsettled(&self) -> bool {
+        self.unsettled || self.run.as_ref().is_some_and(Run::is_unanswered)
     }
 
     /// Where in its life the agent is. Only the transition function changes it.
@@ -146,9 +156,18 @@ pub struct Run {
     pub step_bytes: u64,
     /// Whether it is to be stopped, whatever it does.
     pub ending: bool,
+    /// Whether the engine is not at work for this start any more, though it has not said that it started.
+    #[serde(default)]
+    pub settled: bool,
     /// Whether it died, so that the end of its log is to be kept.
     #[serde(default)]
     pub log_wanted: bool,
+}
+
+impl Run {
+    pub(crate) const fn is_unanswered(&self) -> bool {
+        self.start_id.is_none() && self.booted_at.is_none() && !self.settled
+    }
 }
 
 /// A setup script in the hands of a program.

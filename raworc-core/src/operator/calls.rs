@@ -11,7 +11,7 @@ use super::jobs::Subject;
 use crate::agent::Agent;
 use crate::entropy::EntropyExt;
 use crate::runtime::RuntimeError;
-use crate::store::{AgentChange, AgentOp, Check, Commit, StoreError};
+use crate::store::{AgentChange, AgentOp, Check, Commit, Committed, StoreError};
 
 /// Why a job did not come to its end.
 pub(super) enum Cut {
@@ -70,17 +70,21 @@ pub(super) async fn pause(shared: &Shared, subject: Subject) {
     }
 }
 
-/// Records what an engine did for a run, if that run is still the present one.
-pub(super) async fn record(shared: &Shared, agent: &Agent, ops: Vec<AgentOp>) {
+/// Records what an engine did for a run, if that run is still the present one. Returns the agent as it is then.
+pub(super) async fn record(shared: &Shared, agent: &Agent, ops: Vec<AgentOp>) -> Option<Agent> {
     let when = vec![Check::Incarnation(agent.status.incarnation)];
     let change = AgentChange { agent: agent.id, when, ops };
-    if let Err(error) = persist(shared, Commit::of(commit_id(shared), change)).await {
-        tracing::info!(agent = %agent.id, %error, "what an engine did came too late");
+    match persist(shared, Commit::of(commit_id(shared), change)).await {
+        Ok(committed) => committed.agents.into_iter().next(),
+        Err(error) => {
+            tracing::info!(agent = %agent.id, %error, "what an engine did came too late");
+            None
+        }
     }
 }
 
 /// Commits, again where the store does not answer, until the operator is told to stop.
-pub(super) async fn persist(shared: &Shared, commit: Commit) -> Result<(), StoreError> {
+pub(super) async fn persist(shared: &Shared, commit: Commit) -> Result<Committed, StoreError> {
     let mut wait = Duration::from_millis(50);
     loop {
         match shared.store.commit(commit.clone()).await {
@@ -88,7 +92,7 @@ pub(super) async fn persist(shared: &Shared, commit: Commit) -> Result<(), Store
                 tokio::time::sleep(shared.entropy.jitter(wait)).await;
                 wait = (wait * 2).min(Duration::from_secs(5));
             }
-            committed => return committed.map(drop),
+            committed => return committed,
         }
     }
 }

@@ -59,7 +59,7 @@ async fn record(shared: &Shared, agent: &Agent, log: String) -> Result<(), Store
     let when = there.map_or(RecordCheck::Absent, |record| RecordCheck::Version(record.version));
     let body = Some(DeathLog { incarnation: agent.status.incarnation, log }.into_body());
     commit.changes.push(Change::Record(RecordChange { key, when, body, ttl: None }));
-    persist(shared, commit).await
+    persist(shared, commit).await.map(drop)
 }
 
 async fn log_of(engine: &Engine, agent: &Agent) -> String {

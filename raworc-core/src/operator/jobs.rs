@@ -8,6 +8,9 @@ use secrecy::SecretString;
 use super::plan::Work;
 use crate::ids::{AgentId, ComputerId, Incarnation};
 
+/// Computers that are kept in mind at most.
+const ANSWERED: usize = 10_000;
+
 /// What a job is done for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Subject {
@@ -23,6 +26,8 @@ pub(super) struct Jobs(Arc<Mutex<State>>);
 struct State {
     running: HashSet<Subject>,
     begun: HashMap<AgentId, (Incarnation, SecretString)>,
+    /// Computers on the reclaim list for which an engine was at work and has answered here.
+    answered: HashSet<ComputerId>,
     /// How often the engine failed one after another to stop something.
     failures: HashMap<Subject, u32>,
 }
@@ -76,6 +81,26 @@ impl Jobs {
     pub(super) fn take_key(&self, agent: AgentId, incarnation: Incarnation) -> Option<SecretString> {
         let (begun, key) = self.lock().begun.remove(&agent)?;
         (begun == incarnation).then_some(key)
+    }
+
+    /// Notes that no call for this computer is under way, which was given up meanwhile.
+    pub(super) fn note_answered(&self, computer: ComputerId) {
+        let mut state = self.lock();
+        // Whoever else reclaims it does not say so here. What is forgotten too early is waited for.
+        if state.answered.len() >= ANSWERED {
+            state.answered.clear();
+        }
+        state.answered.insert(computer);
+    }
+
+    /// Whether that was noted.
+    pub(super) fn is_answered(&self, computer: ComputerId) -> bool {
+        self.lock().answered.contains(&computer)
+    }
+
+    /// Forgets a computer that is gone.
+    pub(super) fn forget(&self, computer: ComputerId) {
+        self.lock().answered.remove(&computer);
     }
 
     /// Notes a failure and returns how many there were in a row before it.

@@ -1,11 +1,12 @@
 //! Reclaims what no agent owns: computers of deleted agents, computers that were replaced, and orphans.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::calls::{Cut, go_on, limited, pause, unless_stopped};
 use super::jobs::Subject;
 use super::stop::stop_computer;
-use super::{Engine, Shared, spawn_job};
+use super::{Engine, RETRY_LOOK, Shared, spawn_job};
 use crate::computer::Computer;
 use crate::entropy::EntropyExt;
 use crate::ids::{ComputerId, RuntimeName, TenantName};
@@ -53,7 +54,16 @@ pub(super) fn begin(shared: &Arc<Shared>, computer: Computer) {
                 continue;
             }
             match reclaim(&shared, engine, &computer).await {
-                Ok(()) => break,
+                Ok(()) => match yet_to_come(&shared, &computer).await {
+                    Some(wait) => {
+                        tokio::select! {
+                            biased;
+                            () = shared.stop.cancelled() => {}
+                            () = tokio::time::sleep(wait) => {}
+                        }
+                    }
+                    None => break,
+                },
                 Err(Cut::Stopped) => return,
                 Err(Cut::Failed(error)) => {
                     tracing::warn!(computer = %computer.id(), %error, "a computer cannot be taken away yet");
@@ -65,11 +75,25 @@ pub(super) fn begin(shared: &Arc<Shared>, computer: Computer) {
             }
         }
         shared.jobs.succeeded(subject);
+        shared.jobs.forget(computer.id());
         if let Err(error) = forget(&shared, &computer).await {
             tracing::warn!(computer = %computer.id(), %error, "a computer is gone and stays on the reclaim list");
         }
         drop(job);
     });
+}
+
+/// How long a start of the computer that was begun before may still be under way, and make its volume once more. Until then
+/// it stays on the list, or nobody would know whose volume that is.
+async fn yet_to_come(shared: &Shared, computer: &Computer) -> Option<Duration> {
+    if !computer.unsettled || computer.keep_volume || shared.jobs.is_answered(computer.id()) {
+        return None;
+    }
+    let since = computer.reclaim_since?;
+    let Ok(head) = shared.store.head().await else { return Some(RETRY_LOOK) };
+    // The clock may have been set back.
+    let passed = Duration::try_from(head.now.duration_since(since)).unwrap_or_default();
+    shared.settings.call_limit.checked_sub(passed).filter(|left| !left.is_zero())
 }
 
 async fn reclaim(shared: &Shared, engine: &Engine, computer: &Computer) -> Result<(), Cut> {

@@ -22,8 +22,8 @@ pub(super) fn begin(shared: &Arc<Shared>, agent: Agent, computer: Option<Compute
     let task = Arc::clone(shared);
     spawn_job(shared, async move {
         let shared = task;
-        let result = match computer {
-            Some(computer) => started(&shared, &agent, &computer).await,
+        let result = match &computer {
+            Some(computer) => started(&shared, &agent, computer).await,
             None => Err(refused("the computer's row is missing")),
         };
         let ops = match result {
@@ -32,15 +32,28 @@ pub(super) fn begin(shared: &Arc<Shared>, agent: Agent, computer: Option<Compute
             Err(Cut::Stopped) => return,
             Err(Cut::Failed(error)) => {
                 tracing::warn!(agent = %agent.id, name = %agent.name, %error, "a computer could not be started");
-                vec![AgentOp::Transition {
+                let failed = AgentOp::Transition {
                     event: AgentEvent::StartFailed,
                     reason: error.reason().into(),
                     message: error.to_string(),
                     backoff: Some(backoff(agent.status.restarts.max(1), &shared.settings)),
-                }]
+                };
+                // What did not answer may go on for a while.
+                if error.is_retryable() { vec![failed] } else { vec![AgentOp::Settled, failed] }
             }
         };
-        record(&shared, &agent, ops).await;
+        // A start that was refused tells nothing of one before it that was given up.
+        let answered = match ops.first() {
+            Some(AgentOp::Started { .. }) => true,
+            Some(AgentOp::Settled) => !agent.status.unsettled,
+            _ => false,
+        };
+        let after = record(&shared, &agent, ops).await;
+        if let (Some(computer), Some(after), true) = (computer, after, answered)
+            && after.status.computer != Some(computer.id())
+        {
+            shared.jobs.note_answered(computer.id());
+        }
         drop(job);
         shared.queue.look(agent.id);
     });

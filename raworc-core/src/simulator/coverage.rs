@@ -150,6 +150,7 @@ pub(super) const fn op_word(op: &AgentOp) -> &'static str {
         AgentOp::End { .. } => "End",
         AgentOp::RequestCancel { .. } => "RequestCancel",
         AgentOp::CancelHeld { .. } => "CancelHeld",
+        AgentOp::Settled => "Settled",
         AgentOp::WantLog => "WantLog",
         AgentOp::KeepLog { .. } => "KeepLog",
         AgentOp::SetupBegun { .. } => "SetupBegun",

@@ -149,6 +149,8 @@ pub enum AgentOp {
         /// How long from now.
         deadline: Duration,
     },
+    /// The engine is not at work for the present run any more: it was not asked, or has refused.
+    Settled,
     /// The engine has started it.
     Started {
         /// The engine's identity of the start.

@@ -241,6 +241,7 @@ impl AgentChange {
                 | AgentOp::Started { .. }
                 | AgentOp::Boot { .. }
                 | AgentOp::RunEnded { .. }
+                | AgentOp::Settled
                 | AgentOp::WantLog
                 | AgentOp::KeepLog { .. }
                 | AgentOp::SetSetup(_)

@@ -72,6 +72,7 @@ impl Life {
             operator: None,
             step_bytes: 0,
             log_wanted: false,
+            settled: false,
             setup: None,
             deadline: at(now + self.ready_left),
             start_id: None,

@@ -54,6 +54,7 @@ fn agent(life: &str, desired: Desired) -> Agent {
         operator: Some(operator()),
         step_bytes: 0,
         log_wanted: false,
+        settled: false,
         setup: None,
         deadline: at(120),
         start_id: started.then(|| StartId("this".into())),
@@ -132,6 +133,7 @@ fn computer_of(agent: &Agent) -> Option<Computer> {
         spec: made_for(agent, agent.status.computer?, SystemEntropy.volume_id(at(0))),
         reclaim_since: None,
         keep_volume: false,
+        unsettled: false,
     })
 }
 

@@ -3,7 +3,7 @@
 use super::*;
 use crate::control::SleepMode;
 use crate::runtime::Runtime;
-use crate::runtime::simulated::Method;
+use crate::runtime::simulated::{Fault, Method, Rule};
 
 /// Lets the operator look at all that the engine has, twice.
 async fn looked_at_all(world: &World) {
@@ -61,5 +61,52 @@ async fn a_computer_of_an_agent_is_left_alone_whatever_its_agent_does() {
     assert_eq!(world.engine.calls(Method::Remove), 0);
     for agent in [&idle, &busy, &slept] {
         assert_eq!(world.agent(agent).await.status.incarnation, agent.status.incarnation);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_volume_that_a_slow_engine_makes_after_its_agent_is_gone_is_taken_away_too() {
+    let world = World::new().await;
+    world.engine.inject(Rule::new(Method::Ensure, Fault::Hang).times(1));
+    let agent = world.create("a", AgentSpec::default()).await;
+    let failed = world.until(&agent, "given up", |a| a.status.restarts > 0).await;
+    let row = world.control.system().store().computer(computer(&failed)).await.expect("a store").expect("a computer");
+    let removed = world.engine.calls(Method::RemoveVolume);
+    world.control.delete(&world.call, &world.tenant, &agent.name).await.expect("asked");
+    let asked = tokio::time::Instant::now();
+    world.until(&agent, "deleted", |a| a.status.state() == State::Deleted).await;
+    world.engine_until("taking it away", |engine| engine.calls(Method::RemoveVolume) > removed).await;
+    assert!(asked.elapsed() < Duration::from_secs(5), "people wait for no more than that");
+    // The call that was given up comes to its end.
+    world.runtime.ensure(&row.spec).await.expect("made");
+    world.engine_until("empty", |engine| engine.computers().is_empty() && engine.volumes().is_empty()).await;
+    let mut left = true;
+    for _ in 0..1000 {
+        left = world.control.system().store().computer(row.id()).await.expect("a store").is_some();
+        if !left {
+            break;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert!(!left, "and its row in the end");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_quota_of_an_agent_that_is_deleted_in_the_middle_of_its_start_is_free_soon() {
+    let world = World::new().await;
+    let used = || async {
+        let store = world.control.system().store();
+        store.usage(&world.tenant, crate::store::QuotaKind::Agents).await.expect("a store")
+    };
+    for slow in [0, 2] {
+        world.engine.inject(Rule::new(Method::Ensure, Fault::Slow(Duration::from_secs(slow))).times(1));
+        let agent = world.create(&format!("a{slow}"), AgentSpec::default()).await;
+        world.until(&agent, "begun", |a| a.status.run.is_some()).await;
+        let asked = tokio::time::Instant::now();
+        world.control.delete(&world.call, &world.tenant, &agent.name).await.expect("asked");
+        while used().await > 0 {
+            assert!(asked.elapsed() < Duration::from_secs(10), "still used after {:?}", asked.elapsed());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 }

@@ -173,8 +173,15 @@ impl Draft {
                 }
             }
             AgentOp::SetupBegun { hash, deadline } => self.setup_begun(agent, hash, *deadline)?,
+            AgentOp::Settled => {
+                if let Some(run) = agent.status.run.as_mut().filter(|run| !run.settled) {
+                    run.settled = true;
+                    self.status_changed(agent, json!({ "settled": agent.status.incarnation }));
+                }
+            }
             AgentOp::Started { start_id } => {
                 if let Some(run) = &mut agent.status.run {
+                    agent.status.unsettled = false;
                     run.start_id = Some(start_id.clone());
                     self.status_changed(agent, json!({ "started": short(&start_id.0) }));
                 }
@@ -186,19 +193,22 @@ impl Draft {
                 }
                 run.key_hash = None;
                 run.booted_at = Some(now);
+                agent.status.unsettled = false;
                 agent.status.heard_at = Some(now);
                 self.status_changed(agent, json!({ "booted": agent.status.incarnation }));
             }
             AgentOp::RunEnded { incarnation } => {
                 if agent.status.run.as_ref().is_some_and(|run| run.incarnation == *incarnation) {
+                    agent.status.unsettled = agent.status.is_unsettled();
                     agent.status.run = None;
                     agent.status.heard_at = None;
                     self.status_changed(agent, json!({ "stopped": incarnation }));
                 }
             }
             AgentOp::WantLog => {
-                if let Some(run) = &mut agent.status.run {
+                if let Some(run) = agent.status.run.as_mut().filter(|run| !run.log_wanted) {
                     run.log_wanted = true;
+                    self.status_changed(agent, json!({ "log_wanted": agent.status.incarnation }));
                 }
             }
             AgentOp::KeepLog { bytes, told } => self.keep_log(agent, *bytes, told),

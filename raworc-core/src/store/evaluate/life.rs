@@ -152,6 +152,7 @@ impl Draft {
             setup: None,
             step_bytes: 0,
             ending: false,
+            settled: false,
             log_wanted: false,
         });
         self.status_changed(agent, json!({ "incarnation": agent.status.incarnation }));
@@ -163,6 +164,7 @@ impl Draft {
         if let Some(old) = agent.status.computer.and_then(|id| self.rows.computers.get_mut(&id)) {
             old.reclaim_since = Some(now);
             old.keep_volume = old.spec.volume == new.spec.volume;
+            old.unsettled = agent.status.is_unsettled();
             self.computers.insert(old.id());
         }
         let computer = Computer {
@@ -172,6 +174,7 @@ impl Draft {
             spec: new.spec.clone(),
             reclaim_since: None,
             keep_volume: false,
+            unsettled: false,
         };
         agent.status.computer = Some(computer.id());
         self.computers.insert(computer.id());
@@ -250,9 +253,11 @@ impl Draft {
             Effect::CancelMessage => self.held_message(agent, MessageEvent::Cancel { reason: reason() }),
             Effect::CancelInbox => self.cancel_inbox(agent, message),
             Effect::Reclaim => {
+                let unsettled = agent.status.is_unsettled();
                 let computer = agent.status.computer.take();
                 if let Some(computer) = computer.and_then(|id| self.rows.computers.get_mut(&id)) {
                     computer.reclaim_since = Some(now);
+                    computer.unsettled = unsettled;
                     self.computers.insert(computer.id());
                 }
                 Ok(())
