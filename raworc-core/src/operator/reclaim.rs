@@ -159,16 +159,6 @@ async fn take_orphan(shared: &Shared, engine: &Engine, id: ComputerId) -> Result
     Ok(true)
 }
 
-/// Takes a computer that does not run away, if no agent owns it.
-pub(super) async fn stopped(shared: &Arc<Shared>, runtime: &RuntimeName, id: ComputerId) {
-    match shared.store.computer(id).await {
-        Ok(None) => orphan(shared, runtime, id),
-        Ok(Some(computer)) if computer.reclaim_since.is_some() => begin(shared, computer),
-        Ok(Some(_)) => {}
-        Err(error) => tracing::warn!(%error, computer = %id, "a computer cannot be looked up"),
-    }
-}
-
 /// Takes a computer away that was just put on the reclaim list.
 pub(super) async fn soon(shared: &Arc<Shared>, id: ComputerId) {
     match shared.store.computer(id).await {

@@ -1,5 +1,6 @@
 //! Follows engines: looks at the agents of computers of which an engine tells something, and at all from time to time.
 
+use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,10 +10,11 @@ use jiff::Timestamp;
 
 use super::calls::limited;
 use super::{Shared, reclaim};
+use crate::computer::Computer;
 use crate::entropy::EntropyExt;
 use crate::ids::{ComputerId, RuntimeName};
-use crate::runtime::{Phase, RuntimeEvent};
-use crate::store::DueQuery;
+use crate::runtime::{Observed, Phase, RuntimeEvent};
+use crate::store::{ComputerQuery, DueQuery, MAX_PAGE, StoreError};
 
 /// Looks at the agents of computers that an engine tells of. No call of the engine is waited for between its events.
 pub(super) async fn events(shared: Arc<Shared>, name: RuntimeName) {
@@ -60,7 +62,8 @@ async fn trigger_computer(shared: &Arc<Shared>, runtime: &RuntimeName, id: Compu
     }
 }
 
-/// Looks at every agent that has a run, and at every computer that the engine has.
+/// Looks at every agent that has a run, and at every computer that the engine has. The store's rows are read page by page,
+/// whatever the number of computers that do not run.
 async fn resync(shared: &Arc<Shared>, name: &RuntimeName) {
     let Some(engine) = shared.engines.get(name) else { return };
     let query = DueQuery { runtimes: vec![name.clone()], before: Some(Timestamp::MAX), limit: usize::MAX };
@@ -69,14 +72,37 @@ async fn resync(shared: &Arc<Shared>, name: &RuntimeName) {
         Err(error) => tracing::warn!(%error, "agents cannot be listed"),
     }
     match limited(shared, "list its computers", engine.entry.runtime.list()).await {
-        Ok(computers) => {
-            for observed in computers {
-                match observed.phase {
-                    Phase::Running(_) | Phase::Stopping(_) => trigger_computer(shared, name, observed.computer).await,
-                    Phase::Stopped { .. } => reclaim::stopped(shared, name, observed.computer).await,
-                }
-            }
-        }
+        Ok(computers) => match compare(shared, name, computers).await {
+            // What is left was made before the rows were read, and has none.
+            Ok(unknown) => unknown.into_iter().for_each(|id| reclaim::orphan(shared, name, id)),
+            Err(error) => tracing::warn!(%error, runtime = %name, "computers cannot be looked up"),
+        },
         Err(error) => tracing::warn!(%error, runtime = %name, "the engine's computers cannot be listed"),
     }
+}
+
+/// Looks at the agents of those computers that run, and has those reclaimed that no agent owns. Returns those that the store
+/// does not know.
+async fn compare(
+    shared: &Arc<Shared>,
+    runtime: &RuntimeName,
+    observed: Vec<Observed>,
+) -> Result<Vec<ComputerId>, StoreError> {
+    let mut phases: HashMap<_, _> = observed.into_iter().map(|seen| (seen.computer, seen.phase)).collect();
+    let mut query = ComputerQuery { runtime: runtime.clone(), reclaim: false, after: None, limit: MAX_PAGE };
+    while !phases.is_empty() {
+        let page = shared.store.computers(&query).await?;
+        query.after = page.items.last().map(Computer::id);
+        for computer in page.items {
+            match phases.remove(&computer.id()) {
+                Some(_) if computer.reclaim_since.is_some() => reclaim::begin(shared, computer),
+                Some(Phase::Running(_) | Phase::Stopping(_)) => shared.queue.look(computer.agent),
+                Some(Phase::Stopped { .. }) | None => {}
+            }
+        }
+        if page.next.is_none() {
+            break;
+        }
+    }
+    Ok(phases.into_keys().collect())
 }

@@ -37,3 +37,26 @@ async fn asking_gives_the_answer_also_behind_a_long_queue() {
     let late = ask("work 600".into()).await;
     assert_eq!((late.message.state, late.reply), (MessageState::Leased, None));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_look_at_all_computers_of_an_engine_reads_none_of_those_that_sleep_by_itself() {
+    use crate::runtime::simulated::Method;
+    let world = World::new().await;
+    for n in 0..30 {
+        let agent = world.idle(&format!("a{n}"), AgentSpec::default()).await;
+        let mode = crate::control::SleepMode::Now;
+        world.control.sleep(&world.call, &world.tenant, &agent.name, mode).await.expect("asked");
+        world.until(&agent, "stopped", |a| a.status.state() == State::Slept && a.status.run.is_none()).await;
+    }
+    let awake = world.idle("awake", AgentSpec::default()).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let (reads, lists, looks) =
+        (world.store.computers_read(), world.engine.calls(Method::List), world.engine.calls(Method::Observe));
+    world.engine.cut_events();
+    while world.engine.calls(Method::List) == lists || world.engine.calls(Method::Observe) == looks {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(world.store.computers_read(), reads);
+    assert_eq!(world.agent(&awake).await.status.incarnation, awake.status.incarnation);
+}

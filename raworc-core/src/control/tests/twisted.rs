@@ -27,6 +27,7 @@ pub(super) struct Twisted {
     pub(super) inner: Arc<MemoryStore>,
     first: Mutex<Option<First>>,
     commits: AtomicU64,
+    computers: AtomicU64,
     failing_touches: AtomicU64,
     touches: Mutex<Vec<Touch>>,
     cut: Mutex<CancellationToken>,
@@ -44,6 +45,7 @@ impl Twisted {
             inner,
             first: Mutex::default(),
             commits: AtomicU64::default(),
+            computers: AtomicU64::default(),
             failing_touches: AtomicU64::default(),
             touches: Mutex::default(),
             cut: Mutex::default(),
@@ -58,6 +60,11 @@ impl Twisted {
     /// Commits that went through.
     pub(super) fn commits(&self) -> u64 {
         self.commits.load(Ordering::Relaxed)
+    }
+
+    /// Computers that were read one by one.
+    pub(super) fn computers_read(&self) -> u64 {
+        self.computers.load(Ordering::Relaxed)
     }
 
     /// The next touches fail, so many times.
@@ -135,6 +142,7 @@ impl Store for Twisted {
     }
 
     async fn computer(&self, id: ComputerId) -> Result<Option<Computer>, StoreError> {
+        self.computers.fetch_add(1, Ordering::Relaxed);
         self.inner.computer(id).await
     }
 
