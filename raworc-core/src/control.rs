@@ -134,7 +134,7 @@ impl ControlPlane {
         let process = entropy.process_id(clock.now());
         let feed = Feed::start(store.clone()).await?;
         let access = access::Access::open(&store, &master_key, &*entropy, &*clock).await?;
-        access.follow(&feed, &store).await?;
+        access.follow(&feed, &store, &clock).await?;
         let activity = Activity::start(store.clone(), process).await?;
         let engines = runtimes;
         let runtimes = engines.iter().map(|e| (e.runtime.name().clone(), e.runtime.capabilities())).collect();

@@ -1,12 +1,12 @@
 //! Users, how they prove who they are, and the keys that tokens are signed with.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use argon2::password_hash::phc::PasswordHash;
 use argon2::{Argon2, PasswordHasher, PasswordVerifier};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use secrecy::{ExposeSecret, SecretSlice, SecretString};
 use serde::{Deserialize, Serialize};
 
@@ -92,7 +92,24 @@ pub struct TokenRecord {
 #[derive(Debug)]
 pub(super) struct Access {
     pub(super) signing_key: SecretSlice<u8>,
-    revoked: Arc<RwLock<HashSet<String>>>,
+    pub(super) revoked: Arc<RwLock<Revoked>>,
+}
+
+/// The ids of tokens that were revoked, each with the time after which nobody need know, where that is known.
+#[derive(Debug, Default)]
+pub(super) struct Revoked(HashMap<String, Option<Timestamp>>);
+
+impl Revoked {
+    /// Adds some, and forgets those whose time is over.
+    fn add(&mut self, tokens: impl IntoIterator<Item = (String, Option<Timestamp>)>, now: Timestamp) {
+        self.0.retain(|_, until| until.is_none_or(|until| until > now));
+        self.0.extend(tokens);
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
 }
 
 impl Access {
@@ -129,10 +146,16 @@ impl Access {
     }
 
     /// Learns of the tokens that were revoked, and of those that are, in whatever process.
-    pub(super) async fn follow(&self, feed: &Feed, store: &Arc<dyn Store>) -> Result<(), StoreError> {
+    pub(super) async fn follow(
+        &self,
+        feed: &Feed,
+        store: &Arc<dyn Store>,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<(), StoreError> {
         // Subscribed before the read, so that nothing falls between the two.
         let (mut events, revoked, store) = (feed.subscribe(), Arc::clone(&self.revoked), Arc::clone(store));
-        read_revoked(&store, &revoked).await?;
+        let clock = Arc::clone(clock);
+        read_revoked(&store, &revoked, clock.now()).await?;
         tokio::spawn(async move {
             use tokio::sync::broadcast::error::RecvError;
             loop {
@@ -142,13 +165,22 @@ impl Access {
                         if word("kind") == Some(RecordKind::RevokedToken.as_str())
                             && let Some(name) = word("name")
                         {
-                            revoked.write().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
+                            let add = |until| {
+                                let mut revoked = revoked.write().unwrap_or_else(PoisonError::into_inner);
+                                revoked.add([(name.to_owned(), until)], clock.now());
+                            };
+                            // First of all it is refused.
+                            add(None);
+                            let key = revoked_key(name.to_owned());
+                            if let Ok(Some(record)) = store.record(&key).await {
+                                add(record.expires);
+                            }
                         }
                     }
                     Ok(_) => {}
                     Err(RecvError::Lagged(missed)) => {
                         tracing::info!(missed, "revocations may have been missed; they are read anew");
-                        while let Err(error) = read_revoked(&store, &revoked).await {
+                        while let Err(error) = read_revoked(&store, &revoked, clock.now()).await {
                             tracing::warn!(%error, "revoked tokens cannot be read; trying again");
                             tokio::time::sleep(Duration::from_secs(1)).await;
                         }
@@ -161,11 +193,15 @@ impl Access {
     }
 }
 
-async fn read_revoked(store: &Arc<dyn Store>, revoked: &RwLock<HashSet<String>>) -> Result<(), StoreError> {
+async fn read_revoked(store: &Arc<dyn Store>, revoked: &RwLock<Revoked>, now: Timestamp) -> Result<(), StoreError> {
     let records = store.records(RecordKind::RevokedToken, None).await?;
-    let names = records.into_iter().map(|record| record.key.name);
-    revoked.write().unwrap_or_else(PoisonError::into_inner).extend(names);
+    let tokens = records.into_iter().map(|record| (record.key.name, record.expires));
+    revoked.write().unwrap_or_else(PoisonError::into_inner).add(tokens, now);
     Ok(())
+}
+
+const fn revoked_key(name: String) -> RecordKey {
+    RecordKey { kind: RecordKind::RevokedToken, tenant: None, name }
 }
 
 fn user_key(name: &UserName) -> RecordKey {
@@ -220,7 +256,8 @@ impl System<'_> {
     /// Whether the token was revoked, as far as this process has heard.
     #[must_use]
     pub fn is_revoked(self, token: TokenId) -> bool {
-        self.control.inner.access.revoked.read().unwrap_or_else(PoisonError::into_inner).contains(&token.to_string())
+        let revoked = self.control.inner.access.revoked.read().unwrap_or_else(PoisonError::into_inner);
+        revoked.0.contains_key(&token.to_string())
     }
 }
 
@@ -307,7 +344,7 @@ impl ControlPlane {
     pub async fn revoke(&self, call: &Call, token: TokenRecord) -> Result<(), Error> {
         let left = token.expires_at.duration_since(self.now());
         let ttl = Duration::try_from(left).unwrap_or_default() + Duration::from_secs(60);
-        let key = RecordKey { kind: RecordKind::RevokedToken, tenant: None, name: token.id.to_string() };
+        let key = revoked_key(token.id.to_string());
         let body = Some(serde_json::json!({}));
         let change = RecordChange { key, when: RecordCheck::Absent, body, ttl: Some(ttl) };
         let mut commit = Commit::new(self.commit_id(), vec![Change::Record(change)]);
@@ -315,7 +352,8 @@ impl ControlPlane {
         match self.inner.store.commit(commit).await {
             Ok(_) | Err(StoreError::Conflict(Conflict::Record { .. })) => {
                 let mut revoked = self.inner.access.revoked.write().unwrap_or_else(PoisonError::into_inner);
-                revoked.insert(token.id.to_string());
+                let until = self.now().checked_add(SignedDuration::try_from(ttl).unwrap_or(SignedDuration::MAX)).ok();
+                revoked.add([(token.id.to_string(), until)], self.now());
                 Ok(())
             }
             Err(error) => Err(error.into()),

@@ -102,3 +102,28 @@ async fn giving_back_keep_awake_puts_no_agent_to_sleep_while_it_is_active() {
     drop(guard);
     world.until(&agent, "slept", |agent| agent.status.state() == State::Slept).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_was_revoked_is_remembered_until_it_would_have_expired() {
+    let world = World::new().await;
+    let other = ControlPlane::start(world.parts.clone()).await.expect("another server");
+    let token = |life: i64| crate::control::TokenRecord {
+        id: world.control.token_id(),
+        expires_at: world.control.now() + jiff::SignedDuration::from_secs(life),
+    };
+    let known = |control: &ControlPlane| control.inner.access.revoked.read().expect("no panic").len();
+    let first = token(3600);
+    world.control.revoke(&world.call, first).await.expect("revoked");
+    tokio::time::sleep(Duration::from_secs(3599)).await;
+    for control in [&world.control, &other] {
+        assert!(control.system().is_revoked(first.id));
+    }
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    let second = token(3600);
+    world.control.revoke(&world.call, second).await.expect("revoked");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    for control in [&world.control, &other] {
+        assert!(control.system().is_revoked(second.id));
+        assert_eq!(known(control), 1, "the first has expired");
+    }
+}

@@ -22,6 +22,9 @@ use crate::store::{
 /// Events that are kept at least, so that a long-lived store does not grow by its log alone.
 const LOG_KEPT: usize = 100_000;
 
+/// Commits after which what has expired is taken away.
+const TIDY_EVERY: u64 = 128;
+
 #[derive(Default)]
 pub(super) struct Tables {
     agents: BTreeMap<AgentId, Agent>,
@@ -41,6 +44,7 @@ pub(super) struct Tables {
     log: VecDeque<Event>,
     /// The last revision that the log has forgotten.
     forgotten: u64,
+    writes: u64,
 }
 
 impl Tables {
@@ -106,10 +110,20 @@ impl Tables {
         self.answers.extend(evaluated.answer);
         self.log.extend(evaluated.events);
         self.commits.insert(id, evaluated.committed.clone());
+        self.writes += 1;
+        if self.writes.is_multiple_of(TIDY_EVERY) {
+            self.tidy(evaluated.now);
+        }
         if self.log.len() > 2 * LOG_KEPT {
             self.forget_log(Revision(self.head().0 - LOG_KEPT as u64));
         }
         evaluated.committed
+    }
+
+    /// Takes away what has expired. Leases stay: the next holder gets a higher epoch than the last.
+    fn tidy(&mut self, now: Timestamp) {
+        self.answers.retain(|_, answer| answer.expires > now);
+        self.records.retain(|_, record| is_kept(record, now));
     }
 
     pub(super) fn put_agent(&mut self, agent: Agent) {
@@ -308,4 +322,35 @@ fn page<'a, T: Clone + 'a>(
     }
     let Page { items, next } = page.page(|row| cursor(row));
     Page { items: items.into_iter().cloned().collect(), next }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::store::{Change, Commit, IdempotencyRecord, RecordChange, RecordCheck};
+
+    #[test]
+    fn what_has_expired_is_not_kept_for_ever() {
+        let (mut tables, start) = (Tables::default(), Timestamp::UNIX_EPOCH);
+        for n in 0..10 * TIDY_EVERY {
+            let ttl = Duration::from_secs(60);
+            let key = RecordKey { kind: RecordKind::RevokedToken, tenant: None, name: n.to_string() };
+            let body = Some(serde_json::json!({}));
+            let record = Change::Record(RecordChange { key, when: RecordCheck::Absent, body, ttl: Some(ttl) });
+            let key = IdempotencyKey { principal: "user:ada".into(), key: n.to_string() };
+            let commit = Commit {
+                idempotency: Some(IdempotencyRecord { key, request: String::new(), ttl }),
+                ..Commit::new(CommitId::from_uuid(uuid::Uuid::from_u128(n.into())), vec![record])
+            };
+            let now = start + jiff::SignedDuration::from_secs(i64::try_from(n).expect("small"));
+            let mut evaluated = commit.evaluate(tables.rows(&commit.footprint(), now)).expect("it goes through");
+            evaluated.seal(tables.head());
+            tables.write(commit.id, evaluated);
+        }
+        let bound = usize::try_from(TIDY_EVERY).expect("small") + 60;
+        assert!((60..bound).contains(&tables.records.len()), "{} records", tables.records.len());
+        assert!((60..bound).contains(&tables.answers.len()), "{} answers", tables.answers.len());
+    }
 }
