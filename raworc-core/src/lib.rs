@@ -1,4 +1,4 @@
-//! raworc-core
+#![doc = include_str!("../README.md")]
 
 pub mod agent;
 pub mod blob;
@@ -9,6 +9,7 @@ pub mod control;
 pub mod entropy;
 pub mod error;
 pub mod event;
+mod hex;
 pub mod ids;
 pub mod labels;
 pub mod message;
@@ -22,13 +23,3 @@ pub mod seal;
 pub mod simulator;
 pub mod step;
 pub mod store;
-
-/// Lower-case hexadecimal.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::entropy::{Entropy, EntropyExt};
-use crate::hex;
+use crate::hex::hex;
 
 /// The one key outside the store. 32 bytes, written as base64 in a file.
 #[derive(Debug)]

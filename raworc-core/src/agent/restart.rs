@@ -3,7 +3,7 @@
 use sha2::{Digest, Sha256};
 
 use super::{Agent, SetupRecord, Status};
-use crate::hex;
+use crate::hex::hex;
 use crate::ids::ComputerId;
 use crate::runtime::ComputerSpec;
 

@@ -10,7 +10,7 @@ use super::ControlPlane;
 use crate::agent::Agent;
 use crate::entropy::EntropyExt;
 use crate::error::{Error, refusal};
-use crate::hex;
+use crate::hex::hex;
 use crate::ids::{AgentName, TenantName};
 use crate::principal::{Action, Denied, Principal, Resource, authorize};
 use crate::store::{

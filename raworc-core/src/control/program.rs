@@ -13,7 +13,7 @@ use super::messages::{check_parts, message_in};
 use crate::agent::{Agent, AgentEvent, Desired, SetupRecord, State};
 use crate::entropy::EntropyExt;
 use crate::error::Error;
-use crate::hex;
+use crate::hex::hex;
 use crate::ids::{CommitId, ComputerId, MessageId};
 use crate::message::{Message, MessageState};
 use crate::principal::Principal;
