@@ -186,7 +186,7 @@ fn plan_init(view: &View<'_>, settings: &OperatorSettings) -> Plan {
                 return Plan::Wait(Some(again.min(run.deadline)));
             }
             let why = "the operator that began this start is gone".into();
-            return happened(AgentEvent::Lost, "OperatorGone", why, Some(Backoff::None));
+            return happened(AgentEvent::Lost, "OperatorGone", why, None);
         }
         _ => {}
     }

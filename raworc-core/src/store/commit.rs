@@ -121,7 +121,8 @@ pub enum AgentOp {
         reason: String,
         /// A sentence for people.
         message: String,
-        /// How long the next start waits, if the transition asks for that.
+        /// How long the next start waits, if the transition asks for that; where absent not at all, and it counts as no
+        /// failure.
         backoff: Option<Backoff>,
     },
     /// A start is decided on: the next incarnation begins.
@@ -237,8 +238,6 @@ pub enum Backoff {
     After(Duration),
     /// Until its owner changes something.
     UntilChanged,
-    /// Not at all, and it counts as no failure.
-    None,
 }
 
 /// An agent that is to be made.

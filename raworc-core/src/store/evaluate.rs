@@ -221,9 +221,6 @@ impl AgentChange {
                 AgentOp::Create(new) => {
                     footprint.names.insert((new.tenant.clone(), new.name.clone()));
                 }
-                AgentOp::Transition { event: AgentEvent::Leased(id), .. } => {
-                    footprint.messages.insert(*id);
-                }
                 AgentOp::Transition { event, .. } => {
                     needs.held = true;
                     needs.open |= *event == AgentEvent::DeleteAsked;

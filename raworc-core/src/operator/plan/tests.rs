@@ -163,7 +163,7 @@ fn line(plan: &Plan, now: Timestamp) -> String {
             let backoff = match backoff {
                 Some(Backoff::After(wait)) => format!(", next in {} s", wait.as_secs()),
                 Some(Backoff::UntilChanged) => ", next when changed".into(),
-                Some(Backoff::None) | None => String::new(),
+                None => String::new(),
             };
             format!("{event:?} ({reason}{backoff})")
         }

@@ -159,7 +159,9 @@ impl Draft {
             AgentOp::Create(_) => return Err(Conflict::NameTaken(agent.name.clone())),
             AgentOp::SetSpec(spec) => self.set_spec(agent, spec),
             AgentOp::SetDesired { desired, retry } => self.desire(agent, *desired, *retry)?,
-            AgentOp::Transition { event: AgentEvent::Leased(id), .. } | AgentOp::Lease(id) => self.lease(agent, *id)?,
+            AgentOp::Lease(id) => self.lease(agent, *id)?,
+            // A message is taken up by its own op, or nobody would hold it.
+            AgentOp::Transition { event: AgentEvent::Leased(id), .. } => return Err(Conflict::NotHeld(*id)),
             AgentOp::Transition { event, reason, message, backoff } => {
                 self.transition(agent, event, reason, message, *backoff)?;
             }

@@ -239,10 +239,10 @@ impl Draft {
             }
             Effect::BackOff => {
                 let status = &mut agent.status;
-                let failures = u32::from(!matches!(backoff, None | Some(Backoff::None)));
+                let failures = u32::from(backoff.is_some());
                 status.restarts = status.restarts.saturating_add(failures);
                 status.retry_at = match backoff {
-                    None | Some(Backoff::None) => None,
+                    None => None,
                     Some(Backoff::After(wait)) => Some(later(now, wait)),
                     Some(Backoff::UntilChanged) => Some(Timestamp::MAX),
                 };

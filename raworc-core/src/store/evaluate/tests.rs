@@ -314,11 +314,11 @@ fn a_start_begins_only_where_none_is_under_way() {
 }
 
 #[test]
-fn a_held_message_ends_by_its_own_op_alone() {
+fn a_message_is_taken_up_and_ends_by_ops_of_its_own_alone() {
     let mut world = World::idle();
     world.run(vec![accept(1)]);
-    world.run(vec![happens(AgentEvent::Leased(message_id(1)))]);
-    assert_eq!(world.message(1).state, MessageState::Leased, "a bare transition leases as the op does");
+    assert_eq!(world.refused(vec![happens(AgentEvent::Leased(message_id(1)))]), Conflict::NotHeld(message_id(1)));
+    world.run(vec![AgentOp::Lease(message_id(1))]);
     let denied = Conflict::Denied { state: State::Busy, denial: Denial::MessageInHand };
     assert_eq!(world.refused(vec![happens(AgentEvent::Ended)]), denied);
     world.run(vec![AgentOp::End { message: message_id(1), ending: Ending::Done, reply: None }]);

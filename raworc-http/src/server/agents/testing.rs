@@ -172,7 +172,7 @@ impl World {
                 event: AgentEvent::Lost,
                 reason: "Lost".into(),
                 message: "its program is gone".into(),
-                backoff: Some(Backoff::None),
+                backoff: None,
             });
         }
         if let Some(run) = &before.run {
