@@ -28,7 +28,7 @@ mod watch;
 
 pub use settings::OperatorSettings;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -92,6 +92,8 @@ struct Engine {
     looks: Gate,
     /// For images, which take long: the pulls of one tenant hold up no other's.
     pulls: Gate,
+    /// Images that it has had: who wants one of them waits for nobody's pull.
+    images: Mutex<HashSet<String>>,
     /// For the logs of what died, which nothing but the next start waits for.
     logs: Gate,
     /// For what nobody waits for.
@@ -114,10 +116,28 @@ impl Engine {
             gate: Gate::new(calls),
             looks: Gate::new(ENGINE_LOOKS.max(calls)),
             pulls: Gate::shared(ENGINE_PULLS, TENANT_PULLS),
+            images: Mutex::default(),
             logs: Gate::new(ENGINE_LOOKS),
             orphans: Gate::new(1),
             relist: Notify::new(),
         }
+    }
+}
+
+/// Images that are kept in mind at most.
+const KNOWN_IMAGES: usize = 1000;
+
+impl Engine {
+    fn has_had(&self, image: &str) -> bool {
+        self.images.lock().unwrap_or_else(PoisonError::into_inner).contains(image)
+    }
+
+    fn note_image(&self, image: &str) {
+        let mut images = self.images.lock().unwrap_or_else(PoisonError::into_inner);
+        if images.len() >= KNOWN_IMAGES {
+            images.clear();
+        }
+        images.insert(image.to_owned());
     }
 }
 

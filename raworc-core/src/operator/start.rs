@@ -129,12 +129,21 @@ async fn still_wanted(shared: &Shared, agent: &Agent) -> Result<(), Cut> {
     }
 }
 
-/// Sees to it that the image is there. Where that takes long, people are told, and the start has longer.
+/// Sees to it that the image is there.
 async fn prepare(shared: &Shared, engine: &Engine, agent: &Agent, computer: &Computer) -> Result<(), Cut> {
-    let (progress, mut told) = tokio::sync::watch::channel(None::<Progress>);
     let image = computer.spec.image.as_deref();
-    let limit = shared.settings.prepare_limit;
     let (_pass, waited) = pull_turn(shared, engine, agent, image).await?;
+    pull(shared, engine, agent, image, waited).await?;
+    if let Some(image) = image {
+        engine.note_image(image);
+    }
+    Ok(())
+}
+
+/// Has the image pulled. Where that takes long, people are told, and the start has longer.
+async fn pull(shared: &Shared, engine: &Engine, agent: &Agent, image: Option<&str>, waited: bool) -> Result<(), Cut> {
+    let (progress, mut told) = tokio::sync::watch::channel(None::<Progress>);
+    let limit = shared.settings.prepare_limit;
     let tell = move |now: Progress| {
         progress.send_replace(Some(now));
     };
@@ -162,7 +171,8 @@ async fn prepare(shared: &Shared, engine: &Engine, agent: &Agent, computer: &Com
     Ok(done?)
 }
 
-/// Waits for the turn to have an image pulled, as long as that may take; for none where the runtime's own is wanted.
+/// Waits for the turn to have an image pulled, as long as that may take; for none where the runtime's own is wanted, or one
+/// that it has had.
 /// Whether there was a wait, which people are told.
 async fn pull_turn(
     shared: &Shared,
@@ -170,7 +180,7 @@ async fn pull_turn(
     agent: &Agent,
     image: Option<&str>,
 ) -> Result<(Option<Pass>, bool), Cut> {
-    if image.is_none() {
+    if image.is_none_or(|image| engine.has_had(image)) {
         return Ok((None, false));
     }
     let pass = engine.pulls.enter(&agent.tenant);

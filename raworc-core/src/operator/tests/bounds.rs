@@ -138,6 +138,11 @@ async fn files_are_all_there_after_ten_sleeps_and_wakes_with_crashes_between() {
 #[tokio::test(start_paused = true)]
 async fn the_images_of_one_tenant_are_pulled_a_few_at_a_time_and_hold_up_no_other_tenant() {
     let world = World::new().await;
+    let had = |name: &'static str| {
+        let spec = AgentSpec { image: Some("had".into()), ..AgentSpec::default() };
+        world.idle(name, spec)
+    };
+    let first = had("first").await;
     let hang = world.engine.inject(Rule::new(Method::Prepare, Fault::Hang));
     let mut agents = Vec::new();
     for n in 0..40 {
@@ -160,6 +165,9 @@ async fn the_images_of_one_tenant_are_pulled_a_few_at_a_time_and_hold_up_no_othe
     let other = world.control.create_agent(&call, &tenant, request).await.expect("created");
     world.until(&other, "pulled", waits).await;
     assert_eq!(hang.hits(), 9, "another tenant's turn comes at once");
+    world.engine.crash(computer(&first), "killed");
+    world.until(&first, "looked after", |a| a.status.incarnation.0 == 2 && waits(a)).await;
+    assert_eq!(hang.hits(), 10, "who wants an image that was had waits for no turn");
     let asked = tokio::time::Instant::now();
     world.control.sleep(&world.call, &world.tenant, &agents[39].name, SleepMode::Now).await.expect("asked");
     world.until(&agents[39], "slept", |a| a.status.state() == State::Slept && a.status.run.is_none()).await;
