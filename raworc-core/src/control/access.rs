@@ -80,8 +80,8 @@ pub struct LoginRequest {
     pub password: SecretString,
 }
 
-/// What must be known of a token to revoke it.
-#[derive(Debug, Clone, Copy)]
+/// What must be known of a token to revoke it, as the token itself says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TokenRecord {
     /// Its id.
     pub id: TokenId,
@@ -337,11 +337,13 @@ impl ControlPlane {
         self.inner.clock.now()
     }
 
-    /// From now on the token is refused, on every server.
+    /// From now on the token that this call came with is refused, on every server. Whoever was let in by a token may give
+    /// it up, and no other.
     ///
     /// # Errors
-    /// Where the store does not answer.
-    pub async fn revoke(&self, call: &Call, token: TokenRecord) -> Result<(), Error> {
+    /// [`Error::Invalid`] where the call came with none, or the store does not answer.
+    pub async fn revoke(&self, call: &Call) -> Result<(), Error> {
+        let token = call.token.ok_or_else(|| Error::invalid("token", "this call came with no token to revoke"))?;
         let left = token.expires_at.duration_since(self.now());
         let ttl = Duration::try_from(left).unwrap_or_default() + Duration::from_secs(60);
         let key = revoked_key(token.id.to_string());

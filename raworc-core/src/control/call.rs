@@ -7,6 +7,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::ControlPlane;
+use super::access::TokenRecord;
 use crate::agent::Agent;
 use crate::entropy::EntropyExt;
 use crate::error::{Error, refusal};
@@ -26,6 +27,8 @@ pub struct Call {
     pub idempotency_key: Option<String>,
     /// The id of the request, for logs and audit rows.
     pub request_id: Option<String>,
+    /// The token that it came with, as far as it came with one.
+    pub token: Option<TokenRecord>,
     /// Whether the answer was the one to an earlier request with the same key; the same for all clones.
     replayed: Arc<AtomicBool>,
 }
@@ -34,7 +37,7 @@ impl Call {
     /// A call by `principal`.
     #[must_use]
     pub fn by(principal: Principal) -> Self {
-        Self { principal, idempotency_key: None, request_id: None, replayed: Arc::default() }
+        Self { principal, idempotency_key: None, request_id: None, token: None, replayed: Arc::default() }
     }
 
     /// With a key of idempotency.
@@ -48,6 +51,13 @@ impl Call {
     #[must_use]
     pub fn with_request_id(mut self, id: impl Into<String>) -> Self {
         self.request_id = Some(id.into());
+        self
+    }
+
+    /// With the token by which it is known who asks.
+    #[must_use]
+    pub const fn with_token(mut self, token: TokenRecord) -> Self {
+        self.token = Some(token);
         self
     }
 

@@ -43,7 +43,7 @@ impl FromRequestParts<ApiState> for Caller {
                 ApiError::new("too_many_requests", message).with_detail("limit", limit).with_retry_after(5)
             })?;
         }
-        let mut call = Call::by(principal);
+        let mut call = Call::by(principal).with_token(token);
         if let Some(RequestId(id)) = parts.extensions.get() {
             call = call.with_request_id(id.clone());
         }

@@ -70,7 +70,7 @@ async fn who_listens_is_told_of_events_that_the_log_lost_before_they_were_read()
     let mut events = other.inner.feed.subscribe();
     let mut following = other.follow(&world.call, &world.tenant, None, None).await.expect("followed");
     world.store.cut_watchers();
-    world.control.revoke(&admin, token).await.expect("revoked");
+    world.control.revoke(&admin.with_token(token)).await.expect("revoked");
     let head = world.store.head().await.expect("a store").value;
     world.store.inner.forget_log(head);
     let told = tokio::time::timeout(Duration::from_secs(60), events.recv()).await.expect("it is told");
@@ -111,16 +111,17 @@ async fn a_token_that_was_revoked_is_remembered_until_it_would_have_expired() {
         id: world.control.token_id(),
         expires_at: world.control.now() + jiff::SignedDuration::from_secs(life),
     };
+    assert!(world.control.revoke(&world.call).await.is_err(), "which one?");
     let known = |control: &ControlPlane| control.inner.access.revoked.read().expect("no panic").len();
     let first = token(3600);
-    world.control.revoke(&world.call, first).await.expect("revoked");
+    world.control.revoke(&world.call.clone().with_token(first)).await.expect("revoked");
     tokio::time::sleep(Duration::from_secs(3599)).await;
     for control in [&world.control, &other] {
         assert!(control.system().is_revoked(first.id));
     }
     tokio::time::sleep(Duration::from_secs(3600)).await;
     let second = token(3600);
-    world.control.revoke(&world.call, second).await.expect("revoked");
+    world.control.revoke(&world.call.clone().with_token(second)).await.expect("revoked");
     tokio::time::sleep(Duration::from_secs(1)).await;
     for control in [&world.control, &other] {
         assert!(control.system().is_revoked(second.id));

@@ -49,7 +49,7 @@ async fn login(
     responses((status = 204, description = "It is revoked."))
 )]
 async fn logout(State(state): State<ApiState>, caller: Caller, _: NoIdempotencyKey) -> Result<StatusCode, ApiError> {
-    state.control().revoke(&caller.call, caller.token).await?;
+    state.control().revoke(&caller.call).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -108,7 +108,7 @@ async fn a_token_that_has_expired_or_was_revoked_is_refused_everywhere() {
     let revoked = issue(Duration::from_secs(60));
     let other = Program { token: revoked.token.clone(), ..program.clone() };
     assert_eq!(other.call(Method::POST, "heartbeat", &()).await.0, StatusCode::OK, "it is good before");
-    world.control.revoke(&Call::by(principal.clone()), revoked.record).await.unwrap();
+    world.control.revoke(&Call::by(principal.clone()).with_token(revoked.record)).await.unwrap();
     for token in [expired.token, revoked.token] {
         let stranger = Program { token, ..program.clone() };
         for path in [

@@ -193,7 +193,7 @@ async fn without_a_good_token_nothing_happens() {
     let revoked = {
         let tokens = Tokens::new(&world.api.control);
         let issued = tokens.issue(&user("ada"), Duration::from_secs(60)).expect("issued");
-        world.api.control.revoke(&Call::by(user("ada")), issued.record).await.expect("revoked");
+        world.api.control.revoke(&Call::by(user("ada")).with_token(issued.record)).await.expect("revoked");
         format!("Bearer {}", issued.token)
     };
     let ghost = {
