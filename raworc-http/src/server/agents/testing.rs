@@ -24,7 +24,7 @@ use raworc_core::program::{BootRequest, PROTOCOL, ReadyReport, TokenReply};
 use raworc_core::runtime::simulated::{SimulatedOptions, SimulatedRuntime};
 use raworc_core::runtime::{ComputerSpec, Runtimes};
 use raworc_core::seal::MasterKey;
-use raworc_core::store::{AgentChange, AgentOp, Backoff, Check, Commit, MemoryStore, NewComputer};
+use raworc_core::store::{AgentChange, AgentOp, Check, Commit, MemoryStore, NewComputer};
 use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
