@@ -1,7 +1,7 @@
 //! Users, how they prove who they are, and the keys that tokens are signed with.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use argon2::password_hash::phc::PasswordHash;
@@ -9,6 +9,7 @@ use argon2::{Argon2, PasswordHasher, PasswordVerifier};
 use jiff::{SignedDuration, Timestamp};
 use secrecy::{ExposeSecret, SecretSlice, SecretString};
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use super::call::Call;
 use super::{ControlPlane, Feed, System};
@@ -92,23 +93,31 @@ pub struct TokenRecord {
 #[derive(Debug)]
 pub(super) struct Access {
     pub(super) signing_key: SecretSlice<u8>,
-    pub(super) revoked: Arc<RwLock<Revoked>>,
+    pub(super) revoked: Arc<Revoked>,
 }
 
 /// The ids of tokens that were revoked, each with the time after which nobody need know, where that is known.
 #[derive(Debug, Default)]
-pub(super) struct Revoked(HashMap<String, Option<Timestamp>>);
+pub(super) struct Revoked(watch::Sender<HashMap<String, Option<Timestamp>>>);
 
 impl Revoked {
-    /// Adds some, and forgets those whose time is over.
-    fn add(&mut self, tokens: impl IntoIterator<Item = (String, Option<Timestamp>)>, now: Timestamp) {
-        self.0.retain(|_, until| until.is_none_or(|until| until > now));
-        self.0.extend(tokens);
+    /// Adds some, tells who waits for one that is new, and forgets those whose time is over.
+    fn add(&self, tokens: impl IntoIterator<Item = (String, Option<Timestamp>)>, now: Timestamp) {
+        self.0.send_if_modified(|known| {
+            known.retain(|_, until| until.is_none_or(|until| until > now));
+            let before = known.len();
+            known.extend(tokens);
+            known.len() > before
+        });
+    }
+
+    fn contains(&self, token: TokenId) -> bool {
+        self.0.borrow().contains_key(&token.to_string())
     }
 
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.0.borrow().len()
     }
 }
 
@@ -165,10 +174,7 @@ impl Access {
                         if word("kind") == Some(RecordKind::RevokedToken.as_str())
                             && let Some(name) = word("name")
                         {
-                            let add = |until| {
-                                let mut revoked = revoked.write().unwrap_or_else(PoisonError::into_inner);
-                                revoked.add([(name.to_owned(), until)], clock.now());
-                            };
+                            let add = |until| revoked.add([(name.to_owned(), until)], clock.now());
                             // First of all it is refused.
                             add(None);
                             let key = revoked_key(name.to_owned());
@@ -193,10 +199,10 @@ impl Access {
     }
 }
 
-async fn read_revoked(store: &Arc<dyn Store>, revoked: &RwLock<Revoked>, now: Timestamp) -> Result<(), StoreError> {
+async fn read_revoked(store: &Arc<dyn Store>, revoked: &Revoked, now: Timestamp) -> Result<(), StoreError> {
     let records = store.records(RecordKind::RevokedToken, None).await?;
     let tokens = records.into_iter().map(|record| (record.key.name, record.expires));
-    revoked.write().unwrap_or_else(PoisonError::into_inner).add(tokens, now);
+    revoked.add(tokens, now);
     Ok(())
 }
 
@@ -256,8 +262,15 @@ impl System<'_> {
     /// Whether the token was revoked, as far as this process has heard.
     #[must_use]
     pub fn is_revoked(self, token: TokenId) -> bool {
-        let revoked = self.control.inner.access.revoked.read().unwrap_or_else(PoisonError::into_inner);
-        revoked.0.contains_key(&token.to_string())
+        self.control.inner.access.revoked.contains(token)
+    }
+
+    /// Is done once this process hears that the token was revoked.
+    pub async fn revoked(self, token: TokenId) {
+        let token = token.to_string();
+        let mut revoked = self.control.inner.access.revoked.0.subscribe();
+        // Its sender lives as long as the control plane.
+        let _ = revoked.wait_for(|revoked| revoked.contains_key(&token)).await;
     }
 }
 
@@ -353,9 +366,8 @@ impl ControlPlane {
         commit.audit = Some(call.audit(None, "tokens.revoke", &token.id.to_string(), true));
         match self.inner.store.commit(commit).await {
             Ok(_) | Err(StoreError::Conflict(Conflict::Record { .. })) => {
-                let mut revoked = self.inner.access.revoked.write().unwrap_or_else(PoisonError::into_inner);
                 let until = self.now().checked_add(SignedDuration::try_from(ttl).unwrap_or(SignedDuration::MAX)).ok();
-                revoked.add([(token.id.to_string(), until)], self.now());
+                self.inner.access.revoked.add([(token.id.to_string(), until)], self.now());
                 Ok(())
             }
             Err(error) => Err(error.into()),

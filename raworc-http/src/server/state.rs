@@ -148,11 +148,44 @@ impl ApiState {
         Some(OpenPlace { open: Arc::clone(&self.inner.open), whose })
     }
 
+    /// Is done once what was opened with this token has to end: no stream is good for longer than its token.
+    pub(super) async fn ends(&self, token: &TokenRecord) -> Ends {
+        let left = token.expires_at.duration_since(self.inner.control.now());
+        tokio::select! {
+            () = self.inner.options.closing.cancelled() => Ends::Closing,
+            () = self.inner.control.system().revoked(token.id) => Ends::Revoked,
+            () = tokio::time::sleep(Duration::try_from(left).unwrap_or_default()) => Ends::Expired,
+        }
+    }
+
     /// What comes of `work`, or none once the server is closing.
     pub async fn unless_closing<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             done = work => Some(done),
             () = self.inner.options.closing.cancelled() => None,
+        }
+    }
+}
+
+/// Why what was opened has to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Ends {
+    /// The server closes.
+    #[error("the server is shutting down; try again in a moment")]
+    Closing,
+    /// The caller has logged out.
+    #[error("the token was revoked meanwhile; log in again")]
+    Revoked,
+    /// The login is over.
+    #[error("the token has expired meanwhile; log in again")]
+    Expired,
+}
+
+impl From<Ends> for ApiError {
+    fn from(ends: Ends) -> Self {
+        match ends {
+            Ends::Closing => Self::new("unreachable", ends.to_string()).with_retry_after(1),
+            Ends::Revoked | Ends::Expired => Self::new("unauthenticated", ends.to_string()),
         }
     }
 }

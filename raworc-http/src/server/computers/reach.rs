@@ -15,7 +15,7 @@ use http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use raworc_core::agent::Agent;
-use raworc_core::control::{ActivityGuard, ActivityKind, Call, Errand};
+use raworc_core::control::{ActivityGuard, ActivityKind, Call, Errand, TokenRecord};
 use raworc_core::error::Error;
 use raworc_core::ids::{AgentId, AgentName, TenantName};
 use serde::de::DeserializeOwned;
@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::{ErrorBody, ErrorInfo};
 use crate::server::extract::{AgentAt, NoIdempotencyKey, segment};
-use crate::server::state::OpenPlace;
+use crate::server::state::{Ends, OpenPlace};
 use crate::server::{ApiError, ApiState, StreamGuard};
 
 /// How long a call waits for a computer that has to be started: as long as a start may take, and its setup begins.
@@ -43,6 +43,7 @@ const MESSAGE_LIMIT: usize = 2000;
 pub(super) struct Visit {
     pub(super) state: ApiState,
     pub(super) call: Call,
+    token: TokenRecord,
     pub(super) tenant: TenantName,
     pub(super) name: AgentName,
     /// The id of the command, in paths that hold one.
@@ -53,7 +54,7 @@ impl FromRequestParts<ApiState> for Visit {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, ApiError> {
-        let AgentAt { call, tenant, name } = AgentAt::from_request_parts(parts, state).await?;
+        let AgentAt { call, token, tenant, name } = AgentAt::from_request_parts(parts, state).await?;
         // What was sent twice is done twice.
         NoIdempotencyKey::from_request_parts(parts, state).await?;
         let id = segment(parts, "id").await?;
@@ -62,7 +63,7 @@ impl FromRequestParts<ApiState> for Visit {
         {
             return Err(ApiError::new("not_found", "there is no such command"));
         }
-        Ok(Self { state: state.clone(), call, tenant, name, id })
+        Ok(Self { state: state.clone(), call, token, tenant, name, id })
     }
 }
 
@@ -86,7 +87,7 @@ impl Visit {
     async fn reach(&self, errand: Errand, kind: Option<ActivityKind>) -> Result<Reached, ApiError> {
         tokio::select! {
             reached = self.arrive(errand, kind) => reached,
-            ending = Ending::of(&self.state) => Err(ending.into()),
+            ends = self.state.ends(&self.token) => Err(ends.into()),
         }
     }
 
@@ -110,7 +111,7 @@ impl Visit {
     }
 
     fn reached(&self, agent: Agent, guard: Option<ActivityGuard>, held: (StreamGuard, OpenPlace)) -> Reached {
-        Reached { state: self.state.clone(), agent, guard, held }
+        Reached { state: self.state.clone(), token: self.token, agent, guard, held }
     }
 
     /// The path of this command on the link.
@@ -123,6 +124,7 @@ impl Visit {
 #[derive(Debug)]
 pub(super) struct Reached {
     state: ApiState,
+    token: TokenRecord,
     pub(super) agent: Agent,
     guard: Option<ActivityGuard>,
     held: (StreamGuard, OpenPlace),
@@ -195,7 +197,7 @@ impl Reached {
     pub(super) async fn unless_ended<T>(&self, work: impl Future<Output = Result<T, ApiError>>) -> Result<T, ApiError> {
         tokio::select! {
             done = work => done,
-            ending = Ending::of(&self.state) => Err(ending.into()),
+            ends = self.state.ends(&self.token) => Err(ends.into()),
         }
     }
 
@@ -211,9 +213,9 @@ impl Reached {
         let json = parts.headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
         let kind = if json { "application/json" } else { "application/octet-stream" };
         let status = if parts.status == StatusCode::NO_CONTENT { StatusCode::NO_CONTENT } else { StatusCode::OK };
-        let state = self.state.clone();
-        let ending = Box::pin(async move { Ending::of(&state).await });
-        let body = Body::new(Held { body, agent: self.agent.id, ending, _guard: self.guard, _held: self.held });
+        let (state, token) = (self.state.clone(), self.token);
+        let ends = Box::pin(async move { state.ends(&token).await });
+        let body = Body::new(Held { body, agent: self.agent.id, ends, _guard: self.guard, _held: self.held });
         let mut response = Response::new(body);
         *response.status_mut() = status;
         let headers = response.headers_mut();
@@ -273,34 +275,11 @@ async fn refusal(answer: http::Response<Incoming>) -> Response {
     (status, Json(ErrorBody { error: info })).into_response()
 }
 
-/// Why a visit ends before it is over.
-#[derive(Debug, Clone, Copy, thiserror::Error)]
-enum Ending {
-    #[error("the server is shutting down; try again in a moment")]
-    Closing,
-}
-
-impl Ending {
-    /// Is done once a visit has to end.
-    async fn of(state: &ApiState) -> Self {
-        state.options().closing.cancelled().await;
-        Self::Closing
-    }
-}
-
-impl From<Ending> for ApiError {
-    fn from(ending: Ending) -> Self {
-        match ending {
-            Ending::Closing => Self::new("unreachable", ending.to_string()).with_retry_after(1),
-        }
-    }
-}
-
 /// A body from a computer, which keeps an agent awake that is used until it has ended or nobody wants it any more.
 struct Held {
     body: Incoming,
     agent: AgentId,
-    ending: Pin<Box<dyn Future<Output = Ending> + Send>>,
+    ends: Pin<Box<dyn Future<Output = Ends> + Send>>,
     _guard: Option<ActivityGuard>,
     _held: (StreamGuard, OpenPlace),
 }
@@ -311,8 +290,8 @@ impl HttpBody for Held {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         // An error, not an end that looks whole.
-        let frame = match self.ending.as_mut().poll(cx) {
-            Poll::Ready(ending) => Poll::Ready(Some(Err(ending.into()))),
+        let frame = match self.ends.as_mut().poll(cx) {
+            Poll::Ready(ends) => Poll::Ready(Some(Err(ends.into()))),
             Poll::Pending => Pin::new(&mut self.body).poll_frame(cx).map_err(BoxError::from),
         };
         if let Poll::Ready(Some(Err(error))) = &frame {

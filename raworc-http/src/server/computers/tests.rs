@@ -2,6 +2,7 @@ mod audit;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use axum::Json;
 use axum::Router;
@@ -13,7 +14,7 @@ use axum::routing::{delete, get, post};
 use futures::StreamExt;
 use http::{Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
-use raworc_core::control::{ActivityKind, SleepMode};
+use raworc_core::control::{ActivityKind, Call, SleepMode};
 use raworc_core::ids::{AgentName, TenantName};
 use raworc_core::program::ExecRequest;
 use serde_json::{Value, json};
@@ -189,6 +190,47 @@ async fn nobody_opens_so_many_calls_into_a_computer_that_others_find_none() {
         drop(open);
         assert_eq!(call("stats").await.unwrap().status(), StatusCode::OK);
     }
+}
+
+#[tokio::test]
+async fn what_is_open_in_a_computer_ends_with_the_login_it_was_opened_with_and_with_the_server() {
+    let api = Api::new().await;
+    api.world.up("a").await.link(hands(Arc::default())).await;
+    let options = Options::default();
+    let router = api.world.api_with(options.clone());
+    let call = |token: &str, method: &str, path: &str, body: Body| {
+        let bearer = format!("Bearer {token}");
+        let mut request = api.request(method, path).body(body).unwrap();
+        request.headers_mut().insert(header::AUTHORIZATION, bearer.parse().unwrap());
+        router.clone().oneshot(request)
+    };
+    let name = "admin".parse().unwrap();
+    let principal = api.world.control.system().user_principal(&name).await.unwrap();
+    let issue = |ttl| api.world.state.tokens.issue(&principal, ttl).unwrap();
+    let (revoked, other) = (issue(Duration::from_secs(600)), issue(Duration::from_secs(600)));
+    let upload = Body::from_stream(futures::stream::pending::<Result<Bytes, axum::Error>>());
+    let upload = tokio::spawn(call(&revoked.token, "PUT", "exec/hang/stdin", upload));
+    until("the upload", || async {
+        let (admin, name) = (api.world.admin(), AgentName::new("a").unwrap());
+        let why = api.world.control.explain(&admin, &TenantName::default(), &name).await.unwrap();
+        why.activity.len() == 1
+    })
+    .await;
+    let expiring = issue(Duration::from_secs(3));
+    let mut open = Vec::new();
+    for token in [&expiring, &revoked, &other] {
+        let answer = soon("an answer", call(&token.token, "GET", "exec/hang/stdout", Body::empty())).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
+        open.push(answer.into_body());
+    }
+    assert!(soon("the end of the one that expires", open[0].frame()).await.unwrap().is_err());
+    api.world.control.revoke(&Call::by(principal.clone()), revoked.record).await.unwrap();
+    assert!(soon("the end of the one that is revoked", open[1].frame()).await.unwrap().is_err());
+    assert_eq!(soon("its upload's end", upload).await.unwrap().unwrap().status(), StatusCode::UNAUTHORIZED);
+    let longer = tokio::time::timeout(Duration::from_millis(50), open[2].frame()).await;
+    assert!(longer.is_err(), "another login of the same user goes on");
+    options.closing.cancel();
+    assert!(soon("the end with the server", open[2].frame()).await.unwrap().is_err());
 }
 
 #[tokio::test]

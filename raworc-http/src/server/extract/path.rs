@@ -2,7 +2,7 @@
 
 use axum::extract::{FromRequestParts, RawPathParams};
 use http::request::Parts;
-use raworc_core::control::Call;
+use raworc_core::control::{Call, TokenRecord};
 use raworc_core::ids::{AgentName, MessageId, TenantName};
 
 use super::Caller;
@@ -22,6 +22,8 @@ pub struct AgentsOf {
 pub struct AgentAt {
     /// Who calls.
     pub call: Call,
+    /// Their token.
+    pub token: TokenRecord,
     /// Its tenant.
     pub tenant: TenantName,
     /// Its name.
@@ -87,7 +89,7 @@ impl FromRequestParts<ApiState> for AgentAt {
 
     async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, ApiError> {
         let (caller, tenant, params) = look(parts, state).await?;
-        Ok(Self { call: caller.call, tenant, name: agent(&params)? })
+        Ok(Self { call: caller.call, token: caller.token, tenant, name: agent(&params)? })
     }
 }
 

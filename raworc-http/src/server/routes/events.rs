@@ -1,7 +1,8 @@
 //! The log, as it grows: server-sent events whose ids are revisions.
 
 use std::convert::Infallible;
-use std::time::Duration;
+use std::future::Future;
+use std::pin::Pin;
 
 use axum::extract::{FromRequestParts, State};
 use axum::response::sse::{Event as SseEvent, Sse};
@@ -13,7 +14,6 @@ use http::request::Parts;
 use raworc_core::control::{Call, Followed, Following, TokenRecord};
 use raworc_core::ids::{AgentName, Revision, TenantName};
 use serde::Deserialize;
-use tokio::time::Instant;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -21,6 +21,7 @@ use utoipa_axum::routes;
 use crate::api::{DeltaData, ErrorBody, ErrorInfo};
 use crate::server::extract::{AgentAt, AgentsOf, Caller, Query};
 use crate::server::openapi::LastEventIdHeader;
+use crate::server::state::Ends;
 use crate::server::{ApiError, ApiState, StreamGuard};
 
 pub(super) fn routes() -> OpenApiRouter<ApiState> {
@@ -145,9 +146,9 @@ fn stream_of(
     guard: StreamGuard,
     token: TokenRecord,
 ) -> Response {
-    let left = token.expires_at.duration_since(state.control().now());
-    let ends = Instant::now() + Duration::try_from(left).unwrap_or_default();
-    let teller = Teller { state, following, ends_itself, token, ends, said: None, over: false, _guard: guard };
+    let ending = state.clone();
+    let ends = Box::pin(async move { ending.ends(&token).await });
+    let teller = Teller { state, following, ends_itself, ends, said: None, over: false, _guard: guard };
     let mut response = Sse::new(teller.into_stream()).into_response();
     // What stands between must hand on each event as it comes.
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
@@ -161,9 +162,8 @@ struct Teller {
     following: Following,
     /// The end of `following` is the one that was asked for.
     ends_itself: bool,
-    token: TokenRecord,
-    /// The stream is no longer good than the token that it was opened with.
-    ends: Instant,
+    /// Why the stream has to end, once it has to.
+    ends: Pin<Box<dyn Future<Output = Ends> + Send>>,
     /// The last id that the listener knows.
     said: Option<Revision>,
     over: bool,
@@ -186,8 +186,9 @@ impl Teller {
         let state = self.state.clone();
         let options = state.options();
         tokio::select! {
+            biased;
+            _ = &mut self.ends => None,
             next = self.following.next() => match next {
-                _ if self.state.control().system().is_revoked(self.token.id) => None,
                 None if self.ends_itself => {
                     self.over = true;
                     Some(SseEvent::default().event("end").data("{}"))
@@ -208,8 +209,6 @@ impl Teller {
                 }
             },
             () = tokio::time::sleep(options.keep_alive) => Some(self.position()),
-            () = tokio::time::sleep_until(self.ends) => None,
-            () = options.closing.cancelled() => None,
         }
     }
 

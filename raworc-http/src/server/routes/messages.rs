@@ -64,7 +64,7 @@ async fn send(
     Query(Waiting { wait }): Query<Waiting>,
     Json(request): Json<SendMessage>,
 ) -> Result<Response, ApiError> {
-    let AgentAt { call, tenant, name } = at;
+    let AgentAt { call, tenant, name, .. } = at;
     let mut message = state.control().send(&call, &tenant, &name, request).await?.message;
     if !wait.0.is_zero()
         && let Some(found) = await_message(&state, &call, &tenant, &name, message.id, wait).await?

@@ -34,6 +34,10 @@ impl Listening {
         if let Some(last) = last {
             request.headers_mut().insert("last-event-id", last.into());
         }
+        Self::of(api, request).await
+    }
+
+    async fn of(api: &Api, request: Request<Body>) -> Self {
         let response = api.router.clone().oneshot(request).await.expect("infallible");
         let (parts, body) = response.into_parts();
         Self { status: parts.status, headers: parts.headers, body, text: String::new() }
@@ -179,6 +183,20 @@ async fn a_stream_is_good_no_longer_than_its_token() {
     let api = Api::with(Setting { options, ..Setting::default() }).await;
     let mut stream = Listening::open(&api, "ada", "/events", None).await;
     stream.block().await.expect("a block");
+    assert_eq!(stream.block().await, None);
+}
+
+#[tokio::test]
+async fn a_quiet_stream_ends_when_its_caller_logs_out() {
+    let api = Api::start().await;
+    let bearer = format!("Bearer {}", api.token("ada"));
+    let mut request: Request<Body> = api.request("", Method::GET, "/api/v0/events", None);
+    request.headers_mut().insert("authorization", bearer.parse().expect("a value"));
+    let mut stream = Listening::of(&api, request).await;
+    stream.block().await.expect("a block");
+    let logout = api.call("", Method::POST, "/auth/logout", None, &[("authorization", &bearer)]).await;
+    assert_eq!(logout.status, StatusCode::NO_CONTENT);
+    // She sees nothing of the log that would tell her.
     assert_eq!(stream.block().await, None);
 }
 
