@@ -107,6 +107,13 @@ impl Relay {
             return Ok(Some(ready));
         }
         while !self.ended {
+            // What is no good is left over where there was something good before it in one piece.
+            if self.partial.contains(&b'\n') {
+                let lines = self.lines()?;
+                if !lines.is_empty() {
+                    return Ok(Some(lines));
+                }
+            }
             match self.read().await? {
                 Some(chunk) => {
                     self.partial.extend_from_slice(&chunk);

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use futures::StreamExt;
@@ -375,6 +375,24 @@ async fn garbage_in_the_middle_is_told_in_the_words_of_the_wire() {
         let last = body.trim().lines().last().unwrap().trim_start_matches("data: ");
         let error: Value = serde_json::from_str(last).unwrap();
         assert!(error["error"].to_string().contains("no answer: it wrote"), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn garbage_is_told_at_once_though_nothing_more_comes() {
+    for (kind, path) in PATHS {
+        let text = if kind == ModelWire::Ollama { OLLAMA } else { OPENAI };
+        let url = provider(chats(move |_, _| {
+            let line = text.split_inclusive('\n').find(|line| line.contains("The")).unwrap();
+            let piece = Bytes::from(format!("{line}garbage\n"));
+            let pieces = futures::stream::iter([Ok::<_, std::io::Error>(piece)]);
+            Body::from_stream(pieces.chain(futures::stream::pending()))
+        }))
+        .await;
+        let world = World::with(upstreams(kind, url, GatewayLimits::default())).await;
+        let program = world.up("a").await;
+        let (_, body) = soon("the end of the answer", ask(&program, path, question())).await;
+        assert!(body.contains("The") && body.contains("no answer: it wrote"), "{body}");
     }
 }
 
