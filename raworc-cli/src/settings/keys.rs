@@ -160,7 +160,7 @@ pub const KEYS: &[Key] = &[
         "model.name",
         Default::Text("gpt-oss:20b"),
         None,
-        "The model that agents think with unless their spec names another; empty for none.",
+        "The model that agents think with unless their spec names another; `name = \"\"` in a file for none.",
     ),
     key(
         "model.url",

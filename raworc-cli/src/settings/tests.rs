@@ -41,6 +41,18 @@ fn options_win_over_variables_and_variables_over_the_file() {
 }
 
 #[test]
+fn an_empty_name_of_a_model_in_a_file_is_none_and_an_empty_variable_is_not_there() {
+    let model = |file: &str, variables: &[(&str, &str)]| {
+        let settings = read(file, variables, &AssemblyArgs::default()).expect("valid");
+        settings.all_models().map(|model| model.name.clone()).next()
+    };
+    let empty = [("RAWORC_MODEL__NAME", "")];
+    assert_eq!(model("[model]\nname = ''", &[]), None);
+    assert_eq!(model("[model]\nname = ''", &empty), None);
+    assert_eq!(model("", &empty).as_deref(), Some("gpt-oss:20b"));
+}
+
+#[test]
 fn what_a_computer_may_have_is_written_as_in_a_spec_and_none_as_0() {
     let local = |file: &str| read(file, &[], &AssemblyArgs::default()).map(|settings| settings.local);
     let given = local("[local]\ncpu = '500m'\nmemory = '2Gi'\npids = 100").expect("valid");

@@ -11,7 +11,8 @@ later wins:
 
 1. the file: `--config FILE`, else `RAWORC_CONFIG`, else `raworc.toml` in the working directory, else in
    `~/.config/raworc`;
-2. the environment: `RAWORC_` and the name of the key, with `__` for each dot;
+2. the environment: `RAWORC_` and the name of the key, with `__` for each dot; an empty
+   variable counts as none;
 3. options of the command.
 
 A key that is not listed here is an error, in the file and in the environment.
