@@ -224,7 +224,7 @@ async fn what_is_open_in_a_computer_ends_with_the_login_it_was_opened_with_and_w
         open.push(answer.into_body());
     }
     assert!(soon("the end of the one that expires", open[0].frame()).await.unwrap().is_err());
-    api.world.control.revoke(&Call::by(principal.clone()), revoked.record).await.unwrap();
+    api.world.control.revoke(&Call::by(principal.clone()).with_token(revoked.record)).await.unwrap();
     assert!(soon("the end of the one that is revoked", open[1].frame()).await.unwrap().is_err());
     assert_eq!(soon("its upload's end", upload).await.unwrap().unwrap().status(), StatusCode::UNAUTHORIZED);
     let longer = tokio::time::timeout(Duration::from_millis(50), open[2].frame()).await;
