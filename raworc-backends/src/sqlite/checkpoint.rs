@@ -7,7 +7,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sqlx::sqlite::SqliteConnectOptions;
@@ -18,31 +18,23 @@ use tokio_util::sync::CancellationToken;
 use super::convert::count;
 use super::sql;
 
-/// How long the log gathers at most before it is carried over. The longer, the fewer pages there are to write, as those in
-/// use change again and again; but commits wait for the disk meanwhile.
-const PERIOD: Duration = Duration::from_secs(5);
+/// How long the log gathers before it is carried over. Pages in use change again and again and are written once; but the
+/// more there are, the longer commits have to share the disk.
+const PERIOD: Duration = Duration::from_millis(500);
 
-/// Pages from which on the log is long: it is carried over at once and begins anew.
+/// Pages in the log from which on it is to begin anew.
 const LONG: u64 = 8192;
-
-/// Pages that a commit makes beside its documents, more or less.
-const PAGES_OF_COMMIT: u64 = 16;
-
-const PAGE: u64 = 4096;
 
 /// What the writer and the checkpoints tell each other.
 #[derive(Debug, Default)]
 pub(super) struct Checkpoints {
-    /// Pages that were written since the log was carried over, more or less.
-    pages: AtomicU64,
     written: Notify,
     long: AtomicBool,
 }
 
 impl Checkpoints {
-    /// So many commits were written, with so many bytes.
-    pub(super) fn wrote(&self, commits: usize, bytes: usize) {
-        self.pages.fetch_add(commits as u64 * PAGES_OF_COMMIT + bytes as u64 / PAGE, Ordering::Relaxed);
+    /// Something was written.
+    pub(super) fn wrote(&self) {
         self.written.notify_one();
     }
 
@@ -62,8 +54,7 @@ impl Checkpoints {
         let rounds = async {
             loop {
                 self.written.notified().await;
-                drop(tokio::time::timeout(PERIOD, self.until_long()).await);
-                self.pages.store(0, Ordering::Relaxed);
+                tokio::time::sleep(PERIOD).await;
                 match self.round(&mut conn, &options).await {
                     Ok(()) => {}
                     Err(error) => {
@@ -79,12 +70,6 @@ impl Checkpoints {
         // The writer's connection is the last, so that it takes the log away.
         if let Some(conn) = conn.take() {
             drop(conn.close().await);
-        }
-    }
-
-    async fn until_long(&self) {
-        while self.pages.load(Ordering::Relaxed) < LONG {
-            self.written.notified().await;
         }
     }
 

@@ -61,8 +61,6 @@ impl Head {
 struct Written {
     events: Vec<Event>,
     agents: Vec<AgentId>,
-    /// More or less.
-    bytes: usize,
 }
 
 /// The way to the writer.
@@ -198,7 +196,7 @@ impl Writer {
                 if self.rows.next_batch() {
                     self.shared.recent.clear();
                 }
-                self.checkpoints.wrote(jobs.len(), written.bytes);
+                self.checkpoints.wrote();
                 let grown = head.revision != self.head.revision;
                 self.head = head;
                 self.shared.feed.publish(written.events, head.oldest);
@@ -265,7 +263,6 @@ impl Writer {
                 Work::Claim(claim) => self.claim(claim, &mut pending),
                 Work::Put { tenant, id, content } => {
                     pending.other = true;
-                    pending.bytes += content.len();
                     blobs::write(conn, tenant, *id, content).await?;
                     Outcome::Done
                 }
@@ -290,10 +287,10 @@ impl Writer {
         if head.commits >= self.tidied + TIDY_EVERY {
             self.tidy(conn, &mut head).await?;
         }
-        let (agents, bytes) = (pending.agents().collect::<Vec<_>>(), pending.bytes);
+        let agents: Vec<_> = pending.agents().collect();
         self.shared.recent.forget(agents.iter().copied());
         let events = pending.write(conn, &self.rows, &head).await?;
-        Ok((outcomes, head, Written { events, agents, bytes }))
+        Ok((outcomes, head, Written { events, agents }))
     }
 
     /// Begins the transaction, and loads what the whole batch looks at. Gives the footprint of each job.

@@ -74,8 +74,6 @@ pub(super) struct Pending {
     commits: Vec<Cell>,
     audit: Vec<Cell>,
     pub(super) events: Vec<Event>,
-    /// Bytes of documents and blobs, more or less.
-    pub(super) bytes: usize,
     /// Blobs were written, or the log is to be cut: all else may be empty.
     pub(super) other: bool,
 }
@@ -113,8 +111,6 @@ impl Pending {
         let told = messages.iter().filter(|(message, _)| !evaluated.untold.contains(&message.id));
         let doc = committed_doc(&evaluated.committed, &agents, told.map(|(_, doc)| doc.as_str()))?;
         let at = micros(evaluated.now);
-        // In the rows themselves, in the commit's result and in the answer that is kept.
-        self.bytes += 3 * doc.len();
         self.commits.extend([Cell::Int(int(seq)), Cell::Text(id.to_string()), Cell::Int(at), Cell::Text(doc)]);
         for (agent, doc) in agents {
             let differs = Differs::between(before.agents.get(&agent.id).and_then(Option::as_ref), agent);
@@ -125,9 +121,7 @@ impl Pending {
             self.messages.insert(message.id, (!message.state.is_ended(), message_row(message, doc)));
         }
         for step in &evaluated.steps {
-            let row = step_row(step)?;
-            self.bytes += row.iter().map(Cell::len).sum::<usize>();
-            self.steps.extend(row);
+            self.steps.extend(step_row(step)?);
         }
         for computer in &evaluated.computers {
             self.computers.insert(computer.id(), Some(computer_row(computer)?));

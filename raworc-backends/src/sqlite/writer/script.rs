@@ -13,16 +13,6 @@ pub(super) enum Cell {
     Maybe(Option<String>),
 }
 
-impl Cell {
-    pub(super) fn len(&self) -> usize {
-        match self {
-            Self::Int(_) | Self::Time(_) => size_of::<i64>(),
-            Self::Text(text) | Self::Maybe(Some(text)) => text.len(),
-            Self::Maybe(None) => 0,
-        }
-    }
-}
-
 /// Statements with what is bound to them, in their order.
 #[derive(Debug, Default)]
 pub(super) struct Script {
