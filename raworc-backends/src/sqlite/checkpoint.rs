@@ -7,40 +7,53 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{Connection, SqliteConnection};
+use sqlx::{Connection, Row, SqliteConnection};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::convert::count;
 use super::sql;
 
-/// How long the log gathers before it is carried over. Pages in use change again and again and are written once; but the
-/// more there are, the longer commits have to share the disk.
-const PERIOD: Duration = Duration::from_millis(500);
+/// How long the log gathers at most before it is carried over. Pages in use change again and again, and are written once.
+const PERIOD: Duration = Duration::from_secs(5);
+
+/// Commits after which it is carried over at once: the more pages there are, the longer commits share the disk with that.
+const MANY: usize = 1024;
 
 /// Pages in the log from which on it is to begin anew.
-const LONG: u64 = 8192;
+const LONG: i64 = 8192;
 
 /// What the writer and the checkpoints tell each other.
 #[derive(Debug, Default)]
 pub(super) struct Checkpoints {
+    /// Since the log was carried over.
+    commits: AtomicUsize,
     written: Notify,
     long: AtomicBool,
 }
 
 impl Checkpoints {
-    /// Something was written.
-    pub(super) fn wrote(&self) {
+    /// So much was written.
+    pub(super) fn wrote(&self, commits: usize) {
+        self.commits.fetch_add(commits, Ordering::Relaxed);
         self.written.notify_one();
     }
 
-    /// Whether the log has become long, so that the writer takes the rest of it. Tells so once.
-    pub(super) fn take_long(&self) -> bool {
-        self.long.swap(false, Ordering::Relaxed)
+    /// Whether the log has become long, so that the writer is to take the rest of it.
+    pub(super) fn is_long(&self) -> bool {
+        self.long.load(Ordering::Relaxed)
+    }
+
+    /// Takes that rest on the writer's connection, so that the next batch begins the log anew.
+    pub(super) async fn finish(&self, conn: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+        // Where the other connection is at it, the next batch is followed by another try.
+        if checkpoint(conn).await?.is_some() {
+            self.long.store(false, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// Carries over what is written, again and again, until `closing`.
@@ -54,7 +67,8 @@ impl Checkpoints {
         let rounds = async {
             loop {
                 self.written.notified().await;
-                tokio::time::sleep(PERIOD).await;
+                drop(tokio::time::timeout(PERIOD, self.until_many()).await);
+                self.commits.store(0, Ordering::Relaxed);
                 match self.round(&mut conn, &options).await {
                     Ok(()) => {}
                     Err(error) => {
@@ -73,6 +87,12 @@ impl Checkpoints {
         }
     }
 
+    async fn until_many(&self) {
+        while self.commits.load(Ordering::Relaxed) < MANY {
+            self.written.notified().await;
+        }
+    }
+
     async fn round(
         &self,
         conn: &mut Option<SqliteConnection>,
@@ -84,14 +104,17 @@ impl Checkpoints {
         };
         checkpoint(conn).await?;
         // What was written meanwhile; the writer has that much less to do.
-        if checkpoint(conn).await? > LONG {
+        if checkpoint(conn).await?.is_some_and(|pages| pages > LONG) {
             self.long.store(true, Ordering::Relaxed);
         }
         Ok(())
     }
 }
 
-/// Carries over as much as can be without anybody waiting. Gives the pages in the log.
-pub(super) async fn checkpoint(conn: &mut SqliteConnection) -> Result<u64, sqlx::Error> {
-    count(&sqlx::query(sql::CHECKPOINT).fetch_one(conn).await?, 1)
+/// Carries over as much as can be without anybody waiting. Gives the pages in the log, or nothing where another connection
+/// is at it.
+async fn checkpoint(conn: &mut SqliteConnection) -> Result<Option<i64>, sqlx::Error> {
+    let row = sqlx::query(sql::CHECKPOINT).fetch_one(conn).await?;
+    let (busy, pages): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+    Ok((busy == 0).then_some(pages))
 }

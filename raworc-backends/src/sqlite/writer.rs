@@ -27,7 +27,7 @@ pub(super) use self::job::{Outcome, Work};
 use self::job::Job;
 use self::pending::Pending;
 use self::rowset::{Rowset, Wanted};
-use super::checkpoint::{self, Checkpoints};
+use super::checkpoint::Checkpoints;
 use super::config::SqliteOptions;
 use super::convert::{count, micros};
 use super::error::{Fault, FaultKind};
@@ -133,8 +133,8 @@ impl Writer {
                 batch.push_back(job);
             }
             self.write(batch).await;
-            if self.checkpoints.take_long() {
-                self.carry_over().await;
+            if self.checkpoints.is_long() {
+                self.finish_checkpoint().await;
             }
         }
         carrying.cancel();
@@ -196,7 +196,7 @@ impl Writer {
                 if self.rows.next_batch() {
                     self.shared.recent.clear();
                 }
-                self.checkpoints.wrote();
+                self.checkpoints.wrote(jobs.len());
                 let grown = head.revision != self.head.revision;
                 self.head = head;
                 self.shared.feed.publish(written.events, head.oldest);
@@ -219,9 +219,9 @@ impl Writer {
     }
 
     /// Takes what is left of a long log, so that the next batch begins it anew.
-    async fn carry_over(&mut self) {
+    async fn finish_checkpoint(&mut self) {
         if let Some(conn) = &mut self.conn
-            && let Err(error) = checkpoint::checkpoint(conn).await
+            && let Err(error) = self.checkpoints.finish(conn).await
         {
             tracing::warn!(%error, "the log of the database could not be carried over");
         }

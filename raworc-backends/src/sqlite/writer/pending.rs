@@ -100,9 +100,7 @@ impl Pending {
         let mut agents = Vec::with_capacity(evaluated.agents.len());
         for agent in &evaluated.agents {
             let doc = to_doc(agent)?;
-            if !matches!(before.agents.get(&agent.id), Some(Some(_))) {
-                before.weigh(doc.len());
-            }
+            before.weigh(agent.id, doc.len());
             self.labels(agent, before.agents.get(&agent.id).and_then(Option::as_ref));
             agents.push((agent, doc));
         }

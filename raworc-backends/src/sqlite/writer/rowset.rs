@@ -21,7 +21,7 @@ use super::script::{Cell, Script};
 use crate::sqlite::convert::{agent, broken, count, doc, lease, record, tenant_key};
 use crate::sqlite::sql;
 
-/// Bytes of agents that are kept from batch to batch.
+/// Bytes of agents that are kept from batch to batch, here and once more for readers.
 const KEPT: usize = 8 << 20;
 
 /// What a batch looks at.
@@ -49,29 +49,31 @@ pub(super) struct Rowset {
     /// The jobs of this batch that made a commit.
     pub(super) made: HashMap<CommitId, usize>,
     pub(super) leases: HashMap<String, Option<Lease>>,
-    /// Bytes of documents that went into `agents`.
+    /// What the agents here take in memory, and the sum of that.
+    weights: HashMap<AgentId, usize>,
     weight: usize,
 }
 
 impl Rowset {
     /// Forgets what is only good for one batch. Tells whether the agents went too, because they were too many.
     pub(super) fn next_batch(&mut self) -> bool {
-        let mut agents = std::mem::take(&mut self.agents);
-        let mut weight = self.weight;
-        let full = weight > KEPT;
+        let full = self.weight > KEPT;
         if full {
-            agents.clear();
-            weight = 0;
+            *self = Self::default();
+        } else {
+            let (mut agents, weights) = (std::mem::take(&mut self.agents), std::mem::take(&mut self.weights));
+            agents.retain(|_, agent| agent.is_some());
+            *self = Self { agents, weights, weight: self.weight, ..Self::default() };
         }
-        agents.retain(|_, agent| agent.is_some());
-        *self = Self { agents, weight, ..Self::default() };
         full
     }
 
-    /// Notes the size of an agent's document that is kept here.
-    pub(super) fn weigh(&mut self, bytes: usize) {
+    /// Notes the size of the document of an agent that is kept here.
+    pub(super) fn weigh(&mut self, agent: AgentId, bytes: usize) {
         // What a document takes in memory is about twice its text.
-        self.weight += 2 * bytes;
+        let now = 2 * bytes;
+        let before = self.weights.insert(agent, now).unwrap_or(0);
+        self.weight = self.weight - before + now;
     }
 
     /// Begins the transaction, and loads what a batch looks at and is not here yet.
@@ -165,7 +167,7 @@ impl Rowset {
             }
             "agent" => {
                 let agent = agent(row)?;
-                self.weigh(row.try_get::<&str, _>(2)?.len());
+                self.weigh(agent.id, row.try_get::<&str, _>(2)?.len());
                 self.agents.insert(agent.id, Some(agent));
             }
             "name" => {
@@ -282,5 +284,26 @@ fn text(row: &SqliteRow, at: usize) -> Result<String, sqlx::Error> {
 fn ask(script: &mut Script, statement: &'static str, keys: Vec<Value>) {
     if !keys.is_empty() {
         script.add(statement, [Cell::Text(Value::Array(keys).to_string())]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use raworc_core::entropy::{Clock, EntropyExt, SystemClock, SystemEntropy};
+
+    use super::*;
+
+    #[test]
+    fn agents_that_have_grown_are_counted_as_what_they_are_now() {
+        let mut rows = Rowset::default();
+        let (one, two) = (SystemEntropy.agent_id(SystemClock.now()), SystemEntropy.agent_id(SystemClock.now()));
+        for _ in 0..1000 {
+            rows.weigh(one, KEPT / 4);
+        }
+        rows.weigh(two, 100);
+        assert!(!rows.next_batch(), "one agent is there once, however often it is written");
+        rows.weigh(two, KEPT / 3);
+        assert!(rows.next_batch(), "two that have grown are too much");
+        assert!(!rows.next_batch(), "nothing is left of them");
     }
 }
