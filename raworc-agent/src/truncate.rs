@@ -150,6 +150,9 @@ mod tests {
             }
             let collected = collector.into_text();
             prop_assert!(text.contains('\u{fffd}') || !collected.contains('\u{fffd}'), "{collected:?}");
+
+            let begun = beginning(&text, limit);
+            prop_assert!(text.starts_with(begun) && begun.len() + 4 > limit.min(text.len()), "{begun:?}");
         }
 
         #[test]
