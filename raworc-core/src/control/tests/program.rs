@@ -3,10 +3,11 @@
 use tokio::sync::mpsc;
 
 use super::*;
+use crate::control::SleepMode;
 use crate::entropy::EntropyExt;
 use crate::error::Error;
 use crate::ids::MessageId;
-use crate::message::{MESSAGE_LIMIT, PARTS_LIMIT, Part};
+use crate::message::{MESSAGE_LIMIT, MessageState, PARTS_LIMIT, Part};
 use crate::program::{DeltaReport, EndReport, LeaseReply, PROTOCOL, ReadyReport, SetupReport, StepsReport};
 use crate::runtime::Boot;
 use crate::runtime::simulated::{Exit, program_fn};
@@ -249,6 +250,27 @@ async fn a_heartbeat_that_could_not_be_written_is_written_by_the_next_tick() {
 
 fn agent_computer(agent: &Agent) -> crate::ids::ComputerId {
     agent.status.computer.expect("a computer")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_program_that_is_told_to_sleep_in_that_moment_takes_nothing_up() {
+    let mut hands = Hands::new().await;
+    let agent = hands.world.create("a", AgentSpec::default()).await;
+    let call = hands.boot().await;
+    hands.control().ready(&call, ReadyReport { setup: None }).await.expect("ready");
+    let message = hands.world.send(&agent, "one").await;
+    let (control, user, tenant) = (hands.control().clone(), hands.world.call.clone(), hands.world.tenant.clone());
+    let name = agent.name.clone();
+    hands.world.store.before_next_commit(move || {
+        Box::pin(async move {
+            control.sleep(&user, &tenant, &name, SleepMode::default()).await.expect("asked");
+        })
+    });
+    let lease = hands.control().lease(&call, Duration::from_secs(5)).await;
+    assert!(!matches!(&lease, Ok(Some(_))), "{lease:?}");
+    let id = message.id;
+    let message = hands.world.store.message(agent.id, id).await.expect("answers").expect("is there");
+    assert_eq!((message.state, message.attempt), (MessageState::Queued, 0));
 }
 
 #[tokio::test(start_paused = true)]
