@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::calls::{Cut, go_on, limited, pause, unless_stopped};
 use super::jobs::Subject;
 use super::stop::stop_computer;
-use super::{Engine, RETRY_LOOK, Shared, spawn_job};
+use super::{Engine, Shared, spawn_job};
 use crate::computer::Computer;
 use crate::entropy::EntropyExt;
 use crate::ids::{ComputerId, RuntimeName, TenantName};
@@ -44,6 +46,7 @@ pub(super) fn begin(shared: &Arc<Shared>, computer: Computer) {
     spawn_job(shared, async move {
         let shared = task;
         let Some(engine) = shared.engines.get(&computer.runtime) else { return };
+        let settled = settled_at(&shared, &computer).await;
         loop {
             // What was asked for its agent before may still be under way, and would make it anew.
             if shared.jobs.is_running(Subject::Agent(computer.agent)) {
@@ -54,12 +57,12 @@ pub(super) fn begin(shared: &Arc<Shared>, computer: Computer) {
                 continue;
             }
             match reclaim(&shared, engine, &computer).await {
-                Ok(()) => match yet_to_come(&shared, &computer).await {
-                    Some(wait) => {
+                Ok(()) => match settled.filter(|settled| is_yet_to_come(&shared, &computer, *settled)) {
+                    Some(settled) => {
                         tokio::select! {
                             biased;
                             () = shared.stop.cancelled() => {}
-                            () = tokio::time::sleep(wait) => {}
+                            () = tokio::time::sleep_until(settled) => {}
                         }
                     }
                     None => break,
@@ -83,17 +86,23 @@ pub(super) fn begin(shared: &Arc<Shared>, computer: Computer) {
     });
 }
 
-/// How long a start of the computer that was begun before may still be under way, and make its volume once more. Until then
-/// it stays on the list, or nobody would know whose volume that is.
-async fn yet_to_come(shared: &Shared, computer: &Computer) -> Option<Duration> {
-    if !computer.unsettled || computer.keep_volume || shared.jobs.is_answered(computer.id()) {
+/// Until when a start of the computer that was begun before may still be under way, and make its volume once more. Until
+/// then it stays on the list, or nobody would know whose volume that is. Reckoned once: the clock may be set, and what was
+/// begun before this is over in the time of one call.
+async fn settled_at(shared: &Shared, computer: &Computer) -> Option<Instant> {
+    if !computer.unsettled || computer.keep_volume {
         return None;
     }
-    let since = computer.reclaim_since?;
-    let Ok(head) = shared.store.head().await else { return Some(RETRY_LOOK) };
-    // The clock may have been set back.
-    let passed = Duration::try_from(head.now.duration_since(since)).unwrap_or_default();
-    shared.settings.call_limit.checked_sub(passed).filter(|left| !left.is_zero())
+    let (since, begun, limit) = (computer.reclaim_since?, Instant::now(), shared.settings.call_limit);
+    let passed = match shared.store.head().await {
+        Ok(head) => Duration::try_from(head.now.duration_since(since)).unwrap_or_default(),
+        Err(_) => Duration::ZERO,
+    };
+    Some(begun + limit.saturating_sub(passed))
+}
+
+fn is_yet_to_come(shared: &Shared, computer: &Computer, settled: Instant) -> bool {
+    !shared.jobs.is_answered(computer.id()) && Instant::now() < settled
 }
 
 async fn reclaim(shared: &Shared, engine: &Engine, computer: &Computer) -> Result<(), Cut> {

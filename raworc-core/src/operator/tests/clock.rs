@@ -142,3 +142,24 @@ async fn a_clock_that_was_set_back_while_no_operator_lived_freezes_nothing() {
     world.control.sleep(&world.call, &world.tenant, &quiet.name, SleepMode::Now).await.expect("asked");
     world.until(&quiet, "stopped", |a| a.status.state() == State::Slept && a.status.run.is_none()).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_was_set_back_keeps_nothing_on_the_reclaim_list_that_is_gone() {
+    let mut world = World::new().await;
+    let hang = world.engine.inject(Rule::new(Method::Ensure, Fault::Hang));
+    let agent = world.create("a", AgentSpec::default()).await;
+    let agent = world.until(&agent, "begun", |a| a.status.run.is_some()).await;
+    world.engine_until("in the middle of a start", |_| hang.hits() == 1).await;
+    world.kill_operator();
+    world.control.delete(&world.call, &world.tenant, &agent.name).await.expect("asked");
+    world.start_operator().await;
+    world.engine_until("rid of it", |engine| engine.calls(Method::RemoveVolume) > 0).await;
+    world.clock.set_ahead(SignedDuration::from_hours(-5));
+    let begun = tokio::time::Instant::now();
+    while world.control.system().store().computer(computer(&agent)).await.expect("a store").is_some() {
+        pass(1).await;
+    }
+    let took = begun.elapsed();
+    assert!(took > Duration::from_secs(30), "the start may still have come, and nobody waited for it: {took:?}");
+    assert!(took < Duration::from_secs(90), "{took:?}");
+}
