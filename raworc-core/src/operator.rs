@@ -92,6 +92,8 @@ struct Engine {
     looks: Gate,
     /// For images, which take long: the pulls of one tenant hold up no other's.
     pulls: Gate,
+    /// For the question whether an image is there, where one's pull has to wait.
+    asks: Gate,
     /// Images that it has had: who wants one of them waits for nobody's pull.
     images: Mutex<HashSet<String>>,
     /// For the logs of what died, which nothing but the next start waits for.
@@ -116,6 +118,7 @@ impl Engine {
             gate: Gate::new(calls),
             looks: Gate::new(ENGINE_LOOKS.max(calls)),
             pulls: Gate::shared(ENGINE_PULLS, TENANT_PULLS),
+            asks: Gate::shared(ENGINE_PULLS, TENANT_PULLS),
             images: Mutex::default(),
             logs: Gate::new(ENGINE_LOOKS),
             orphans: Gate::new(1),

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::calls::{Cut, caught, go_on, limited, record, unless_stopped};
 use super::gate::Pass;
 use super::jobs::Subject;
@@ -132,8 +134,10 @@ async fn still_wanted(shared: &Shared, agent: &Agent) -> Result<(), Cut> {
 /// Sees to it that the image is there.
 async fn prepare(shared: &Shared, engine: &Engine, agent: &Agent, computer: &Computer) -> Result<(), Cut> {
     let image = computer.spec.image.as_deref();
-    let (_pass, waited) = pull_turn(shared, engine, agent, image).await?;
-    pull(shared, engine, agent, image, waited).await?;
+    match pull_turn(shared, engine, agent, image).await? {
+        Turn::Needless => {}
+        Turn::Come { _pass, waited } => pull(shared, engine, agent, image, waited).await?,
+    }
     if let Some(image) = image {
         engine.note_image(image);
     }
@@ -171,31 +175,60 @@ async fn pull(shared: &Shared, engine: &Engine, agent: &Agent, image: Option<&st
     Ok(done?)
 }
 
+/// The turn to have an image pulled.
+enum Turn {
+    /// The image is there.
+    Needless,
+    /// It is this agent's, after a wait that people were told of or without one.
+    Come { _pass: Option<Pass>, waited: bool },
+}
+
 /// Waits for the turn to have an image pulled, as long as that may take; for none where the runtime's own is wanted, or one
-/// that it has had.
-/// Whether there was a wait, which people are told.
-async fn pull_turn(
-    shared: &Shared,
-    engine: &Engine,
-    agent: &Agent,
-    image: Option<&str>,
-) -> Result<(Option<Pass>, bool), Cut> {
+/// that it has had. Meanwhile the engine is asked once whether it has the image: then nobody's pull is waited for.
+async fn pull_turn(shared: &Shared, engine: &Engine, agent: &Agent, image: Option<&str>) -> Result<Turn, Cut> {
     if image.is_none_or(|image| engine.has_had(image)) {
-        return Ok((None, false));
+        return Ok(Turn::Come { _pass: None, waited: false });
     }
-    let pass = engine.pulls.enter(&agent.tenant);
-    tokio::pin!(pass);
-    if let Ok(pass) = unless_stopped(shared, tokio::time::timeout(PREPARE_QUIET, &mut pass)).await? {
-        return Ok((Some(pass), false));
-    }
-    let waits = [AgentOp::Extend { deadline: shared.settings.prepare_limit }, pulling(image, "waits for other images")];
-    record(shared, agent, waits.into()).await;
+    let (pass, there) = (engine.pulls.enter(&agent.tenant), is_there(engine, agent, image));
+    tokio::pin!(pass, there);
+    let (mut asking, mut told) = (true, None::<Instant>);
     loop {
+        let quiet = if told.is_some() { Duration::from_secs(2) } else { PREPARE_QUIET };
+        let news = async {
+            tokio::select! {
+                biased;
+                pass = &mut pass => Some(Ok(Turn::Come { _pass: Some(pass), waited: told.is_some() })),
+                there = &mut there, if asking => {
+                    asking = false;
+                    there.map(|there| there.map(|()| Turn::Needless))
+                }
+                () = tokio::time::sleep(quiet) => None,
+            }
+        };
+        match unless_stopped(shared, news).await? {
+            Some(Ok(Turn::Needless)) if told.is_some() => {
+                record(shared, agent, vec![AgentOp::Extend { deadline: shared.settings.start_limit }]).await;
+                return Ok(Turn::Needless);
+            }
+            Some(turn) => return Ok(turn?),
+            None => {}
+        }
         still_wanted(shared, agent).await?;
-        if let Ok(pass) = unless_stopped(shared, tokio::time::timeout(Duration::from_secs(2), &mut pass)).await? {
-            return Ok((Some(pass), true));
+        let deadline = shared.settings.prepare_limit;
+        // The time for that is not the program's.
+        if told.is_none_or(|told| told.elapsed() > deadline / 4) {
+            told = Some(Instant::now());
+            let waits = [AgentOp::Extend { deadline }, pulling(image, "waits for other images")];
+            record(shared, agent, waits.into()).await;
         }
     }
+}
+
+/// Asks the engine for an image in passing. What it does not answer at once is given up: the image has to be pulled.
+async fn is_there(engine: &Engine, agent: &Agent, image: Option<&str>) -> Option<Result<(), RuntimeError>> {
+    let _pass = engine.asks.enter(&agent.tenant).await;
+    let asked = caught("have the image", engine.entry.runtime.prepare(image, &|_| ()));
+    tokio::time::timeout(PREPARE_QUIET, asked).await.ok()
 }
 
 fn pulling(image: Option<&str>, what: &str) -> AgentOp {

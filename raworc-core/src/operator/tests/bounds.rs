@@ -153,21 +153,23 @@ async fn the_images_of_one_tenant_are_pulled_a_few_at_a_time_and_hold_up_no_othe
         let ready = a.status.conditions.get(ConditionKind::Ready);
         ready.is_some_and(|ready| ready.reason == "ImagePulling")
     };
+    let pulled = |a: &Agent| waits(a) && ready(a).message.ends_with("is being pulled");
+    let mut pulls = 0;
     for agent in &agents {
-        world.until(agent, "pulled, or waiting for that", waits).await;
+        pulls += usize::from(pulled(&world.until(agent, "pulled, or waiting for that", waits).await));
     }
-    assert_eq!(hang.hits(), 8, "the others wait for their turn");
+    assert_eq!(pulls, 8, "the others wait for their turn");
     let tenant = TenantName::new("other").expect("a name");
     let name = UserName::new("bob").expect("a name");
     let call = Call::by(Principal::User { name, tenant: tenant.clone(), admin: false });
     let spec = AgentSpec { image: Some("image".into()), ..AgentSpec::default() };
     let request = CreateAgent { name: agent_name("b"), spec };
     let other = world.control.create_agent(&call, &tenant, request).await.expect("created");
-    world.until(&other, "pulled", waits).await;
-    assert_eq!(hang.hits(), 9, "another tenant's turn comes at once");
+    let other = world.until(&other, "looked after", waits).await;
+    assert!(pulled(&other), "another tenant's turn comes at once: {other:#?}");
     world.engine.crash(computer(&first), "killed");
-    world.until(&first, "looked after", |a| a.status.incarnation.0 == 2 && waits(a)).await;
-    assert_eq!(hang.hits(), 10, "who wants an image that was had waits for no turn");
+    let first = world.until(&first, "looked after", |a| a.status.incarnation.0 == 2 && waits(a)).await;
+    assert!(pulled(&first), "who wants an image that was had waits for no turn: {first:#?}");
     let asked = tokio::time::Instant::now();
     world.control.sleep(&world.call, &world.tenant, &agents[39].name, SleepMode::Now).await.expect("asked");
     world.until(&agents[39], "slept", |a| a.status.state() == State::Slept && a.status.run.is_none()).await;
@@ -175,5 +177,38 @@ async fn the_images_of_one_tenant_are_pulled_a_few_at_a_time_and_hold_up_no_othe
     hang.release();
     for agent in &agents[..39] {
         world.until(agent, "idle", |a| a.status.state() == State::Idle).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_whose_image_is_there_waits_for_nobodys_pull() {
+    let world = World::new().await;
+    let image = |name: String| AgentSpec { image: Some(name), ..AgentSpec::default() };
+    let hang = world.engine.inject(Rule::new(Method::Prepare, Fault::Hang).times(8));
+    for n in 0..8 {
+        world.create(&format!("a{n}"), image(format!("image-{n}"))).await;
+    }
+    world.engine_until("pulling as many as it may", |_| hang.hits() == 8).await;
+    let begun = tokio::time::Instant::now();
+    // This operator has not seen it yet, and the engine has it.
+    world.idle("there", image("there".into())).await;
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_long_for_the_turn_to_pull_has_the_time_for_the_start_all_the_same() {
+    let settings = OperatorSettings { prepare_limit: Duration::from_secs(100), ..OperatorSettings::default() };
+    let program = SimulatedAgent::new(act);
+    let latency = Latency { prepare: Duration::from_secs(90), ..Latency::default() };
+    let options = SimulatedOptions::new(Profile::Container).with_latency(latency).with_program(program.clone());
+    let world = World::on(SimulatedRuntime::new(options), program, settings).await;
+    let mut agents = Vec::new();
+    for n in 0..17 {
+        let spec = AgentSpec { image: Some(format!("image-{n}")), ..AgentSpec::default() };
+        agents.push(world.create(&format!("a{n}"), spec).await);
+    }
+    for agent in &agents {
+        let idle = world.until(agent, "idle", |a| a.status.state() == State::Idle).await;
+        assert_eq!(idle.status.restarts, 0, "{idle:#?}");
     }
 }
