@@ -106,7 +106,10 @@ impl Revoked {
         self.0.send_if_modified(|known| {
             known.retain(|_, until| until.is_none_or(|until| until > now));
             let before = known.len();
-            known.extend(tokens);
+            for (token, until) in tokens {
+                let known = known.entry(token).or_default();
+                *known = until.or(*known);
+            }
             known.len() > before
         });
     }
@@ -378,6 +381,20 @@ impl ControlPlane {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_token_whose_end_is_known_is_not_remembered_for_ever_by_a_word_without_it() {
+        let (revoked, now) = (Revoked::default(), Timestamp::UNIX_EPOCH);
+        let later = |hours| now + SignedDuration::from_hours(hours);
+        revoked.add([("a".to_owned(), Some(later(1)))], now);
+        revoked.add([("a".to_owned(), None)], now);
+        revoked.add([("b".to_owned(), None)], now);
+        revoked.add([("b".to_owned(), Some(later(3)))], now);
+        revoked.add([], later(2));
+        assert_eq!(revoked.0.borrow().keys().collect::<Vec<_>>(), ["b"]);
+        revoked.add([], later(4));
+        assert_eq!(revoked.len(), 0);
+    }
 
     #[test]
     fn a_login_of_nobody_is_verified_like_any_other() {
