@@ -12,6 +12,9 @@ pub const LABEL_LIMIT: usize = 63;
 /// Labels that an agent may have.
 pub const LABELS_LIMIT: usize = 64;
 
+/// Requirements that a selector may have.
+pub const REQUIREMENTS_LIMIT: usize = 16;
+
 /// Labels of an agent, by key.
 pub type Labels = BTreeMap<String, String>;
 
@@ -24,17 +27,19 @@ pub struct InvalidLabel {
     rule: &'static str,
 }
 
+impl InvalidLabel {
+    fn of(what: &'static str, text: &str, rule: &'static str) -> Self {
+        Self { what, text: text.chars().take(80).collect(), rule }
+    }
+}
+
 fn check(what: &'static str, text: &str, empty: bool) -> Result<(), InvalidLabel> {
     let fits = text.len() <= LABEL_LIMIT && (empty || !text.is_empty());
     let chars = text.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_./".contains(&c));
     if fits && chars {
         return Ok(());
     }
-    Err(InvalidLabel {
-        what,
-        text: text.chars().take(80).collect(),
-        rule: "use up to 63 letters, digits, '-', '_', '.' and '/'",
-    })
+    Err(InvalidLabel::of(what, text, "use up to 63 letters, digits, '-', '_', '.' and '/'"))
 }
 
 /// Checks keys and values of `labels`.
@@ -62,7 +67,7 @@ pub enum Requirement {
     Absent(String),
 }
 
-/// Requirements that must all hold, written `app=web,tier!=db,beta,!old`.
+/// Requirements that must all hold, up to 16, written `app=web,tier!=db,beta,!old`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Selector(Vec<Requirement>);
 
@@ -111,12 +116,11 @@ impl FromStr for Selector {
             check("selector key", key, false)?;
             Ok(requirement)
         };
-        text.split(',')
-            .map(str::trim)
-            .filter(|part| !part.is_empty())
-            .map(requirement)
-            .collect::<Result<_, _>>()
-            .map(Self)
+        let parts = || text.split(',').map(str::trim).filter(|part| !part.is_empty());
+        if parts().nth(REQUIREMENTS_LIMIT).is_some() {
+            return Err(InvalidLabel::of("selector", text, "use up to 16 requirements"));
+        }
+        parts().map(requirement).collect::<Result<_, _>>().map(Self)
     }
 }
 
@@ -175,6 +179,15 @@ mod tests {
             let parsed: Selector = selector.parse().expect(selector);
             assert_eq!(parsed.matches(&labels), holds, "{selector}");
         }
+    }
+
+    #[test]
+    fn a_selector_has_no_more_requirements_than_anybody_needs() {
+        let of = |count: usize| vec!["a"; count].join(",").parse::<Selector>();
+        assert_eq!(of(16).expect("as many as there may be").requirements().len(), 16);
+        let error = of(17).expect_err("one too many").to_string();
+        assert!(error.contains("up to 16 requirements"), "{error}");
+        assert!(of(1_000_000).expect_err("far too many").to_string().len() < 200);
     }
 
     #[test]
