@@ -21,8 +21,8 @@ pub use commit::{
 pub use evaluate::{AgentNeeds, Evaluated, Footprint, Rows};
 pub use memory::MemoryStore;
 pub use query::{
-    AgentQuery, AuditQuery, ComputerQuery, Due, DueQuery, EventFilter, Lease, LeaseClaim, MAX_PAGE, MAX_PAGE_BYTES,
-    MessageQuery, Page, PageRows, Stamped, StepQuery, Touch,
+    AgentQuery, AuditQuery, ComputerQuery, Due, DueQuery, EventFilter, LEASE_KEPT, Lease, LeaseClaim, MAX_PAGE,
+    MAX_PAGE_BYTES, MessageQuery, Page, PageRows, Stamped, StepQuery, Touch,
 };
 
 use std::fmt;
@@ -111,7 +111,8 @@ impl StoreError {
 /// - `S19` `watch` from before the start of the log is `Gone`.
 /// - `S20` `touch` moves `awake_until` and the heartbeat of a present incarnation forward, never back, and nothing of an older one.
 /// - `S21` `touch` of a slept agent changes nothing and says so.
-/// - `S22` A lease has one holder until it expires or is given back; a new holder gets a higher epoch.
+/// - `S22` A lease has one holder until it expires or is given back; a new holder gets a higher epoch. One
+///   that ended [`LEASE_KEPT`] ago may be forgotten.
 /// - `S23` A record changes only against the version that the writer saw.
 /// - `S24` Times of rows are the store's own, and `now` of a read is not before the times of the rows that it shows.
 /// - `S25` Text comes back as it was written: every Unicode character, every length up to its limit.

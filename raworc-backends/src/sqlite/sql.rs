@@ -51,6 +51,7 @@ statements! {
     FORGET_ANSWERS = "DELETE FROM answers WHERE rowid < (SELECT MIN(rowid) FROM answers) + 512 AND expires <= ?";
     FORGET_RECORDS = "DELETE FROM records WHERE rowid IN \
         (SELECT rowid FROM records WHERE expires <= ? ORDER BY expires LIMIT 512)";
+    FORGET_LEASES = "DELETE FROM leases WHERE expires <= ?";
 
     AGENT = "SELECT awake_until, heard_at, doc FROM agents WHERE tenant = ? AND live_name = ?";
     AGENT_BY_ID = "SELECT awake_until, heard_at, doc FROM agents WHERE id = ?";

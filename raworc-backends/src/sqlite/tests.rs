@@ -214,6 +214,33 @@ async fn what_is_too_old_is_taken_away_and_what_is_to_be_kept_stays() {
 }
 
 #[tokio::test]
+async fn a_lease_that_ended_long_ago_is_forgotten() {
+    let directory = directory();
+    let store = open(&directory).await;
+    let holder = SystemEntropy.process_id(SystemClock.now());
+    for (key, ttl) in [("long ago", 0), ("held", 3600), ("lately", 0)] {
+        for ttl in [3600, ttl] {
+            let claim = LeaseClaim { key: key.into(), holder, ttl: Duration::from_secs(ttl) };
+            store.claim(&claim).await.expect("answers");
+        }
+    }
+    let options = SqliteOptions::new(directory.path());
+    let mut conn = SqliteConnection::connect_with(&options.writer()).await.expect("is there");
+    let aged = "UPDATE leases SET expires = expires - 90000000000 WHERE name = 'long ago'";
+    assert_eq!(sqlx::query(aged).execute(&mut conn).await.expect("is set").rows_affected(), 1);
+    conn.close().await.expect("closes");
+    let (agent, made) = create("one");
+    store.commit(made).await.expect("goes through");
+    for n in 0..300 {
+        store.commit(accept(agent, message_id(), &n.to_string())).await.expect("goes through");
+    }
+    let names = "SELECT name FROM leases ORDER BY name";
+    let kept: Vec<String> = sqlx::query_scalar(names).fetch_all(&store.shared.readers).await.expect("answers");
+    assert_eq!(kept, ["held", "lately"]);
+    store.close().await;
+}
+
+#[tokio::test]
 async fn a_watcher_from_whom_the_log_was_cut_meanwhile_is_told_and_misses_nothing_in_silence() {
     let directory = directory();
     let store = open(&directory).await;

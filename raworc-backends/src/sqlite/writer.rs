@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use raworc_core::event::Event;
 use raworc_core::ids::{AgentId, Revision};
-use raworc_core::store::{AgentNeeds, Commit, Footprint, LeaseClaim, Stamped, StoreError, Touch};
+use raworc_core::store::{AgentNeeds, Commit, Footprint, LEASE_KEPT, LeaseClaim, Stamped, StoreError, Touch};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Connection, SqliteConnection};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -394,7 +394,9 @@ impl Writer {
         let kept = i64::try_from(self.options.keep_commits.as_micros()).unwrap_or(i64::MAX);
         sqlx::query(sql::FORGET_COMMITS).bind(now.saturating_sub(kept)).execute(&mut *conn).await?;
         sqlx::query(sql::FORGET_ANSWERS).bind(now).execute(&mut *conn).await?;
-        sqlx::query(sql::FORGET_RECORDS).bind(now).execute(conn).await?;
+        sqlx::query(sql::FORGET_RECORDS).bind(now).execute(&mut *conn).await?;
+        let kept = i64::try_from(LEASE_KEPT.as_micros()).unwrap_or(i64::MAX);
+        sqlx::query(sql::FORGET_LEASES).bind(now.saturating_sub(kept)).execute(conn).await?;
         Ok(())
     }
 }

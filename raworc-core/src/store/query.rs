@@ -228,6 +228,10 @@ impl Touch {
     }
 }
 
+/// How long an expired lease is kept at least, so that the next holder's epoch is higher than the last one's. Most keys
+/// bear the id of a process, and are never wanted again once it has ended.
+pub const LEASE_KEPT: Duration = Duration::from_hours(24);
+
 /// A wish to hold something for a time.
 #[derive(Debug, Clone)]
 pub struct LeaseClaim {
@@ -266,7 +270,8 @@ pub struct Lease {
     pub key: String,
     /// Who holds it, or held it last.
     pub holder: ProcessId,
-    /// Grows with each new holder, and with each time that it had expired between.
+    /// Grows with each new holder, and with each time that it had expired between; begins anew once the store has forgotten
+    /// the lease, [`LEASE_KEPT`] after its end or later.
     pub epoch: u64,
     /// Since when this holder has held it without a break.
     pub since: Timestamp,

@@ -19,6 +19,8 @@ fn faults(plan: &[String]) -> Vec<&String> {
     let bound = |line: &str| {
         ["SCAN k VIRTUAL TABLE", "SCAN json_each VIRTUAL TABLE"].iter().any(|keys| line.starts_with(keys))
             || line.ends_with("-ROW VALUES CLAUSE")
+            // Those of a day's processes: what ended before is forgotten by the very statement that reads them all.
+            || line == "SCAN leases"
     };
     let line = |line: &&String| (line.starts_with("SCAN") && !bound(line)) || line.contains("TEMP B-TREE");
     plan.iter().filter(line).collect()

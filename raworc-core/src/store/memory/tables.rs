@@ -13,10 +13,11 @@ use crate::event::Event;
 use crate::ids::{AgentId, AgentName, CommitId, ComputerId, MessageId, Revision, TenantName};
 use crate::message::Message;
 use crate::step::Step;
+use crate::store::evaluate::later;
 use crate::store::{
     AgentQuery, Answer, AuditQuery, AuditRow, Committed, ComputerQuery, Due, DueQuery, Evaluated, Footprint,
-    IdempotencyKey, Lease, LeaseClaim, MessageQuery, Page, PageRows, QuotaKind, Record, RecordKey, RecordKind, Rows,
-    StepQuery, StoreError, Touch,
+    IdempotencyKey, LEASE_KEPT, Lease, LeaseClaim, MessageQuery, Page, PageRows, QuotaKind, Record, RecordKey,
+    RecordKind, Rows, StepQuery, StoreError, Touch,
 };
 
 /// Events that are kept at least, so that a long-lived store does not grow by its log alone.
@@ -120,10 +121,11 @@ impl Tables {
         evaluated.committed
     }
 
-    /// Takes away what has expired. Leases stay: the next holder gets a higher epoch than the last.
+    /// Takes away what has expired. Leases stay for a while: the next holder gets a higher epoch than the last.
     fn tidy(&mut self, now: Timestamp) {
         self.answers.retain(|_, answer| answer.expires > now);
         self.records.retain(|_, record| is_kept(record, now));
+        self.leases.retain(|_, lease| later(lease.expires, LEASE_KEPT) > now);
     }
 
     pub(super) fn put_agent(&mut self, agent: Agent) {
@@ -352,5 +354,23 @@ mod tests {
         let bound = usize::try_from(TIDY_EVERY).expect("small") + 60;
         assert!((60..bound).contains(&tables.records.len()), "{} records", tables.records.len());
         assert!((60..bound).contains(&tables.answers.len()), "{} answers", tables.answers.len());
+    }
+
+    #[test]
+    fn a_lease_that_ended_long_ago_is_forgotten_and_its_key_can_be_held_again() {
+        let (mut tables, start) = (Tables::default(), Timestamp::UNIX_EPOCH);
+        let hours = |hours| start + jiff::SignedDuration::from_hours(hours);
+        let holder = crate::ids::ProcessId::from_uuid(uuid::Uuid::nil());
+        let claim = |key: &str, ttl| LeaseClaim { key: key.into(), holder, ttl };
+        tables.claim(&claim("ended", Duration::from_secs(5)), start);
+        tables.claim(&claim("given back", Duration::from_secs(5)), start);
+        tables.claim(&claim("given back", Duration::ZERO), start);
+        tables.claim(&claim("held", Duration::from_secs(2 * 86_400)), start);
+        tables.tidy(hours(23));
+        assert_eq!(tables.leases.len(), 3, "the next holder is told a higher epoch");
+        assert_eq!(tables.claim(&claim("given back", Duration::from_secs(5)), hours(23)).epoch, 2);
+        tables.tidy(hours(25));
+        assert_eq!(tables.leases.keys().collect::<Vec<_>>(), ["given back", "held"]);
+        assert_eq!(tables.claim(&claim("ended", Duration::from_secs(5)), hours(25)).epoch, 1);
     }
 }
