@@ -46,6 +46,7 @@ impl Conversation {
         if let Some(directory) = path.parent() {
             fs::create_dir_all(directory)?;
         }
+        // Always the same name: what a kill in the middle of one of so many saves leaves behind, the next one writes over.
         let fresh = path.with_extension("new");
         let stored = Stored { version: VERSION, conversation: self.clone() };
         fs::write(&fresh, serde_json::to_vec(&stored)?)?;
