@@ -5,6 +5,7 @@
 
 mod exec;
 mod files;
+mod held;
 mod logs;
 mod reach;
 #[cfg(test)]

@@ -1,29 +1,28 @@
 //! How a call reaches a computer, and how its answer comes back.
 
 use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
+use axum::Json;
 use axum::body::Body;
 use axum::extract::FromRequestParts;
 use axum::response::{IntoResponse, Response};
-use axum::{BoxError, Json};
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
-use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use hyper::body::Incoming;
 use raworc_core::agent::Agent;
 use raworc_core::control::{ActivityGuard, ActivityKind, Call, Errand, TokenRecord};
 use raworc_core::error::Error;
-use raworc_core::ids::{AgentId, AgentName, TenantName};
+use raworc_core::ids::{AgentName, TenantName};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::held::Held;
 use crate::api::{ErrorBody, ErrorInfo};
 use crate::server::extract::{AgentAt, NoIdempotencyKey, segment};
-use crate::server::state::{Ends, OpenPlace};
+use crate::server::state::OpenPlace;
 use crate::server::{ApiError, ApiState, StreamGuard};
 
 /// How long a call waits for a computer that has to be started: as long as a start may take, and its setup begins.
@@ -213,10 +212,10 @@ impl Reached {
         let json = parts.headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
         let kind = if json { "application/json" } else { "application/octet-stream" };
         let status = if parts.status == StatusCode::NO_CONTENT { StatusCode::NO_CONTENT } else { StatusCode::OK };
-        let (state, token) = (self.state.clone(), self.token);
-        let ends = Box::pin(async move { state.ends(&token).await });
-        let body = Body::new(Held { body, agent: self.agent.id, ends, _guard: self.guard, _held: self.held });
-        let mut response = Response::new(body);
+        let (stream, place) = self.held;
+        let holds = (stream, Some(place), self.guard);
+        let held = Held::new(self.state, self.token, self.agent.name, Body::new(body), holds);
+        let mut response = Response::new(Body::new(held));
         *response.status_mut() = status;
         let headers = response.headers_mut();
         if status != StatusCode::NO_CONTENT {
@@ -273,38 +272,4 @@ async fn refusal(answer: http::Response<Incoming>) -> Response {
         details: serde_json::Map::new(),
     };
     (status, Json(ErrorBody { error: info })).into_response()
-}
-
-/// A body from a computer, which keeps an agent awake that is used until it has ended or nobody wants it any more.
-struct Held {
-    body: Incoming,
-    agent: AgentId,
-    ends: Pin<Box<dyn Future<Output = Ends> + Send>>,
-    _guard: Option<ActivityGuard>,
-    _held: (StreamGuard, OpenPlace),
-}
-
-impl HttpBody for Held {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        // An error, not an end that looks whole.
-        let frame = match self.ends.as_mut().poll(cx) {
-            Poll::Ready(ends) => Poll::Ready(Some(Err(ends.into()))),
-            Poll::Pending => Pin::new(&mut self.body).poll_frame(cx).map_err(BoxError::from),
-        };
-        if let Poll::Ready(Some(Err(error))) = &frame {
-            tracing::info!(agent = %self.agent, %error, "a stream from a computer broke off");
-        }
-        frame
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
 }

@@ -19,6 +19,7 @@ use raworc_core::ids::{AgentName, TenantName};
 use raworc_core::program::ExecRequest;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use crate::server::Options;
@@ -231,6 +232,37 @@ async fn what_is_open_in_a_computer_ends_with_the_login_it_was_opened_with_and_w
     assert!(longer.is_err(), "another login of the same user goes on");
     options.closing.cancel();
     assert!(soon("the end with the server", open[2].frame()).await.unwrap().is_err());
+}
+
+#[tokio::test]
+async fn who_does_not_read_keeps_nothing_of_a_computer_after_the_end_of_their_login() {
+    let api = Api::new().await;
+    let over = CancellationToken::new();
+    let in_computer = over.clone();
+    let stdout = move || {
+        let held = in_computer.clone().drop_guard();
+        async {
+            Body::from_stream(futures::stream::pending::<Result<Bytes, axum::Error>>().map(move |never| {
+                let _ = &held;
+                never
+            }))
+        }
+    };
+    api.world.up("a").await.link(Router::new().route("/exec/{id}/stdout", get(stdout))).await;
+    let answer = api.send(api.request("GET", "exec/1/stdout").body(Body::empty()).unwrap()).await;
+    assert_eq!(answer.status(), StatusCode::OK);
+    let (admin, name) = (api.world.admin(), AgentName::new("a").unwrap());
+    let reasons = || async {
+        let why = api.world.control.explain(&admin, &TenantName::default(), &name).await.unwrap();
+        why.activity.len()
+    };
+    assert_eq!(reasons().await, 1);
+    let token = api.world.state.tokens.verify_user(&api.token).unwrap().record;
+    api.world.control.revoke(&admin.clone().with_token(token)).await.unwrap();
+    until("the end of the reason", || async { reasons().await == 0 }).await;
+    soon("the end of the stream in the computer", over.cancelled()).await;
+    let told = soon("the end", answer.into_body().frame()).await.unwrap().unwrap_err();
+    assert!(told.to_string().contains("revoked"), "{told}");
 }
 
 #[tokio::test]
