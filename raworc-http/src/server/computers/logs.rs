@@ -48,15 +48,15 @@ pub(super) async fn logs(visit: Visit, Query(query): Query<LogsQuery>) -> Result
         if query.follow || query.wake {
             return Err(ApiError::invalid("previous", "a start that is over can neither be followed nor woken"));
         }
-        return Ok(answer(control.previous_log(call, &visit.tenant, &visit.name, options).await?));
+        return visit.without_link(control.previous_log(call, &visit.tenant, &visit.name, options), answer).await;
     }
     match of_program(&visit, &query).await {
         // Asleep, dead, on its way up, or deaf: what it wrote may be there all the same.
         Err(error) if matches!(error.code(), "agent_asleep" | "unreachable") => {
-            match control.stopped_log(call, &visit.tenant, &visit.name, options).await {
-                Ok(log) => Ok(answer(log)),
-                Err(_) if error.code() == "unreachable" => Err(error),
-                Err(none) => Err(none.into()),
+            let log = control.stopped_log(call, &visit.tenant, &visit.name, options);
+            match visit.without_link(log, answer).await {
+                Err(none) if none.code() == "not_found" && error.code() == "unreachable" => Err(error),
+                answered => answered,
             }
         }
         answered => answered,

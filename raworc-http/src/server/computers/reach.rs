@@ -113,6 +113,27 @@ impl Visit {
         Reached { state: self.state.clone(), token: self.token, agent, guard, held }
     }
 
+    /// The answer that `body`, which does not come over a link, is to become. It counts among the caller's streams, and
+    /// ends with their login.
+    pub(super) async fn without_link<T, F>(
+        &self,
+        body: F,
+        into: impl FnOnce(T) -> Response,
+    ) -> Result<Response, ApiError>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let stream = self.state.open_stream(&self.call.principal)?;
+        let response = tokio::select! {
+            opened = body => into(opened?),
+            ends = self.state.ends(&self.token) => return Err(ends.into()),
+        };
+        Ok(response.map(|body| {
+            let holds = (stream, None, None);
+            Body::new(Held::new(self.state.clone(), self.token, self.name.clone(), body, holds))
+        }))
+    }
+
     /// The path of this command on the link.
     pub(super) fn command(&self, rest: &str) -> String {
         format!("/exec/{}{rest}", self.id.as_deref().unwrap_or_default())

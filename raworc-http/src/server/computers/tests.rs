@@ -1,4 +1,5 @@
 mod audit;
+mod logs;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
