@@ -38,9 +38,12 @@ impl FromRequestParts<ApiState> for Caller {
         let token = bearer(&parts.headers)?;
         let (principal, token) = state.authenticate(token).await?;
         if let (Some(place), Principal::User { name, .. }) = (parts.extensions.get::<Place>(), &principal) {
-            place.claim(name).map_err(|Full(limit)| {
-                let message = format!("{limit} connections are open for {principal} already; close some of them");
-                ApiError::new("too_many_requests", message).with_detail("limit", limit).with_retry_after(5)
+            place.claim(name).map_err(|full| {
+                let message = match full {
+                    Full::Own(limit) => format!("{limit} connections are open for {principal} already; close some"),
+                    Full::All(limit) => format!("users have {limit} connections open already; try again in a moment"),
+                };
+                ApiError::new("too_many_requests", message).with_detail("limit", full.limit()).with_retry_after(5)
             })?;
         }
         let mut call = Call::by(principal).with_token(token);

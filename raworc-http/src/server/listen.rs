@@ -39,11 +39,12 @@ pub(super) type Place = places::Place<UserName>;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ConnectionLimits {
-    /// Connections at one time. More wait for a place.
+    /// Connections at one time.
     pub connections: usize,
-    /// Connections that one user may have of them.
+    /// Connections that one user may have of them, those left out that another user calls on too.
     pub connections_per_user: usize,
-    /// Connections of them on which nobody has shown a good token yet. The oldest gives way to the next.
+    /// Connections of them on which nobody has shown a good token yet: no user takes their places. The oldest gives way
+    /// to the next.
     pub strangers: usize,
     /// How long a connection may go without one.
     pub introduction: Duration,
@@ -57,7 +58,7 @@ pub struct ConnectionLimits {
 impl Default for ConnectionLimits {
     fn default() -> Self {
         Self {
-            connections: 8 << 10,
+            connections: 32 << 10,
             connections_per_user: 4 << 10,
             strangers: 1 << 10,
             introduction: Duration::from_secs(300),
@@ -68,11 +69,11 @@ impl Default for ConnectionLimits {
 }
 
 impl ConnectionLimits {
-    /// With another limit of connections at one time: half of them may be one user's, and a quarter strangers'.
+    /// With another limit of connections at one time: an eighth of them may be one user's, and a quarter strangers'.
     #[must_use]
     pub fn with_connections(mut self, connections: usize) -> Self {
         self.connections = connections;
-        self.connections_per_user = self.connections_per_user.min(connections.div_ceil(2));
+        self.connections_per_user = self.connections_per_user.min(connections.div_ceil(8));
         self.strangers = self.strangers.min(connections.div_ceil(4));
         self
     }

@@ -1,8 +1,13 @@
 //! [`Places`]: who has the connections of a listener.
 //!
 //! A connection is a stranger's until a request on it bears a good token; from then on it is its owner's. Each owner has
-//! so many connections and no more, and strangers give way to newcomers, the oldest first: so nobody keeps others from
-//! being heard, however many connections they open and however little they say on them.
+//! so many connections and no more, owners together leave the strangers' share alone, and strangers give way to
+//! newcomers, the oldest first: so nobody keeps others from being heard, however many connections they open and however
+//! little they say on them.
+//!
+//! A connection on which another owner shows itself too is one of a proxy, which carries the calls of many. It is shared
+//! from then on and counts for nobody in particular. Half of the places at most are of that kind, so that two accounts of
+//! one person do not come by as many as they like.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
@@ -18,9 +23,9 @@ use tokio_util::sync::CancellationToken;
 pub(super) struct PlaceLimits {
     /// At one time. More wait for a place.
     pub(super) connections: usize,
-    /// Of one owner.
+    /// Of one owner, those left out that it shares.
     pub(super) per_owner: usize,
-    /// Of strangers.
+    /// Of strangers. No owner takes these places.
     pub(super) strangers: usize,
     /// How long a connection may be a stranger's.
     pub(super) introduction: Duration,
@@ -40,11 +45,32 @@ struct Table<O> {
     owners: HashMap<O, usize>,
     /// Connections of owners.
     known: usize,
+    /// Those of them that several owners share.
+    shared: usize,
+}
+
+impl<O: Eq + Hash> Table<O> {
+    /// One connection less that counts for this owner.
+    fn discount(&mut self, owner: &O) {
+        if let Some(connections) = self.owners.get_mut(owner) {
+            *connections -= 1;
+            if *connections == 0 {
+                self.owners.remove(owner);
+            }
+        }
+    }
+}
+
+impl PlaceLimits {
+    /// Of all owners together: one at least, and else what strangers leave.
+    fn of_owners(&self) -> usize {
+        self.connections.saturating_sub(self.strangers.max(1)).max(1)
+    }
 }
 
 impl<O: Eq + Hash> Places<O> {
     pub(super) fn new(limits: PlaceLimits) -> Arc<Self> {
-        let table = Table { came: 0, strangers: BTreeMap::new(), owners: HashMap::new(), known: 0 };
+        let table = Table { came: 0, strangers: BTreeMap::new(), owners: HashMap::new(), known: 0, shared: 0 };
         Arc::new(Self { limits, table: Mutex::new(table), left: Notify::new() })
     }
 
@@ -52,7 +78,12 @@ impl<O: Eq + Hash> Places<O> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for a connection that came, unless all are taken by owners.
+    /// Whether owners have all places that they may have.
+    pub(super) fn is_full(&self) -> bool {
+        self.table().known >= self.limits.of_owners()
+    }
+
+    /// A place for a connection that came, unless all are taken by owners: where there is but one.
     pub(super) fn try_enter(self: &Arc<Self>) -> Option<Place<O>> {
         let mut table = self.table();
         let strangers = table.strangers.len();
@@ -70,6 +101,7 @@ impl<O: Eq + Hash> Places<O> {
             gone,
             since: Instant::now(),
             of: OnceLock::new(),
+            shared: OnceLock::new(),
         })))
     }
 
@@ -103,6 +135,8 @@ struct Held<O: Eq + Hash> {
     gone: CancellationToken,
     since: Instant,
     of: OnceLock<O>,
+    /// Set under the table's lock, once another owner showed itself.
+    shared: OnceLock<()>,
 }
 
 impl<O: Eq + Hash> Drop for Held<O> {
@@ -111,11 +145,9 @@ impl<O: Eq + Hash> Drop for Held<O> {
         match self.of.get() {
             Some(owner) => {
                 table.known -= 1;
-                if let Some(connections) = table.owners.get_mut(owner) {
-                    *connections -= 1;
-                    if *connections == 0 {
-                        table.owners.remove(owner);
-                    }
+                match self.shared.get() {
+                    Some(()) => table.shared -= 1,
+                    None => table.discount(owner),
                 }
             }
             None => {
@@ -127,9 +159,23 @@ impl<O: Eq + Hash> Drop for Held<O> {
     }
 }
 
-/// Why a connection stays a stranger's and ends as such: its owner has so many already, and may have no more.
+/// Why a connection stays a stranger's and ends as such.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Full(pub(super) usize);
+pub(super) enum Full {
+    /// Its owner has so many already, and may have no more.
+    Own(usize),
+    /// Owners together have so many already.
+    All(usize),
+}
+
+impl Full {
+    /// How many there are.
+    pub(super) const fn limit(self) -> usize {
+        match self {
+            Self::Own(limit) | Self::All(limit) => limit,
+        }
+    }
+}
 
 /// Why a connection has to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,23 +201,34 @@ impl<O: Eq + Hash + Clone> Place<O> {
         self.0.of.get()
     }
 
-    /// From now on this connection is an owner's: the first one's whose token it bore.
+    /// From now on this connection is an owner's: the first one's whose token it bore, or shared where that is another.
     ///
     /// # Errors
-    /// Where the owner has as many as it may.
+    /// Where the owner has as many as it may, or all have.
     pub(super) fn claim(&self, owner: &O) -> Result<(), Full> {
         let held = &*self.0;
-        if held.of.get().is_some() {
+        let is_settled = || held.shared.get().is_some() || held.of.get() == Some(owner);
+        if is_settled() {
             return Ok(());
         }
-        let mut table = held.places.table();
-        if held.of.get().is_some() {
+        let (limits, mut table) = (&held.places.limits, held.places.table());
+        if is_settled() {
             return Ok(());
         }
-        let limit = held.places.limits.per_owner;
+        if let Some(first) = held.of.get() {
+            if table.shared < limits.connections / 2 {
+                table.shared += 1;
+                table.discount(first);
+                let _ = held.shared.set(());
+            }
+            return Ok(());
+        }
         let has = table.owners.get(owner).copied().unwrap_or_default();
-        if has >= limit || held.gone.is_cancelled() {
-            return Err(Full(limit));
+        if has >= limits.per_owner || held.gone.is_cancelled() {
+            return Err(Full::Own(limits.per_owner));
+        }
+        if table.known >= limits.of_owners() {
+            return Err(Full::All(limits.of_owners()));
         }
         table.owners.insert(owner.clone(), has + 1);
         table.known += 1;

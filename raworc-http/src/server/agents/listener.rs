@@ -38,11 +38,12 @@ use crate::server::extract::body::BODY_IDLE;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ListenerLimits {
-    /// Connections at one time, links included. More wait for a place.
+    /// Connections at one time, links included.
     pub connections: usize,
     /// Connections that one computer may have of them, its link included.
     pub connections_per_computer: usize,
-    /// Connections of them that have not said yet whose they are. The oldest gives way to the next.
+    /// Connections of them that have not said yet whose they are: no computer takes their places. The oldest gives way to
+    /// the next.
     pub strangers: usize,
     /// How long a connection may take to say whose it is: to bear a good token.
     pub introduction: Duration,
@@ -192,22 +193,16 @@ impl AgentsListener {
     /// ended or had its time. Links are connections that were handed over: close those with [`Links`](super::Links).
     pub async fn serve(self, router: Router, shutdown: impl Future<Output = ()> + Send) {
         let Self { socket, limits, listening } = self;
-        let serving = listening.begin();
         let (handshake, head, drain) = (limits.handshake, limits.head, limits.drain);
         let places = Places::new(limits);
+        let serving = listening.begin(places.table());
         let graceful = GracefulShutdown::new();
         let mut shutdown = std::pin::pin!(shutdown);
         loop {
             let accept = async {
                 let stream = socket.accept().await?;
-                if let Some(place) = places.try_enter() {
-                    serving.accepts();
-                    return Ok((stream, place));
-                }
-                serving.is_full();
-                let place = places.enter().await;
                 serving.accepts();
-                Ok::<_, io::Error>((stream, place))
+                Ok::<_, io::Error>((stream, places.enter().await))
             };
             let accepted = tokio::select! {
                 accepted = accept => accepted,

@@ -150,7 +150,7 @@ async fn strangers_give_way_to_newcomers_and_those_who_are_known_do_not() {
 
 #[tokio::test]
 async fn nobody_has_more_connections_than_their_share() {
-    let served = Served::within(ConnectionLimits::default().with_connections(4)).await;
+    let served = Served::within(ConnectionLimits::default().with_connections(16)).await;
     let mut held = Vec::new();
     for expected in [StatusCode::OK, StatusCode::OK, StatusCode::TOO_MANY_REQUESTS] {
         let mut wire = served.dial().await;
@@ -161,6 +161,61 @@ async fn nobody_has_more_connections_than_their_share() {
     let mut other = served.dial().await;
     other.write(served.head("bob", "/api/v0/agents")).await;
     assert_eq!(other.answer().await, StatusCode::OK);
+    served.end().await;
+}
+
+#[tokio::test]
+async fn users_do_not_take_the_places_of_strangers() {
+    let limits = ConnectionLimits { connections: 4, strangers: 1, connections_per_user: 2, ..Default::default() };
+    let served = Served::within(limits).await;
+    let mut held = Vec::new();
+    for (who, expected) in [
+        ("ada", StatusCode::OK),
+        ("ada", StatusCode::OK),
+        ("bob", StatusCode::OK),
+        ("bob", StatusCode::TOO_MANY_REQUESTS),
+    ] {
+        let mut wire = served.dial().await;
+        wire.write(served.head(who, "/api/v0/agents")).await;
+        assert_eq!(wire.answer().await, expected);
+        held.push(wire);
+    }
+    let mut stranger = served.dial().await;
+    stranger.write(served.head("", "/livez")).await;
+    assert_eq!(stranger.answer().await, StatusCode::OK);
+    held[0].write(served.head("ada", "/api/v0/agents")).await;
+    assert_eq!(held[0].answer().await, StatusCode::OK);
+    served.end().await;
+}
+
+#[tokio::test]
+async fn the_connections_of_a_proxy_are_not_the_first_users_alone() {
+    // Half of them may be shared, and one is one user's.
+    let served = Served::within(ConnectionLimits::default().with_connections(8)).await;
+    let mut held = Vec::new();
+    for number in 0..6 {
+        let mut wire = served.dial().await;
+        wire.write(served.head("ada", "/api/v0/agents")).await;
+        let expected = if number < 5 { StatusCode::OK } else { StatusCode::TOO_MANY_REQUESTS };
+        assert_eq!(wire.answer().await, expected, "{number}");
+        if number < 5 {
+            wire.write(served.head("bob", "/api/v0/agents")).await;
+            assert_eq!(wire.answer().await, StatusCode::OK);
+        }
+        held.push(wire);
+    }
+    // What is shared is given back when it ends.
+    drop(held);
+    let again = async {
+        loop {
+            let mut wire = served.dial().await;
+            wire.write(served.head("ada", "/api/v0/agents")).await;
+            if wire.answer().await == StatusCode::OK {
+                return;
+            }
+        }
+    };
+    soon(again).await;
     served.end().await;
 }
 

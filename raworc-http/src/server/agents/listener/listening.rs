@@ -4,9 +4,11 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use raworc_core::ids::ComputerId;
 use tokio::time::Instant;
 
 use super::unix::SocketFile;
+use crate::server::places::Places;
 
 /// What fails to accept does so again at once while the cause lasts; a failure longer ago than this is over.
 const MEMORY: Duration = Duration::from_secs(2);
@@ -22,8 +24,7 @@ pub struct Listening {
 enum Phase {
     #[default]
     Begins,
-    Accepts,
-    Full,
+    Accepts(Weak<Places<ComputerId>>),
     Failed(Instant, String),
     Ended,
 }
@@ -38,9 +39,10 @@ impl Listening {
     }
 
     /// From now on it is served, until what this returns is dropped.
-    pub(super) fn begin(self) -> Serving {
-        *self.phase() = Phase::Accepts;
-        Serving(self)
+    pub(super) fn begin(self, places: Weak<Places<ComputerId>>) -> Serving {
+        let serving = Serving(self, places);
+        serving.accepts();
+        serving
     }
 
     /// Whether programs are accepted.
@@ -50,8 +52,12 @@ impl Listening {
     pub fn check(&self) -> Result<(), String> {
         match &*self.phase() {
             Phase::Begins => return Err("is not served yet".to_owned()),
-            Phase::Accepts => {}
-            Phase::Full => return Err("computers have all places; connections wait for one".to_owned()),
+            Phase::Accepts(places) if places.upgrade().is_some_and(|places| places.is_full()) => {
+                return Err(
+                    "computers have all places that they may have; more of their connections are refused".into()
+                );
+            }
+            Phase::Accepts(_) => {}
             Phase::Failed(at, _) if at.elapsed() > MEMORY => {}
             Phase::Failed(_, error) => return Err(format!("cannot accept connections: {error}")),
             Phase::Ended => return Err("has stopped".to_owned()),
@@ -67,15 +73,11 @@ impl Listening {
 
 /// Tells how the serving goes. Its end is the end of that, also where it panics.
 #[derive(Debug)]
-pub(super) struct Serving(Listening);
+pub(super) struct Serving(Listening, Weak<Places<ComputerId>>);
 
 impl Serving {
     pub(super) fn accepts(&self) {
-        *self.0.phase() = Phase::Accepts;
-    }
-
-    pub(super) fn is_full(&self) {
-        *self.0.phase() = Phase::Full;
+        *self.0.phase() = Phase::Accepts(Weak::clone(&self.1));
     }
 
     pub(super) fn failed(&self, error: &io::Error) {

@@ -2,7 +2,7 @@
 //! that one hostile computer keeps no other from being heard, however slowly it writes.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use raworc_core::ids::ComputerId;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -39,18 +39,14 @@ impl Places {
         Self { places, rooms: Arc::new(Rooms { limits, used: Mutex::default(), left }) }
     }
 
-    /// A place for a connection that came, unless all are taken by computers.
-    pub(super) fn try_enter(&self) -> Option<Place> {
-        self.places.try_enter().map(|place| self.with_room(place))
-    }
-
     /// A place for a connection that came, once there is one.
     pub(super) async fn enter(&self) -> Place {
-        self.with_room(self.places.enter().await)
+        Place { place: self.places.enter().await, rooms: Arc::clone(&self.rooms) }
     }
 
-    fn with_room(&self, place: places::Place<ComputerId>) -> Place {
-        Place { place, rooms: Arc::clone(&self.rooms) }
+    /// Whose the connections are.
+    pub(super) fn table(&self) -> Weak<places::Places<ComputerId>> {
+        Arc::downgrade(&self.places)
     }
 }
 
@@ -65,11 +61,16 @@ impl Place {
     /// From now on this connection is a computer's: the first one's whose token it bore.
     ///
     /// # Errors
-    /// Where the computer has as many as it may. The connection stays a stranger's and ends as such.
+    /// Where the computer has as many as it may, or all have. The connection stays a stranger's and ends as such.
     pub(in super::super) fn claim(&self, computer: ComputerId) -> Result<(), ApiError> {
-        self.place.claim(&computer).map_err(|Full(limit)| {
-            let full = format!("this computer has {limit} connections, and may have no more; close some of them");
-            ApiError::new("too_many_requests", full).with_detail("limit", limit).with_retry_after(1)
+        self.place.claim(&computer).map_err(|full| {
+            let message = match full {
+                Full::Own(limit) => {
+                    format!("this computer has {limit} connections, and may have no more; close some of them")
+                }
+                Full::All(limit) => format!("computers have {limit} connections open already; try again in a moment"),
+            };
+            ApiError::new("too_many_requests", message).with_detail("limit", full.limit()).with_retry_after(1)
         })
     }
 
