@@ -16,6 +16,7 @@ mod gate;
 mod jobs;
 mod observe;
 pub mod plan;
+mod pull;
 mod queue;
 mod reclaim;
 mod settings;
