@@ -116,6 +116,8 @@ impl Installation {
         let mut options = Options::default()
             .with_closing(closing.clone())
             .with_links(links.clone())
+            .with_streams_per_principal(settings.limits.streams_per_principal)
+            .with_calls_per_computer(settings.limits.calls_per_computer)
             .with_operator_check(&control)
             .with_agents_check(listening);
         if let Some(handle) = figures {

@@ -14,6 +14,7 @@ use raworc_core::control;
 use raworc_core::ids::UserName;
 use raworc_core::program::{ModelSpec, ModelWire, WorkLimits};
 use raworc_core::quantity::{Bytes, Cpu, InvalidQuantity};
+use raworc_http::server::CALLS_PER_COMPUTER;
 use secrecy::SecretString;
 use serde::Deserialize;
 
@@ -104,6 +105,10 @@ pub struct Limits {
     pub inbox_bytes: u64,
     /// Agents that a tenant may have; 0 for any number.
     pub agents_per_tenant: u64,
+    /// Streams of events, and calls into computers, that one user may have open.
+    pub streams_per_principal: usize,
+    /// Calls into one computer that may be open.
+    pub calls_per_computer: usize,
     /// Seconds that a setup script may run.
     pub setup_seconds: u64,
     /// Seconds for which an agent can be kept awake by one ask.
@@ -112,6 +117,25 @@ pub struct Limits {
     pub cancel_seconds: u64,
     /// Seconds for which a key of idempotency is remembered.
     pub idempotency_seconds: u64,
+}
+
+impl Limits {
+    fn check(&self) -> Result<(), Failure> {
+        let keys = [
+            ("streams_per_principal", self.streams_per_principal, usize::MAX),
+            ("calls_per_computer", self.calls_per_computer, CALLS_PER_COMPUTER),
+        ];
+        match keys.into_iter().find(|(_, value, most)| *value == 0 || value > most) {
+            None => Ok(()),
+            Some((key, value, most)) => {
+                let failure = Failure::new(Exit::Usage, format!("limits.{key}: {value} cannot be had"));
+                Err(match most {
+                    usize::MAX => failure.hint("choose 1 or more"),
+                    most => failure.hint(format!("choose 1 to {most}: a computer's link has no room for more")),
+                })
+            }
+        }
+    }
 }
 
 /// Limits of the work on one message.
@@ -214,6 +238,7 @@ impl Settings {
         settings.data = std::path::absolute(&settings.data).map_err(|error| {
             Failure::new(Exit::Usage, format!("{:?} is no data directory", settings.data)).because(error)
         })?;
+        settings.limits.check()?;
         Ok(settings)
     }
 

@@ -23,7 +23,7 @@ pub mod tokens;
 pub use error::ApiError;
 pub use layers::RequestId;
 pub use listen::{ConnectionLimits, serve, serve_within};
-pub use options::{Options, ReadyCheck};
+pub use options::{CALLS_PER_COMPUTER, Options, ReadyCheck, STREAMS_PER_PRINCIPAL};
 pub use routes::{document, router, router_of};
 pub use state::{ApiState, StreamGuard};
 pub use tokens::Tokens;

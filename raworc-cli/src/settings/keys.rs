@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use raworc_core::control;
+use raworc_http::server::{CALLS_PER_COMPUTER, STREAMS_PER_PRINCIPAL};
 
 use crate::exit::{Exit, Failure};
 
@@ -118,6 +119,18 @@ pub const KEYS: &[Key] = &[
         Default::Number(|settings| settings.agents_per_tenant.unwrap_or(0)),
         None,
         "Agents that a tenant may have; 0 for any number.",
+    ),
+    key(
+        "limits.streams_per_principal",
+        Default::Plain(STREAMS_PER_PRINCIPAL as u64),
+        None,
+        "Streams of events, and calls into computers, that one user may have open. A command that somebody is attached to takes four.",
+    ),
+    key(
+        "limits.calls_per_computer",
+        Default::Plain(CALLS_PER_COMPUTER as u64),
+        None,
+        "Calls into one computer that may be open, 300 at most.",
     ),
     key(
         "limits.setup_seconds",

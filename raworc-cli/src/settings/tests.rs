@@ -99,6 +99,22 @@ fn a_wrong_type_names_the_key() {
 }
 
 #[test]
+fn a_limit_that_cannot_be_had_is_refused_with_those_that_can() {
+    for (file, named) in [
+        ("[limits]\nstreams_per_principal = 0", "1 or more"),
+        ("[limits]\ncalls_per_computer = 0", "1 to 300"),
+        ("[limits]\ncalls_per_computer = 301", "1 to 300"),
+    ] {
+        let error = read(file, &[], &AssemblyArgs::default()).expect_err(named);
+        assert_eq!(error.exit(), Exit::Usage);
+        let shown = crate::exit::render(&error.into(), "error", "hint");
+        assert!(shown.contains(named), "{shown}");
+    }
+    let most = read("[limits]\ncalls_per_computer = 300", &[], &AssemblyArgs::default()).expect("valid");
+    assert_eq!(most.limits.calls_per_computer, 300);
+}
+
+#[test]
 fn further_models_are_known_beside_the_default() {
     let file = "[model]\nname = 'a'\n[[models]]\nname = 'b'\nurl = 'http://127.0.0.1:1'\nwire = 'openai'\n";
     let models = read(file, &[], &AssemblyArgs::default()).expect("valid").control().models;

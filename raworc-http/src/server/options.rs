@@ -12,6 +12,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::agents::{Links, Listening};
 
+/// How many streams one principal has where nothing else is chosen: a platform calls for all of its people as one user,
+/// and a command that somebody is attached to takes four.
+pub const STREAMS_PER_PRINCIPAL: usize = 4096;
+
+/// How many calls one computer has at most, and where nothing else is chosen. A call takes three streams of the
+/// computer's link, which has 1024: enough are left for what ends commands and for cancels.
+pub const CALLS_PER_COMPUTER: usize = 300;
+
 /// What can be chosen about a router.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -22,8 +30,8 @@ pub struct Options {
     pub body_limit: usize,
     /// Streams of events, and calls into computers, that one principal may have open at this server.
     pub streams_per_principal: usize,
-    /// Calls into one computer that may be open at this server. A call takes three streams of the computer's link at
-    /// most, which has 1024: a cancel always has one.
+    /// Calls into one computer that may be open at this server, [`CALLS_PER_COMPUTER`] at most. Those that end a command
+    /// or tell it the size of its terminal are left out, as they are of the principal's.
     pub calls_per_computer: usize,
     /// Passwords that are checked at one time; more wait their turn.
     pub logins_at_once: usize,
@@ -46,8 +54,8 @@ impl Default for Options {
         Self {
             token_ttl: Duration::from_secs(12 * 3600),
             body_limit: 2 << 20,
-            streams_per_principal: 600,
-            calls_per_computer: 300,
+            streams_per_principal: STREAMS_PER_PRINCIPAL,
+            calls_per_computer: CALLS_PER_COMPUTER,
             logins_at_once: 4,
             keep_alive: Duration::from_secs(15),
             metrics: None,
@@ -81,10 +89,10 @@ impl Options {
         self
     }
 
-    /// With so many calls into each computer.
+    /// With so many calls into each computer, [`CALLS_PER_COMPUTER`] at most.
     #[must_use]
     pub const fn with_calls_per_computer(mut self, calls: usize) -> Self {
-        self.calls_per_computer = calls;
+        self.calls_per_computer = if calls < CALLS_PER_COMPUTER { calls } else { CALLS_PER_COMPUTER };
         self
     }
 

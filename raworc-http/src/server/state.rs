@@ -22,6 +22,9 @@ const USER_MEMORY: Duration = Duration::from_secs(3);
 /// Users that are remembered at one time.
 const USERS_LIMIT: usize = 10_000;
 
+/// Calls that end or steer a command in one computer at one time: what its other calls leave of its link, less some.
+const STEERING: usize = 100;
+
 /// What every handler of a router shares. Clones are one.
 #[derive(Debug, Clone)]
 pub struct ApiState {
@@ -136,6 +139,13 @@ impl ApiState {
         let limit = self.inner.options.calls_per_computer;
         let full = || format!("{limit} calls into the computer of {} are open already; close some of them", agent.name);
         self.take(format!("computer:{}", agent.id), limit).ok_or_else(|| too_many(limit, full()))
+    }
+
+    /// A place for a call that ends or steers a command in this computer. It has one also where the computer's calls and
+    /// its caller's streams have all of theirs.
+    pub(super) fn open_steering(&self, agent: &Agent) -> Result<OpenPlace, ApiError> {
+        let full = || format!("{STEERING} calls to commands of {} wait for an answer already", agent.name);
+        self.take(format!("steering:{}", agent.id), STEERING).ok_or_else(|| too_many(STEERING, full()))
     }
 
     fn take(&self, whose: String, limit: usize) -> Option<OpenPlace> {

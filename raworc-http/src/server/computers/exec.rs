@@ -210,7 +210,7 @@ pub(super) async fn stdin(visit: Visit, request: Request) -> Result<Response, Ap
 )]
 pub(super) async fn resize(visit: Visit, Json(size): Json<TerminalSize>) -> Result<Response, ApiError> {
     // No row: a window that is dragged would write one for each of its sizes.
-    let reached = visit.look(false, ActivityKind::Command).await?;
+    let reached = visit.steer(None).await?;
     let request = json_request(Method::POST, &visit.command("/resize"), &size)?;
     reached.pass(request, Some(ANSWER_LIMIT)).await
 }
@@ -232,7 +232,7 @@ pub(super) async fn wait(visit: Visit) -> Result<Response, ApiError> {
               (status = 404, description = "there is no such command", body = ErrorBody)),
 )]
 pub(super) async fn end(visit: Visit) -> Result<Response, ApiError> {
-    let reached = visit.change("exec.end", false, ActivityKind::Command).await?;
+    let reached = visit.steer(Some("exec.end")).await?;
     let request = link_request(Method::DELETE, &visit.command(""), &[], Body::empty())?;
     reached.pass(request, Some(ANSWER_LIMIT)).await
 }

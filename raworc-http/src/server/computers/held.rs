@@ -16,7 +16,7 @@ use crate::server::state::{Ends, OpenPlace};
 use crate::server::{ApiState, StreamGuard};
 
 /// What an open stream takes: its caller's place, that in the computer, and what keeps the agent awake.
-pub(super) type Holds = (StreamGuard, Option<OpenPlace>, Option<ActivityGuard>);
+pub(super) type Holds = (Option<StreamGuard>, Option<OpenPlace>, Option<ActivityGuard>);
 
 /// A body from a computer, and what it holds until it has ended, nobody wants it any more, or its login is over. The
 /// last is watched by a task of its own: nobody asks the body of a caller who does not read.

@@ -37,6 +37,13 @@ const WHOLE_LIMIT: usize = 1 << 20;
 /// Characters of a program's error that are passed on.
 const MESSAGE_LIMIT: usize = 2000;
 
+/// Whether a call counts among its caller's streams and among its computer's calls.
+#[derive(Debug, Clone, Copy)]
+enum Counts {
+    Yes,
+    No,
+}
+
 /// Who calls, and which agent they mean.
 #[derive(Debug)]
 pub(super) struct Visit {
@@ -69,33 +76,55 @@ impl FromRequestParts<ApiState> for Visit {
 impl Visit {
     /// The computer, up and kept awake for as long as what is returned is held, to look at something in it.
     pub(super) async fn look(&self, wake: bool, kind: ActivityKind) -> Result<Reached, ApiError> {
-        self.reach(Errand::look(wake, START_LIMIT), Some(kind)).await
+        self.reach(Errand::look(wake, START_LIMIT), Some(kind), Counts::Yes).await
     }
 
     /// The computer, up for now, to watch it: that alone keeps no agent awake.
     pub(super) async fn watch(&self, wake: bool) -> Result<Reached, ApiError> {
-        self.reach(Errand::look(wake, START_LIMIT), None).await
+        self.reach(Errand::look(wake, START_LIMIT), None, Counts::Yes).await
     }
 
     /// The same, to change something. It is in the audit by `verb` then, without what exactly: commands, paths and
     /// content may hold what is secret.
     pub(super) async fn change(&self, verb: &'static str, wake: bool, kind: ActivityKind) -> Result<Reached, ApiError> {
-        self.reach(Errand::change(verb, wake, START_LIMIT), Some(kind)).await
+        self.reach(Errand::change(verb, wake, START_LIMIT), Some(kind), Counts::Yes).await
     }
 
-    async fn reach(&self, errand: Errand, kind: Option<ActivityKind>) -> Result<Reached, ApiError> {
+    /// The computer, where it is up, to end or steer a command in it: also where no other call finds a place. It is in
+    /// the audit where there is a `verb`.
+    pub(super) async fn steer(&self, verb: Option<&'static str>) -> Result<Reached, ApiError> {
+        let errand = match verb {
+            Some(verb) => Errand::change(verb, false, START_LIMIT),
+            None => Errand::look(false, START_LIMIT),
+        };
+        self.reach(errand, Some(ActivityKind::Command), Counts::No).await
+    }
+
+    async fn reach(&self, errand: Errand, kind: Option<ActivityKind>, counts: Counts) -> Result<Reached, ApiError> {
         tokio::select! {
-            reached = self.arrive(errand, kind) => reached,
+            reached = self.arrive(errand, kind, counts) => reached,
             ends = self.state.ends(&self.token) => Err(ends.into()),
         }
     }
 
-    async fn arrive(&self, mut errand: Errand, kind: Option<ActivityKind>) -> Result<Reached, ApiError> {
-        let stream = self.state.open_stream(&self.call.principal)?;
+    async fn arrive(
+        &self,
+        mut errand: Errand,
+        kind: Option<ActivityKind>,
+        counts: Counts,
+    ) -> Result<Reached, ApiError> {
+        let stream = match counts {
+            Counts::Yes => Some(self.state.open_stream(&self.call.principal)?),
+            Counts::No => None,
+        };
         let control = self.state.control();
         let agent = control.rouse(&self.call, &self.tenant, &self.name, &mut errand).await?;
         // Taken once it is known that the caller may: it tells how many others call.
-        let held = (stream, self.state.open_call(&agent)?);
+        let place = match counts {
+            Counts::Yes => self.state.open_call(&agent)?,
+            Counts::No => self.state.open_steering(&agent)?,
+        };
+        let held = (stream, place);
         let Some(kind) = kind else { return Ok(self.reached(agent, None, held)) };
         match control.system().hold(&agent, kind).await {
             Ok(guard) => Ok(self.reached(agent, Some(guard), held)),
@@ -109,7 +138,7 @@ impl Visit {
         }
     }
 
-    fn reached(&self, agent: Agent, guard: Option<ActivityGuard>, held: (StreamGuard, OpenPlace)) -> Reached {
+    fn reached(&self, agent: Agent, guard: Option<ActivityGuard>, held: (Option<StreamGuard>, OpenPlace)) -> Reached {
         Reached { state: self.state.clone(), token: self.token, agent, guard, held }
     }
 
@@ -129,7 +158,7 @@ impl Visit {
             ends = self.state.ends(&self.token) => return Err(ends.into()),
         };
         Ok(response.map(|body| {
-            let holds = (stream, None, None);
+            let holds = (Some(stream), None, None);
             Body::new(Held::new(self.state.clone(), self.token, self.name.clone(), body, holds))
         }))
     }
@@ -147,7 +176,7 @@ pub(super) struct Reached {
     token: TokenRecord,
     pub(super) agent: Agent,
     guard: Option<ActivityGuard>,
-    held: (StreamGuard, OpenPlace),
+    held: (Option<StreamGuard>, OpenPlace),
 }
 
 /// A request as it goes over a link.

@@ -189,6 +189,11 @@ async fn nobody_opens_so_many_calls_into_a_computer_that_others_find_none() {
         assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
         let why = text(refused.into_body()).await;
         assert!(why.contains(wanted), "{why}");
+        for (method, path, body) in [("DELETE", "exec/1", ""), ("POST", "exec/1/resize", r#"{"rows":1,"cols":1}"#)] {
+            let request = api.request(method, path).body(Body::from(body)).unwrap();
+            let answer = soon("an answer", router.clone().oneshot(request)).await.unwrap();
+            assert_eq!(answer.status(), StatusCode::NO_CONTENT, "what is open can be ended: {path}");
+        }
         drop(open);
         assert_eq!(call("stats").await.unwrap().status(), StatusCode::OK);
     }
