@@ -1,5 +1,8 @@
 //! The log of an agent's program: its own word where it runs, else what is left of it.
 
+use std::error::Error as _;
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::response::Response;
 use futures::{StreamExt, stream};
@@ -7,11 +10,16 @@ use http::{HeaderValue, Method, header};
 use raworc_core::agent::Agent;
 use raworc_core::control::{ControlPlane, LogStream};
 use raworc_core::runtime::LogsOptions;
+use tokio::sync::broadcast;
 
 use super::reach::{Visit, link_request};
 use crate::api::ErrorBody;
 use crate::server::ApiError;
 use crate::server::extract::Query;
+use crate::server::state::Ends;
+
+/// How long it may take until it is noticed that a program is gone.
+const NOTICE_LIMIT: Duration = Duration::from_secs(2);
 
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -85,12 +93,32 @@ fn to_the_end_of(agent: Agent, control: ControlPlane, answer: Response) -> Respo
         Body::from_stream(stream::unfold(Some((body.into_data_stream(), agent, control)), |rest| async {
             let (mut log, agent, control) = rest?;
             match log.next().await? {
-                Err(_) if is_over(&control, &agent).await => None,
+                Err(error) if is_end_of_start(&control, &agent, &error).await => None,
                 Err(error) => Some((Err(error), None)),
                 Ok(bytes) => Some((Ok(bytes), Some((log, agent, control)))),
             }
         }))
     })
+}
+
+/// Whether a log broke off because its start is over. A program is gone before that is noticed.
+async fn is_end_of_start(control: &ControlPlane, agent: &Agent, error: &axum::Error) -> bool {
+    if error.source().is_some_and(|cause| cause.is::<Ends>()) {
+        return is_over(control, agent).await;
+    }
+    let mut events = control.system().feed().subscribe();
+    let noticed = async {
+        while !is_over(control, agent).await {
+            loop {
+                match events.recv().await {
+                    Ok(event) if event.agent != Some(agent.id) => {}
+                    Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => break,
+                    Err(broadcast::error::RecvError::Closed) => return std::future::pending().await,
+                }
+            }
+        }
+    };
+    tokio::time::timeout(NOTICE_LIMIT, noticed).await.is_ok()
 }
 
 /// Whether this start of an agent's program is over, as with a sleep.
