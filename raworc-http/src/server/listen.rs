@@ -120,7 +120,7 @@ pub async fn serve_within(
                     tracker.spawn(async move {
                         tokio::select! {
                             () = serving => {}
-                            why = place.must_go() => tracing::debug!(why = why.as_str(), "a connection is ended"),
+                            () = place.gives_way() => tracing::debug!("a connection gave way to a newcomer"),
                         }
                     });
                 }
@@ -177,6 +177,10 @@ async fn connection(
     let ends = tokio::select! {
         done = connection.as_mut() => return log(done),
         () = rests => false,
+        () = place.overdue() => {
+            tracing::debug!("a connection did not say in time whose it is");
+            false
+        }
         () = closing.cancelled() => true,
     };
     connection.as_mut().graceful_shutdown();

@@ -240,16 +240,23 @@ impl<O: Eq + Hash + Clone> Place<O> {
 
     /// Is done once this connection has to end.
     pub(super) async fn must_go(&self) -> Leave {
-        let Held { places, gone, since, of, .. } = &*self.0;
-        let overdue = async {
-            sleep((*since + places.limits.introduction).saturating_duration_since(Instant::now())).await;
-            if of.get().is_some() {
-                std::future::pending::<()>().await;
-            }
-        };
         tokio::select! {
-            () = gone.cancelled() => Leave::GiveWay,
-            () = overdue => Leave::Unknown,
+            () = self.gives_way() => Leave::GiveWay,
+            () = self.overdue() => Leave::Unknown,
+        }
+    }
+
+    /// Is done once a newcomer takes its place.
+    pub(super) async fn gives_way(&self) {
+        self.0.gone.cancelled().await;
+    }
+
+    /// Is done once it has been a stranger's for as long as it may be.
+    pub(super) async fn overdue(&self) {
+        let Held { places, since, of, .. } = &*self.0;
+        sleep((*since + places.limits.introduction).saturating_duration_since(Instant::now())).await;
+        if of.get().is_some() {
+            std::future::pending::<()>().await;
         }
     }
 }

@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::server::testing::Api;
+use crate::server::testing::{Api, PASSWORD};
 
 /// An API on a port of its own.
 struct Served {
@@ -234,5 +234,25 @@ async fn a_stranger_who_goes_on_asking_does_not_stay() {
     soon(asking).await;
     known.write(served.head("ada", "/api/v0/agents")).await;
     assert_eq!(known.answer().await, StatusCode::OK, "who is known may stay");
+    served.end().await;
+}
+
+#[tokio::test]
+async fn a_call_of_a_stranger_whose_time_is_over_is_answered_first() {
+    let limits = ConnectionLimits { introduction: Duration::from_millis(300), ..ConnectionLimits::default() };
+    let served = Served::within(limits).await;
+    let body = format!(r#"{{"name":"ada","password":"{PASSWORD}"}}"#);
+    let length = body.len();
+    let mut wire = served.dial().await;
+    wire.write(format!(
+        "POST /api/v0/auth/login HTTP/1.1\r\nhost: raworc\r\ncontent-type: application/json\r\n\
+         content-length: {length}\r\n\r\n"
+    ))
+    .await;
+    // One that came later has had its time.
+    served.dial().await.hung_up().await;
+    wire.write(body).await;
+    assert_eq!(wire.answer().await, StatusCode::OK);
+    wire.hung_up().await;
     served.end().await;
 }
