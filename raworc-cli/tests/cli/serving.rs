@@ -8,7 +8,7 @@ use insta::assert_snapshot;
 
 use crate::home::{Home, Ran};
 use crate::lossy::Lossy;
-use crate::up::Up;
+use crate::up::{Up, until};
 
 fn mode(path: std::path::PathBuf) -> u32 {
     std::fs::metadata(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).permissions().mode() & 0o777
@@ -300,12 +300,15 @@ fn a_command_whose_output_cannot_be_written_has_failed_unless_whoever_read_it_ha
             _ => assert_eq!((out.status.code(), told.as_str()), (Some(0), "hi\n")),
         }
     }
-    let mut command = home.raworc(&["agent", "exec", "ada", "--", "yes"]);
+    let mut command = home.raworc(&["agent", "exec", "ada", "--", "sh", "-c", "echo $$ > pid; exec yes"]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("raworc runs");
     let mut first = [0; 2];
     child.stdout.take().expect("a pipe").read_exact(&mut first).expect("output");
     let ended = Ran::of(child.wait_with_output().expect("it ends"));
     assert_eq!((&first, ended.code, ended.err.as_str()), (b"y\n", 0, ""));
+    until("its end in the computer", || {
+        home.run(&["agent", "exec", "ada", "--", "sh", "-c", "! kill -0 $(cat pid) 2>/dev/null"]).code == 0
+    });
 }
 
 #[test]
@@ -321,6 +324,8 @@ fn several_agents_are_one_document_of_json_or_yaml() {
         agents.iter().map(|agent| agent["name"].as_str().expect("a name").to_owned()).collect::<Vec<_>>().join(" ")
     };
     assert_eq!(names(&["wake", "ada", "bob"]), "ada bob");
+    let some = home.run(&["agent", "get", "ada", "nobody", "bob", "-o", "name"]);
+    assert_eq!((some.out.as_str(), some.code != 0), ("ada\n", true), "those before a failure are told");
     assert_eq!(names(&["sleep", "ada", "bob"]), "ada bob");
     assert_eq!(home.run(&["agent", "wake", "ada", "bob", "-o", "name"]).ok(), "ada\nbob\n");
     let yaml = home.run(&["agent", "sleep", "ada", "bob", "-o", "yaml"]).ok();

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::error::Error as _;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use futures::future;
@@ -14,6 +15,9 @@ use crate::args::ExecArgs;
 use crate::commands::context::Context;
 use crate::exit::{Exit, Failure, Silent};
 use crate::terminal;
+
+/// How long the end of a command is waited for whose caller is leaving.
+const END_LIMIT: Duration = Duration::from_secs(5);
 
 pub(super) async fn run(context: &Context, args: ExecArgs) -> anyhow::Result<()> {
     let name = &args.agent.name;
@@ -56,8 +60,12 @@ async fn pump(exec: &Exec, args: &ExecArgs) -> anyhow::Result<i32> {
     tokio::select! {
         ended = exec.attach(input, tokio::io::stdout(), tokio::io::stderr(), sizes) => match ended {
             Ok(status) => Ok(status.exit_code),
-            Err(error) if is_read_no_further(&error) => Err(Silent(0).into()),
-            Err(error) => Err(error.into()),
+            Err(error) => {
+                // Nobody would know of it any more.
+                let ended = tokio::time::timeout(END_LIMIT, exec.end()).await;
+                tracing::debug!(?ended, "a command that nobody is attached to any more");
+                if is_read_no_further(&error) { Err(Silent(0).into()) } else { Err(error.into()) }
+            }
         },
         pressed = tokio::signal::ctrl_c() => {
             pressed.context("Ctrl-C cannot be received")?;

@@ -26,11 +26,21 @@ pub(super) async fn get(context: &Context, args: GetArgs) -> anyhow::Result<()> 
         let found = context.waiting(format!("asking for {name}"), context.client.agent(name)).await?;
         return console.show(&found, found.name.as_str(), || agent::page(&found, now(), console));
     }
-    let mut agents = Vec::with_capacity(args.names.len());
+    // Those that came before a failure are told too.
+    let (mut agents, mut outcome) = (Vec::with_capacity(args.names.len()), Ok(()));
     for name in &args.names {
-        agents.push(context.waiting(format!("asking for {name}"), context.client.agent(name)).await?);
+        match context.waiting(format!("asking for {name}"), context.client.agent(name)).await {
+            Ok(agent) => agents.push(agent),
+            Err(error) => {
+                outcome = Err(error.into());
+                break;
+            }
+        }
     }
-    console.show_all(&agents, |agent| agent.name.to_string(), || agent::table(&agents, now(), console))
+    if !agents.is_empty() || outcome.is_ok() || console.format != Format::Table {
+        console.show_all(&agents, |agent| agent.name.to_string(), || agent::table(&agents, now(), console))?;
+    }
+    outcome
 }
 
 pub(super) async fn explain(context: &Context, args: NameArg) -> anyhow::Result<()> {
