@@ -109,6 +109,8 @@ impl Times {
         let farthest = SignedDuration::try_from(idle.max(HOLD) + HOLD).unwrap_or(SignedDuration::MAX);
         let farthest = Some(moved(now, farthest)).max(self.keep_awake_until);
         self.awake_until = self.awake_until.min(farthest);
+        // A wish that is newer than the move stayed where the rest was moved.
+        self.awake_until = self.awake_until.map(|awake| awake.max(self.keep_awake_until.unwrap_or(awake)));
         self.heard_at = self.heard_at.min(Some(now));
         self
     }

@@ -159,3 +159,24 @@ proptest! {
         prop_assert_eq!(agent.times_after(None, at(now)), None);
     }
 }
+
+#[test]
+fn a_wish_that_is_newer_than_a_clock_set_back_is_kept() {
+    let life = Life {
+        heard: 0,
+        began: 0,
+        since: 0,
+        idle: 60,
+        busy: 60,
+        awake_left: 20_000,
+        kept_left: None,
+        busy_left: 0,
+        cancel_left: 0,
+        ready_left: 0,
+    };
+    let (mut agent, now) = (life.agent(DAY), DAY - 100_000);
+    agent.status.keep_awake_until = Some(at(now + 48_000));
+    move_times(&mut agent, None, now);
+    assert_eq!(agent.status.awake_until, agent.status.keep_awake_until, "it sleeps when the wish is over");
+    assert_eq!(agent.times_after(None, at(now)), None);
+}
