@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::Agent;
+use super::{Agent, Status};
 use crate::control::HOLD;
 
 /// How far the store's clock went ahead though no time passed: a person or a time server set it, or the machine was
@@ -36,7 +36,7 @@ impl Agent {
     /// there is nothing to change, so it does no harm to ask once too often.
     pub(crate) fn times_after(&self, moved: Option<ClockMove>, now: Timestamp) -> Option<Times> {
         let times = Times::of(self);
-        let ahead = moved.map_or(times, |moved| times.ahead(self.status.since, moved));
+        let ahead = moved.map_or(times, |moved| times.ahead(&self.status, moved));
         let after = ahead.back(now).bounded(self, now);
         (after != times).then_some(after)
     }
@@ -69,7 +69,10 @@ impl Times {
     }
 
     /// Where the clock went ahead, a deadline from before gets the time by which it did.
-    fn ahead(self, since: Timestamp, by: ClockMove) -> Self {
+    fn ahead(self, status: &Status, by: ClockMove) -> Self {
+        let since = status.since;
+        // A setup that began has a deadline of its own, which may be newer than the move that its start is not.
+        let setup = status.run.as_ref().and_then(|run| Some(run.setup.as_ref()?.began_at));
         let later = |time: Timestamp| moved(time, SignedDuration::try_from(by.ahead).unwrap_or(SignedDuration::MAX));
         let if_before = |written: Timestamp, time: Timestamp| if written < by.at { later(time) } else { time };
         Self {
@@ -79,7 +82,7 @@ impl Times {
             keep_awake_until: self.keep_awake_until.map(|time| if_before(time, time)),
             cancel_by: self.cancel_by.map(|time| if_before(time, time)),
             busy_until: self.busy_until.map(|time| if_before(since, time)),
-            run: self.run.map(|(began, ready)| (if_before(began, began), if_before(began, ready))),
+            run: self.run.map(|(began, ready)| (if_before(began, began), if_before(setup.unwrap_or(began), ready))),
         }
     }
 

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::agent::{AgentSpec, Desired, Inbox, Run, Status};
+use crate::agent::{AgentSpec, Desired, Inbox, Run, SetupRun, Status};
 use crate::entropy::{EntropyExt, SystemEntropy};
 use crate::ids::{AgentName, Incarnation, Revision, TenantName, UserName};
 
@@ -179,4 +179,27 @@ fn a_wish_that_is_newer_than_a_clock_set_back_is_kept() {
     move_times(&mut agent, None, now);
     assert_eq!(agent.status.awake_until, agent.status.keep_awake_until, "it sleeps when the wish is over");
     assert_eq!(agent.times_after(None, at(now)), None);
+}
+
+#[test]
+fn a_setup_that_began_after_a_clock_went_ahead_gets_no_more_time_by_that() {
+    let life = Life {
+        heard: 0,
+        began: 10_000,
+        since: 10_000,
+        idle: 60,
+        busy: 60,
+        awake_left: 0,
+        kept_left: None,
+        busy_left: 0,
+        cancel_left: 0,
+        ready_left: 0,
+    };
+    let (mut agent, now) = (life.agent(DAY), DAY + 3_600_000);
+    let run = agent.status.run.as_mut().expect("a run");
+    run.setup = Some(SetupRun { hash: "hash".into(), began_at: at(now + 1_000) });
+    run.deadline = at(now + 31_000);
+    let by = ClockMove { ahead: Duration::from_secs(3600), at: at(now) };
+    move_times(&mut agent, Some(by), now + 2_000);
+    assert_eq!(left(&agent, now + 2_000)[3], Some(29_000));
 }
