@@ -13,13 +13,16 @@ use super::lock::make_database;
 /// Databases up to this size are read whole when they are opened; damage of larger ones shows when it is met.
 const CHECKED_SIZE: u64 = 64 << 20;
 
-const MIGRATIONS: &[(i64, &str, &str)] = &[(1, "tables", include_str!("migrations/0001_tables.sql"))];
+pub(super) const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "tables", include_str!("migrations/0001_tables.sql")),
+    (2, "fewer indexes", include_str!("migrations/0002_fewer_indexes.sql")),
+];
 
-fn migrator() -> Migrator {
+pub(super) fn migrator(migrations: &'static [(i64, &'static str, &'static str)]) -> Migrator {
     let migration = |&(version, name, text): &(i64, &'static str, &'static str)| {
         Migration::new(version, name.into(), MigrationType::Simple, text.into_sql_str(), false)
     };
-    Migrator::with_migrations(MIGRATIONS.iter().map(migration).collect())
+    Migrator::with_migrations(migrations.iter().map(migration).collect())
 }
 
 /// Opens the database's file for writing, and brings its tables up to date.
@@ -35,7 +38,10 @@ pub(super) async fn prepare(options: &SqliteOptions) -> Result<SqliteConnection,
     let mut conn = SqliteConnection::connect_with(&options.writer()).await.map_err(fault)?;
     check(&mut conn, &place).await?;
     let newest = MIGRATIONS.iter().map(|(version, ..)| *version).max().unwrap_or(0);
-    migrator().run_direct(None, &mut conn, false).await.map_err(|error| Fault::of_migration(&error, &place, newest))?;
+    migrator(MIGRATIONS)
+        .run_direct(None, &mut conn, false)
+        .await
+        .map_err(|error| Fault::of_migration(&error, &place, newest))?;
     Ok(conn)
 }
 

@@ -13,8 +13,8 @@ use raworc_core::entropy::{Clock, EntropyExt, SystemClock, SystemEntropy};
 use raworc_core::ids::{AgentId, AgentName, MessageId, Revision, TenantName, UserName};
 use raworc_core::message::{Part, Role};
 use raworc_core::store::{
-    AgentChange, AgentOp, Check, Commit, EventFilter, IdempotencyKey, IdempotencyRecord, LeaseClaim, NewAgent,
-    NewMessage, Store, StoreError, Touch,
+    AgentChange, AgentOp, Check, Commit, EventFilter, IdempotencyKey, IdempotencyRecord, LeaseClaim, MessageQuery,
+    NewAgent, NewMessage, Store, StoreError, Touch,
 };
 use sqlx::{Connection, SqliteConnection};
 use tempfile::TempDir;
@@ -261,5 +261,31 @@ async fn a_watcher_from_whom_the_log_was_cut_meanwhile_is_told_and_misses_nothin
     let mut log = store.watch(Revision(4), EventFilter::default()).await.expect("is there");
     let events = log.next().await.expect("goes on").expect("is readable");
     assert_eq!(events.first().map(|event| event.revision), Some(Revision(5)));
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_is_never_seen_as_it_was_before_a_message_that_was_seen() {
+    let directory = directory();
+    let store = open(&directory).await;
+    let (agent, made) = create("one");
+    store.commit(made).await.expect("goes through");
+    let writes = async {
+        for n in 0..2000 {
+            store.commit(accept(agent, message_id(), &n.to_string())).await.expect("goes through");
+        }
+    };
+    let query = MessageQuery { newest_first: true, limit: 1, ..MessageQuery::of(agent) };
+    let reads = async {
+        loop {
+            let newest = store.messages(&query).await.expect("answers").items;
+            let seen = store.agent_by_id(agent).await.expect("answers").value.expect("there").inbox.last_seq;
+            assert!(newest.iter().all(|message| message.seq <= seen), "{newest:?} was seen, and then {seen}");
+        }
+    };
+    tokio::select! {
+        () = writes => {}
+        () = reads => {}
+    }
     store.close().await;
 }

@@ -92,6 +92,7 @@ CREATE TABLE answers (
     doc TEXT NOT NULL,
     PRIMARY KEY (principal, name)
 );
+CREATE INDEX answers_expires ON answers (expires);
 
 CREATE TABLE log (
     revision INTEGER NOT NULL PRIMARY KEY,
@@ -110,6 +111,7 @@ CREATE TABLE commits (
 
 CREATE TABLE audit (
     seq INTEGER NOT NULL PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
     tenant TEXT NOT NULL,
     revision BIGINT NOT NULL,
     at BIGINT NOT NULL,

@@ -4,11 +4,13 @@ use std::io::{Seek, Write};
 
 use bytes::Bytes;
 use raworc_core::blob::BlobStore;
+use raworc_core::entropy::{Clock, EntropyExt, SystemClock, SystemEntropy};
 use raworc_core::ids::TenantName;
-use raworc_core::store::{Store, StoreError};
+use raworc_core::store::{AuditQuery, Store, StoreError};
 use sqlx::{Connection, SqliteConnection};
 
 use super::{SqliteOptions, SqliteStore, accept, create, directory, message_id, open};
+use crate::sqlite::schema::{MIGRATIONS, migrator};
 
 async fn refusal(options: SqliteOptions) -> String {
     match SqliteStore::open(options).await.expect_err("cannot be opened") {
@@ -63,6 +65,36 @@ async fn a_database_of_a_newer_release_is_refused() {
     conn.close().await.expect("closes");
     let reason = refusal(options).await;
     assert!(reason.contains("newer release") && reason.contains("99"), "{reason}");
+}
+
+#[tokio::test]
+async fn a_database_of_the_first_schema_is_brought_up_to_date_with_all_that_it_holds() {
+    let directory = directory();
+    let options = SqliteOptions::new(directory.path());
+    let mut conn = SqliteConnection::connect_with(&options.writer()).await.expect("is made");
+    migrator(&MIGRATIONS[..1]).run_direct(None, &mut conn, false).await.expect("the first schema");
+    let row = serde_json::json!({
+        "commit": SystemEntropy.commit_id(SystemClock.now()),
+        "revision": 0,
+        "at": SystemClock.now(),
+        "tenant": "default",
+        "principal": "user:ada",
+        "verb": "agents.create",
+        "resource": "one",
+        "allowed": true,
+        "request": null,
+    });
+    let insert = "INSERT INTO audit (seq, id, tenant, revision, at, doc) VALUES (7, 'commit', 'default', 0, 0, ?)";
+    sqlx::query(insert).bind(row.to_string()).execute(&mut conn).await.expect("is written");
+    conn.close().await.expect("closes");
+
+    let store = open(&directory).await;
+    let audit = store.audit(&AuditQuery { tenant: None, after: None, limit: 10 }).await.expect("answers");
+    assert_eq!(audit.items.iter().map(|row| row.entry.verb.as_str()).collect::<Vec<_>>(), ["agents.create"]);
+    let (agent, made) = create("one");
+    store.commit(made).await.expect("goes through");
+    store.commit(accept(agent, message_id(), "hello")).await.expect("goes through");
+    store.close().await;
 }
 
 #[tokio::test]
