@@ -11,6 +11,7 @@ use http::Request;
 use http_body_util::{BodyExt, Full};
 use raworc_agent::{Ended, Options};
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
@@ -88,22 +89,26 @@ async fn a_report_whose_answer_was_lost_is_sent_again_under_the_same_id() {
     assert_eq!(ends[0]["steps"].as_array().map(Vec::len), Some(1), "only the result was left: {ends:#?}");
 }
 
+/// A pipe in the agent's home, which can be read once a command has touched it or written to it.
+fn pipe(fake: &Fake, name: &str) -> tokio::net::unix::pipe::Receiver {
+    std::fs::create_dir_all(fake.home()).expect("a home");
+    let path = fake.home().join(name);
+    rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RWXU).expect("a pipe");
+    tokio::net::unix::pipe::OpenOptions::new().open_receiver(&path).expect("a pipe")
+}
+
 #[tokio::test]
 async fn work_goes_on_while_the_server_is_away_and_is_told_when_it_is_back() {
     let mut fake = Fake::start();
     let _program = Program::start(&fake);
     fake.until("the first link", |state| (state.links == 1).then_some(())).await;
+    let (begun, ended) = (pipe(&fake, "begun"), pipe(&fake, "ended"));
     fake.queue(lease(1, "!touch begun; while [ ! -e go ]; do sleep 0.01; done; touch ended", false));
     let home = fake.home();
-    let exists = async |name: &str| {
-        while !home.join(name).exists() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    exists("begun").await;
+    begun.readable().await.expect("touched");
     let meanwhile = async {
         std::fs::write(home.join("go"), "").expect("written");
-        exists("ended").await;
+        ended.readable().await.expect("touched");
     };
     fake.restart(meanwhile).await;
     let back = Instant::now();
@@ -321,28 +326,21 @@ async fn the_binary_ends_at_once_and_in_success_when_it_is_asked_to() {
         .expect("the program");
     let mut stdin = child.stdin.take().expect("its input");
     stdin.write_all(fake.boot_line().as_bytes()).await.expect("written");
+    let mut told = BufReader::new(pipe(&fake, "pid"));
     fake.queue(lease(1, "!echo $$ >pid; sleep 1000", false));
     fake.nth("steps", 0).await;
-    let shell = fake.home().join("pid");
-    let pid = timeout(Duration::from_secs(20), async {
-        loop {
-            match std::fs::read_to_string(&shell) {
-                Ok(pid) if pid.ends_with('\n') => return pid.trim().to_owned(),
-                _ => tokio::time::sleep(Duration::from_millis(5)).await,
-            }
-        }
-    });
-    let pid = pid.await.expect("a shell");
+    told.get_ref().readable().await.expect("a shell");
+    let mut shell = String::new();
+    told.read_line(&mut shell).await.expect("its pid");
+    let shell = rustix::process::Pid::from_raw(shell.trim().parse().expect("a pid")).expect("a pid");
+    let shell = rustix::process::pidfd_open(shell, rustix::process::PidfdFlags::empty()).expect("it runs");
     let program = rustix::process::Pid::from_raw(child.id().expect("a pid").try_into().expect("a pid"));
     rustix::process::kill_process(program.expect("a pid"), rustix::process::Signal::TERM).expect("a signal");
     let status = timeout(Duration::from_secs(5), child.wait()).await.expect("an end").expect("an end");
     assert_eq!(status.code(), Some(0));
-    let gone = async {
-        while std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z ")) {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    timeout(Duration::from_secs(5), gone).await.expect("its shell lives on");
+    let mut ends = [rustix::event::PollFd::new(&shell, rustix::event::PollFlags::IN)];
+    let limit = rustix::event::Timespec { tv_sec: 5, tv_nsec: 0 };
+    assert_eq!(rustix::event::poll(&mut ends, Some(&limit)), Ok(1), "its shell lives on");
     assert_eq!(fake.told("end"), [] as [Value; 0]);
 }
 

@@ -46,6 +46,23 @@ fn lives(pid: i32) -> bool {
     processes::all().iter().any(|process| process.pid == pid && process.state != 'Z')
 }
 
+/// Waits until a process has ended, of which the kernel tells.
+async fn ended(what: &str, pid: i32) {
+    let pid = rustix::process::Pid::from_raw(pid).expect("a pid");
+    match rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) {
+        Ok(process) => {
+            let limit = rustix::event::Timespec { tv_sec: 20, tv_nsec: 0 };
+            let wait = move || {
+                let mut ends = [rustix::event::PollFd::new(&process, rustix::event::PollFlags::IN)];
+                rustix::event::poll(&mut ends, Some(&limit))
+            };
+            assert_eq!(tokio::task::spawn_blocking(wait).await.expect("no panic"), Ok(1), "{what}");
+        }
+        Err(error) => assert_eq!(error, rustix::io::Errno::SRCH, "{what}"),
+    }
+}
+
+/// For what `/proc` shows and nobody tells of.
 async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let met = async {
         while !condition() {
@@ -114,7 +131,7 @@ async fn an_ended_command_is_gone_with_all_its_children() {
     let mut output = linked.open(&id, "stdout").await;
     let pid = pid_in(&piece(&mut output).await);
     assert_eq!(linked.bytes("DELETE", &format!("/exec/{id}"), "").await.0, 204);
-    until("sleep lives on", || !lives(pid)).await;
+    ended("sleep lives on", pid).await;
     assert!(output.collect().await.is_ok(), "the stream comes to its end");
     assert_eq!(linked.refused("DELETE", &format!("/exec/{id}"), "").await, (404, "not_found".into()));
 }
@@ -140,7 +157,7 @@ async fn a_command_whose_output_nobody_reads_waits_in_a_bounded_space() {
     .await;
     assert!(before < 16 << 20, "{before}");
     assert_eq!(linked.bytes("DELETE", &format!("/exec/{id}"), "").await.0, 204);
-    until("head lives on", || !lives(pid)).await;
+    ended("head lives on", pid).await;
 }
 
 #[tokio::test]
@@ -153,7 +170,7 @@ async fn a_background_job_does_not_hold_the_streams_of_its_command() {
     assert!(lives(pid), "the job was ended");
     let id = linked.exec(sh(&format!("kill {pid}"))).await;
     assert_eq!(linked.wait(&id).await, 0);
-    until("the job lives on", || !lives(pid)).await;
+    ended("the job lives on", pid).await;
 }
 
 #[tokio::test]
@@ -163,7 +180,7 @@ async fn commands_end_with_the_link_that_they_were_started_over() {
     let mut output = linked.open(&id, "stdout").await;
     let pid = pid_in(&piece(&mut output).await);
     drop((linked, output));
-    until("sleep lives on", || !lives(pid)).await;
+    ended("sleep lives on", pid).await;
 }
 
 #[tokio::test]

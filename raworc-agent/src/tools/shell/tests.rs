@@ -22,13 +22,13 @@ impl Fixture {
         self.run_within(command, Duration::from_secs(60)).await
     }
 
-    /// Cancels as soon as this file is there; tells when that was.
+    /// Cancels as soon as the command touches this file, which is a pipe; tells when that was.
     fn cancel_once(&self, file: &str) -> tokio::task::JoinHandle<Instant> {
         let (cancel, marker) = (self.cancel.clone(), self.home.path().join(file));
+        rustix::fs::mkfifoat(rustix::fs::CWD, &marker, rustix::fs::Mode::RWXU).expect("a pipe");
+        let touched = tokio::net::unix::pipe::OpenOptions::new().open_receiver(&marker).expect("a pipe");
         tokio::spawn(async move {
-            while !marker.exists() {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
+            touched.readable().await.expect("touched");
             cancel.cancel();
             Instant::now()
         })
