@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use raworc_core::agent::State;
+use raworc_core::agent::{Agent, State};
 use raworc_core::control::{Call, ControlPlane, CreateAgent, Parts, SendMessage};
 use raworc_core::entropy::SystemEntropy;
 use raworc_core::ids::{AgentName, TenantName, UserName};
@@ -12,7 +12,6 @@ use raworc_core::principal::Principal;
 use raworc_core::runtime::Runtimes;
 use raworc_core::runtime::simulated::{Profile, SimulatedAgent, SimulatedOptions, SimulatedRuntime};
 use raworc_core::seal::MasterKey;
-use raworc_core::store::Store;
 
 use super::{SqliteStore, directory, open};
 use crate::sqlite::sql;
@@ -37,17 +36,12 @@ async fn a_message_to_an_idle_agent_is_three_commits_accept_lease_and_end() {
     let (tenant, name) = (TenantName::default(), AgentName::new("parrot").expect("a name"));
     let call = Call::by(Principal::user(UserName::new("ada").expect("a name"), tenant.clone()));
     let agent = control.create_agent(&call, &tenant, CreateAgent::named(name.clone())).await.expect("is made");
-    let started = async {
-        loop {
-            let agent = store.agent_by_id(agent.id).await.expect("answers").value.expect("is there");
-            let known = agent.status.run.as_ref().is_some_and(|run| run.start_id.is_some());
-            if agent.status.state() == State::Idle && known {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+    let started = |agent: &Agent| {
+        let known = agent.status.run.as_ref().is_some_and(|run| run.start_id.is_some());
+        agent.status.state() == State::Idle && known
     };
-    tokio::time::timeout(Duration::from_mins(1), started).await.expect("it starts");
+    let agent = control.wait_for_agent(&call, &agent, Duration::from_mins(1), started).await.expect("answers");
+    assert!(started(&agent), "it starts: {agent:?}");
 
     let before = commits(&store).await;
     for n in 0..10 {

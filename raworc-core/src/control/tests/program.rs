@@ -50,10 +50,16 @@ impl Hands {
         Call::by(self.world.control.boot(&request).await.expect("a good key").principal)
     }
 
-    /// The calls of a program that holds a message, and the message.
-    async fn busy(&mut self, agent: &Agent, text: &str) -> (Call, LeaseReply) {
+    /// The calls of the next program that is started and takes messages.
+    async fn ready(&mut self) -> Call {
         let call = self.boot().await;
         self.control().ready(&call, ReadyReport { setup: None }).await.expect("ready");
+        call
+    }
+
+    /// The calls of a program that holds a message, and the message.
+    async fn busy(&mut self, agent: &Agent, text: &str) -> (Call, LeaseReply) {
+        let call = self.ready().await;
         self.world.send(agent, text).await;
         let lease = self.control().lease(&call, Duration::from_secs(5)).await.expect("present").expect("a message");
         (call, lease)
@@ -240,8 +246,7 @@ async fn who_takes_up_a_long_attempt_is_told_its_latest_steps() {
 async fn a_heartbeat_that_could_not_be_written_is_written_by_the_next_tick() {
     let mut hands = Hands::new().await;
     let agent = hands.world.create("a", AgentSpec::default()).await;
-    let call = hands.boot().await;
-    hands.control().ready(&call, ReadyReport { setup: None }).await.expect("ready");
+    let call = hands.ready().await;
     hands.control().heartbeat(&call).await.expect("present");
     hands.world.store.fail_touches(1);
     let told = hands.world.touched(|touch| touch.heartbeat).await;
@@ -256,8 +261,7 @@ fn agent_computer(agent: &Agent) -> crate::ids::ComputerId {
 async fn a_program_that_is_told_to_sleep_in_that_moment_takes_nothing_up() {
     let mut hands = Hands::new().await;
     let agent = hands.world.create("a", AgentSpec::default()).await;
-    let call = hands.boot().await;
-    hands.control().ready(&call, ReadyReport { setup: None }).await.expect("ready");
+    let call = hands.ready().await;
     let message = hands.world.send(&agent, "one").await;
     let (control, user, tenant) = (hands.control().clone(), hands.world.call.clone(), hands.world.tenant.clone());
     let name = agent.name.clone();
@@ -277,8 +281,7 @@ async fn a_program_that_is_told_to_sleep_in_that_moment_takes_nothing_up() {
 async fn a_message_that_is_cancelled_as_it_is_taken_up_makes_way_for_the_next() {
     let mut hands = Hands::new().await;
     let agent = hands.world.create("a", AgentSpec::default()).await;
-    let call = hands.boot().await;
-    hands.control().ready(&call, ReadyReport { setup: None }).await.expect("ready");
+    let call = hands.ready().await;
     let first = hands.world.send(&agent, "one").await;
     let second = hands.world.send(&agent, "two").await;
     let (control, user, tenant) = (hands.control().clone(), hands.world.call.clone(), hands.world.tenant.clone());
@@ -370,8 +373,7 @@ async fn a_program_that_is_heard_again_in_time_is_not_lost_whenever_heartbeats_a
 async fn a_program_that_is_heard_while_it_is_given_up_is_not_given_up() {
     let mut hands = Hands::new().await;
     let agent = hands.world.create("a", AgentSpec::default()).await;
-    let call = hands.boot().await;
-    hands.control().ready(&call, ReadyReport { setup: None }).await.expect("ready");
+    let call = hands.ready().await;
     let (control, late) = (hands.control().clone(), call.clone());
     hands
         .world
