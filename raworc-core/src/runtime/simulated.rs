@@ -199,7 +199,7 @@ impl Runtime for SimulatedRuntime {
             return Err(RuntimeError::NotFound(id));
         }
         if call.is_pretence() {
-            return Ok(StartId("simulated-0".into()));
+            return Ok(self.engine.pretended());
         }
         call.reached(StartStep::Attached)?;
         // Where this future is dropped, so is the sender, and the program reads the end of its input.

@@ -222,6 +222,13 @@ impl Engine {
         Ok(())
     }
 
+    /// A start that is none: no other is called so.
+    pub(super) fn pretended(&self) -> StartId {
+        let world = &mut *locked(&self.world);
+        world.last += 1;
+        start_id(world.last)
+    }
+
     /// Starts the program, which waits for what comes on `line`.
     pub(super) fn run(
         self: &Arc<Self>,
@@ -251,7 +258,7 @@ impl Engine {
         let inside = Inside {
             engine: Arc::clone(self),
             spec: computer.spec.clone(),
-            start: StartId(format!("simulated-{last}")),
+            start: start_id(last),
             address: computer.address,
             line: Arc::new(Mutex::new(Some(line))),
             stop: CancellationToken::new(),
@@ -447,4 +454,8 @@ impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Engine").field("options", &self.options).finish_non_exhaustive()
     }
+}
+
+fn start_id(number: u64) -> StartId {
+    StartId(format!("simulated-{number}"))
 }

@@ -189,6 +189,18 @@ async fn an_engine_lies_as_it_is_told_to() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn two_starts_are_never_the_same_not_even_where_the_engine_lies() {
+    let (runtime, spec) = made(SimulatedOptions::default()).await;
+    runtime.control().inject(Rule::new(Method::Start, Fault::Pretend));
+    let mut starts = std::collections::HashSet::new();
+    for _ in 0..3 {
+        assert!(starts.insert(runtime.start(spec.id, &boot(spec.id)).await.expect("pretends")), "{starts:?}");
+    }
+    runtime.control().heal();
+    assert!(starts.insert(runtime.start(spec.id, &boot(spec.id)).await.expect("started")), "{starts:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_crash_ends_the_program_with_its_reason_and_is_told_to_watchers() {
     let (runtime, spec) = made(SimulatedOptions::default()).await;
     runtime.start(spec.id, &boot(spec.id)).await.expect("started");
