@@ -58,7 +58,7 @@ const CLIENTS: u64 = 4;
 /// An invariant that did not hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
-    /// Its number in docs/testing.md; 0 for a panic.
+    /// Its number in docs/testing.md; 0 for a panic, and for what is left behind.
     pub invariant: u8,
     /// What was seen.
     pub what: String,
@@ -132,28 +132,31 @@ pub fn run(seed: u64, only: Option<&[usize]>) -> Report {
         Ok(runtime) => runtime,
         Err(error) => panic!("a runtime cannot be made: {error}"),
     };
-    let mut report = runtime.block_on(simulate(seed, time, faults));
+    let (mut report, world) = runtime.block_on(async {
+        let world = world(seed);
+        (simulate(&world, time, faults).await, Arc::downgrade(&world))
+    });
     drop(runtime);
-    if let Some(what) = PANIC.take() {
+    let left = (world.strong_count() > 0).then(|| "something of the run is held for ever".to_owned());
+    if let Some(what) = PANIC.take().or(left) {
         report.violation.get_or_insert(Violation { invariant: 0, what });
     }
     report
 }
 
-async fn simulate(seed: u64, time: Duration, faults: Vec<Planned>) -> Report {
+async fn simulate(world: &Arc<World>, time: Duration, faults: Vec<Planned>) -> Report {
     let begun = tokio::time::Instant::now();
-    let world = world(seed);
     world.engine.lose_image("ghost", "no such tag");
     for number in 0..world.processes.len() {
-        tokio::spawn(process::live(Arc::clone(&world), number));
+        tokio::spawn(process::live(Arc::clone(world), number));
     }
-    let clients: Vec<_> = (0..CLIENTS).filter_map(|number| Client::new(&world, number)).collect();
+    let clients: Vec<_> = (0..CLIENTS).filter_map(|number| Client::new(world, number)).collect();
     let mut acting = tokio::task::JoinSet::new();
     for client in &clients {
         acting.spawn(client.clone().act());
         acting.spawn(follower::follow(client.clone()));
     }
-    let striking = tokio::spawn(chaos::strike(Arc::clone(&world), faults.clone()));
+    let striking = tokio::spawn(chaos::strike(Arc::clone(world), faults.clone()));
     let whole = async {
         tokio::time::sleep(time).await;
         striking.abort();
@@ -161,7 +164,7 @@ async fn simulate(seed: u64, time: Duration, faults: Vec<Planned>) -> Report {
         world.heal();
         world.say(format_args!("faults are over"));
         while acting.join_next().await.is_some() {}
-        let settled = settle::settle(&world, &clients).await;
+        let settled = settle::settle(world, &clients).await;
         if let Err(violation) = settled {
             world.fail(violation.invariant, violation.what);
         }
@@ -171,12 +174,16 @@ async fn simulate(seed: u64, time: Duration, faults: Vec<Planned>) -> Report {
         () = world.failed.cancelled() => {}
         () = whole => {}
     }
+    // A server holds the world by its store, and the world its servers.
+    for process in &world.processes {
+        process.crash(Duration::ZERO);
+    }
     let counts = world.counts().clone();
     let (hash, lines, tail) = {
         let trace = world.trace();
         (trace.hash(), trace.lines, trace.tail())
     };
-    Report { seed, faults, violation: world.violation(), hash, lines, tail, counts, time: begun.elapsed() }
+    Report { seed: world.seed, faults, violation: world.violation(), hash, lines, tail, counts, time: begun.elapsed() }
 }
 
 fn world(seed: u64) -> Arc<World> {
