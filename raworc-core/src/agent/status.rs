@@ -61,6 +61,10 @@ pub struct Status {
     /// the computer yet.
     #[serde(default)]
     pub unsettled: bool,
+    /// Up to when moves of the store's clock are known that its times moved along with: an operator that sees the same move
+    /// after another has nothing to do.
+    #[serde(default)]
+    pub clock_known_at: Option<Timestamp>,
 }
 
 impl Status {
@@ -87,6 +91,7 @@ impl Status {
             setup: None,
             kept_log: None,
             unsettled: false,
+            clock_known_at: None,
         }
     }
 

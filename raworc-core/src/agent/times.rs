@@ -11,10 +11,12 @@ use crate::control::HOLD;
 /// suspended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClockMove {
-    /// By how much; zero where it is only looked whether the clock was set back.
+    /// By how much.
     pub ahead: Duration,
     /// The first time after it: what bears an earlier one is from before.
     pub at: Timestamp,
+    /// The time that was told when it was noticed.
+    pub noticed_at: Timestamp,
 }
 
 /// The times of an agent that are compared with the store's clock.
@@ -27,18 +29,21 @@ pub(crate) struct Times {
     cancel_by: Option<Timestamp>,
     /// When its run began, and by when that has to be ready.
     run: Option<(Timestamp, Timestamp)>,
+    clock_known_at: Option<Timestamp>,
 }
 
 impl Agent {
-    /// Its times as they are after a move of the clock, if that changes any.
+    /// Its times as they are after moves of the clock, in their order, if that changes any; without any, where it is only
+    /// looked whether the clock was set back.
     ///
     /// No deadline comes earlier by it than its whole time after it was set, and none much later. Where nothing was moved
     /// there is nothing to change, so it does no harm to ask once too often.
-    pub(crate) fn times_after(&self, moved: Option<ClockMove>, now: Timestamp) -> Option<Times> {
+    pub(crate) fn times_after(&self, moves: &[ClockMove], now: Timestamp) -> Option<Times> {
         let times = Times::of(self);
-        let ahead = moved.map_or(times, |moved| times.ahead(&self.status, moved));
+        let ahead = moves.iter().fold(times, |times, by| times.ahead(&self.status, *by, now));
         let after = ahead.back(now).bounded(self, now);
-        (after != times).then_some(after)
+        // A move is not worth noting where it moves nothing.
+        (Times { clock_known_at: times.clock_known_at, ..after } != times).then_some(after)
     }
 
     pub(crate) const fn set_times(&mut self, times: &Times) {
@@ -52,6 +57,7 @@ impl Agent {
             run.began_at = began_at;
             run.deadline = deadline;
         }
+        status.clock_known_at = times.clock_known_at;
     }
 }
 
@@ -65,11 +71,16 @@ impl Times {
             busy_until: status.busy_until,
             cancel_by: status.cancel_by,
             run: status.run.as_ref().map(|run| (run.began_at, run.deadline)),
+            clock_known_at: status.clock_known_at,
         }
     }
 
-    /// Where the clock went ahead, a deadline from before gets the time by which it did.
-    fn ahead(self, status: &Status, by: ClockMove) -> Self {
+    /// Where the clock went ahead, a deadline from before gets the time by which it did: once, whoever sees it. What is
+    /// known from a time to come is from before the clock was set back, and says nothing.
+    fn ahead(self, status: &Status, by: ClockMove, now: Timestamp) -> Self {
+        if self.clock_known_at.is_some_and(|known| by.at <= known && known <= now) {
+            return self;
+        }
         let since = status.since;
         // A setup that began has a deadline of its own, which may be newer than the move that its start is not.
         let setup = status.run.as_ref().and_then(|run| Some(run.setup.as_ref()?.began_at));
@@ -83,6 +94,7 @@ impl Times {
             cancel_by: self.cancel_by.map(|time| if_before(time, time)),
             busy_until: self.busy_until.map(|time| if_before(since, time)),
             run: self.run.map(|(began, ready)| (if_before(began, began), if_before(setup.unwrap_or(began), ready))),
+            clock_known_at: Some(by.noticed_at),
         }
     }
 
@@ -103,6 +115,7 @@ impl Times {
             busy_until: self.busy_until.map(earlier),
             cancel_by: self.cancel_by.map(earlier),
             run: self.run.map(|(began, ready)| (began.min(now), earlier(ready))),
+            clock_known_at: self.clock_known_at,
         }
     }
 

@@ -70,19 +70,18 @@ impl StoreTime {
             let at = last.checked_add(by).unwrap_or(Timestamp::MAX);
             state.count += 1;
             let number = state.count;
-            state.moves.push((number, ClockMove { ahead, at }, answered));
+            state.moves.push((number, ClockMove { ahead, at, noticed_at: now }, answered));
         }
         Some(by)
     }
 
-    /// By how much the clock went ahead since this agent's times moved along last, and what to [`settle`](Self::settle)
-    /// once they have.
-    pub(super) fn owed(&self, agent: AgentId) -> (Option<ClockMove>, u64) {
+    /// How the clock went ahead since this agent's times moved along last, and what to [`settle`](Self::settle) once they
+    /// have.
+    pub(super) fn owed(&self, agent: AgentId) -> (Vec<ClockMove>, u64) {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let settled = state.settled.get(&agent).copied().unwrap_or(0);
         let owed = state.moves.iter().filter(|(number, _, noticed)| *number > settled && noticed.elapsed() < KEPT);
-        let owed = owed.map(|(_, by, _)| *by);
-        (owed.reduce(|sum, by| ClockMove { ahead: sum.ahead + by.ahead, at: by.at }), state.count)
+        (owed.map(|(_, by, _)| *by).collect(), state.count)
     }
 
     /// This agent's times have moved along.
@@ -112,17 +111,18 @@ mod tests {
             assert_eq!(time.told(clock.now(), Instant::now()), None);
         }
         let agent = SystemEntropy.agent_id(clock.now());
-        assert_eq!(time.owed(agent).0, None);
+        assert_eq!(time.owed(agent).0, []);
         for seconds in [3600, -3600, 10, -11] {
             let (by, before) = (SignedDuration::from_secs(seconds), clock.now());
             clock.set_ahead(by);
             assert_eq!(time.told(clock.now(), Instant::now()), Some(by));
             assert_eq!(time.told(clock.now(), Instant::now()), None, "it is told once");
             let (owed, upto) = time.owed(agent);
-            let wanted = Duration::try_from(by).ok().map(|ahead| ClockMove { ahead, at: before + by });
-            assert_eq!(owed, wanted);
+            let wanted =
+                Duration::try_from(by).map(|ahead| ClockMove { ahead, at: before + by, noticed_at: clock.now() });
+            assert_eq!(owed, wanted.into_iter().collect::<Vec<_>>());
             time.settle(agent, upto);
-            assert_eq!(time.owed(agent).0, None);
+            assert_eq!(time.owed(agent).0, []);
         }
     }
 
@@ -164,9 +164,9 @@ mod tests {
             time.told(clock.now(), Instant::now());
             time.settle(first, 1);
         }
-        let ahead = |agent| time.owed(agent).0.map(|owed| owed.ahead.as_secs());
-        assert_eq!((ahead(first), ahead(second)), (Some(100), Some(200)));
+        let ahead = |agent| time.owed(agent).0.iter().map(|owed| owed.ahead.as_secs()).collect::<Vec<_>>();
+        assert_eq!((ahead(first), ahead(second)), (vec![100], vec![100, 100]));
         tokio::time::advance(KEPT).await;
-        assert_eq!((ahead(first), ahead(second)), (None, None));
+        assert_eq!((ahead(first), ahead(second)), (vec![], vec![]));
     }
 }

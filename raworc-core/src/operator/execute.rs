@@ -68,7 +68,7 @@ async fn try_look(shared: &Arc<Shared>, id: AgentId, look: bool) -> Result<Again
         operator: shared.shards.me(),
         operators: &operators,
         listening: shared.listening(read.now),
-        moved,
+        moved: &moved,
         now: read.now,
     };
     let plan = plan(&view, &shared.settings);

@@ -36,8 +36,8 @@ pub struct View<'a> {
     pub operators: &'a [ProcessId],
     /// Since when a server could have received its heartbeats.
     pub listening: Option<Timestamp>,
-    /// How far the store's clock went ahead since its times moved along.
-    pub moved: Option<ClockMove>,
+    /// How the store's clock went ahead since its times moved along.
+    pub moved: &'a [ClockMove],
     /// The store's time.
     pub now: Timestamp,
 }
@@ -115,7 +115,7 @@ pub fn plan(view: &View<'_>, settings: &OperatorSettings) -> Plan {
         return plan;
     }
     if agent.times_after(view.moved, view.now).is_some() {
-        return commit(vec![AgentOp::ClockMoved(view.moved)]);
+        return commit(vec![AgentOp::ClockMoved(view.moved.to_vec())]);
     }
     let plan = match state {
         State::Init => plan_init(view, settings),

@@ -194,7 +194,7 @@ pub enum AgentOp {
     /// Keep it awake for so long, or no longer.
     KeepAwake(Option<Duration>),
     /// The store's clock was moved: its times move along.
-    ClockMoved(Option<ClockMove>),
+    ClockMoved(Vec<ClockMove>),
     /// Accept a message. It wants the agent awake.
     Accept(NewMessage),
     /// Its program takes up a message.

@@ -112,25 +112,32 @@ fn left(agent: &Agent, now: i64) -> [Option<i64>; 6] {
     .map(|time| time.map(|time| time.as_millisecond() - now))
 }
 
-fn move_times(agent: &mut Agent, by: Option<ClockMove>, now: i64) {
+fn move_times(agent: &mut Agent, by: &[ClockMove], now: i64) {
     if let Some(times) = agent.times_after(by, at(now)) {
         agent.set_times(&times);
     }
 }
 
+const HOUR: i64 = 3_600_000;
+
+/// A clock that went ahead and is `now` then.
+fn ahead(by: i64, now: i64) -> ClockMove {
+    ClockMove { ahead: Duration::from_millis(by.unsigned_abs()), at: at(now), noticed_at: at(now) }
+}
+
 proptest! {
     #[test]
     fn while_no_clock_was_moved_nothing_changes(life in Life::any()) {
-        prop_assert_eq!(life.agent(DAY).times_after(None, at(DAY)), None);
+        prop_assert_eq!(life.agent(DAY).times_after(&[], at(DAY)), None);
     }
 
     #[test]
     fn a_clock_that_went_ahead_takes_no_time_from_a_deadline_and_gives_none(life in Life::any(), jump in 2_000i64..100_000_000) {
         let mut agent = life.agent(DAY);
         let now = DAY + jump;
-        let by = ClockMove { ahead: Duration::from_millis(jump.unsigned_abs()), at: at(now) };
+        let by = ahead(jump, now);
         let before = left(&agent, DAY);
-        move_times(&mut agent, Some(by), now);
+        move_times(&mut agent, &[by], now);
         let after = left(&agent, now);
         if life.kept_left.is_some() {
             // It sleeps when the wish to keep it awake is over, if that is what its time is for.
@@ -143,7 +150,7 @@ proptest! {
             // Of these two only what the move would have ended is known to be from before it.
             prop_assert!(after[n] == before[n] || before[n].is_some_and(|left| left >= jump && after[n] == Some(left - jump)));
         }
-        prop_assert_eq!(agent.times_after(None, at(now)), None);
+        prop_assert_eq!(agent.times_after(&[], at(now)), None);
     }
 
     #[test]
@@ -151,12 +158,12 @@ proptest! {
         let mut agent = life.agent(DAY);
         let now = DAY - jump;
         let before = left(&agent, DAY);
-        move_times(&mut agent, None, now);
+        move_times(&mut agent, &[], now);
         for (before, after) in before.into_iter().zip(left(&agent, now)) {
             // As late as the last sign of the program is old.
             prop_assert!(before <= after && after <= before.map(|left| left + 15_000), "{before:?} {after:?}");
         }
-        prop_assert_eq!(agent.times_after(None, at(now)), None);
+        prop_assert_eq!(agent.times_after(&[], at(now)), None);
     }
 }
 
@@ -176,13 +183,13 @@ fn a_wish_that_is_newer_than_a_clock_set_back_is_kept() {
     };
     let (mut agent, now) = (life.agent(DAY), DAY - 100_000);
     agent.status.keep_awake_until = Some(at(now + 48_000));
-    move_times(&mut agent, None, now);
+    move_times(&mut agent, &[], now);
     assert_eq!(agent.status.awake_until, agent.status.keep_awake_until, "it sleeps when the wish is over");
-    assert_eq!(agent.times_after(None, at(now)), None);
+    assert_eq!(agent.times_after(&[], at(now)), None);
 }
 
-#[test]
-fn a_setup_that_began_after_a_clock_went_ahead_gets_no_more_time_by_that() {
+/// A setup that began a second after the clock went ahead by an hour, for whose script there are 30 s, and that move.
+fn setup_after_a_move() -> (Agent, ClockMove) {
     let life = Life {
         heard: 0,
         began: 10_000,
@@ -195,11 +202,47 @@ fn a_setup_that_began_after_a_clock_went_ahead_gets_no_more_time_by_that() {
         cancel_left: 0,
         ready_left: 0,
     };
-    let (mut agent, now) = (life.agent(DAY), DAY + 3_600_000);
+    let (mut agent, now) = (life.agent(DAY), DAY + HOUR);
     let run = agent.status.run.as_mut().expect("a run");
     run.setup = Some(SetupRun { hash: "hash".into(), began_at: at(now + 1_000) });
     run.deadline = at(now + 31_000);
-    let by = ClockMove { ahead: Duration::from_secs(3600), at: at(now) };
-    move_times(&mut agent, Some(by), now + 2_000);
-    assert_eq!(left(&agent, now + 2_000)[3], Some(29_000));
+    (agent, ahead(HOUR, now))
+}
+
+#[test]
+fn a_setup_that_began_after_a_clock_went_ahead_gets_no_more_time_by_that() {
+    let (mut agent, by) = setup_after_a_move();
+    let now = DAY + HOUR + 2_000;
+    move_times(&mut agent, &[by], now);
+    assert_eq!(left(&agent, now)[3], Some(29_000));
+}
+
+#[test]
+fn a_setup_that_began_between_two_moves_gets_the_time_of_the_second_alone() {
+    let (mut agent, first) = setup_after_a_move();
+    let now = DAY + 2 * HOUR + 2_000;
+    move_times(&mut agent, &[first, ahead(HOUR, now)], now);
+    assert_eq!(left(&agent, now)[3], Some(29_000));
+}
+
+#[test]
+fn two_operators_that_see_the_same_move_give_its_time_once_and_a_later_one_is_another() {
+    let (mut agent, first) = setup_after_a_move();
+    let run = agent.status.run.as_mut().expect("a run");
+    run.setup = None;
+    run.deadline = at(DAY + 30_000);
+    let now = DAY + HOUR + 1_000;
+    let seen_late = ClockMove { at: first.at - SignedDuration::from_millis(700), noticed_at: at(now), ..first };
+    let seen_early = ClockMove { at: first.at - SignedDuration::from_millis(20), noticed_at: at(now - 900), ..first };
+    for seen in [seen_early, seen_late] {
+        move_times(&mut agent, &[seen], now);
+        assert_eq!(left(&agent, now)[3], Some(29_000));
+    }
+    move_times(&mut agent, &[ahead(HOUR, now + HOUR)], now + HOUR);
+    assert_eq!(left(&agent, now + HOUR)[3], Some(29_000), "the clock went ahead again");
+    let back = now - 2 * HOUR;
+    move_times(&mut agent, &[], back);
+    let left_then = left(&agent, back)[3];
+    move_times(&mut agent, &[ahead(HOUR, back + HOUR)], back + HOUR);
+    assert_eq!(left(&agent, back + HOUR)[3], left_then, "and again, to a time that it was before");
 }

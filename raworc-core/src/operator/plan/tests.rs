@@ -147,7 +147,7 @@ fn view<'a>(agent: &'a Agent, computer: Option<&'a Computer>, now: Timestamp) ->
         operator: operator(),
         operators: &[],
         listening: Some(at(-1000)),
-        moved: None,
+        moved: &[],
         now,
     }
 }
@@ -293,8 +293,9 @@ fn the_next_step_as_time_goes_by() {
     };
     row("a busy agent that is not to sleep any more", "busy", 1, pending, usual);
     row("an idle agent after the clock was set back", "idle", -3600, same, usual);
-    let ahead: &dyn Fn(&mut View<'_>) =
-        &|v| v.moved = Some(ClockMove { ahead: Duration::from_secs(3600), at: at(3601) });
+    const MOVED: Timestamp = Timestamp::constant(1_000_000 + 3601, 0);
+    const AHEAD: &[ClockMove] = &[ClockMove { ahead: Duration::from_secs(3600), at: MOVED, noticed_at: MOVED }];
+    let ahead: &dyn Fn(&mut View<'_>) = &|v| v.moved = AHEAD;
     row("an idle agent after the clock went ahead", "idle", 3602, same, ahead);
     row("a busy agent after the clock went ahead", "busy", 3602, same, ahead);
     row("a slept agent after the clock went ahead", "slept", 3602, &|a| a.desired = Desired::Asleep, ahead);
@@ -318,14 +319,14 @@ struct Model {
     computer: Option<Computer>,
     observed: Observation,
     work: Work,
-    moved: Option<ClockMove>,
+    moved: Vec<ClockMove>,
     now: Timestamp,
 }
 
 impl Model {
     fn next(&self, listening: Option<Timestamp>) -> Plan {
         let known = view(&self.agent, self.computer.as_ref(), self.now);
-        let (observed, work, moved) = (self.observed.clone(), self.work, self.moved);
+        let (observed, work, moved) = (self.observed.clone(), self.work, &self.moved[..]);
         next(&View { observed, work, moved, listening, ..known })
     }
 
@@ -345,7 +346,7 @@ impl Model {
 
     /// Carries a step out. Whether it was one.
     fn carry_out(&mut self, plan: Plan) -> bool {
-        self.moved = None;
+        self.moved.clear();
         let start_id = StartId(format!("start-{}", self.agent.status.incarnation.0));
         match plan {
             Plan::Wait(_) => return false,
@@ -411,7 +412,7 @@ proptest! {
         // The message that it holds has no row here.
         agent.status.message = None;
         (agent.inbox.queued, agent.status.restarts, agent.generation) = (queued, restarts, generation);
-        let moved = ahead.map(|ahead| ClockMove { ahead: Duration::from_secs(ahead), at: at(now) });
+        let moved = ahead.map(|ahead| ClockMove { ahead: Duration::from_secs(ahead), at: at(now), noticed_at: at(now) }).into_iter().collect();
         let observed = seen()[observed].1.clone();
         let computer = computer_of(&agent);
         let mut model = Model { agent, computer, observed, work: WORK[work], moved, now: at(now) };

@@ -22,7 +22,7 @@ fn decided(read: &Stamped<Option<Agent>>) -> Commit {
         operator: SystemEntropy.process_id(start()),
         operators: &[],
         listening: Some(Timestamp::UNIX_EPOCH),
-        moved: None,
+        moved: &[],
         now: read.now,
     };
     let Plan::Commit { mut when, ops, .. } = plan(&view, &OperatorSettings::default()) else {

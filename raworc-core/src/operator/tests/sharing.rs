@@ -148,7 +148,7 @@ async fn a_start_is_given_up_only_where_nobody_has_its_key() {
             operator,
             operators,
             listening: None,
-            moved: None,
+            moved: &[],
             now,
         };
         match plan(&view, &OperatorSettings::default()) {

@@ -1,6 +1,7 @@
 //! A commit while it is worked out.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -225,10 +226,11 @@ impl Draft {
             }
             AgentOp::ClearCondition(kind) => self.clear_condition(agent, *kind),
             AgentOp::KeepAwake(time) => self.keep_awake(agent, *time)?,
-            AgentOp::ClockMoved(by) => {
-                if let Some(times) = agent.times_after(*by, now) {
+            AgentOp::ClockMoved(moves) => {
+                if let Some(times) = agent.times_after(moves, now) {
                     agent.set_times(&times);
-                    self.status_changed(agent, json!({ "clock_ahead": by.map(|by| by.ahead.as_secs()) }));
+                    let ahead: Duration = moves.iter().map(|by| by.ahead).sum();
+                    self.status_changed(agent, json!({ "clock_ahead": ahead.as_secs() }));
                 }
             }
             AgentOp::Accept(new) => self.accept(agent, new)?,
