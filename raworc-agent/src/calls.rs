@@ -12,7 +12,7 @@ use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use raworc_core::program::{
-    BootRequest, DeltaReport, EndReport, HeartbeatReply, LeaseReply, PROTOCOL, ProgramSpec, ReadyReport, StepsReport,
+    BootReply, BootRequest, DeltaReport, EndReport, HeartbeatReply, LeaseReply, PROTOCOL, SetupReport, StepsReport,
     TokenReply,
 };
 use raworc_core::runtime::Boot;
@@ -123,38 +123,33 @@ impl Calls {
         self.refusal("link", status, &body).to_string()
     }
 
-    /// Trades the one-time key for a token.
-    pub(crate) async fn boot(&self, boot: &Boot) -> Result<TokenReply, CallError> {
+    /// Trades the one-time key for a token, and all that the program has to know.
+    pub(crate) async fn boot(&self, boot: &Boot) -> Result<BootReply, CallError> {
         let request = BootRequest {
             computer: boot.computer,
             incarnation: boot.incarnation,
             key: boot.key.expose_secret().into(),
             protocol: PROTOCOL,
         };
-        let reply = self.persist(|| self.post("boot", &request)).await?;
-        self.keep(reply)
+        let reply: BootReply = self.persist(|| self.post("boot", &request)).await?;
+        self.keep(&reply.token);
+        Ok(reply)
     }
 
     /// Renews the token.
     pub(crate) async fn renew(&self) -> Result<TokenReply, CallError> {
         let reply = self.persist(|| self.post("token", &())).await?;
-        self.keep(reply)
-    }
-
-    fn keep(&self, reply: TokenReply) -> Result<TokenReply, CallError> {
-        self.token.write().unwrap_or_else(PoisonError::into_inner).clone_from(&reply.token);
+        self.keep(&reply);
         Ok(reply)
     }
 
-    /// What the program has to know before it is ready.
-    pub(crate) async fn spec(&self) -> Result<ProgramSpec, CallError> {
-        self.persist(|| async { self.read("spec", self.request(Method::GET, "spec", Bytes::new()), CALL_LIMIT).await })
-            .await
+    fn keep(&self, reply: &TokenReply) {
+        self.token.write().unwrap_or_else(PoisonError::into_inner).clone_from(&reply.token);
     }
 
-    /// The program takes messages from now on, unless its setup failed.
-    pub(crate) async fn ready(&self, report: &ReadyReport) -> Result<(), CallError> {
-        self.persist(|| self.tell("ready", report)).await
+    /// How the setup ended. The program takes messages from now on, unless it failed.
+    pub(crate) async fn setup(&self, report: &SetupReport) -> Result<(), CallError> {
+        self.persist(|| self.tell("setup", report)).await
     }
 
     /// Waits for a message; none if there is none for a while.

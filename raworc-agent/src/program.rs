@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use raworc_core::entropy::{Clock, SystemClock};
-use raworc_core::program::{HEARTBEAT_SECONDS, ReadyReport, TokenReply};
+use raworc_core::program::{BootReply, HEARTBEAT_SECONDS, TokenReply};
 use tokio::io::AsyncRead;
 use tokio::time::MissedTickBehavior;
 
@@ -98,9 +98,8 @@ pub(crate) async fn run_with_log(
     let server =
         Server::new(&boot.agent_url, boot.ca.as_deref()).map_err(|error| Ended::BadAddress(Box::new(error)))?;
     let calls = Arc::new(Calls::new(server));
-    let token = calls.boot(&boot).await?;
+    let BootReply { token, spec } = calls.boot(&boot).await?;
     drop(boot);
-    let spec = calls.spec().await?;
     if let Err(error) = tokio::fs::create_dir_all(&options.home).await {
         tracing::warn!(%error, "the home {} is not there", options.home.display());
     }
@@ -108,16 +107,14 @@ pub(crate) async fn run_with_log(
     shared.set_env(&spec.work.env);
     let hands = Arc::new(Hands::new(&options.home, Arc::clone(&shared), log));
     let work = async {
-        let mut report = ReadyReport { setup: None };
         if let Some(task) = &spec.setup {
             tracing::info!("the setup begins");
-            report.setup = Some(setup::run(task, &options.home, &shared, &calls).await?);
-        }
-        let failed = report.setup.as_ref().is_some_and(|setup| setup.failure.is_some());
-        calls.ready(&report).await?;
-        if failed {
-            tracing::warn!("the setup failed; waiting for what the operator does");
-            return std::future::pending().await;
+            let report = setup::run(task, &options.home, &shared, &calls).await?;
+            calls.setup(&report).await?;
+            if report.failure.is_some() {
+                tracing::warn!("the setup failed; waiting for what the operator does");
+                return std::future::pending().await;
+            }
         }
         tracing::info!("ready");
         Err(Worker::new(Arc::clone(&calls), Arc::clone(&shared), &options.home).run().await)

@@ -37,7 +37,8 @@ impl Protocol {
     }
 }
 
-/// `POST /agent/v0/boot`, without a token: trades the one-time key.
+/// `POST /agent/v0/boot`, without a token: trades the one-time key for a [`BootReply`]. Where no setup script has to run,
+/// the program takes messages from then on.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BootRequest {
@@ -60,7 +61,16 @@ pub struct TokenReply {
     pub expires_at: Timestamp,
 }
 
-/// `GET /agent/v0/spec`: all that the program has to know before it is ready.
+/// What a program that booted has, and has to know.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct BootReply {
+    /// Its identity from now on.
+    pub token: TokenReply,
+    /// Who it is, and how it works.
+    pub spec: ProgramSpec,
+}
+
+/// All that a program has to know before it works.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ProgramSpec {
     /// Its agent.
@@ -73,7 +83,7 @@ pub struct ProgramSpec {
     pub computer: ComputerId,
     /// Its incarnation.
     pub incarnation: Incarnation,
-    /// The setup script, where it has to run now.
+    /// The setup script, where it has to run before anything else.
     pub setup: Option<SetupTask>,
     /// How it works on messages. Each lease brings the newest.
     pub work: WorkSpec,
@@ -144,15 +154,7 @@ impl Default for WorkLimits {
     }
 }
 
-/// `POST /agent/v0/ready`: the program takes messages from now on, unless its setup failed.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ReadyReport {
-    /// How the setup script ended, where it had to run.
-    pub setup: Option<SetupReport>,
-}
-
-/// How a setup script ended.
+/// `POST /agent/v0/setup`: how the setup script ended. The program takes messages from now on, unless it failed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SetupReport {

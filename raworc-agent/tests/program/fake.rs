@@ -252,17 +252,21 @@ async fn answer(
     Ok(answered)
 }
 
+fn token() -> Value {
+    json!({ "token": "good", "expires_at": "2099-01-01T00:00:00Z" })
+}
+
 fn known(path: &str, state: &mut State) -> Response<Body> {
     match path {
-        "boot" | "token" => reply(200, &json!({ "token": "good", "expires_at": "2099-01-01T00:00:00Z" })),
-        "spec" => {
+        "token" => reply(200, &token()),
+        "boot" => {
             let lease = lease(0, "", false);
             let spec = json!({
                 "agent": lease["message"]["agent"], "name": "ada", "tenant": "default",
                 "computer": "01890000-0000-7000-8000-00000000000c", "incarnation": 3,
                 "setup": state.setup, "work": lease["work"],
             });
-            reply(200, &spec)
+            reply(200, &json!({ "token": token(), "spec": spec }))
         }
         "heartbeat" => reply(200, &json!({ "cancel": state.cancel })),
         "gateway/api/chat" => match state.answers.pop_front().expect("an answer for the model") {
@@ -289,7 +293,7 @@ fn known(path: &str, state: &mut State) -> Response<Body> {
             state.held = None;
             reply(204, &Value::Null)
         }
-        "ready" | "steps" | "deltas" => reply(204, &Value::Null),
+        "setup" | "steps" | "deltas" => reply(204, &Value::Null),
         other => panic!("nobody calls {other}"),
     }
 }

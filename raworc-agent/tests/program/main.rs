@@ -68,7 +68,7 @@ async fn a_command_is_answered_in_one_call_with_its_steps() {
     assert_eq!(fake.told("steps"), [] as [Value; 0]);
     let boot = &fake.told("boot")[0];
     assert_eq!((&boot["key"], &boot["incarnation"]), (&json!("once"), &json!(3)));
-    assert_eq!(fake.told("ready"), [json!({ "setup": null })]);
+    assert_eq!(fake.told("setup"), [] as [Value; 0], "there was none");
 }
 
 #[tokio::test]
@@ -219,7 +219,7 @@ async fn commands_run_over_the_link() {
 async fn the_program_ends_itself_when_a_newer_one_has_begun() {
     let fake = Fake::start();
     let program = Program::start(&fake);
-    fake.nth("ready", 0).await;
+    fake.nth("heartbeat", 0).await;
     fake.state().stale = true;
     assert!(matches!(program.ended().await, Ended::Stale));
 }
@@ -233,8 +233,8 @@ async fn the_setup_runs_before_the_first_message_with_its_output_as_steps() {
     assert_eq!(fake.nth("end", 0).await["reply"][0]["text"], "made\n");
     let told: Vec<String> = fake.state().told.iter().map(|(path, _)| path.clone()).collect();
     let place = |wanted: &str| told.iter().position(|path| path == wanted).expect(wanted);
-    assert!(place("steps") < place("ready") && place("ready") < place("end"), "{told:?}");
-    assert_eq!(fake.told("ready"), [json!({ "setup": { "hash": "h", "failure": null } })]);
+    assert!(place("steps") < place("setup") && place("setup") < place("end"), "{told:?}");
+    assert_eq!(fake.told("setup"), [json!({ "hash": "h", "failure": null })]);
     let steps = &fake.told("steps")[0];
     assert_eq!((&steps["message"], &steps["steps"][0]["kind"]), (&Value::Null, &json!("log")));
     assert_eq!(steps["steps"][0]["text"], "one\ntwo\n");
@@ -247,8 +247,8 @@ async fn a_setup_that_fails_tells_its_end_and_takes_no_message() {
     fake.state().setup = Some(json!({ "script": script, "hash": "h", "limit": 60 }));
     let _program = Program::start(&fake);
     fake.queue(lease(1, "!ls", false));
-    let ready = fake.nth("ready", 0).await;
-    let failure = ready["setup"]["failure"].as_str().expect("a failure");
+    let setup = fake.nth("setup", 0).await;
+    let failure = setup["failure"].as_str().expect("a failure");
     assert!(failure.ends_with("99999\n100000\n[setup failed: exit code 1]"), "{failure}");
     assert!((4000..4400).contains(&failure.len()), "{}", failure.len());
     fake.nth("heartbeat", 1).await;
@@ -260,8 +260,8 @@ async fn a_setup_over_its_time_is_ended_with_all_that_it_has_started() {
     let fake = Fake::start();
     fake.state().setup = Some(json!({ "script": "echo $$; sleep 1000 | sleep 1000", "hash": "h", "limit": 1 }));
     let _program = Program::start(&fake);
-    let ready = fake.nth("ready", 0).await;
-    let failure = ready["setup"]["failure"].as_str().expect("a failure");
+    let setup = fake.nth("setup", 0).await;
+    let failure = setup["failure"].as_str().expect("a failure");
     assert!(failure.ends_with("[setup failed: it was ended after 1 s, its limit]"), "{failure}");
     let pid = failure.lines().next().expect("a pid");
     assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
@@ -272,8 +272,8 @@ async fn a_setup_that_prints_without_end_is_ended_at_its_limit() {
     let fake = Fake::start();
     fake.state().setup = Some(json!({ "script": "yes", "hash": "h", "limit": 1 }));
     let _program = Program::start(&fake);
-    let ready = fake.nth("ready", 0).await;
-    let failure = ready["setup"]["failure"].as_str().expect("a failure");
+    let setup = fake.nth("setup", 0).await;
+    let failure = setup["failure"].as_str().expect("a failure");
     assert!(failure.ends_with("y\n[setup failed: it was ended after 1 s, its limit]"), "{failure}");
     let steps = fake.told("steps");
     let bytes: usize = steps.iter().map(|report| report.to_string().len()).sum();

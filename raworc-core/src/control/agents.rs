@@ -14,8 +14,7 @@ use crate::labels::Selector;
 use crate::principal::{Action, Principal, Resource};
 use crate::runtime::Capabilities;
 use crate::store::{
-    AgentChange, AgentOp, AgentQuery, Check, Commit, Committed, Conflict, MAX_PAGE, NewAgent, Page, QuotaDelta,
-    QuotaKind, StoreError,
+    AgentChange, AgentOp, AgentQuery, Check, Commit, Committed, MAX_PAGE, NewAgent, Page, QuotaDelta, QuotaKind,
 };
 
 /// Asks for an agent.
@@ -180,22 +179,22 @@ impl ControlPlane {
         generation: Option<u64>,
     ) -> Result<Agent, Error> {
         let verb = "agents.update";
-        if let Some(done) = self.replay(call, tenant, verb, name.as_str(), request).await? {
-            return first_agent(done);
-        }
-        let agent = self.find(call, tenant, name, Action::Update).await?;
-        if let Some(wanted) = generation
-            && wanted != agent.generation
-        {
-            return Err(Error::GenerationMismatch { wanted, found: agent.generation });
-        }
-        let spec = request.spec.apply(&agent.spec)?;
-        self.check_spec(&spec, &self.runtime_of(&spec)?.1)?;
-        let ops = vec![AgentOp::SetSpec(Box::new(spec))];
-        let when = vec![Check::Alive, Check::Generation(agent.generation)];
-        let commit = Commit::of(self.commit_id(), AgentChange { agent: agent.id, when, ops });
-        let commit = self.sign(call, commit, tenant, verb, name.as_str(), request)?;
-        first_agent(call.note(self.inner.store.commit(commit).await?))
+        let edit = async {
+            let agent = self.find(call, tenant, name, Action::Update).await?;
+            if let Some(wanted) = generation
+                && wanted != agent.generation
+            {
+                return Err(Error::GenerationMismatch { wanted, found: agent.generation });
+            }
+            let spec = request.spec.apply(&agent.spec)?;
+            self.check_spec(&spec, &self.runtime_of(&spec)?.1)?;
+            let ops = vec![AgentOp::SetSpec(Box::new(spec))];
+            let when = vec![Check::Alive, Check::Generation(agent.generation)];
+            let commit = Commit::of(self.commit_id(), AgentChange { agent: agent.id, when, ops });
+            let commit = self.sign(call, commit, tenant, verb, name.as_str(), request)?;
+            Ok(call.note(self.inner.store.commit(commit).await?))
+        };
+        first_agent(self.once(call, tenant, verb, name.as_str(), request, edit).await?)
     }
 
     /// Wakes an agent. `retry` tries at once what waits to be tried again: a failed setup, an image that was missing.
@@ -231,20 +230,13 @@ impl ControlPlane {
 
     async fn desire(&self, call: &Call, tenant: &TenantName, name: &AgentName, wish: Wish) -> Result<Agent, Error> {
         let Wish { verb, desired, insist } = wish;
-        if let Some(done) = self.replay(call, tenant, verb, name.as_str(), &insist).await? {
-            return first_agent(done);
-        }
-        let action = if desired == Desired::Deleted { Action::Delete } else { Action::Operate };
-        let agent = self.find(call, tenant, name, action).await?;
         let mut ops = Vec::new();
         if desired == Desired::Asleep && insist {
             ops.push(AgentOp::CancelHeld { obey: self.settings().cancel_grace });
         }
         ops.push(AgentOp::SetDesired { desired, retry: desired == Desired::Awake && insist });
-        let change = AgentChange { agent: agent.id, when: vec![Check::Alive], ops };
-        let commit = Commit::of(self.commit_id(), change);
-        let commit = self.sign(call, commit, tenant, verb, name.as_str(), &insist)?;
-        first_agent(call.note(self.inner.store.commit(commit).await?))
+        let action = if desired == Desired::Deleted { Action::Delete } else { Action::Operate };
+        self.change(call, tenant, name, (action, verb), &insist, ops).await.and_then(first_agent)
     }
 
     /// Keeps an agent awake for so long from now, or no longer than its idle time where `time` is absent.
@@ -262,22 +254,10 @@ impl ControlPlane {
         if time.is_some_and(|time| time > limit || time.is_zero()) {
             return Err(Error::invalid("for", format!("use 1 s to {} s", limit.as_secs())));
         }
-        let verb = "agents.keep_awake";
-        if let Some(done) = self.replay(call, tenant, verb, name.as_str(), &time).await? {
-            return first_agent(done);
-        }
-        let agent = self.find(call, tenant, name, Action::Operate).await?;
-        if agent.status.state() == State::Slept {
-            return Err(Error::AgentAsleep(agent.name));
-        }
-        let change = AgentChange { agent: agent.id, when: vec![Check::Alive], ops: vec![AgentOp::KeepAwake(time)] };
-        let commit = Commit::of(self.commit_id(), change);
-        let commit = self.sign(call, commit, tenant, verb, name.as_str(), &time)?;
-        match self.inner.store.commit(commit).await {
-            Err(StoreError::Conflict(Conflict::Denied { state: State::Slept, .. })) => {
-                Err(Error::AgentAsleep(name.clone()))
-            }
-            committed => first_agent(call.note(committed?)),
+        let ops = vec![AgentOp::KeepAwake(time)];
+        match self.change(call, tenant, name, (Action::Operate, "agents.keep_awake"), &time, ops).await {
+            Err(Error::AgentState { state: State::Slept, .. }) => Err(Error::AgentAsleep(name.clone())),
+            committed => first_agent(committed?),
         }
     }
 
@@ -286,17 +266,29 @@ impl ControlPlane {
     /// # Errors
     /// Where the agent is not there.
     pub async fn cancel(&self, call: &Call, tenant: &TenantName, name: &AgentName) -> Result<Agent, Error> {
-        let verb = "agents.cancel";
-        if let Some(done) = self.replay(call, tenant, verb, name.as_str(), &()).await? {
-            return first_agent(done);
-        }
-        let agent = self.find(call, tenant, name, Action::Operate).await?;
         // Where there is nothing to cancel, that is kept too: the same request sent again must not cancel what came since.
         let ops = vec![AgentOp::CancelHeld { obey: self.settings().cancel_grace }];
-        let change = AgentChange { agent: agent.id, when: vec![Check::Alive], ops };
-        let commit = Commit::of(self.commit_id(), change);
-        let commit = self.sign(call, commit, tenant, verb, name.as_str(), &())?;
-        first_agent(call.note(self.inner.store.commit(commit).await?))
+        self.change(call, tenant, name, (Action::Operate, "agents.cancel"), &(), ops).await.and_then(first_agent)
+    }
+
+    /// Does something to an agent, where the caller may do `action` to it. The audit knows it by `verb`, and a key of
+    /// idempotency stands for `body`.
+    pub(super) async fn change(
+        &self,
+        call: &Call,
+        tenant: &TenantName,
+        name: &AgentName,
+        (action, verb): (Action, &str),
+        body: &(impl Serialize + Sync),
+        ops: Vec<AgentOp>,
+    ) -> Result<Committed, Error> {
+        let change = async {
+            let agent = self.find(call, tenant, name, action).await?;
+            let change = AgentChange { agent: agent.id, when: vec![Check::Alive], ops };
+            let commit = self.sign(call, Commit::of(self.commit_id(), change), tenant, verb, name.as_str(), body)?;
+            Ok(call.note(self.inner.store.commit(commit).await?))
+        };
+        self.once(call, tenant, verb, name.as_str(), body, change).await
     }
 
     /// Waits until the agent is as `done` says, or the time is over. Returns the agent as it is then.

@@ -120,26 +120,28 @@ impl ControlPlane {
         Ok(Commit { idempotency, audit: Some(call.audit(Some(tenant), verb, resource, true)), ..commit })
     }
 
-    /// The answer to an earlier request with the same key, where there was one. It is asked for first by whatever looks
-    /// at the agent before its commit: the agent may have changed, or be gone, because of that earlier request.
-    pub(super) async fn replay(
+    /// Does `act`, whose commit is signed with the same. What is refused may be refused because of an earlier request with
+    /// this key, which changed the agent or took it away: where there was one, its answer is the answer.
+    pub(super) async fn once(
         &self,
         call: &Call,
         tenant: &TenantName,
         verb: &str,
         resource: &str,
-        body: &impl Serialize,
-    ) -> Result<Option<Committed>, Error> {
-        if call.idempotency_key.is_none() {
-            return Ok(None);
-        }
+        body: &(impl Serialize + Sync),
+        act: impl Future<Output = Result<Committed, Error>> + Send,
+    ) -> Result<Committed, Error> {
+        let refused = match act.await {
+            Err(refused) if call.idempotency_key.is_some() => refused,
+            done => return done,
+        };
         // Where the key is new, this commit fails: there is no agent with an id that was made just now.
         let nobody = self.inner.entropy.agent_id(self.inner.clock.now());
         let change = AgentChange { agent: nobody, when: vec![Check::Alive], ops: Vec::new() };
         let commit = self.sign(call, Commit::of(self.commit_id(), change), tenant, verb, resource, body)?;
         match self.inner.store.commit(commit).await {
-            Ok(committed) => Ok(Some(call.note(committed))),
-            Err(StoreError::Conflict(Conflict::NoAgent(_))) => Ok(None),
+            Ok(committed) => Ok(call.note(committed)),
+            Err(StoreError::Conflict(Conflict::NoAgent(_))) => Err(refused),
             Err(error) => Err(error.into()),
         }
     }

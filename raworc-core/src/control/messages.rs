@@ -88,41 +88,38 @@ impl ControlPlane {
             Role::User if Message::command(&request.parts).is_some() => Action::Exec,
             Role::User | Role::Agent => Action::Message,
         };
-        let agent = match self.find(call, tenant, name, action).await {
-            Err(Error::NotFound { what, name: absent }) => {
-                let done = self.replay(call, tenant, "messages.create", name.as_str(), &request).await?;
-                return accepted(done.ok_or(Error::NotFound { what, name: absent })?);
+        let verb = "messages.create";
+        let accept = async {
+            let agent = self.find(call, tenant, name, action).await?;
+            if request.role == Role::System && Message::command(&request.parts).is_some() {
+                self.find(call, tenant, name, Action::Exec).await?;
             }
-            found => found?,
+            let settings = self.settings();
+            let new = NewMessage {
+                id: self.inner.entropy.message_id(self.inner.clock.now()),
+                role: request.role,
+                author: call.principal.to_string(),
+                parts: request.parts.clone(),
+            };
+            let change = AgentChange {
+                agent: agent.id,
+                when: vec![
+                    Check::Alive,
+                    Check::InboxBelow(settings.inbox_limit),
+                    Check::InboxBytesBelow(settings.inbox_bytes),
+                ],
+                ops: vec![AgentOp::Accept(new)],
+            };
+            let commit = Commit::of(self.commit_id(), change);
+            let commit = self.sign(call, commit, tenant, verb, name.as_str(), &request)?;
+            let full = |limit, unit| Error::InboxFull { name: name.clone(), limit, unit };
+            match self.inner.store.commit(commit).await {
+                Err(StoreError::Conflict(Conflict::InboxFull(limit))) => Err(full(limit, "messages")),
+                Err(StoreError::Conflict(Conflict::InboxBytesFull(limit))) => Err(full(limit, "bytes")),
+                committed => Ok(call.note(committed?)),
+            }
         };
-        if request.role == Role::System && Message::command(&request.parts).is_some() {
-            self.find(call, tenant, name, Action::Exec).await?;
-        }
-        let settings = self.settings();
-        let new = NewMessage {
-            id: self.inner.entropy.message_id(self.inner.clock.now()),
-            role: request.role,
-            author: call.principal.to_string(),
-            parts: request.parts.clone(),
-        };
-        let change = AgentChange {
-            agent: agent.id,
-            when: vec![
-                Check::Alive,
-                Check::InboxBelow(settings.inbox_limit),
-                Check::InboxBytesBelow(settings.inbox_bytes),
-            ],
-            ops: vec![AgentOp::Accept(new)],
-        };
-        let commit = Commit::of(self.commit_id(), change);
-        let commit = self.sign(call, commit, tenant, "messages.create", name.as_str(), &request)?;
-        let full = |limit, unit| Error::InboxFull { name: name.clone(), limit, unit };
-        let committed = match self.inner.store.commit(commit).await {
-            Err(StoreError::Conflict(Conflict::InboxFull(limit))) => return Err(full(limit, "messages")),
-            Err(StoreError::Conflict(Conflict::InboxBytesFull(limit))) => return Err(full(limit, "bytes")),
-            other => other?,
-        };
-        accepted(call.note(committed))
+        accepted(self.once(call, tenant, verb, name.as_str(), &request, accept).await?)
     }
 
     /// Says something to an agent and waits for its answer, for so long. Where the message has not ended by then, it is
@@ -230,16 +227,9 @@ impl ControlPlane {
         name: &AgentName,
         id: MessageId,
     ) -> Result<Message, Error> {
-        let verb = "messages.cancel";
-        if let Some(done) = self.replay(call, tenant, verb, name.as_str(), &id).await? {
-            return message_in(done, id);
-        }
-        let agent = self.find(call, tenant, name, Action::Operate).await?;
-        let op = AgentOp::RequestCancel { message: id, obey: self.settings().cancel_grace };
-        let change = AgentChange { agent: agent.id, when: vec![Check::Alive], ops: vec![op] };
-        let commit = Commit::of(self.commit_id(), change);
-        let commit = self.sign(call, commit, tenant, verb, name.as_str(), &id)?;
-        message_in(call.note(self.inner.store.commit(commit).await?), id)
+        let ops = vec![AgentOp::RequestCancel { message: id, obey: self.settings().cancel_grace }];
+        let done = self.change(call, tenant, name, (Action::Operate, "messages.cancel"), &id, ops).await?;
+        message_in(done, id)
     }
 
     /// Waits until a message has ended, or the time is over. Returns it as it is then.

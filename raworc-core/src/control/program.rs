@@ -18,14 +18,17 @@ use crate::ids::{CommitId, ComputerId, MessageId};
 use crate::message::{Message, MessageState};
 use crate::principal::Principal;
 use crate::program::{
-    BootRequest, DeltaReport, EndReport, HeartbeatReply, LeaseReply, PROTOCOL, ProgramSpec, ReadyReport, SetupReport,
-    SetupTask, StepsReport, WorkSpec,
+    BootRequest, DeltaReport, EndReport, HeartbeatReply, LeaseReply, PROTOCOL, ProgramSpec, SetupReport, SetupTask,
+    StepsReport, WorkSpec,
 };
 use crate::step::{NewStep, STEP_LIMIT, STEPS_TOTAL, Step};
 use crate::store::{
     AgentChange, AgentOp, Backoff, Check, Commit, Conflict, Ending, MAX_PAGE, MAX_PAGE_BYTES, MessageQuery, Reply,
     Stamped, StepQuery, StoreError,
 };
+
+/// What a setup script has beyond its limit, to tell how it ended.
+const REPORTING: Duration = Duration::from_secs(15);
 
 /// Steps that one report may hold.
 const STEPS_LIMIT: usize = 1000;
@@ -47,8 +50,8 @@ const DELTA_LIMIT: usize = 128 << 10;
 pub struct Booted {
     /// Who it is from now on.
     pub principal: Principal,
-    /// Its agent.
-    pub agent: Agent,
+    /// All that it has to know.
+    pub spec: ProgramSpec,
 }
 
 /// SHA-256 of a boot key, as the store keeps it.
@@ -56,8 +59,19 @@ pub(crate) fn key_hash(key: &str) -> String {
     hex(&Sha256::digest(key.as_bytes()))
 }
 
+/// The program takes messages from now on.
+fn ready() -> AgentOp {
+    AgentOp::Transition {
+        event: AgentEvent::Ready,
+        reason: "Ready".into(),
+        message: "waits for a message".into(),
+        backoff: None,
+    }
+}
+
 impl ControlPlane {
-    /// Trades a program's one-time key for its identity.
+    /// Trades a program's one-time key for its identity. It takes messages from then on; or where a setup script has to run
+    /// first, that begins, with its time.
     ///
     /// # Errors
     /// [`Error::Unauthenticated`] where the key is not good or was used; [`Error::StaleIncarnation`] where its start is
@@ -76,10 +90,19 @@ impl ControlPlane {
         }
         let computer = self.inner.store.computer(request.computer).await?;
         let computer = computer.filter(|computer| computer.reclaim_since.is_none()).ok_or(REFUSED)?;
+        let agent = self.inner.store.agent_by_id(computer.agent).await?.value.ok_or(REFUSED)?;
+        // A script that is written from here on is for the next start.
+        let setup = self.setup_due(&agent, request.computer);
+        let first = match &setup {
+            None => ready(),
+            Some(task) => {
+                AgentOp::SetupBegun { hash: task.hash.clone(), deadline: self.settings().setup_limit + REPORTING }
+            }
+        };
         let change = AgentChange {
-            agent: computer.agent,
+            agent: agent.id,
             when: vec![Check::Alive, Check::Incarnation(request.incarnation)],
-            ops: vec![AgentOp::Boot { key_hash: key_hash(&request.key) }],
+            ops: vec![AgentOp::Boot { key_hash: key_hash(&request.key) }, first],
         };
         let committed = match self.inner.store.commit(Commit::of(self.commit_id(), change)).await {
             Err(StoreError::Conflict(Conflict::NoAgent(_))) => return Err(REFUSED),
@@ -95,40 +118,17 @@ impl ControlPlane {
             computer: request.computer,
             incarnation: request.incarnation,
         };
-        Ok(Booted { principal, agent })
-    }
-
-    /// All that the program has to know before it is ready. A setup script gets its time from here on.
-    ///
-    /// # Errors
-    /// [`Error::StaleIncarnation`] where the program's start is over.
-    pub async fn program_spec(&self, call: &Call) -> Result<ProgramSpec, Error> {
-        let agent = self.own(call).await?;
-        let computer = self.computer_of(call)?;
-        // What a program that runs has not set up yet waits for its next start.
-        let setup = self.setup_due(&agent, computer).filter(|_| agent.status.state() == State::Init);
-        let handed = agent.status.run.as_ref().and_then(|run| run.setup.as_ref());
-        if let Some(task) = setup.as_ref().filter(|task| handed.is_none_or(|handed| handed.hash != task.hash)) {
-            let deadline = self.settings().setup_limit + Duration::from_secs(15);
-            let begun = AgentOp::SetupBegun { hash: task.hash.clone(), deadline };
-            self.commit_own(&agent, call, vec![begun], None).await?;
-        }
-        Ok(ProgramSpec {
+        let work = self.work_of(&agent);
+        let spec = ProgramSpec {
             agent: agent.id,
-            name: agent.name.clone(),
-            tenant: agent.tenant.clone(),
-            computer,
-            incarnation: agent.status.incarnation,
+            name: agent.name,
+            tenant: agent.tenant,
+            computer: request.computer,
+            incarnation: request.incarnation,
             setup,
-            work: self.work_of(&agent),
-        })
-    }
-
-    fn computer_of(&self, call: &Call) -> Result<ComputerId, Error> {
-        match &call.principal {
-            Principal::Agent { computer, .. } => Ok(*computer),
-            Principal::User { .. } => Err(Error::Internal("a user has no computer".into())),
-        }
+            work,
+        };
+        Ok(Booted { principal, spec })
     }
 
     fn setup_due(&self, agent: &Agent, computer: ComputerId) -> Option<SetupTask> {
@@ -136,11 +136,6 @@ impl ControlPlane {
         let hash = SetupRecord::hash_of(&script);
         let done = agent.status.is_set_up(computer, &hash);
         (!done).then(|| SetupTask { script, hash, limit: self.settings().setup_limit.as_secs() })
-    }
-
-    /// Whether a start has passed over its setup script. One that was written since it began is for the next start.
-    fn is_setup_missing(&self, agent: &Agent, computer: ComputerId) -> bool {
-        agent.generation == agent.status.observed_generation && self.setup_due(agent, computer).is_some()
     }
 
     fn work_of(&self, agent: &Agent) -> WorkSpec {
@@ -152,36 +147,22 @@ impl ControlPlane {
         }
     }
 
-    /// The program takes messages from now on; or its setup failed, and it is stopped until somebody changes something.
+    /// A setup script has ended: its program takes messages from now on; or the script failed, and it is stopped until
+    /// somebody changes something.
     ///
     /// # Errors
-    /// [`Error::StaleIncarnation`] where the program's start is over.
-    pub async fn ready(&self, call: &Call, report: ReadyReport) -> Result<Agent, Error> {
+    /// [`Error::StaleIncarnation`] where the program's start is over; [`Error::Invalid`] where this start was not told to
+    /// run that script.
+    pub async fn end_setup(&self, call: &Call, report: SetupReport) -> Result<Agent, Error> {
         let agent = self.own(call).await?;
         let computer = self.computer_of(call)?;
-        let mut ops = Vec::new();
-        let mut failed = None;
-        let handed = agent.status.run.as_ref().and_then(|run| run.setup.as_ref());
-        if let Some(SetupReport { hash, failure }) = report.setup {
-            if handed.is_none_or(|handed| handed.hash != hash) {
-                return Err(Error::invalid(
-                    "setup.hash",
-                    "this is not the setup script that this start was told to run",
-                ));
-            }
-            let failure = failure.map(|text| tail(text, 4 << 10));
-            failed.clone_from(&failure);
-            ops.push(AgentOp::SetSetup(SetupRecord { computer, hash, failure }));
-        } else if handed.is_some() || self.is_setup_missing(&agent, computer) {
-            return Err(Error::invalid("setup", "the setup script has to run first"));
+        let begun = agent.status.run.as_ref().and_then(|run| run.setup.as_ref());
+        if begun.is_none_or(|begun| begun.hash != report.hash) {
+            return Err(Error::invalid("hash", "this is not the setup script that this start was told to run"));
         }
-        ops.push(match failed {
-            None => AgentOp::Transition {
-                event: AgentEvent::Ready,
-                reason: "Ready".into(),
-                message: "waits for a message".into(),
-                backoff: None,
-            },
+        let failure = report.failure.map(|text| tail(text, 4 << 10));
+        let outcome = match &failure {
+            None => ready(),
             Some(output) => AgentOp::Transition {
                 event: AgentEvent::StartFailed,
                 reason: "SetupFailed".into(),
@@ -190,8 +171,16 @@ impl ControlPlane {
                 ),
                 backoff: Some(Backoff::UntilChanged),
             },
-        });
-        self.commit_own(&agent, call, ops, None).await
+        };
+        let record = SetupRecord { computer, hash: report.hash, failure };
+        self.commit_own(&agent, call, vec![AgentOp::SetSetup(record), outcome], None).await
+    }
+
+    fn computer_of(&self, call: &Call) -> Result<ComputerId, Error> {
+        match &call.principal {
+            Principal::Agent { computer, .. } => Ok(*computer),
+            Principal::User { .. } => Err(Error::Internal("a user has no computer".into())),
+        }
     }
 
     /// The next message, if one comes within `wait`. The same again, if the program holds one already.

@@ -18,7 +18,7 @@ pub use links::Links;
 pub use listener::{AgentsListener, AgentsTls, ListenError, ListenerLimits, Listening};
 
 use axum::Router;
-use axum::routing::{get, post};
+use axum::routing::post;
 use raworc_core::control::ControlPlane;
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -45,8 +45,7 @@ pub fn agents_router(state: AgentsState) -> Router {
     let calls = Router::new()
         .route("/boot", post(protocol::boot))
         .route("/token", post(protocol::token))
-        .route("/spec", get(protocol::spec))
-        .route("/ready", post(protocol::ready))
+        .route("/setup", post(protocol::setup))
         .route("/lease", post(protocol::lease))
         .route("/deltas", post(protocol::deltas))
         .route("/heartbeat", post(protocol::heartbeat))

@@ -8,7 +8,7 @@ use crate::entropy::EntropyExt;
 use crate::error::Error;
 use crate::ids::MessageId;
 use crate::message::{MESSAGE_LIMIT, MessageState, PARTS_LIMIT, Part};
-use crate::program::{DeltaReport, EndReport, LeaseReply, PROTOCOL, ReadyReport, SetupReport, StepsReport};
+use crate::program::{DeltaReport, EndReport, LeaseReply, PROTOCOL, ProgramSpec, SetupReport, StepsReport};
 use crate::runtime::Boot;
 use crate::runtime::simulated::{Exit, program_fn};
 use crate::step::{NewStep, STEP_LIMIT, StepKind};
@@ -37,8 +37,8 @@ impl Hands {
         Self { world: World::running(program).await, boots }
     }
 
-    /// The calls of the next program that is started.
-    async fn boot(&mut self) -> Call {
+    /// The calls of the next program that is started, and what it was told.
+    async fn boot(&mut self) -> (Call, ProgramSpec) {
         use secrecy::ExposeSecret;
         let boot = self.boots.recv().await.expect("a start");
         let request = crate::program::BootRequest {
@@ -47,19 +47,13 @@ impl Hands {
             key: boot.key.expose_secret().into(),
             protocol: PROTOCOL,
         };
-        Call::by(self.world.control.boot(&request).await.expect("a good key").principal)
-    }
-
-    /// The calls of the next program that is started and takes messages.
-    async fn ready(&mut self) -> Call {
-        let call = self.boot().await;
-        self.control().ready(&call, ReadyReport { setup: None }).await.expect("ready");
-        call
+        let booted = self.world.control.boot(&request).await.expect("a good key");
+        (Call::by(booted.principal), booted.spec)
     }
 
     /// The calls of a program that holds a message, and the message.
     async fn busy(&mut self, agent: &Agent, text: &str) -> (Call, LeaseReply) {
-        let call = self.ready().await;
+        let (call, _) = self.boot().await;
         self.world.send(agent, text).await;
         let lease = self.control().lease(&call, Duration::from_secs(5)).await.expect("present").expect("a message");
         (call, lease)
@@ -90,23 +84,33 @@ fn field<T: std::fmt::Debug>(result: Result<T, Error>) -> String {
     }
 }
 
+fn with_setup() -> AgentSpec {
+    AgentSpec { setup: Some("true".into()), ..AgentSpec::default() }
+}
+
 #[tokio::test(start_paused = true)]
-async fn a_program_that_asks_for_its_setup_again_and_again_gets_no_more_time_for_it() {
+async fn a_program_without_a_setup_takes_messages_as_soon_as_it_has_booted() {
     let mut hands = Hands::new().await;
-    let agent = hands.world.create("a", AgentSpec { setup: Some("true".into()), ..AgentSpec::default() }).await;
-    let call = hands.boot().await;
+    let agent = hands.world.create("a", AgentSpec::default()).await;
+    let (_, spec) = hands.boot().await;
+    assert_eq!((spec.agent, spec.setup), (agent.id, None));
+    assert_eq!(hands.world.agent(&agent).await.status.state(), State::Idle);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_setup_that_is_never_reported_is_given_up_when_its_time_is_over() {
+    let mut hands = Hands::new().await;
+    let agent = hands.world.create("a", with_setup()).await;
+    let (call, spec) = hands.boot().await;
+    assert!(spec.setup.is_some());
     let begun = tokio::time::Instant::now();
-    let asking = async {
-        loop {
-            match hands.control().program_spec(&call).await {
-                Ok(spec) => assert!(spec.setup.is_some()),
-                Err(error) => break error,
-            }
-            tokio::time::sleep(Duration::from_secs(30)).await;
+    let living = async {
+        while hands.control().heartbeat(&call).await.is_ok() {
+            tokio::time::sleep(Duration::from_secs(5)).await;
         }
     };
     let failed = hands.world.until(&agent, "failed", |agent| agent.status.restarts > 0);
-    let (failed, _) = tokio::join!(failed, asking);
+    let (failed, ()) = tokio::join!(failed, living);
     let limit = hands.control().settings().setup_limit + Duration::from_secs(60);
     assert!(begun.elapsed() < limit, "{:?}", begun.elapsed());
     let ready = failed.status.conditions.get(crate::agent::ConditionKind::Ready).expect("a condition");
@@ -116,50 +120,52 @@ async fn a_program_that_asks_for_its_setup_again_and_again_gets_no_more_time_for
 #[tokio::test(start_paused = true)]
 async fn a_setup_is_neither_passed_over_nor_reported_for_another_text() {
     let mut hands = Hands::new().await;
-    let agent = hands.world.create("a", AgentSpec { setup: Some("true".into()), ..AgentSpec::default() }).await;
-    let call = hands.boot().await;
-    let ready = |setup| hands.control().ready(&call, ReadyReport { setup });
-    assert_eq!(field(ready(None).await), "setup");
-    let report = |hash: &str| Some(SetupReport { hash: hash.into(), failure: None });
-    let task = hands.control().program_spec(&call).await.expect("present").setup.expect("a setup");
-    assert_eq!(field(ready(None).await), "setup");
-    assert_eq!(field(ready(report(&"0".repeat(100_000))).await), "setup.hash");
-    ready(report(&task.hash)).await.expect("ready");
-    assert_eq!(hands.world.agent(&agent).await.status.state(), State::Idle);
+    let agent = hands.world.create("a", with_setup()).await;
+    let (call, spec) = hands.boot().await;
+    let report = |hash: &str| hands.control().end_setup(&call, SetupReport { hash: hash.into(), failure: None });
+    assert_eq!(field(report(&"0".repeat(100_000)).await), "hash");
+    let state = async || hands.world.agent(&agent).await.status.state();
+    assert_eq!(state().await, State::Init, "it takes no message before its setup is done");
+    report(&spec.setup.expect("a setup").hash).await.expect("its own");
+    assert_eq!(state().await, State::Idle);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_setup_that_was_written_after_the_program_asked_is_for_its_next_start() {
+async fn a_program_that_was_told_of_no_setup_reports_none() {
+    let mut hands = Hands::new().await;
+    hands.world.create("a", AgentSpec::default()).await;
+    let (call, _) = hands.boot().await;
+    let hash = crate::agent::SetupRecord::hash_of("true");
+    assert_eq!(field(hands.control().end_setup(&call, SetupReport { hash, failure: None }).await), "hash");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_setup_that_was_written_after_the_program_booted_is_for_its_next_start() {
     let mut hands = Hands::new().await;
     let agent = hands.world.create("a", AgentSpec::default()).await;
-    let call = hands.boot().await;
-    assert!(hands.control().program_spec(&call).await.expect("present").setup.is_none());
+    let (call, _) = hands.boot().await;
     hands.world.edit(&agent, r#"{"setup": "true"}"#).await;
-    let ready = hands.control().ready(&call, ReadyReport { setup: None }).await.expect("ready");
-    assert_eq!(ready.status.state(), State::Idle);
-    assert!(ready.status.conditions.holds(crate::agent::ConditionKind::RestartNeeded));
-    assert!(
-        hands.control().program_spec(&call).await.expect("present").setup.is_none(),
-        "it runs, and sets nothing up"
-    );
+    let waits = hands.world.agent(&agent).await;
+    assert_eq!(waits.status.state(), State::Idle);
+    assert!(waits.status.conditions.holds(crate::agent::ConditionKind::RestartNeeded));
+    let hash = crate::agent::SetupRecord::hash_of("true");
+    assert_eq!(field(hands.control().end_setup(&call, SetupReport { hash, failure: None }).await), "hash");
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_setup_that_runs_is_explained_with_its_time() {
     let mut hands = Hands::new().await;
-    let agent = hands.world.create("a", AgentSpec { setup: Some("true".into()), ..AgentSpec::default() }).await;
-    let call = hands.boot().await;
+    let agent = hands.world.create("a", with_setup()).await;
+    let (call, spec) = hands.boot().await;
     let explain = || hands.control().explain(&hands.world.call, &hands.world.tenant, &agent.name);
-    assert!(explain().await.expect("explained").activity.is_empty());
-    let task = hands.control().program_spec(&call).await.expect("present").setup.expect("a setup");
     let told = explain().await.expect("explained");
     let [reason] = &told.activity[..] else { panic!("{told:?}") };
     assert_eq!(reason.kind, super::super::ActivityKind::Setup);
     let time = reason.until.expect("a limit").duration_since(reason.since.expect("a beginning")).as_secs();
     assert_eq!(time, 615, "ten minutes, and a little to report it");
     assert_eq!(told.because, ["its program runs the setup script"]);
-    let setup = Some(SetupReport { hash: task.hash, failure: None });
-    hands.control().ready(&call, ReadyReport { setup }).await.expect("ready");
+    let report = SetupReport { hash: spec.setup.expect("a setup").hash, failure: None };
+    hands.control().end_setup(&call, report).await.expect("ready");
     assert!(explain().await.expect("explained").activity.is_empty());
 }
 
@@ -224,10 +230,9 @@ async fn who_takes_up_a_long_attempt_is_told_its_latest_steps() {
     hands.report(&call, Some(message.id), &texts).await.expect("in hand");
     hands.world.engine.crash(agent_computer(&hands.world.agent(&agent).await), "killed");
 
-    let call = hands.boot().await;
+    let (call, _) = hands.boot().await;
     let setup: Vec<_> = (0..300).map(|n| format!("setup {n}")).collect();
     hands.report(&call, None, &setup).await.expect("a remark");
-    hands.control().ready(&call, ReadyReport { setup: None }).await.expect("ready");
     let lease = hands.control().lease(&call, Duration::from_secs(5)).await.expect("present").expect("a message");
     let told: Vec<_> = lease.earlier_steps.iter().map(|step| step.text.clone()).collect();
     assert_eq!(told, texts[200..]);
@@ -246,7 +251,7 @@ async fn who_takes_up_a_long_attempt_is_told_its_latest_steps() {
 async fn a_heartbeat_that_could_not_be_written_is_written_by_the_next_tick() {
     let mut hands = Hands::new().await;
     let agent = hands.world.create("a", AgentSpec::default()).await;
-    let call = hands.ready().await;
+    let (call, _) = hands.boot().await;
     hands.control().heartbeat(&call).await.expect("present");
     hands.world.store.fail_touches(1);
     let told = hands.world.touched(|touch| touch.heartbeat).await;
@@ -261,7 +266,7 @@ fn agent_computer(agent: &Agent) -> crate::ids::ComputerId {
 async fn a_program_that_is_told_to_sleep_in_that_moment_takes_nothing_up() {
     let mut hands = Hands::new().await;
     let agent = hands.world.create("a", AgentSpec::default()).await;
-    let call = hands.ready().await;
+    let (call, _) = hands.boot().await;
     let message = hands.world.send(&agent, "one").await;
     let (control, user, tenant) = (hands.control().clone(), hands.world.call.clone(), hands.world.tenant.clone());
     let name = agent.name.clone();
@@ -281,7 +286,7 @@ async fn a_program_that_is_told_to_sleep_in_that_moment_takes_nothing_up() {
 async fn a_message_that_is_cancelled_as_it_is_taken_up_makes_way_for_the_next() {
     let mut hands = Hands::new().await;
     let agent = hands.world.create("a", AgentSpec::default()).await;
-    let call = hands.ready().await;
+    let (call, _) = hands.boot().await;
     let first = hands.world.send(&agent, "one").await;
     let second = hands.world.send(&agent, "two").await;
     let (control, user, tenant) = (hands.control().clone(), hands.world.call.clone(), hands.world.tenant.clone());
@@ -357,10 +362,11 @@ async fn a_program_that_is_heard_again_in_time_is_not_lost_whenever_heartbeats_a
     for offset in 0..10 {
         tokio::time::sleep(Duration::from_secs(1)).await;
         let mut hands = Hands::new().await;
-        let agent = hands.world.create("a", AgentSpec::default()).await;
-        let call = hands.boot().await;
+        let agent = hands.world.create("a", with_setup()).await;
+        let (call, spec) = hands.boot().await;
         tokio::time::sleep(Duration::from_secs(offset)).await;
-        hands.control().ready(&call, ReadyReport { setup: None }).await.expect("ready");
+        let report = SetupReport { hash: spec.setup.expect("a setup").hash, failure: None };
+        hands.control().end_setup(&call, report).await.expect("its own");
         tokio::time::sleep(Duration::from_secs(27)).await;
         hands.control().heartbeat(&call).await.expect("present");
         tokio::time::sleep(Duration::from_secs(10)).await;
@@ -373,7 +379,7 @@ async fn a_program_that_is_heard_again_in_time_is_not_lost_whenever_heartbeats_a
 async fn a_program_that_is_heard_while_it_is_given_up_is_not_given_up() {
     let mut hands = Hands::new().await;
     let agent = hands.world.create("a", AgentSpec::default()).await;
-    let call = hands.ready().await;
+    let (call, _) = hands.boot().await;
     let (control, late) = (hands.control().clone(), call.clone());
     hands
         .world

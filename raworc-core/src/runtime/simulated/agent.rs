@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::ids::{CommitId, Incarnation};
 use crate::message::{Message, Part};
 use crate::program::{
-    BootRequest, EndReport, HEARTBEAT_SECONDS, LeaseReply, PROTOCOL, ReadyReport, SetupReport, SetupTask, StepsReport,
+    BootRequest, EndReport, HEARTBEAT_SECONDS, LeaseReply, PROTOCOL, ProgramSpec, SetupReport, SetupTask, StepsReport,
 };
 use crate::step::{NewStep, StepKind};
 use crate::store::Ending;
@@ -140,10 +140,11 @@ impl SimulatedAgent {
             };
             async move { control.boot(&request).await }
         });
-        let call = Call::by(booted.await?.principal);
+        let booted = booted.await?;
+        let call = Call::by(booted.principal);
         tokio::select! {
             biased;
-            over = session.work(&call) => match over? {
+            over = session.work(&call, &booted.spec) => match over? {
                 Some(exit) => Ok(exit),
                 None => {
                     inside.stop_asked().await;
@@ -165,24 +166,20 @@ struct Session<'a> {
 
 impl Session<'_> {
     /// Until the program is over: with its exit, or without one where it only is not heard any more.
-    async fn work(&self, call: &Call) -> Result<Option<Exit>, Error> {
-        let spec = self.persist(|control| async move { control.program_spec(call).await }).await?;
-        let setup = match &spec.setup {
-            None => None,
-            Some(task) => {
-                let failure = match (self.program.prepare)(task) {
-                    SetupAct::Succeed => None,
-                    SetupAct::Fail(output) => Some(output),
-                    SetupAct::Hang => std::future::pending().await,
-                };
-                Some(SetupReport { hash: task.hash.clone(), failure })
-            }
-        };
-        self.persist(|control| {
-            let report = ReadyReport { setup: setup.clone() };
-            async move { control.ready(call, report).await }
-        })
-        .await?;
+    async fn work(&self, call: &Call, spec: &ProgramSpec) -> Result<Option<Exit>, Error> {
+        if let Some(task) = &spec.setup {
+            let failure = match (self.program.prepare)(task) {
+                SetupAct::Succeed => None,
+                SetupAct::Fail(output) => Some(output),
+                SetupAct::Hang => std::future::pending().await,
+            };
+            let report = SetupReport { hash: task.hash.clone(), failure };
+            self.persist(|control| {
+                let report = report.clone();
+                async move { control.end_setup(call, report).await }
+            })
+            .await?;
+        }
         loop {
             let wait = Duration::from_secs(20);
             let lease = self.persist(|control| async move { control.lease(call, wait).await }).await?;

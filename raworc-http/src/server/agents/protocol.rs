@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use raworc_core::principal::Principal;
 use raworc_core::program::{
-    BootRequest, DeltaReport, EndReport, HeartbeatReply, ProgramSpec, ReadyReport, StepsReport, TokenReply,
+    BootReply, BootRequest, DeltaReport, EndReport, HeartbeatReply, SetupReport, StepsReport, TokenReply,
 };
 use serde::Deserialize;
 
@@ -29,34 +29,30 @@ const LEASE_LIMIT: u64 = 60;
 /// How long a program's token is good. Programs renew theirs when half of it is over.
 const TOKEN_TTL: Duration = Duration::from_secs(3600);
 
-fn issue(state: &AgentsState, principal: &Principal) -> Result<Json<TokenReply>, ApiError> {
+fn issue(state: &AgentsState, principal: &Principal) -> Result<TokenReply, ApiError> {
     let issued = state.tokens.issue(principal, TOKEN_TTL)?;
-    Ok(Json(TokenReply { token: issued.token, expires_at: issued.record.expires_at }))
+    Ok(TokenReply { token: issued.token, expires_at: issued.record.expires_at })
 }
 
 pub(super) async fn boot(
     State(state): State<AgentsState>,
     JsonBody(request): JsonBody<BootRequest, BOOT_BODY>,
-) -> Result<Json<TokenReply>, ApiError> {
+) -> Result<Json<BootReply>, ApiError> {
     let booted = state.control.boot(&request).await?;
-    issue(&state, &booted.principal)
+    Ok(Json(BootReply { token: issue(&state, &booted.principal)?, spec: booted.spec }))
 }
 
 pub(super) async fn token(State(state): State<AgentsState>, program: Program) -> Result<Json<TokenReply>, ApiError> {
     state.control.check_program(&program.call).await?;
-    issue(&state, &program.call.principal)
+    Ok(Json(issue(&state, &program.call.principal)?))
 }
 
-pub(super) async fn spec(State(state): State<AgentsState>, program: Program) -> Result<Json<ProgramSpec>, ApiError> {
-    Ok(Json(state.control.program_spec(&program.call).await?))
-}
-
-pub(super) async fn ready(
+pub(super) async fn setup(
     State(state): State<AgentsState>,
     program: Program,
-    JsonBody(report): JsonBody<ReadyReport>,
+    JsonBody(report): JsonBody<SetupReport>,
 ) -> Result<StatusCode, ApiError> {
-    state.control.ready(&program.call, report).await?;
+    state.control.end_setup(&program.call, report).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -20,7 +20,7 @@ use raworc_core::control::{Call, ControlPlane, CreateAgent, Parts, SendMessage, 
 use raworc_core::entropy::{Clock, EntropyExt, SystemClock, SystemEntropy};
 use raworc_core::ids::{AgentName, CommitId, ComputerId, MessageId, TenantName, UserName};
 use raworc_core::principal::Principal;
-use raworc_core::program::{BootRequest, PROTOCOL, ReadyReport, TokenReply};
+use raworc_core::program::{BootReply, BootRequest, PROTOCOL};
 use raworc_core::runtime::simulated::{SimulatedOptions, SimulatedRuntime};
 use raworc_core::runtime::{ComputerSpec, Runtimes};
 use raworc_core::seal::MasterKey;
@@ -186,13 +186,10 @@ impl World {
         Placed { computer: agent.status.computer.unwrap(), agent, key }
     }
 
-    /// An agent whose program is up and ready.
+    /// An agent whose program is up.
     pub(crate) async fn up(&self, name: &str) -> Program {
         let placed = self.place(name).await;
-        let program = Program::boot(self, &placed).await;
-        let (status, body) = program.call(Method::POST, "ready", &ReadyReport { setup: None }).await;
-        assert_eq!(status, StatusCode::NO_CONTENT, "{body}");
-        program
+        Program::boot(self, &placed).await
     }
 
     /// The agent as it is now.
@@ -253,7 +250,9 @@ impl Program {
         let mut program = Self { socket: world.socket.clone(), token: String::new(), agent: placed.agent.clone() };
         let (status, body) = program.call(Method::POST, "boot", &boot_request(placed)).await;
         assert_eq!(status, StatusCode::OK, "{body}");
-        program.token = serde_json::from_value::<TokenReply>(body).unwrap().token;
+        let reply: BootReply = serde_json::from_value(body).unwrap();
+        assert_eq!((reply.spec.agent, reply.spec.computer), (placed.agent.id, placed.computer));
+        program.token = reply.token.token;
         program
     }
 

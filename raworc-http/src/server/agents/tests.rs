@@ -15,9 +15,7 @@ use raworc_core::agent::State;
 use raworc_core::error::Error;
 use raworc_core::ids::{AgentName, TenantName};
 use raworc_core::message::MessageState;
-use raworc_core::program::{
-    CancelRequest, DeltaReport, EndReport, LeaseReply, ProgramSpec, ReadyReport, StepsReport, TokenReply,
-};
+use raworc_core::program::{CancelRequest, DeltaReport, EndReport, LeaseReply, SetupReport, StepsReport, TokenReply};
 use raworc_core::step::{NewStep, StepKind};
 use raworc_core::store::Ending;
 use serde_json::{Value, json};
@@ -39,11 +37,6 @@ fn code(body: &Value) -> &str {
 async fn a_program_boots_takes_a_message_and_answers_it() {
     let world = World::new().await;
     let program = world.up("a").await;
-    let (status, spec) = program.call(Method::GET, "spec", &()).await;
-    assert_eq!(status, StatusCode::OK);
-    let spec: ProgramSpec = serde_json::from_value(spec).unwrap();
-    assert_eq!(spec.agent, program.agent.id);
-
     let (status, _) = program.call(Method::POST, "lease?wait=0", &()).await;
     assert_eq!(status, StatusCode::NO_CONTENT, "there is no message yet");
     let leasing = tokio::spawn({
@@ -108,11 +101,10 @@ async fn a_program_of_an_older_start_is_told_so_everywhere() {
     assert_eq!(program.call(Method::POST, "lease?wait=5", &()).await.0, StatusCode::OK);
     world.begin(&program.agent).await;
     let end = |how: &str| json!({ "commit": commit(), "message": id, "ending": how, "reply": null, "steps": [] });
-    let ready = serde_json::to_value(ReadyReport { setup: None }).unwrap();
+    let setup = serde_json::to_value(SetupReport { hash: "hash".into(), failure: None }).unwrap();
     for (method, path, body) in [
         (Method::POST, "token", Value::Null),
-        (Method::GET, "spec", Value::Null),
-        (Method::POST, "ready", ready),
+        (Method::POST, "setup", setup),
         (Method::POST, "lease?wait=1", Value::Null),
         (Method::POST, "heartbeat", Value::Null),
         (Method::POST, "link", Value::Null),
@@ -135,7 +127,7 @@ async fn without_a_good_token_nothing_is_served_and_errors_are_json() {
     let people = world.api_token().await;
     for token in ["", "nonsense", people.as_str()] {
         let stranger = Program { token: token.to_owned(), ..program.clone() };
-        for path in ["token", "ready", "lease", "steps", "deltas", "end", "heartbeat", "link"] {
+        for path in ["token", "setup", "lease", "steps", "deltas", "end", "heartbeat", "link"] {
             let (status, body) = stranger.call(Method::POST, path, &json!({})).await;
             assert_eq!((status, code(&body)), (StatusCode::UNAUTHORIZED, "unauthenticated"), "{path}");
         }

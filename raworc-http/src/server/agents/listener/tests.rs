@@ -183,7 +183,7 @@ async fn a_body_that_stands_still_is_given_up() {
     let limits = ListenerLimits { body_idle: Duration::from_millis(100), ..ListenerLimits::default() };
     let world = within(limits).await;
     let a = world.up("a").await;
-    for path in ["steps", "end", "ready", "deltas", CHAT] {
+    for path in ["steps", "end", "setup", "deltas", CHAT] {
         for length in [100, 300 << 10] {
             let mut wire = Wire::dial(&world).await;
             wire.begin(&a, path, length).await;

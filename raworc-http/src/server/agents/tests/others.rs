@@ -85,11 +85,7 @@ async fn a_program_neither_boots_nor_speaks_for_another_agent() {
         let (status, body) = b.call(Method::POST, "boot", &boot).await;
         assert_eq!((status, code(&body)), (StatusCode::UNAUTHORIZED, "unauthenticated"));
     }
-    let ready = ReadyReport { setup: None };
-    assert_eq!(b.call(Method::POST, "ready", &ready).await.0, StatusCode::NO_CONTENT);
-    assert_eq!(world.agent("b").await.status.state(), State::Idle, "of itself it says what it likes");
-    let (_, spec) = b.call(Method::GET, "spec", &()).await;
-    assert_eq!(serde_json::from_value::<ProgramSpec>(spec).unwrap().agent, b.agent.id);
+    assert_eq!(world.agent("b").await.status.state(), State::Idle, "it is up itself");
     b.call(Method::POST, "heartbeat", &()).await;
     b.link(named("b")).await;
     until("its link", || async { world.state.links.is_linked(&b.agent) }).await;
@@ -113,7 +109,7 @@ async fn a_token_that_has_expired_or_was_revoked_is_refused_everywhere() {
         let stranger = Program { token, ..program.clone() };
         for path in [
             "token",
-            "ready",
+            "setup",
             "lease",
             "steps",
             "deltas",
@@ -126,8 +122,6 @@ async fn a_token_that_has_expired_or_was_revoked_is_refused_everywhere() {
             let (status, body) = stranger.call(Method::POST, path, &json!({})).await;
             assert_eq!((status, code(&body)), (StatusCode::UNAUTHORIZED, "unauthenticated"), "{path}");
         }
-        let (status, body) = stranger.call(Method::GET, "spec", &()).await;
-        assert_eq!((status, code(&body)), (StatusCode::UNAUTHORIZED, "unauthenticated"));
     }
     assert_eq!(program.call(Method::POST, "heartbeat", &()).await.0, StatusCode::OK, "its other tokens are good");
 }
