@@ -9,6 +9,7 @@ use super::calls::{Cut, go_on, limited, pause, unless_stopped};
 use super::jobs::Subject;
 use super::stop::stop_computer;
 use super::{Engine, Shared, spawn_job};
+use crate::agent::State;
 use crate::computer::Computer;
 use crate::entropy::EntropyExt;
 use crate::ids::{ComputerId, RuntimeName, TenantName};
@@ -37,9 +38,27 @@ pub(super) async fn scan(shared: &Arc<Shared>) {
 
 /// Takes a computer of the reclaim list away, apart from whatever calls this.
 pub(super) fn begin(shared: &Arc<Shared>, computer: Computer) {
-    if !shared.owns(&computer.runtime, computer.agent) {
-        return;
+    if shared.owns(&computer.runtime, computer.agent) {
+        take_away(shared, computer);
     }
+}
+
+/// Takes away again what a start has made that came when its agent was gone, and its computer forgotten: nobody else knows
+/// whose that is.
+pub(super) async fn late(shared: &Arc<Shared>, computer: Computer) {
+    let agent = shared.store.agent_by_id(computer.agent).await.map(|read| read.value);
+    let is_gone = agent.map(|agent| agent.is_none_or(|agent| agent.status.state() == State::Deleted));
+    match (is_gone, shared.store.computer(computer.id()).await) {
+        (Ok(true), Ok(None)) => take_away(shared, Computer { keep_volume: false, unsettled: false, ..computer }),
+        // What stands on the list is taken away from there; what an agent has is its own.
+        (Ok(_), Ok(_)) => {}
+        (Err(error), _) | (_, Err(error)) => {
+            tracing::warn!(%error, computer = %computer.id(), "a computer of a late start cannot be looked up");
+        }
+    }
+}
+
+fn take_away(shared: &Arc<Shared>, computer: Computer) {
     let subject = Subject::Reclaim(computer.id());
     let Some(job) = shared.jobs.begin(subject) else { return };
     let task = Arc::clone(shared);

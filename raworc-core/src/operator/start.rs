@@ -7,7 +7,7 @@ use super::gate::Pass;
 use super::jobs::Subject;
 use super::plan::backoff;
 use super::pull::prepare;
-use super::{Engine, Shared, spawn_job};
+use super::{Engine, Shared, reclaim, spawn_job};
 use crate::agent::{Agent, AgentEvent, ConditionKind};
 use crate::computer::Computer;
 use crate::runtime::{Boot, Ensured, RuntimeError, StartId};
@@ -39,19 +39,18 @@ pub(super) fn begin(shared: &Arc<Shared>, agent: Agent, computer: Option<Compute
                 if error.is_retryable() { vec![failed] } else { vec![AgentOp::Settled, failed] }
             }
         };
-        // A start that was refused tells nothing of one before it that was given up.
-        let answered = match ops.first() {
-            Some(AgentOp::Started { .. }) => true,
-            Some(AgentOp::Settled) => !agent.status.unsettled,
-            _ => false,
-        };
+        // It tells nothing of one before it that was given up.
+        let answered =
+            matches!(ops.first(), Some(AgentOp::Started { .. } | AgentOp::Settled)) && !agent.status.unsettled;
         let after = record(&shared, &agent, ops).await;
-        if let (Some(computer), Some(after), true) = (computer, after, answered)
-            && after.status.computer != Some(computer.id())
-        {
-            shared.jobs.note_answered(computer.id());
-        }
         drop(job);
+        match (computer, after) {
+            (Some(computer), Some(after)) if answered && after.status.computer != Some(computer.id()) => {
+                shared.jobs.note_answered(computer.id());
+            }
+            (Some(computer), None) => reclaim::late(&shared, computer).await,
+            _ => {}
+        }
         shared.queue.look(agent.id);
     });
 }

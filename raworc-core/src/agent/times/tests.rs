@@ -246,3 +246,17 @@ fn two_operators_that_see_the_same_move_give_its_time_once_and_a_later_one_is_an
     move_times(&mut agent, &[ahead(HOUR, back + HOUR)], back + HOUR);
     assert_eq!(left(&agent, back + HOUR)[3], left_then, "and again, to a time that it was before");
 }
+
+#[test]
+fn a_deadline_that_was_over_when_the_clock_was_set_back_is_over_still_and_one_that_was_written_since_stands() {
+    let (mut agent, _) = setup_after_a_move();
+    let set_back = DAY + HOUR + 40_000;
+    agent.status.heard_at = Some(at(set_back - 1_000));
+    agent.status.busy_until = Some(at(set_back - 5_000));
+    agent.status.since = at(set_back - 15_000);
+    agent.status.cancel_by = Some(at(set_back - HOUR + 3_000));
+    move_times(&mut agent, &[], set_back - HOUR + 1_000);
+    let left = left(&agent, set_back - HOUR + 1_000);
+    assert!([left[2], left[3]].into_iter().flatten().all(|left| left < 0), "{left:?}");
+    assert_eq!(left[5], Some(2_000));
+}

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::control::SleepMode;
+use crate::operator::reclaim;
 use crate::runtime::Runtime;
 use crate::runtime::simulated::{Fault, Method, Rule};
 
@@ -89,6 +90,29 @@ async fn a_volume_that_a_slow_engine_makes_after_its_agent_is_gone_is_taken_away
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     assert!(!left, "and its row in the end");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_start_makes_that_comes_when_its_agent_is_gone_is_taken_away_again_and_nothing_else() {
+    let world = World::new().await;
+    let store = world.control.system().store();
+    let row = async |agent: &Agent| store.computer(computer(agent)).await.expect("a store");
+    let (gone, there) =
+        (world.idle("gone", AgentSpec::default()).await, world.idle("there", AgentSpec::default()).await);
+    let (row_of_gone, row_of_there) = (row(&gone).await.expect("a row"), row(&there).await.expect("a row"));
+    world.control.delete(&world.call, &world.tenant, &gone.name).await.expect("asked");
+    world.engine_until("taken away", |engine| engine.volumes() == [row_of_there.spec.volume]).await;
+    while row(&gone).await.is_some() {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    world.runtime.ensure(&row_of_gone.spec).await.expect("made again");
+    let shared = &world.operator.as_ref().expect("an operator").shared;
+    for late in [row_of_gone, row_of_there.clone()] {
+        reclaim::late(shared, late).await;
+    }
+    world.engine_until("taken away again", |engine| engine.volumes() == [row_of_there.spec.volume]).await;
+    assert_eq!(world.running(), 1);
+    world.done(&there, "hello").await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,6 +3,7 @@
 use super::*;
 use crate::operator::plan::{Observation, Plan, View, Work, plan};
 use crate::runtime::simulated::{Fault, Method, Rule};
+use crate::runtime::{Boot, Runtime};
 use crate::store::AgentOp;
 
 /// Longer than a lease of an operator and its renewals, and far shorter than the deadline of a start.
@@ -109,16 +110,24 @@ async fn two_operators_make_each_of_a_thousand_computers_once() {
 #[tokio::test(start_paused = true)]
 async fn an_operator_that_stood_still_past_its_lease_changes_nothing_when_it_goes_on() {
     let mut world = World::new().await;
-    // Its call comes through to the engine when another operator has long taken over.
-    let late = world.engine.inject(Rule::new(Method::Start, Fault::Hang).times(1));
+    let hung = world.engine.inject(Rule::new(Method::Start, Fault::Hang).times(1));
     let agent = world.create("a", AgentSpec::default()).await;
-    world.engine_until("in the middle of a start", |_| late.hits() == 1).await;
+    world.engine_until("in the middle of a start", |_| hung.hits() == 1).await;
+    let begun = world.agent(&agent).await;
     world.kill_operator();
     world.start_operator().await;
     let started =
         |a: &Agent| a.status.state() == State::Idle && a.status.run.as_ref().is_some_and(|run| run.start_id.is_some());
     let idle = world.until(&agent, "idle", started).await;
-    late.release();
+    // Its call comes through to the engine when another operator has long taken over.
+    let boot = Boot {
+        agent_url: "http://agents.invalid".into(),
+        ca: None,
+        computer: computer(&begun),
+        incarnation: begun.status.incarnation,
+        key: "of the first start".into(),
+    };
+    world.runtime.start(computer(&begun), &boot).await.expect_err("it is up already");
     tokio::time::sleep(Duration::from_secs(120)).await;
     let after = world.agent(&agent).await;
     assert_eq!(after.status.run, idle.status.run, "the start is the second operator's");
