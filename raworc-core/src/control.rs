@@ -14,7 +14,7 @@ mod rouse;
 mod settings;
 mod system;
 #[cfg(all(test, feature = "simulated"))]
-mod tests;
+pub(crate) mod tests;
 
 pub use access::{LoginRequest, NewUser, TokenRecord, User};
 pub use activity::{Activity, ActivityGuard, ActivityKind, ActivityReason};

@@ -6,7 +6,7 @@ mod program;
 mod races;
 mod restart;
 mod rouse;
-mod twisted;
+pub(crate) mod twisted;
 
 use std::sync::Arc;
 use std::time::Duration;

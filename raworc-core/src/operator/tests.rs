@@ -20,6 +20,7 @@ use jiff::Timestamp;
 
 use super::{Operator, OperatorSettings};
 use crate::agent::{Agent, AgentSpec, Condition, ConditionKind, State};
+use crate::control::tests::twisted::Twisted;
 use crate::control::{Call, ControlPlane, CreateAgent, Parts, SendMessage};
 use crate::entropy::{Clock, EntropyExt, SystemEntropy, TokioClock};
 use crate::error::Error;
@@ -31,11 +32,12 @@ use crate::runtime::simulated::{
 };
 use crate::runtime::{ComputerSpec, Phase, Runtimes};
 use crate::seal::MasterKey;
-use crate::store::MemoryStore;
+use crate::store::{MemoryStore, Store};
 
 /// An installation in memory.
 struct World {
     clock: TokioClock,
+    store: Arc<Twisted>,
     control: ControlPlane,
     operator: Option<Operator>,
     runtime: SimulatedRuntime,
@@ -81,16 +83,18 @@ impl World {
         let clock: Arc<dyn Clock> = Arc::new(hands.clone());
         let engine = runtime.control();
         let runtimes = Runtimes::new().with(Arc::new(runtime.clone()), "unix:/nowhere", None);
-        let store = Arc::new(MemoryStore::new(clock.clone()));
+        let memory = Arc::new(MemoryStore::new(clock.clone()));
+        let store = Arc::new(Twisted::new(Arc::clone(&memory)));
         let master_key = MasterKey::generate(&SystemEntropy);
-        let parts = Parts { clock, ..Parts::new(store, runtimes.clone(), master_key) };
+        let parts = Parts::new(memory, runtimes.clone(), master_key);
+        let parts = Parts { clock, store: Arc::clone(&store) as Arc<dyn Store>, ..parts };
         let control = ControlPlane::start(parts).await.expect("a control plane");
         program.connect(&control);
         let tenant = TenantName::default();
         let name = UserName::new("ada").expect("a name");
         let call = Call::by(Principal::User { name, tenant: tenant.clone(), admin: false });
         let mut world =
-            Self { clock: hands, control, operator: None, runtime, runtimes, engine, settings, call, tenant };
+            Self { clock: hands, store, control, operator: None, runtime, runtimes, engine, settings, call, tenant };
         world.start_operator().await;
         world
     }

@@ -23,8 +23,8 @@ use crate::store::{
 type First = Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>;
 
 /// The in-memory store, with what a test does to it.
-pub(super) struct Twisted {
-    pub(super) inner: Arc<MemoryStore>,
+pub(crate) struct Twisted {
+    pub(crate) inner: Arc<MemoryStore>,
     first: Mutex<Option<First>>,
     commits: AtomicU64,
     computers: AtomicU64,
@@ -40,7 +40,7 @@ impl std::fmt::Debug for Twisted {
 }
 
 impl Twisted {
-    pub(super) fn new(inner: Arc<MemoryStore>) -> Self {
+    pub(crate) fn new(inner: Arc<MemoryStore>) -> Self {
         Self {
             inner,
             first: Mutex::default(),
@@ -53,32 +53,32 @@ impl Twisted {
     }
 
     /// What happens right before the next commit, after everything that its author has read.
-    pub(super) fn before_next_commit(&self, first: impl FnOnce() -> BoxFuture<'static, ()> + Send + 'static) {
+    pub(crate) fn before_next_commit(&self, first: impl FnOnce() -> BoxFuture<'static, ()> + Send + 'static) {
         *self.first.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(first));
     }
 
     /// Commits that went through.
-    pub(super) fn commits(&self) -> u64 {
+    pub(crate) fn commits(&self) -> u64 {
         self.commits.load(Ordering::Relaxed)
     }
 
     /// Computers that were read one by one.
-    pub(super) fn computers_read(&self) -> u64 {
+    pub(crate) fn computers_read(&self) -> u64 {
         self.computers.load(Ordering::Relaxed)
     }
 
     /// The next touches fail, so many times.
-    pub(super) fn fail_touches(&self, times: u64) {
+    pub(crate) fn fail_touches(&self, times: u64) {
         self.failing_touches.store(times, Ordering::Relaxed);
     }
 
     /// The touches that went through since the last question.
-    pub(super) fn take_touches(&self) -> Vec<Touch> {
+    pub(crate) fn take_touches(&self) -> Vec<Touch> {
         std::mem::take(&mut self.touches.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Ends the streams of all who watch the log.
-    pub(super) fn cut_watchers(&self) {
+    pub(crate) fn cut_watchers(&self) {
         let mut cut = self.cut.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut *cut).cancel();
     }

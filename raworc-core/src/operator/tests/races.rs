@@ -193,3 +193,28 @@ async fn activity_that_was_acknowledged_at_the_last_moment_keeps_its_agent_awake
     world.until(last, "slept", |a| a.status.state() == State::Slept).await;
     world.control.sleep(&world.call, &world.tenant, &last.name, SleepMode::Now).await.expect("asked");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_command_that_begins_between_an_operators_look_and_its_sleep_keeps_its_agent_up() {
+    let world = World::new().await;
+    let agent = world.idle("a", idle_after(60)).await;
+    let recorded = |a: &Agent| a.status.run.as_ref().is_some_and(|run| run.start_id.is_some());
+    let agent = world.until(&agent, "recorded", recorded).await;
+    let (begins, begun) = (tokio::time::Instant::now(), tokio::sync::oneshot::channel());
+    let (control, held) = (world.control.clone(), agent.clone());
+    // From here on the first commit is the sleep: nobody writes for an idle agent.
+    world.store.before_next_commit(move || {
+        Box::pin(async move {
+            let guard = control.system().hold(&held, ActivityKind::Command).await.expect("it is up");
+            begun.0.send((guard, begins.elapsed())).expect("it is waited for");
+        })
+    });
+    let (guard, after) = begun.1.await.expect("an operator decides on a sleep");
+    assert!(after >= Duration::from_secs(59), "its time was not over: {after:?}");
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    let now = world.agent(&agent).await;
+    assert_eq!((now.status.state(), now.desired), (State::Idle, Desired::Awake));
+    assert_eq!(now.status.incarnation, Incarnation(1));
+    drop(guard);
+    world.until(&agent, "slept", |a| a.status.state() == State::Slept).await;
+}
