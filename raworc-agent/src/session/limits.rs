@@ -106,7 +106,7 @@ impl Spent {
     }
 
     fn total(&self) -> u64 {
-        self.tokens + self.open_tokens.unwrap_or(self.open_bytes / 4)
+        self.tokens.saturating_add(self.open_tokens.unwrap_or(self.open_bytes / 4))
     }
 
     /// Tokens that may still be written.
@@ -118,7 +118,7 @@ impl Spent {
     /// what is too much beyond doubt speaks against it.
     pub(super) fn over_tokens(&self, limits: &WorkLimits) -> Option<String> {
         let open = self.open_tokens.unwrap_or(self.open_bytes / BYTES_PER_TOKEN);
-        (self.tokens + open > u64::from(limits.tokens)).then(|| tokens_reason(limits))
+        (self.tokens.saturating_add(open) > u64::from(limits.tokens)).then(|| tokens_reason(limits))
     }
 
     /// Why no further call may be made.
@@ -140,4 +140,24 @@ fn tokens_reason(limits: &WorkLimits) -> String {
          that says how to go on",
         limits.tokens
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_count_that_is_impossible_is_over_every_limit_and_ends_nothing_else() {
+        let limits = WorkLimits { tokens: 1000, ..WorkLimits::default() };
+        let mut spent = Spent::default();
+        for _ in 0..2 {
+            spent.begin_round();
+            spent.estimate(400);
+            spent.counted(u64::MAX);
+            assert!(spent.over_tokens(&limits).is_some());
+            spent.end_call();
+            assert!(spent.over(&limits).is_some());
+            assert_eq!(spent.left(&limits), 0);
+        }
+    }
 }
