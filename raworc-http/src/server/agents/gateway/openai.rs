@@ -86,7 +86,8 @@ impl Reader for OpenaiReader {
     }
 
     fn error_line(&self, code: &str, message: &str) -> String {
-        format!("data: {}\n\n", json!({ "error": { "code": code, "message": message, "type": "gateway" } }))
+        // The empty line ends an event that was under way, which would take this in.
+        format!("\ndata: {}\n\n", json!({ "error": { "code": code, "message": message, "type": "gateway" } }))
     }
 
     fn media_type(&self) -> &'static str {

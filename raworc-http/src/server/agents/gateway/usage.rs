@@ -27,8 +27,9 @@ impl ModelUsage {
     const fn add(&mut self, tokens: Tokens, failed: bool) {
         self.calls += 1;
         self.failed += failed as u64;
-        self.prompt_tokens += tokens.prompt;
-        self.completion_tokens += tokens.completion;
+        // These are numbers that providers say, whatever they are.
+        self.prompt_tokens = self.prompt_tokens.saturating_add(tokens.prompt);
+        self.completion_tokens = self.completion_tokens.saturating_add(tokens.completion);
     }
 }
 
@@ -127,5 +128,20 @@ impl Drop for Counter {
         if let Some(open) = &self.open {
             book.agents.entry(open.agent).or_default().add(self.tokens, !self.done);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_provider_that_says_impossible_numbers_ends_no_count() {
+        let meter = Meter::default();
+        for _ in 0..2 {
+            meter.begin(None, "m").tokens = Tokens { prompt: u64::MAX, completion: u64::MAX };
+        }
+        let totals = meter.totals();
+        assert_eq!((totals.calls, totals.prompt_tokens, totals.completion_tokens), (2, u64::MAX, u64::MAX));
     }
 }
