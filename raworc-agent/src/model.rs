@@ -134,11 +134,12 @@ pub(crate) trait Wire: Sync {
 
 /// Reads one streamed answer, in pieces of any size.
 pub(crate) trait Parser: Send {
-    /// Takes the next bytes and tells what they said. Nothing follows [`ModelEvent::Done`].
-    fn feed(&mut self, bytes: &[u8]) -> Result<Vec<ModelEvent>, ModelFailure>;
+    /// Takes the next bytes and adds what they said. What was said before a failure stands before it. Nothing follows
+    /// [`ModelEvent::Done`].
+    fn feed(&mut self, bytes: &[u8], events: &mut Vec<ModelEvent>) -> Result<(), ModelFailure>;
 
-    /// The stream ended: what that says.
-    fn finish(&mut self) -> Result<Vec<ModelEvent>, ModelFailure>;
+    /// The stream ended: adds what that says.
+    fn finish(&mut self, events: &mut Vec<ModelEvent>) -> Result<(), ModelFailure>;
 }
 
 /// The protocol that this model speaks.

@@ -21,6 +21,8 @@ pub(crate) struct Answer {
     body: Incoming,
     parser: Box<dyn Parser>,
     ready: VecDeque<ModelEvent>,
+    /// What is wrong with what came after that.
+    failed: Option<ModelFailure>,
     done: bool,
 }
 
@@ -51,7 +53,13 @@ impl Calls {
             let _ = self.refusal(&path, status, &body);
             return Err(ModelFailure::from_status(status.as_u16(), &body));
         }
-        Ok(Answer { body: response.into_body(), parser: wire.parser(), ready: VecDeque::new(), done: false })
+        Ok(Answer {
+            body: response.into_body(),
+            parser: wire.parser(),
+            ready: VecDeque::new(),
+            failed: None,
+            done: false,
+        })
     }
 }
 
@@ -75,23 +83,25 @@ impl Answer {
             if let Some(event) = self.ready.pop_front() {
                 return Ok(event);
             }
+            if let Some(failure) = self.failed.take() {
+                return Err(failure);
+            }
             if self.done {
                 return Err(ModelFailure::Cut);
             }
             let frame = tokio::time::timeout(SILENCE_LIMIT, self.body.frame());
             let frame = frame.await.map_err(|_| ModelFailure::Stalled(SILENCE_LIMIT.as_secs()))?;
-            match frame {
-                Some(Ok(frame)) => {
-                    if let Some(data) = frame.data_ref() {
-                        self.ready.extend(self.parser.feed(data)?);
-                    }
-                }
+            let mut events = Vec::new();
+            let read = match frame {
+                Some(Ok(frame)) => frame.data_ref().map_or(Ok(()), |data| self.parser.feed(data, &mut events)),
                 // What came before a broken end may still be a whole answer.
                 Some(Err(_)) | None => {
                     self.done = true;
-                    self.ready.extend(self.parser.finish()?);
+                    self.parser.finish(&mut events)
                 }
-            }
+            };
+            self.ready.extend(events);
+            self.failed = read.err();
         }
     }
 }

@@ -12,20 +12,20 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// Takes the next bytes and gives the lines that they end, without their line breaks.
-    pub(super) fn feed(&mut self, bytes: &[u8]) -> Result<Vec<Vec<u8>>, ModelFailure> {
-        let mut lines = Vec::new();
-        let mut rest = bytes;
-        while let Some(end) = memchr::memchr(b'\n', rest) {
-            self.buffer.extend_from_slice(&rest[..end]);
-            lines.push(self.take());
-            rest = &rest[end + 1..];
-        }
-        self.buffer.extend_from_slice(rest);
-        if self.buffer.len() > LINE_LIMIT {
+    /// The next line of what has come, without its line break. Takes of `bytes` what it reads; none is left where there is
+    /// no further line.
+    pub(super) fn next(&mut self, bytes: &mut &[u8]) -> Result<Option<Vec<u8>>, ModelFailure> {
+        let end = memchr::memchr(b'\n', bytes);
+        let (piece, rest) = match end {
+            Some(end) => (&bytes[..end], &bytes[end + 1..]),
+            None => (*bytes, [].as_slice()),
+        };
+        if self.buffer.len() + piece.len() > LINE_LIMIT {
             return Err(ModelFailure::Garbage(format!("a line of more than {LINE_LIMIT} bytes")));
         }
-        Ok(lines)
+        self.buffer.extend_from_slice(piece);
+        *bytes = rest;
+        Ok(end.map(|_| self.take()))
     }
 
     /// The last line, which no line break ended.

@@ -107,18 +107,17 @@ impl OllamaParser {
 }
 
 impl Parser for OllamaParser {
-    fn feed(&mut self, bytes: &[u8]) -> Result<Vec<ModelEvent>, ModelFailure> {
-        let mut events = Vec::new();
-        for line in self.lines.feed(bytes)? {
-            self.line(&line, &mut events)?;
+    fn feed(&mut self, bytes: &[u8], events: &mut Vec<ModelEvent>) -> Result<(), ModelFailure> {
+        let mut rest = bytes;
+        while let Some(line) = self.lines.next(&mut rest)? {
+            self.line(&line, events)?;
         }
-        Ok(events)
+        Ok(())
     }
 
-    fn finish(&mut self) -> Result<Vec<ModelEvent>, ModelFailure> {
-        let mut events = Vec::new();
+    fn finish(&mut self, events: &mut Vec<ModelEvent>) -> Result<(), ModelFailure> {
         let rest = self.lines.take();
-        self.line(&rest, &mut events).map_err(|failure| super::lines::at_end(failure, self.begun))?;
-        if self.done { Ok(events) } else { Err(ModelFailure::Cut) }
+        self.line(&rest, events).map_err(|failure| super::lines::at_end(failure, self.begun))?;
+        if self.done { Ok(()) } else { Err(ModelFailure::Cut) }
     }
 }

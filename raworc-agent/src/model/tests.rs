@@ -11,9 +11,9 @@ fn read(wire: ModelWire, stream: &[u8], chunk: usize) -> Result<Vec<ModelEvent>,
     let mut parser = super::wire(&model(wire)).parser();
     let mut events = Vec::new();
     for piece in stream.chunks(chunk.max(1)) {
-        events.extend(parser.feed(piece)?);
+        parser.feed(piece, &mut events)?;
     }
-    events.extend(parser.finish()?);
+    parser.finish(&mut events)?;
     Ok(join(events))
 }
 
@@ -129,13 +129,42 @@ fn errors_in_a_stream_are_told_in_their_own_words() {
 }
 
 #[test]
+fn what_came_before_something_that_cannot_be_read_is_told_in_whatever_pieces_it_comes() {
+    let ollama = "{\"message\":{\"content\":\"hi\"}}\nnonsense\n";
+    let openai = "data: {\"choices\":[{\"delta\":{\"content\":\"hi\"}}]}\n\ndata: nonsense\n\n";
+    for (wire, stream) in [(ModelWire::Ollama, ollama), (ModelWire::Openai, openai)] {
+        for chunk in [1, 7, stream.len()] {
+            let (mut parser, mut events) = (super::wire(&model(wire)).parser(), Vec::new());
+            let fed = stream.as_bytes().chunks(chunk).try_for_each(|piece| parser.feed(piece, &mut events));
+            assert!(matches!(fed, Err(ModelFailure::Garbage(_))), "{wire:?} in {chunk}: {fed:?}");
+            assert_eq!(events, [ModelEvent::Text("hi".into())], "{wire:?} in {chunk}");
+        }
+    }
+}
+
+#[test]
+fn a_line_that_is_too_long_is_refused_in_one_piece_too() {
+    let long = "a".repeat(4 << 20);
+    for (wire, line) in [
+        (ModelWire::Ollama, format!("{{\"message\":{{\"content\":\"{long}\"}}}}\n")),
+        (ModelWire::Openai, format!("data: {{\"choices\":[{{\"delta\":{{\"content\":\"{long}\"}}}}]}}\n\n")),
+    ] {
+        for chunk in [64 << 10, line.len()] {
+            let failed = read(wire, line.as_bytes(), chunk).expect_err("too long");
+            assert!(failed.to_string().contains("a line of more than"), "{wire:?} in {chunk}: {failed}");
+        }
+    }
+}
+
+#[test]
 fn a_line_without_end_is_refused_before_it_fills_the_memory() {
     for (wire, start) in [(ModelWire::Ollama, "{\"message\":{\"content\":\""), (ModelWire::Openai, "data: {\"x\":\"")] {
         let mut parser = super::wire(&model(wire)).parser();
-        let mut fed = parser.feed(start.as_bytes());
+        let mut events = Vec::new();
+        let mut fed = parser.feed(start.as_bytes(), &mut events);
         let piece = vec![b'a'; 1 << 20];
         for _ in 0..8 {
-            fed = fed.and_then(|_| parser.feed(&piece));
+            fed = fed.and_then(|()| parser.feed(&piece, &mut events));
         }
         assert!(matches!(fed, Err(ModelFailure::Garbage(_))), "{wire:?}");
     }
