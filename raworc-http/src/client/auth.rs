@@ -83,3 +83,27 @@ impl Client {
         self.read(response).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use raworc_core::control::{LoginRequest, NewUser};
+
+    use super::*;
+
+    #[test]
+    fn what_the_client_writes_is_what_the_server_reads() {
+        let password = "\"\\\n\0é🦀 correct horse";
+        let written = serde_json::to_string(&Login { name: "ada", password }).expect("written");
+        let read: LoginRequest = serde_json::from_str(&written).expect("read");
+        assert_eq!((read.name.as_str(), read.password.expose_secret()), ("ada", password));
+
+        let (name, tenant) = (UserName::new("ada").expect("a name"), TenantName::new("other").expect("a name"));
+        for admin in [true, false] {
+            let new = New { name: &name, tenant: &tenant, admin, password };
+            let read: NewUser = serde_json::from_str(&serde_json::to_string(&new).expect("written")).expect("read");
+            assert_eq!((&read.name, &read.tenant, read.admin), (&name, &tenant, admin));
+            assert_eq!(read.password.expose_secret(), password);
+        }
+        assert!(serde_json::from_str::<LoginRequest>(&written.replacen('{', r#"{"more":1,"#, 1)).is_err());
+    }
+}
