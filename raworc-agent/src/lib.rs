@@ -9,6 +9,8 @@ mod calls;
 mod context;
 mod entry;
 mod errors;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod home;
 mod link;
 mod log;

@@ -5,6 +5,8 @@ mod archive;
 mod cancel;
 mod exec;
 mod files;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod logs;
 mod reply;
 mod stats;

@@ -13,6 +13,12 @@ use hyper_util::rt::TokioIo;
 use pool::Pool;
 pub(crate) use target::{BadAddress, Target};
 
+/// What is wrong with an address, in words.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn check(url: &str, ca: Option<&str>) -> Result<(), String> {
+    Target::parse(url, ca).map(drop).map_err(|error| error.to_string())
+}
+
 /// Why no answer came.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Away {

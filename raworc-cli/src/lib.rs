@@ -7,6 +7,8 @@ pub mod commands;
 pub mod duration;
 mod entry;
 pub mod exit;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod installation;
 pub mod logging;
 pub mod output;

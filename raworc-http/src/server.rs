@@ -8,6 +8,8 @@ mod alive;
 pub mod computers;
 pub mod error;
 pub mod extract;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod layers;
 mod listen;
 pub mod metrics;

@@ -44,7 +44,7 @@ pub(super) async fn pack(path: PathBuf) -> Result<Response<Body>, LinkError> {
     Ok(response)
 }
 
-fn write_tree(path: &Path, file: Option<File>, outlet: Outlet) -> io::Result<()> {
+pub(super) fn write_tree(path: &Path, file: Option<File>, outlet: impl Write) -> io::Result<()> {
     let mut builder = tar::Builder::new(outlet);
     builder.follow_symlinks(false);
     match file {
@@ -55,7 +55,7 @@ fn write_tree(path: &Path, file: Option<File>, outlet: Outlet) -> io::Result<()>
 }
 
 /// Sockets, pipes and devices cannot travel, and what is gone or may not be read is left out.
-fn add_directory(builder: &mut tar::Builder<Outlet>, path: &Path, name: &Path) -> io::Result<()> {
+fn add_directory(builder: &mut tar::Builder<impl Write>, path: &Path, name: &Path) -> io::Result<()> {
     builder.append_dir(name, path)?;
     let Ok(entries) = fs::read_dir(path) else { return Ok(()) };
     for entry in entries.flatten() {
@@ -76,7 +76,7 @@ fn add_directory(builder: &mut tar::Builder<Outlet>, path: &Path, name: &Path) -
 
 /// A file that grows or shrinks meanwhile stands in the archive with the size that it had at first. Holes are written
 /// as zeros: not everyone who unpacks knows of holes.
-fn add_file(builder: &mut tar::Builder<Outlet>, file: &mut File, name: &Path) -> io::Result<()> {
+fn add_file(builder: &mut tar::Builder<impl Write>, file: &mut File, name: &Path) -> io::Result<()> {
     let metadata = file.metadata()?;
     let mut header = tar::Header::new_gnu();
     header.set_metadata(&metadata);
@@ -102,7 +102,8 @@ pub(super) async fn unpack(path: PathBuf, mut body: Incoming) -> Result<Response
     unpacked.map(|()| reply::done()).map_err(|error| error.of(&path))
 }
 
-enum Unpacked {
+#[derive(Debug)]
+pub(super) enum Unpacked {
     Unsafe(String),
     Broken(io::Error),
 }
@@ -132,7 +133,7 @@ impl From<io::Error> for Unpacked {
     }
 }
 
-fn read_tree(target: &Path, inlet: Inlet) -> Result<(), Unpacked> {
+pub(super) fn read_tree(target: &Path, inlet: impl Read) -> Result<(), Unpacked> {
     fs::create_dir_all(target)?;
     let target = target.canonicalize()?;
     let mut archive = tar::Archive::new(inlet);

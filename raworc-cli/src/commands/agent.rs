@@ -1,6 +1,6 @@
 //! `raworc agent ...`, one module for each verb.
 
-mod cp;
+pub(crate) mod cp;
 mod create;
 mod edit;
 mod exec;

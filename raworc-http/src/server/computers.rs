@@ -5,6 +5,8 @@
 
 mod exec;
 mod files;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod held;
 mod logs;
 mod reach;

@@ -94,7 +94,7 @@ async fn fetch(context: &Context, name: &AgentName, path: &str, to: &Path) -> an
 }
 
 /// Unpacks a tree, whose entries are named from `base` on or relative to it, as `top` in `directory`.
-fn unpack(reader: impl std::io::Read, directory: &Path, base: &Path, top: &Path) -> std::io::Result<()> {
+pub(crate) fn unpack(reader: impl std::io::Read, directory: &Path, base: &Path, top: &Path) -> std::io::Result<()> {
     let mut archive = tar::Archive::new(reader);
     for entry in archive.entries()? {
         let mut entry = entry?;

@@ -3,6 +3,8 @@
 //! It adds the key, passes the answer on as it comes, counts tokens on the way, and keeps the agent awake until the
 //! answer has ended. When the program hangs up, so does the gateway.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod ollama;
 mod openai;
 mod question;

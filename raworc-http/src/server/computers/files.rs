@@ -31,7 +31,7 @@ const fn yes() -> bool {
 
 impl FileQuery {
     /// The query as it goes over the link.
-    fn checked(&self) -> Result<Vec<(&str, &str)>, ApiError> {
+    pub(super) fn checked(&self) -> Result<Vec<(&str, &str)>, ApiError> {
         if self.path.is_empty() || self.path.len() > PATH_LIMIT || self.path.contains('\0') {
             return Err(ApiError::invalid("path", "use 1 to 4096 bytes without NUL"));
         }

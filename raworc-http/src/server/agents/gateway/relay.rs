@@ -52,7 +52,8 @@ pub(super) trait Reader: Send + fmt::Debug {
     fn media_type(&self) -> &'static str;
 }
 
-type Upstream = Pin<Box<dyn Stream<Item = reqwest::Result<Bytes>> + Send>>;
+/// What a provider answers, in pieces of any size.
+pub(super) type Upstream = Pin<Box<dyn Stream<Item = reqwest::Result<Bytes>> + Send>>;
 
 /// Passes an answer on. When it is dropped, the connection to the provider is closed.
 pub(super) struct Relay {
@@ -71,7 +72,7 @@ pub(super) struct Relay {
 
 impl Relay {
     pub(super) fn new(
-        answer: reqwest::Response,
+        upstream: Upstream,
         reader: Box<dyn Reader>,
         counter: Counter,
         key: Option<SecretString>,
@@ -80,7 +81,7 @@ impl Relay {
         guard: Option<ActivityGuard>,
     ) -> Self {
         Self {
-            upstream: Box::pin(answer.bytes_stream()),
+            upstream,
             reader,
             counter,
             key,

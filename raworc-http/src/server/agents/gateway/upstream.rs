@@ -310,12 +310,10 @@ impl Upstreams {
         let answer = upstream.send(body, &self.limits).await?;
         drop(room);
         let key = upstream.config.key.clone();
-        let reader: Box<dyn Reader> = match kind {
-            ModelWire::Ollama => Box::<OllamaReader>::default(),
-            ModelWire::Openai => Box::<OpenaiReader>::default(),
-        };
+        let reader = reader(kind);
         let media_type = if streams { reader.media_type() } else { "application/json" };
-        let mut relay = Relay::new(answer, reader, counter, key, &self.limits, deadline, guard);
+        let mut relay =
+            Relay::new(Box::pin(answer.bytes_stream()), reader, counter, key, &self.limits, deadline, guard);
         let body = if streams {
             relay.begin().await?;
             Body::from_stream(relay.into_stream())
@@ -327,6 +325,14 @@ impl Upstreams {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         Ok(response)
+    }
+}
+
+/// Reads what is answered in this wire.
+pub(super) fn reader(kind: ModelWire) -> Box<dyn Reader> {
+    match kind {
+        ModelWire::Ollama => Box::<OllamaReader>::default(),
+        ModelWire::Openai => Box::<OpenaiReader>::default(),
     }
 }
 

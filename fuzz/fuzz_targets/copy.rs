@@ -1,0 +1,3 @@
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| raworc_fuzz::in_scratch(|scratch| raworc_cli::fuzzing::copy(data, scratch)));
