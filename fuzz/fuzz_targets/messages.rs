@@ -6,8 +6,8 @@ use raworc_core::control::{CreateAgent, SendMessage};
 use raworc_core::event::Event;
 use raworc_core::message::Message;
 use raworc_core::program::{
-    BootRequest, CancelRequest, DeltaReport, EndReport, ExecRequest, HeartbeatReply, LeaseReply, ProgramSpec,
-    ReadyReport, StepsReport, TerminalSize, TokenReply,
+    BootReply, BootRequest, CancelRequest, DeltaReport, EndReport, ExecRequest, HeartbeatReply, LeaseReply, ProgramSpec,
+    SetupReport, StepsReport, TerminalSize, TokenReply,
 };
 use raworc_core::runtime::Capabilities;
 use raworc_http::api::ErrorBody;
@@ -17,8 +17,9 @@ use serde::de::DeserializeOwned;
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     again::<BootRequest>(data);
     again::<TokenReply>(data);
+    again::<BootReply>(data);
     again::<ProgramSpec>(data);
-    again::<ReadyReport>(data);
+    again::<SetupReport>(data);
     again::<LeaseReply>(data);
     again::<StepsReport>(data);
     again::<DeltaReport>(data);

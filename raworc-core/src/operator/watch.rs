@@ -1,6 +1,6 @@
 //! Follows engines: looks at the agents of computers of which an engine tells something, and at all from time to time.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -88,7 +88,7 @@ async fn compare(
     runtime: &RuntimeName,
     observed: Vec<Observed>,
 ) -> Result<Vec<ComputerId>, StoreError> {
-    let mut phases: HashMap<_, _> = observed.into_iter().map(|seen| (seen.computer, seen.phase)).collect();
+    let mut phases: BTreeMap<_, _> = observed.into_iter().map(|seen| (seen.computer, seen.phase)).collect();
     let mut query = ComputerQuery { runtime: runtime.clone(), reclaim: false, after: None, limit: MAX_PAGE };
     while !phases.is_empty() {
         let page = shared.store.computers(&query).await?;

@@ -17,8 +17,8 @@ use raworc_core::labels::Selector;
 use raworc_core::message::{Message, MessageEvent, MessageState, Part, Role};
 use raworc_core::principal::{Action, Principal};
 use raworc_core::program::{
-    BootRequest, CancelRequest, ComputerStats, DeltaReport, EndReport, ExecRequest, ExecStarted, ExecStatus, FileEntry,
-    HeartbeatReply, LeaseReply, ModelSpec, ModelWire, ProgramSpec, Protocol, ReadyReport, SetupReport, SetupTask,
+    BootReply, BootRequest, CancelRequest, ComputerStats, DeltaReport, EndReport, ExecRequest, ExecStarted, ExecStatus,
+    FileEntry, HeartbeatReply, LeaseReply, ModelSpec, ModelWire, ProgramSpec, Protocol, SetupReport, SetupTask,
     StepsReport, TerminalSize, TokenReply, WorkLimits, WorkSpec,
 };
 use raworc_core::quantity::{Bytes, Cpu};
@@ -112,6 +112,7 @@ structs! {
     Answer { request, expires, committed }
     AuditEntry { tenant, principal, verb, resource, allowed, request }
     AuditRow { commit, revision, at, entry }
+    BootReply { token, spec }
     BootRequest { computer, incarnation, key, protocol }
     CancelRequest { message }
     Committed { revision, now, agents, messages, replayed }
@@ -153,7 +154,6 @@ structs! {
     ProgramSpec { agent, name, tenant, computer, incarnation, setup, work }
     Protocol { major, minor }
     ReadyReply { ready, checks }
-    ReadyReport { setup }
     Resources { cpu, memory, disk, pids }
     Revision { 0 }
     Run {
@@ -254,6 +254,7 @@ impl Given for Status {
         status.setup = source.given();
         status.kept_log = source.given();
         status.unsettled = source.given();
+        status.clock_known_at = source.given();
         // Its state is changed by the transition function alone, but for this.
         let mut json = serde_json::to_value(&status).expect("written");
         json["state"] = serde_json::to_value(source.given::<State>()).expect("written");

@@ -65,9 +65,9 @@ macro_rules! wire {
 wire! {
     // What clients and programs ask, and what an owner writes.
     Refused: AgentSpec, BootRequest, CreateAgent, DeltaReport, EditAgent, EgressRule, EndReport, ExecRequest, KeepAwake,
-        Network, NewStep, Part, Port, ReadyReport, Resources, SendMessage, SetupReport, StepsReport, TerminalSize;
+        Network, NewStep, Part, Port, Resources, SendMessage, SetupReport, StepsReport, TerminalSize;
     // What is answered, kept or told.
-    PassedOver: ActivityReason, Agent, Answer, AuditEntry, AuditRow, CancelRequest, Capabilities, Committed, Computer,
+    PassedOver: ActivityReason, Agent, Answer, AuditEntry, AuditRow, BootReply, CancelRequest, Capabilities, Committed, Computer,
         ComputerSpec, ComputerStats, Condition, DeltaData, ErrorBody, ErrorInfo, Event, ExecResult, ExecStarted, ExecStatus,
         Explanation, FileEntry, HeartbeatReply, Inbox, KeptLog, LeaseReply, LimitsReached, LoginReply, Message, ModelSpec,
         ModelUsage, Page<Agent>, Page<Message>, Page<Step>, Principal, ProgramSpec, Protocol, ReadyReply, Run, Sealed,
