@@ -8,6 +8,8 @@ mod alive;
 pub mod computers;
 pub mod error;
 pub mod extract;
+#[cfg(feature = "failpoints")]
+mod failpoints;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod layers;

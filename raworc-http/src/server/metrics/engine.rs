@@ -31,7 +31,11 @@ impl MeteredRuntime {
     ) -> Result<T, RuntimeError> {
         // What is cut short is told too: so a call that hangs is seen.
         let mut timer = Timer { runtime: self.0.name(), call, began: Instant::now(), outcome: "cut_short" };
+        #[cfg(feature = "failpoints")]
+        crate::server::failpoints::before(&[&format!("engine.{call}")]);
         let result = work.await;
+        #[cfg(feature = "failpoints")]
+        crate::server::failpoints::after(&[&format!("engine.{call}")]);
         timer.outcome = result.as_ref().map_or_else(|error| error.reason(), |_| "done");
         result
     }

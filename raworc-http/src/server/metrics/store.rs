@@ -32,7 +32,15 @@ impl MeteredStore {
 impl Store for MeteredStore {
     async fn commit(&self, commit: Commit) -> Result<Committed, StoreError> {
         let began = Instant::now();
+        #[cfg(feature = "failpoints")]
+        let acts = crate::server::failpoints::acts(&commit);
+        #[cfg(feature = "failpoints")]
+        crate::server::failpoints::before(&acts);
         let committed = self.0.commit(commit).await;
+        #[cfg(feature = "failpoints")]
+        if committed.is_ok() {
+            crate::server::failpoints::after(&acts);
+        }
         let outcome = match &committed {
             Ok(committed) if committed.replayed => "replayed",
             Ok(_) => "done",

@@ -1,0 +1,154 @@
+//! `raworc up` in a directory of its own, as a process that is killed, frozen and started anew.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use raworc_http::client::Client;
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+
+const PASSWORD: &str = "nobody guesses this one";
+
+/// How long it may take to say where it serves, or to end when it is asked to.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A directory, and the server that runs in it, if one does.
+#[derive(Debug)]
+pub(crate) struct Server {
+    home: tempfile::TempDir,
+    /// The port of the first start: clients find each next one at the same address.
+    port: Mutex<u16>,
+    child: tokio::sync::Mutex<Option<Child>>,
+}
+
+impl Server {
+    pub(crate) fn new() -> std::io::Result<Self> {
+        let home = tempfile::tempdir()?;
+        std::fs::write(home.path().join("password"), PASSWORD)?;
+        Ok(Self { home, port: Mutex::new(0), child: tokio::sync::Mutex::new(None) })
+    }
+
+    pub(crate) fn data(&self) -> PathBuf {
+        self.home.path().join("data")
+    }
+
+    fn log(&self) -> PathBuf {
+        self.home.path().join("log")
+    }
+
+    fn port(&self) -> u16 {
+        *self.port.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The last lines that it wrote.
+    pub(crate) fn log_tail(&self) -> String {
+        let log = std::fs::read_to_string(self.log()).unwrap_or_default();
+        let lines: Vec<_> = log.lines().collect();
+        lines[lines.len().saturating_sub(60)..].join("\n")
+    }
+
+    fn command(&self, point: Option<&str>) -> std::io::Result<Command> {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log())?;
+        let binary = std::env::var_os("RAWORC").unwrap_or_else(|| env!("CARGO_BIN_EXE_raworc").into());
+        let mut command = Command::new(binary);
+        let listen = format!("127.0.0.1:{}", self.port());
+        command
+            .args(["up", "-o", "json", "--log", "info", "--no-login", "--listen", &listen, "--data"])
+            .arg(self.data())
+            .arg("--admin-password-file")
+            .arg(self.home.path().join("password"))
+            .env_clear()
+            .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
+            .env("HOME", self.home.path())
+            .envs(point.map(|point| ("FAILPOINT", point)))
+            .current_dir(self.home.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .kill_on_drop(true);
+        Ok(command)
+    }
+
+    /// Starts it, with the point at which it ends or halts itself. Waits until it serves.
+    pub(crate) async fn start(&self, point: Option<&str>) -> Result<(), String> {
+        let mut child =
+            self.command(point).and_then(|mut command| command.spawn()).map_err(|error| error.to_string())?;
+        let out = child.stdout.take().ok_or("no standard output")?;
+        // It may be looked at before it serves.
+        *self.child.lock().await = Some(child);
+        let mut line = String::new();
+        let mut lines = BufReader::new(out);
+        let read = tokio::time::timeout(LIMIT, lines.read_line(&mut line)).await;
+        read.map_err(|_| format!("it does not serve after {LIMIT:?}"))?.map_err(|error| error.to_string())?;
+        let said: serde_json::Value =
+            serde_json::from_str(&line).map_err(|_| format!("it does not start and says {line:?}"))?;
+        let address = said["server"].as_str().unwrap_or_default();
+        let port = address.rsplit(':').next().and_then(|port| port.parse().ok()).ok_or("no port")?;
+        *self.port.lock().unwrap_or_else(PoisonError::into_inner) = port;
+        Ok(())
+    }
+
+    /// Starts it, and kills it after this time, as far as it has come.
+    pub(crate) async fn start_for(&self, time: Duration) -> std::io::Result<()> {
+        let mut child = self.child.lock().await;
+        *child = Some(self.command(None)?.stdout(Stdio::null()).spawn()?);
+        drop(child);
+        tokio::time::sleep(time).await;
+        self.kill().await;
+        Ok(())
+    }
+
+    /// Ends it as `kill -9` does.
+    pub(crate) async fn kill(&self) {
+        if let Some(mut child) = self.child.lock().await.take() {
+            let _ = child.kill().await;
+        }
+    }
+
+    pub(crate) async fn signal(&self, signal: Signal) {
+        let child = self.child.lock().await;
+        let pid = child.as_ref().and_then(Child::id).and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+        if let Some(pid) = pid {
+            let _ = kill_process(pid, signal);
+        }
+    }
+
+    /// How it ended by itself, if it has.
+    pub(crate) async fn ended(&self) -> Option<std::process::ExitStatus> {
+        self.child.lock().await.as_mut()?.try_wait().ok()?
+    }
+
+    /// Whether it is halted.
+    pub(crate) async fn is_halted(&self) -> bool {
+        self.child.lock().await.as_ref().and_then(Child::id).is_some_and(crate::machine::is_halted)
+    }
+
+    /// Asks it to end. Says what is wrong with its end.
+    pub(crate) async fn end(&self) -> Result<(), String> {
+        self.signal(Signal::TERM).await;
+        let Some(mut child) = self.child.lock().await.take() else { return Err("the server ran no more".into()) };
+        match tokio::time::timeout(LIMIT, child.wait()).await {
+            Ok(Ok(status)) if status.success() => Ok(()),
+            Ok(status) => Err(format!("the server ended with {status:?}")),
+            Err(_) => Err(format!("the server did not end within {LIMIT:?}")),
+        }
+    }
+
+    /// A client of it, as its admin.
+    pub(crate) async fn client(&self) -> Result<(Client, String), String> {
+        let client = Client::new(&self.address()).map_err(|error| error.to_string())?;
+        let login = client.login("admin", &PASSWORD.into()).await.map_err(|error| error.to_string())?;
+        Ok((client.with_token(login.token.clone()), login.token))
+    }
+
+    pub(crate) fn address(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port())
+    }
+
+    pub(crate) fn home(&self) -> &Path {
+        self.home.path()
+    }
+}

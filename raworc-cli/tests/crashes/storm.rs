@@ -1,0 +1,130 @@
+//! Random calls while the server and the programs in computers are killed and frozen at random.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use rand::rngs::Xoshiro256PlusPlus;
+use rand::{RngExt, SeedableRng};
+use rustix::process::Signal;
+use tokio::time::Instant;
+
+use crate::machine;
+use crate::world::{World, stop};
+
+const CALLERS: u64 = 4;
+
+/// A storm of so long, in which the seed chooses what is called and what goes wrong.
+pub(crate) async fn run(seed: u64, time: Duration) -> Result<String, String> {
+    let mut world = World::start().await?;
+    let flag = Arc::new(AtomicBool::new(false));
+    let mut callers = Vec::new();
+    for number in 0..CALLERS {
+        let caller =
+            world.caller(&format!("c{number}"), seed.wrapping_mul(CALLERS + 1).wrapping_add(number + 1)).await?;
+        callers.push(tokio::spawn(caller.run(flag.clone())));
+    }
+    let mut killer = Killer { chance: Xoshiro256PlusPlus::seed_from_u64(seed), done: Done::default() };
+    let deadline = Instant::now() + time;
+    while Instant::now() < deadline {
+        let pause = killer.chance.random_range(200..2500);
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+        if let Err(error) = killer.strike(&world).await {
+            world.trouble(error);
+            break;
+        }
+    }
+    stop(&flag, callers).await;
+    let done = killer.done;
+    let report = world.finish(seed).await?;
+    Ok(format!("{report}; {done:?}"))
+}
+
+/// What was done to whom, how often.
+#[derive(Debug, Default)]
+struct Done {
+    server_killed: u32,
+    server_killed_at_start: u32,
+    server_frozen: u32,
+    program_killed: u32,
+    program_frozen: u32,
+}
+
+struct Killer {
+    chance: Xoshiro256PlusPlus,
+    done: Done,
+}
+
+impl Killer {
+    async fn pause(&mut self, most: u64) {
+        let millis = self.chance.random_range(0..most);
+        tokio::time::sleep(Duration::from_millis(millis)).await;
+    }
+
+    /// One of what can go wrong.
+    async fn strike(&mut self, world: &World) -> Result<(), String> {
+        let server = &world.server;
+        if let Some(status) = server.ended().await {
+            return Err(format!("the server ended by itself: {status}"));
+        }
+        match self.chance.random_range(0..100) {
+            0..=39 => {
+                self.done.server_killed += 1;
+                server.kill().await;
+                self.pause(600).await;
+                server.start(None).await?;
+            }
+            40..=49 => {
+                self.done.server_killed_at_start += 1;
+                server.kill().await;
+                let time = Duration::from_millis(self.chance.random_range(0..800));
+                server.start_for(time).await.map_err(|error| error.to_string())?;
+                server.start(None).await?;
+            }
+            50..=64 => {
+                self.done.server_frozen += 1;
+                server.signal(Signal::STOP).await;
+                self.pause(4000).await;
+                server.signal(Signal::CONT).await;
+            }
+            65..=84 => {
+                if let Some(program) = self.any_program(world) {
+                    self.done.program_killed += 1;
+                    machine::signal(&program, server.home(), Signal::KILL);
+                }
+            }
+            85..=92 => {
+                if let Some(program) = self.any_program(world) {
+                    self.done.program_frozen += 1;
+                    machine::signal(&program, server.home(), Signal::STOP);
+                    self.pause(3000).await;
+                    machine::signal(&program, server.home(), Signal::CONT);
+                }
+            }
+            // A server dies, and with it nobody is there who would see to a program that does not move.
+            _ => {
+                let program = self.any_program(world);
+                if let Some(program) = &program {
+                    self.done.program_frozen += 1;
+                    machine::signal(program, server.home(), Signal::STOP);
+                }
+                self.done.server_killed += 1;
+                server.kill().await;
+                server.start(None).await?;
+                if let Some(program) = &program {
+                    machine::signal(program, server.home(), Signal::CONT);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn any_program(&mut self, world: &World) -> Option<machine::Process> {
+        let mut programs = machine::programs(world.server.home());
+        if programs.is_empty() {
+            return None;
+        }
+        let one = self.chance.random_range(0..programs.len());
+        Some(programs.swap_remove(one))
+    }
+}
