@@ -13,6 +13,7 @@ use raworc_core::event::Event;
 use raworc_core::ids::{AgentName, MessageId, Revision};
 use raworc_core::message::Message;
 use raworc_http::client::{Ask, Client, ClientError, Told};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::history::{Act, Call, Outcome};
 
@@ -23,12 +24,27 @@ const NAMES: [&str; 4] = ["ada", "bob", "cy", "dee"];
 #[derive(Debug, Default)]
 pub(crate) struct Recorder {
     clock: AtomicU64,
+    /// A process that is killed as soon as something is acknowledged that may not be lost.
+    doomed: Mutex<Option<Pid>>,
     calls: Mutex<Vec<Call>>,
 }
 
 impl Recorder {
     pub(crate) fn calls(&self) -> Vec<Call> {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Kills this process the moment that a client has the answer to a message or to a create, and no sooner.
+    pub(crate) fn kill_at_next_answer(&self, process: Option<Pid>) {
+        *self.doomed.lock().unwrap_or_else(PoisonError::into_inner) = process;
+    }
+
+    fn answered(&self, act: &Act, outcome: &Outcome) {
+        let is_new = matches!(act, Act::Send { .. } | Act::Create { .. });
+        if is_new && matches!(outcome, Outcome::Message { .. } | Outcome::Agent { .. }) {
+            let doomed = self.doomed.lock().unwrap_or_else(PoisonError::into_inner).take();
+            doomed.map(|process| kill_process(process, Signal::KILL));
+        }
     }
 
     fn now(&self) -> u64 {
@@ -44,6 +60,7 @@ impl Recorder {
     ) -> Outcome {
         let begun = self.now();
         let outcome = call.await.unwrap_or_else(failed);
+        self.answered(&act, &outcome);
         let kept = Call { begun, ended: self.now(), agent: agent.to_string(), act, outcome: outcome.clone() };
         self.calls.lock().unwrap_or_else(PoisonError::into_inner).push(kept);
         outcome

@@ -108,10 +108,13 @@ impl Server {
         }
     }
 
-    pub(crate) async fn signal(&self, signal: Signal) {
+    pub(crate) async fn pid(&self) -> Option<Pid> {
         let child = self.child.lock().await;
-        let pid = child.as_ref().and_then(Child::id).and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
-        if let Some(pid) = pid {
+        Pid::from_raw(i32::try_from(child.as_ref()?.id()?).ok()?)
+    }
+
+    pub(crate) async fn signal(&self, signal: Signal) {
+        if let Some(pid) = self.pid().await {
             let _ = kill_process(pid, signal);
         }
     }

@@ -14,6 +14,9 @@ use crate::world::{World, stop};
 
 const CALLERS: u64 = 4;
 
+/// How long an answer is waited for at which the server is to be killed.
+const ANSWER_LIMIT: Duration = Duration::from_secs(3);
+
 /// A storm of so long, in which the seed chooses what is called and what goes wrong.
 pub(crate) async fn run(seed: u64, time: Duration) -> Result<String, String> {
     let mut world = World::start().await?;
@@ -44,6 +47,7 @@ pub(crate) async fn run(seed: u64, time: Duration) -> Result<String, String> {
 #[derive(Debug, Default)]
 struct Done {
     server_killed: u32,
+    server_killed_at_an_answer: u32,
     server_killed_at_start: u32,
     server_frozen: u32,
     program_killed: u32,
@@ -68,7 +72,18 @@ impl Killer {
             return Err(format!("the server ended by itself: {status}"));
         }
         match self.chance.random_range(0..100) {
-            0..=39 => {
+            0..=19 => {
+                world.recorder.kill_at_next_answer(server.pid().await);
+                let deadline = Instant::now() + ANSWER_LIMIT;
+                while server.ended().await.is_none() && Instant::now() < deadline {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                world.recorder.kill_at_next_answer(None);
+                self.done.server_killed_at_an_answer += u32::from(server.ended().await.is_some());
+                server.kill().await;
+                server.start(None).await?;
+            }
+            20..=39 => {
                 self.done.server_killed += 1;
                 server.kill().await;
                 self.pause(600).await;
