@@ -116,6 +116,17 @@ pub(crate) fn alive(data: &Path) -> Vec<String> {
     processes.chain(groups(data).into_iter().map(|group| format!("control group {group}"))).collect()
 }
 
+/// Ends what a test that failed has left, so that nothing of it stays on this machine.
+pub(crate) fn sweep(home: &Path, data: &Path) {
+    for pid in processes(home).into_iter().filter_map(|process| Pid::from_raw(process.pid)) {
+        let _ = kill_process(pid, Signal::KILL);
+    }
+    // Groups within others come after them in the list, and those that are not empty yet are left.
+    for group in groups(data).iter().rev() {
+        let _ = std::fs::remove_dir(group);
+    }
+}
+
 /// Whether a process was halted by a signal.
 pub(crate) fn is_halted(pid: u32) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();

@@ -83,8 +83,8 @@ impl Server {
         let mut lines = BufReader::new(out);
         let read = tokio::time::timeout(LIMIT, lines.read_line(&mut line)).await;
         read.map_err(|_| format!("it does not serve after {LIMIT:?}"))?.map_err(|error| error.to_string())?;
-        let said: serde_json::Value =
-            serde_json::from_str(&line).map_err(|_| format!("it does not start and says {line:?}"))?;
+        let said: serde_json::Value = serde_json::from_str(&line)
+            .map_err(|_| format!("it does not start and says {line:?}; its log ends with\n{}", self.log_tail()))?;
         let address = said["server"].as_str().unwrap_or_default();
         let port = address.rsplit(':').next().and_then(|port| port.parse().ok()).ok_or("no port")?;
         *self.port.lock().unwrap_or_else(PoisonError::into_inner) = port;

@@ -30,7 +30,7 @@ pub(crate) async fn run(seed: u64, time: Duration) -> Result<String, String> {
     let mut killer = Killer { chance: Xoshiro256PlusPlus::seed_from_u64(seed), done: Done::default() };
     let deadline = Instant::now() + time;
     while Instant::now() < deadline {
-        let pause = killer.chance.random_range(200..2500);
+        let pause = killer.chance.random_range(100..1500);
         tokio::time::sleep(Duration::from_millis(pause)).await;
         if let Err(error) = killer.strike(&world).await {
             world.trouble(error);

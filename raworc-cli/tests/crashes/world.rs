@@ -1,6 +1,6 @@
 //! A server with those who call it and those who read its log, and how all of it comes to its end and is judged.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -35,7 +35,7 @@ pub(crate) struct World {
     pub(crate) server: Arc<Server>,
     pub(crate) recorder: Arc<Recorder>,
     readers: BTreeMap<String, (Seen, JoinHandle<()>)>,
-    twice: Arc<Mutex<Vec<String>>>,
+    twice: Arc<Mutex<BTreeSet<String>>>,
     watcher: JoinHandle<()>,
     troubles: Vec<String>,
     past: Mutex<Vec<AgentAtEnd>>,
@@ -52,7 +52,7 @@ impl World {
             let seen = Seen::default();
             readers.insert(name.to_owned(), (seen.clone(), tokio::spawn(read(client, seen, restless_after))));
         }
-        let twice = Arc::<Mutex<Vec<String>>>::default();
+        let twice = Arc::<Mutex<BTreeSet<String>>>::default();
         let watcher = tokio::spawn(watch(server.home().to_owned(), twice.clone()));
         Ok(Self {
             server,
@@ -91,13 +91,14 @@ impl World {
         if let Err(error) = self.come_to_rest(&mut history).await {
             self.trouble(error);
         }
+        self.server.kill().await;
         self.watcher.abort();
         for (_, reader) in self.readers.values() {
             reader.abort();
         }
         history.calls = self.recorder.calls();
         history.calls.sort_by_key(|call| call.begun);
-        history.machine.twice = self.twice.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        history.machine.twice = self.twice.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
         history.machine.troubles = self.troubles;
         history.past = self.past.into_inner().unwrap_or_else(PoisonError::into_inner);
         let found = violations(&history);
@@ -107,6 +108,7 @@ impl World {
             let messages: usize = known.clone().map(|agent| agent.messages.len()).sum();
             return Ok(format!("{calls} calls, {entries} entries, {messages} messages of {} agents", known.count()));
         }
+        machine::sweep(self.server.home(), &self.server.data());
         let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("crashes-{seed}.history"));
         let written = std::fs::write(&kept, format!("{history}\n{}", self.server.log_tail()));
         let where_ = written.map_or_else(|error| error.to_string(), |()| kept.display().to_string());
@@ -186,7 +188,7 @@ impl World {
 }
 
 /// Looks for volumes that two computers have, for as long as it is polled.
-async fn watch(home: std::path::PathBuf, twice: Arc<Mutex<Vec<String>>>) {
+async fn watch(home: std::path::PathBuf, twice: Arc<Mutex<BTreeSet<String>>>) {
     loop {
         let seen = machine::twice(&home);
         twice.lock().unwrap_or_else(PoisonError::into_inner).extend(seen);
