@@ -1,5 +1,6 @@
 //! One life of an agent for each point at which the server ends or halts itself.
 
+use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
 use raworc_core::agent::{Agent, State};
@@ -58,20 +59,26 @@ async fn one(world: &World, number: usize, point: &str) -> Result<(), String> {
     let server = &world.server;
     server.kill().await;
     let early = tokio::select! {
-        started = server.start(Some(point)) => {
-            let ended = server.ended().await.is_some();
-            started.or_else(|error| if ended { Ok(()) } else { Err(error) })?;
-            ended
-        }
+        started = server.start(Some(point)) => match started {
+            Ok(()) => false,
+            // Its end may be seen a moment after that it says no more.
+            Err(error) => reached(world, point).await.map(|()| true).map_err(|ended| format!("{error}: {ended}"))?,
+        },
         reached = reached(world, point) => reached.map(|()| true)?,
     };
+    let name = format!("p{number}");
+    let entered = if early { None } else { enter(world, &name).await.ok() };
+    let early = entered.is_none();
     if early {
         // What was left to do of the life before came to this point.
+        reached(world, point).await?;
         server.kill().await;
         server.start(None).await?;
     }
-    let mut caller = world.caller(&format!("p{number}"), 0).await?;
-    let (client, _) = server.client().await?;
+    let (mut caller, client) = match entered {
+        Some(entered) => entered,
+        None => enter(world, &name).await?,
+    };
     let life = async { tokio::time::timeout(LIMIT, life(world, &mut caller, &client, number)).await };
     let reach = async {
         if early {
@@ -90,12 +97,19 @@ async fn one(world: &World, number: usize, point: &str) -> Result<(), String> {
     life.map_err(|_| format!("its life is not over after {LIMIT:?}"))
 }
 
+async fn enter(world: &World, name: &str) -> Result<(Caller, Client), String> {
+    Ok((world.caller(name, 0).await?, world.server.client().await?.0))
+}
+
 /// Waits until the server has ended or halted itself.
 async fn reached(world: &World, point: &str) -> Result<(), String> {
     let deadline = Instant::now() + LIMIT;
     while Instant::now() < deadline {
-        if world.server.is_halted().await || world.server.ended().await.is_some() {
-            return Ok(());
+        match world.server.ended().await {
+            Some(status) if status.signal() == Some(Signal::KILL.as_raw()) => return Ok(()),
+            Some(status) => return Err(format!("the server ended with {status} before it came to the point")),
+            None if world.server.is_halted().await => return Ok(()),
+            None => {}
         }
         tokio::time::sleep(PAUSE).await;
     }
