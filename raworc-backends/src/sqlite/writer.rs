@@ -285,7 +285,7 @@ impl Writer {
             return Ok((outcomes, head, Written::default()));
         }
         if head.commits >= self.tidied + TIDY_EVERY {
-            self.tidy(conn, &mut head).await?;
+            self.tidy(&mut pending, &mut head);
         }
         let agents: Vec<_> = pending.agents().collect();
         self.shared.recent.forget(agents.iter().copied());
@@ -381,23 +381,22 @@ impl Writer {
     }
 
     /// Takes away a little of what is too old.
-    async fn tidy(&mut self, conn: &mut SqliteConnection, head: &mut Head) -> Result<(), sqlx::Error> {
+    fn tidy(&mut self, pending: &mut Pending, head: &mut Head) {
         self.tidied = head.commits;
         // Before this batch's own events, which are not written yet.
         let wanted = self.head.revision.0.saturating_sub(self.options.keep_events) + 1;
         let oldest = wanted.min(head.oldest.0 + TIDY_EVENTS);
         if oldest > head.oldest.0 {
             head.oldest = Revision(oldest);
-            sqlx::query(sql::FORGET_LOG).bind(super::convert::int(oldest)).execute(&mut *conn).await?;
+            pending.forget(sql::FORGET_LOG, super::convert::int(oldest));
         }
         let now = micros(self.shared.clock.now());
         let kept = i64::try_from(self.options.keep_commits.as_micros()).unwrap_or(i64::MAX);
-        sqlx::query(sql::FORGET_COMMITS).bind(now.saturating_sub(kept)).execute(&mut *conn).await?;
-        sqlx::query(sql::FORGET_ANSWERS).bind(now).execute(&mut *conn).await?;
-        sqlx::query(sql::FORGET_RECORDS).bind(now).execute(&mut *conn).await?;
+        pending.forget(sql::FORGET_COMMITS, now.saturating_sub(kept));
+        pending.forget(sql::FORGET_ANSWERS, now);
+        pending.forget(sql::FORGET_RECORDS, now);
         let kept = i64::try_from(LEASE_KEPT.as_micros()).unwrap_or(i64::MAX);
-        sqlx::query(sql::FORGET_LEASES).bind(now.saturating_sub(kept)).execute(conn).await?;
-        Ok(())
+        pending.forget(sql::FORGET_LEASES, now.saturating_sub(kept));
     }
 }
 

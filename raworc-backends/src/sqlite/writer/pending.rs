@@ -58,6 +58,8 @@ impl Differs {
 /// Rows to write, the latest of each key.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
+    /// What is too old goes with what is written.
+    forgotten: Script,
     agents: BTreeMap<AgentId, (Differs, Vec<Cell>)>,
     touched: BTreeSet<AgentId>,
     unlabelled: BTreeSet<AgentId>,
@@ -82,6 +84,11 @@ impl Pending {
     /// Whether there is anything to write.
     pub(super) fn is_empty(&self) -> bool {
         !self.other && self.commits.is_empty() && self.touched.is_empty() && self.leases.is_empty()
+    }
+
+    /// Takes away what is older than `at`, by one of the statements for that.
+    pub(super) fn forget(&mut self, statement: &'static str, at: i64) {
+        self.forgotten.add(statement, [Cell::Int(at)]);
     }
 
     /// The agents whose rows change.
@@ -210,7 +217,7 @@ impl Pending {
                 .execute(&mut *conn)
                 .await?;
         }
-        let mut last = Script::default();
+        let mut last = self.forgotten;
         let mut agents: Vec<_> = self.agents.into_values().collect();
         for (how, insert) in Differs::EACH {
             let some = agents.extract_if(.., |(differs, _)| *differs == how);
