@@ -95,19 +95,53 @@ fn look(directory: &Path, found: &mut BTreeMap<String, PathBuf>) {
             look(&path, found);
         } else if path.extension().is_some_and(|kind| kind == "rs") {
             let text = fs::read_to_string(&path).expect("text");
-            let lines: Vec<_> = text.lines().map(str::trim).collect();
-            for (at, line) in lines.iter().enumerate() {
-                if line.starts_with("#[derive(") && line.contains("Serialize") && line.contains("Deserialize") {
-                    let named = lines[at..].iter().find_map(|line| declared(line)).expect("a type");
-                    found.insert(named.to_owned(), path.clone());
-                }
-                let own = line.strip_prefix("impl Serialize for ").map(|rest| rest.trim_end_matches(" {"));
-                found.extend(own.map(|named| (named.to_owned(), path.clone())));
-            }
+            found.extend(of_text(&text).into_iter().map(|named| (named, path.clone())));
         }
     }
     // Macros declare these, and their names are in the description or in the types of others.
     found.retain(|name, _| !name.starts_with('$'));
+}
+
+/// The same in the text of one file.
+fn of_text(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let lines: Vec<_> = text.lines().map(str::trim).collect();
+    for (at, line) in lines.iter().enumerate() {
+        if line.starts_with("#[derive(") {
+            // A long one goes over several lines.
+            let end = lines[at..].iter().position(|line| line.contains(")]")).expect("the end of what is derived");
+            let derived = lines[at..=at + end].join(" ");
+            if derived.contains("Serialize") && derived.contains("Deserialize") {
+                let named = lines[at..].iter().find_map(|line| declared(line)).expect("a type");
+                found.push(named.to_owned());
+            }
+        }
+        let own = line.strip_prefix("impl Serialize for ").map(|rest| rest.trim_end_matches(" {"));
+        found.extend(own.map(str::to_owned));
+    }
+    found
+}
+
+#[test]
+fn what_is_derived_over_several_lines_is_seen() {
+    let text = "
+        #[derive(
+            Debug,
+            Serialize,
+            Deserialize,
+        )]
+        #[serde(deny_unknown_fields)]
+        pub struct Long {
+        }
+        #[derive(Debug, Serialize)]
+        pub struct Written {
+        }
+        #[derive(Serialize, Deserialize)]
+        enum Short {
+        }
+        impl Serialize for Own {
+        }";
+    assert_eq!(of_text(text), ["Long", "Short", "Own"]);
 }
 
 fn declared(line: &str) -> Option<&str> {
