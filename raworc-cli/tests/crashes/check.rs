@@ -6,13 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use raworc_core::message::MAX_ATTEMPTS;
 
-use crate::history::{Act, AgentAtEnd, Call, History, Kept, Outcome};
+use crate::history::{Act, AgentAtEnd, Call, History, Kept, NO_CODE, Outcome};
 
 /// What finds what breaks it.
 type Rule = (&'static str, fn(&History) -> Vec<String>);
 
 /// The rules, by the name of what breaks each.
-const RULES: [Rule; 18] = [
+const RULES: [Rule; 19] = [
     ("trouble", trouble),
     ("lost", lost),
     ("unended", unended),
@@ -28,6 +28,7 @@ const RULES: [Rule; 18] = [
     ("create-lost", create_lost),
     ("delete-undone", delete_undone),
     ("stale-read", stale_read),
+    ("internal", internal),
     ("events", events),
     ("restless", restless),
     ("left-behind", left_behind),
@@ -87,7 +88,12 @@ fn lost(history: &History) -> Vec<String> {
         if accepted != 1 {
             found.push(format!("{} ({}) was acknowledged and is {accepted} times in the log", sent.label, sent.id));
         }
-        let Some(agent) = known(history).find(|agent| agent.id == sent.agent) else { continue };
+        let Some(agent) = known(history).find(|agent| agent.id == sent.agent) else {
+            if !may_be_deleted(history, &sent.call.agent, sent.agent, first_use(history, sent.call)) {
+                found.push(format!("{} ({}) was acknowledged, and nobody deleted its agent", sent.label, sent.id));
+            }
+            continue;
+        };
         if !agent.messages.iter().any(|kept| kept.id == sent.id && kept.seq == sent.seq && kept.label == sent.label) {
             found.push(format!(
                 "{} ({}) was acknowledged and is not in the history of {}",
@@ -253,14 +259,17 @@ fn reply(history: &History) -> Vec<String> {
 fn unasked(history: &History) -> Vec<String> {
     let mut found = Vec::new();
     for (agent, kept) in all_kept(history) {
-        let asked =
-            history.calls.iter().filter(|call| call.agent == agent.name && may_have_been(call)).any(|call| match &call
-                .act
-            {
-                Act::Cancel | Act::Sleep { now: true } => true,
-                Act::CancelMessage { message } => *message == kept.id,
-                _ => false,
-            });
+        let sent =
+            history.calls.iter().filter(|call| matches!(&call.act, Act::Send { label, .. } if *label == kept.label));
+        // What had its answer before that was about other messages. What had none may come at any time.
+        let since = sent.map(|call| call.begun).min().unwrap_or_default();
+        let of_agent = history.calls.iter().filter(|call| call.agent == agent.name && may_have_been(call));
+        let mut in_time = of_agent.filter(|call| call.ended > since || matches!(call.outcome, Outcome::Unknown { .. }));
+        let asked = in_time.any(|call| match &call.act {
+            Act::Cancel | Act::Sleep { now: true } => true,
+            Act::CancelMessage { message } => *message == kept.id,
+            _ => false,
+        });
         if kept.state == "cancelled" && !asked {
             found.push(format!("{} was cancelled and nobody asked for that", kept.label));
         }
@@ -271,9 +280,13 @@ fn unasked(history: &History) -> Vec<String> {
     found
 }
 
-/// The calls about an agent's name that may have deleted it.
-fn deletes<'a>(history: &'a History, name: &'a str) -> impl Iterator<Item = &'a Call> {
-    history.calls.iter().filter(move |call| call.agent == name && call.act == Act::Delete && may_have_been(call))
+/// Whether somebody may have deleted the agent of this name and id, which was there at this time or is younger.
+fn may_be_deleted(history: &History, name: &str, id: &str, since: u64) -> bool {
+    history.calls.iter().filter(|call| call.agent == name && call.act == Act::Delete).any(|call| match &call.outcome {
+        Outcome::Agent { id: deleted } => deleted == id,
+        Outcome::Unknown { .. } => call.ended > since,
+        _ => false,
+    })
 }
 
 /// What was acknowledged to be made is told once in the log, and is there unless somebody deleted it.
@@ -286,7 +299,7 @@ fn create_lost(history: &History) -> Vec<String> {
             found.push(format!("{} ({id}) was made and is {told} times in the log", call.agent));
         }
         let is_there = history.agents.iter().any(|agent| agent.id == *id);
-        if !is_there && deletes(history, &call.agent).next().is_none() {
+        if !is_there && !may_be_deleted(history, &call.agent, id, first_use(history, call)) {
             found.push(format!("{} ({id}) was made, and is gone though nobody deleted it", call.agent));
         }
     }
@@ -347,20 +360,33 @@ fn stale_read(history: &History) -> Vec<String> {
             }
             _ => {}
         }
-        if let Outcome::Refused { code } = &read.outcome
-            && code == "internal"
-        {
-            found.push(format!("{:?} at {} was an internal error", read.act, read.begun));
-        }
     }
     found
 }
 
+/// No call fails by a fault of the server. That it could not be done just now is another thing, and its outcome unknown.
+fn internal(history: &History) -> Vec<String> {
+    let faults = history.calls.iter().filter(|call| {
+        // An answer that is none of the API's comes of a fault as well.
+        matches!(&call.outcome, Outcome::Refused { code } if matches!(code.as_str(), "internal" | NO_CODE))
+    });
+    faults.map(|call| format!("{:?} about {} at {}: {:?}", call.act, call.agent, call.begun, call.outcome)).collect()
+}
+
 /// Whether the same key was used before.
 fn is_repeat(history: &History, create: &Call) -> bool {
-    let Act::Create { key } = &create.act else { return false };
-    let before = |call: &&Call| call.begun < create.begun;
-    history.calls.iter().filter(before).any(|call| matches!(&call.act, Act::Create { key: other } if other == key))
+    first_use(history, create) < create.begun
+}
+
+/// When the first call was begun that may have made what this one was answered with: one under the same key, or for a
+/// message with the same label.
+fn first_use(history: &History, made: &Call) -> u64 {
+    let same = |call: &&Call| match (&call.act, &made.act) {
+        (Act::Create { key }, Act::Create { key: of_made }) => key == of_made,
+        (Act::Send { label, .. }, Act::Send { label: of_made, .. }) => label == of_made,
+        _ => false,
+    };
+    history.calls.iter().filter(same).map(|call| call.begun).fold(made.begun, u64::min)
 }
 
 /// Every reader is told all of the log in order, without a gap and without a repetition.

@@ -15,7 +15,7 @@ use raworc_core::message::Message;
 use raworc_http::client::{Ask, Client, ClientError, Told};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::history::{Act, Call, Outcome};
+use crate::history::{Act, Call, NO_CODE, Outcome};
 
 /// Agents are few, so that clients get in each other's way.
 const NAMES: [&str; 4] = ["ada", "bob", "cy", "dee"];
@@ -105,7 +105,7 @@ pub(crate) struct Caller {
     sent: u32,
     /// What it sent under a key, to be sent again.
     keyed: Option<(AgentName, String, String, u32)>,
-    made: Option<(AgentName, String)>,
+    made: Option<(CreateAgent, String)>,
     /// What was accepted last, to be cancelled.
     last: Option<(AgentName, MessageId)>,
 }
@@ -137,7 +137,7 @@ impl Caller {
             52..=61 => self.get(&name).await,
             62..=75 => {
                 let again = self.chance.random_bool(0.2);
-                self.create(&name, again).await;
+                self.create(CreateAgent::named(name), again).await;
             }
             76..=82 => {
                 let now = self.chance.random_bool(0.3);
@@ -200,7 +200,7 @@ impl Caller {
         Ok(match serde_json::from_value::<Message>(body.clone()) {
             Ok(message) if status.is_success() => accepted(message),
             _ if matches!(status.as_u16(), 502..=504 | 507) => Outcome::Unknown { why: status.to_string() },
-            _ => Outcome::Refused { code: body["error"]["code"].as_str().unwrap_or("no code").to_owned() },
+            _ => Outcome::Refused { code: body["error"]["code"].as_str().unwrap_or(NO_CODE).to_owned() },
         })
     }
 
@@ -215,15 +215,15 @@ impl Caller {
         self.recorder.keep(name, Act::Get, call).await;
     }
 
-    pub(crate) async fn create(&mut self, name: &AgentName, again: bool) -> Outcome {
-        let (name, key) = match self.made.clone().filter(|_| again) {
+    /// Creates this agent, or the same as before under the key of before.
+    pub(crate) async fn create(&mut self, new: CreateAgent, again: bool) -> Outcome {
+        let (new, key) = match self.made.clone().filter(|_| again) {
             Some(made) => made,
-            None => (name.clone(), format!("make-{}", self.new_label())),
+            None => (new, format!("make-{}", self.new_label())),
         };
-        self.made = Some((name.clone(), key.clone()));
-        let new = CreateAgent::named(name.clone());
+        self.made = Some((new.clone(), key.clone()));
         let call = async { self.client.create_agent(&new, Ask::new().with_key(&key)).await.map(is) };
-        self.recorder.keep(&name, Act::Create { key: key.clone() }, call).await
+        self.recorder.keep(&new.name, Act::Create { key: key.clone() }, call).await
     }
 
     pub(crate) async fn sleep(&self, name: &AgentName, now: bool) -> Outcome {

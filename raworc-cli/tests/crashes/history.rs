@@ -38,6 +38,9 @@ pub(crate) enum Act {
     Delete,
 }
 
+/// Stands for the code of a refusal that has none.
+pub(crate) const NO_CODE: &str = "no code";
+
 /// What came of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Outcome {

@@ -4,6 +4,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
 use raworc_core::agent::{Agent, State};
+use raworc_core::control::CreateAgent;
 use raworc_core::ids::AgentName;
 use raworc_http::client::Client;
 use rustix::process::Signal;
@@ -15,12 +16,14 @@ use crate::machine;
 use crate::world::World;
 
 /// What commits and calls of engines do in one life of an agent.
-const ACTS: [&str; 15] = [
+const ACTS: [&str; 17] = [
     "create",
     "begin",
     "engine.ensure",
     "engine.start",
     "started",
+    "boot",
+    SETUP,
     "accept",
     "lease",
     "reply",
@@ -32,6 +35,13 @@ const ACTS: [&str; 15] = [
     "engine.remove",
     "reclaimed",
 ];
+
+/// Agents have a setup script in the lives of this act alone.
+const SETUP: &str = "setup";
+
+/// How long a server stays halted: longer than an operator's sign of life counts, so that what it had begun is not its own
+/// any more when it goes on.
+const HALT: Duration = Duration::from_secs(6);
 
 /// How long a point may take to be reached, or a life to go on after it.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -79,7 +89,9 @@ async fn one(world: &World, number: usize, point: &str) -> Result<(), String> {
         Some(entered) => entered,
         None => enter(world, &name).await?,
     };
-    let life = async { tokio::time::timeout(LIMIT, life(world, &mut caller, &client, number)).await };
+    let mut new = CreateAgent::named(format!("life-{number}").parse().expect("a name"));
+    new.spec.setup = point.starts_with(SETUP).then(|| "true".to_owned());
+    let life = async { tokio::time::timeout(LIMIT, life(world, &mut caller, &client, new)).await };
     let reach = async {
         if early {
             return Ok(());
@@ -89,12 +101,15 @@ async fn one(world: &World, number: usize, point: &str) -> Result<(), String> {
             server.kill().await;
             server.start(None).await?;
         }
+        if reached.is_ok() && point.ends_with("=freeze") {
+            tokio::time::sleep(HALT).await;
+        }
         server.signal(Signal::CONT).await;
         reached
     };
     let (life, reached) = tokio::join!(life, reach);
     reached?;
-    life.map_err(|_| format!("its life is not over after {LIMIT:?}"))
+    life.map_err(|_| format!("its life is not over after {LIMIT:?}"))?
 }
 
 async fn enter(world: &World, name: &str) -> Result<(Caller, Client), String> {
@@ -116,28 +131,42 @@ async fn reached(world: &World, point: &str) -> Result<(), String> {
     Err(format!("{point} was never reached"))
 }
 
-/// Is made, works, sleeps, is woken, works and is deleted.
-async fn life(world: &World, caller: &mut Caller, client: &Client, number: usize) {
-    let name: AgentName = format!("life-{number}").parse().expect("a name");
+/// Is made, works, sleeps, is woken and is deleted. Says what did not come of it.
+async fn life(world: &World, caller: &mut Caller, client: &Client, new: CreateAgent) -> Result<(), String> {
+    let name = new.name.clone();
     let idle = |agent: &Agent| agent.status.state() == State::Idle && agent.inbox.queued == 0;
-    while !is_done(&caller.create(&name, true).await) {}
+    while !is_done(&caller.create(new.clone(), true).await) {}
     becomes(client, &name, idle).await;
-    while !is_done(&caller.send(&name, true, 0).await) {}
+    let message = loop {
+        if let Outcome::Message { id, .. } = caller.send(&name, true, 0).await {
+            break id;
+        }
+    };
     becomes(client, &name, idle).await;
     while !is_done(&caller.sleep(&name, false).await) {}
     becomes(client, &name, |agent| agent.status.state() == State::Slept && agent.status.run.is_none()).await;
     while !is_done(&caller.wake(&name).await) {}
     becomes(client, &name, idle).await;
-    world.remember(client, &name).await;
-    while !is_done(&caller.delete(&name).await) {}
+    let agent = world.remember(client, &name).await?;
+    while !is_gone(&caller.delete(&name).await) {}
     while !machine::left_of_agents(&world.server.data()).is_empty() {
         tokio::time::sleep(PAUSE).await;
     }
+    if agent.messages.iter().any(|kept| kept.id == message && kept.state == "done") {
+        Ok(())
+    } else {
+        Err(format!("message {message} was never done: {:?}", agent.messages))
+    }
 }
 
-/// Whether a call was answered; else it is made again.
+/// Whether a call was acknowledged; else it is made again. What is refused for good is not done, and its life does not end.
 fn is_done(outcome: &Outcome) -> bool {
-    !matches!(outcome, Outcome::Unknown { .. })
+    matches!(outcome, Outcome::Agent { .. })
+}
+
+/// The same of a delete, which another one may have come before whose answer was lost.
+fn is_gone(outcome: &Outcome) -> bool {
+    is_done(outcome) || matches!(outcome, Outcome::Refused { code } if code == "not_found")
 }
 
 async fn becomes(client: &Client, name: &AgentName, is_so: impl Fn(&Agent) -> bool) {

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,11 +10,15 @@ use raworc_http::client::Client;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
+use tokio::time::Instant;
 
 const PASSWORD: &str = "nobody guesses this one";
 
 /// How long it may take to say where it serves, or to end when it is asked to.
 const LIMIT: Duration = Duration::from_secs(60);
+
+/// How long another process may have its port.
+const PORT_LIMIT: Duration = Duration::from_secs(10);
 
 /// A directory, and the server that runs in it, if one does.
 #[derive(Debug)]
@@ -22,13 +27,20 @@ pub(crate) struct Server {
     /// The port of the first start: clients find each next one at the same address.
     port: Mutex<u16>,
     child: tokio::sync::Mutex<Option<Child>>,
+    /// How long the log was before the present start, while it starts.
+    log_before: AtomicUsize,
 }
 
 impl Server {
     pub(crate) fn new() -> std::io::Result<Self> {
         let home = tempfile::tempdir()?;
         std::fs::write(home.path().join("password"), PASSWORD)?;
-        Ok(Self { home, port: Mutex::new(0), child: tokio::sync::Mutex::new(None) })
+        Ok(Self {
+            home,
+            port: Mutex::new(0),
+            child: tokio::sync::Mutex::new(None),
+            log_before: AtomicUsize::new(usize::MAX),
+        })
     }
 
     pub(crate) fn data(&self) -> PathBuf {
@@ -72,8 +84,35 @@ impl Server {
         Ok(command)
     }
 
-    /// Starts it, with the point at which it ends or halts itself. Waits until it serves.
+    /// Starts it, with the point at which it ends or halts itself. Waits until it serves. Nobody holds its port while it is
+    /// dead, so another process may have it for a moment.
     pub(crate) async fn start(&self, point: Option<&str>) -> Result<(), String> {
+        let deadline = Instant::now() + PORT_LIMIT;
+        loop {
+            self.log_before.store(self.log_bytes().len(), Ordering::SeqCst);
+            let started = self.start_once(point).await;
+            let is_late = Instant::now() >= deadline;
+            if started.is_ok() || is_late || !self.is_port_taken() {
+                // What it ended with is its own end from now on.
+                self.log_before.store(usize::MAX, Ordering::SeqCst);
+                return started;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    fn log_bytes(&self) -> Vec<u8> {
+        std::fs::read(self.log()).unwrap_or_default()
+    }
+
+    /// Whether the present start has said that another process has its port.
+    fn is_port_taken(&self) -> bool {
+        let log = self.log_bytes();
+        let said = log.get(self.log_before.load(Ordering::SeqCst)..).unwrap_or_default();
+        String::from_utf8_lossy(said).contains(&format!("127.0.0.1:{} is in use", self.port()))
+    }
+
+    async fn start_once(&self, point: Option<&str>) -> Result<(), String> {
         let mut child =
             self.command(point).and_then(|mut command| command.spawn()).map_err(|error| error.to_string())?;
         let out = child.stdout.take().ok_or("no standard output")?;
@@ -119,9 +158,10 @@ impl Server {
         }
     }
 
-    /// How it ended by itself, if it has.
+    /// How it ended by itself, if it has, and is not about to be started again.
     pub(crate) async fn ended(&self) -> Option<std::process::ExitStatus> {
-        self.child.lock().await.as_mut()?.try_wait().ok()?
+        let status = self.child.lock().await.as_mut()?.try_wait().ok()??;
+        Some(status).filter(|status| status.code().is_none() || !self.is_port_taken())
     }
 
     /// Whether it is halted.

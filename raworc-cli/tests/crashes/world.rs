@@ -69,15 +69,18 @@ impl World {
         Ok(Caller::new(name.to_owned(), seed, self.server.client().await?, self.recorder.clone()))
     }
 
-    /// Keeps how an agent is that will be deleted, and at which nobody else is at work.
-    pub(crate) async fn remember(&self, client: &Client, name: &AgentName) {
+    /// Keeps how an agent is that will be deleted, and at which nobody else is at work. Tells it.
+    pub(crate) async fn remember(&self, client: &Client, name: &AgentName) -> Result<AgentAtEnd, String> {
+        let read = Mutex::default();
         until("an agent is read", async || {
             let agent = at_end(client, &client.agent(name).await?).await?;
-            self.past.lock().unwrap_or_else(PoisonError::into_inner).push(agent);
+            *read.lock().unwrap_or_else(PoisonError::into_inner) = agent;
             Ok(true)
         })
-        .await
-        .unwrap_or_default();
+        .await?;
+        let agent: AgentAtEnd = read.into_inner().unwrap_or_else(PoisonError::into_inner);
+        self.past.lock().unwrap_or_else(PoisonError::into_inner).push(agent.clone());
+        Ok(agent)
     }
 
     /// Something about the server that should not be.

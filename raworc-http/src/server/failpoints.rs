@@ -63,6 +63,8 @@ fn act(op: &AgentOp) -> Option<&'static str> {
         AgentOp::SetDesired { desired: Desired::Deleted, .. } => Some("delete"),
         AgentOp::Begin { .. } => Some("begin"),
         AgentOp::Started { .. } => Some("started"),
+        AgentOp::Boot { .. } => Some("boot"),
+        AgentOp::SetSetup(_) => Some("setup"),
         AgentOp::RunEnded { .. } => Some("run-ended"),
         _ => None,
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::check::{RULES, violations};
-use crate::history::{Act, AgentAtEnd, Call, History, Kept, Logged, Machine, Outcome};
+use crate::history::{Act, AgentAtEnd, Call, History, Kept, Logged, Machine, NO_CODE, Outcome};
 
 /// The rule that must catch it, what is wrong, and how a good history is spoiled.
 type Bad = (&'static str, &'static str, fn(&mut History));
@@ -56,8 +56,33 @@ const BAD: &[Bad] = &[
     ("reply", "what is done has no reply", |h| h.agents[0].messages[0].replies = 0),
     ("reply", "what is done has two replies", |h| h.agents[0].messages[0].replies = 2),
     ("unasked", "a message is cancelled by itself", |h| h.agents[0].messages[0].state = "cancelled".into()),
+    ("unasked", "a message is cancelled that was sent after the last cancel and the last sleep", |h| {
+        h.agents[0].messages[1].state = "cancelled".into();
+        h.calls.push(call(12, "ada", Act::Cancel, is("ada-1")));
+        h.calls.push(call(13, "ada", Act::Sleep { now: true }, is("ada-1")));
+    }),
+    ("unasked", "a message is cancelled though another cancel was refused", |h| {
+        h.agents[0].messages[1].state = "cancelled".into();
+        h.calls.push(call(30, "ada", Act::Cancel, refused("not_found")));
+    }),
     ("unasked", "a message fails at its first attempt", |h| h.agents[0].messages[0].state = "failed".into()),
     ("create-lost", "an agent is gone by itself", |h| h.calls.retain(|call| call.act != Act::Delete)),
+    ("create-lost", "an agent is gone, and only the one before it was deleted", |h| {
+        h.calls.push(create(50, "bob", "c9", "bob-2"));
+        h.log.push(Logged { agent: "bob-2".into(), ..entry(20, "agent.created", "", "", 0) });
+        reader(h).push(20);
+    }),
+    ("create-lost", "an agent is gone, and a delete without an answer ended before its create", |h| {
+        h.calls[6].outcome = unknown();
+        h.calls.push(create(50, "bob", "c9", "bob-2"));
+        h.log.push(Logged { agent: "bob-2".into(), ..entry(20, "agent.created", "", "", 0) });
+        reader(h).push(20);
+    }),
+    ("lost", "a message is gone with its agent, which nobody made or deleted", |h| {
+        h.calls.push(send(60, "four", None, "m4", "bob-2", 1));
+        h.log.push(Logged { agent: "bob-2".into(), ..entry(20, "message.accepted", "m4", "", 1) });
+        reader(h).push(20);
+    }),
     ("create-lost", "an agent is not in the log", |h| h.log.retain(|entry| entry.revision != 1)),
     ("create-lost", "a name is borne twice", |h| {
         let twin = AgentAtEnd { id: "ada-9".into(), messages: Vec::new(), trace: Vec::new(), ..h.agents[0].clone() };
@@ -68,8 +93,14 @@ const BAD: &[Bad] = &[
     }),
     ("stale-read", "what was made is not found", |h| h.calls.push(call(50, "ada", Act::Get, refused("not_found")))),
     ("stale-read", "what was deleted is read", |h| h.calls.push(call(50, "bob", Act::Get, is("bob-1")))),
-    ("stale-read", "a read ends in an internal error", |h| {
-        h.calls.push(call(50, "ada", Act::Get, refused("internal")))
+    ("internal", "a read ends in an internal error", |h| h.calls.push(call(50, "ada", Act::Get, refused("internal")))),
+    ("internal", "a wake ends in an internal error", |h| h.calls.push(call(50, "ada", Act::Wake, refused("internal")))),
+    ("internal", "a delete ends in an internal error", |h| {
+        h.calls.push(call(50, "ada", Act::Delete, refused("internal")))
+    }),
+    ("internal", "a send is answered with no error of the API", |h| {
+        let act = Act::Send { label: "four".into(), key: None };
+        h.calls.push(call(50, "ada", act, refused(NO_CODE)));
     }),
     ("events", "a reader misses one", |h| reader(h).retain(|revision| *revision != 4)),
     ("events", "a reader is told one twice", |h| reader(h).insert(3, 3)),
@@ -107,7 +138,7 @@ pub(crate) fn every_rule_has_a_bad_history() {
 }
 
 pub(crate) fn what_is_allowed_breaks_no_rule() {
-    let allowed: [Allowed; 6] = [
+    let allowed: [Allowed; 8] = [
         ("work is repeated by a second attempt", |h| {
             h.agents[0].messages[0].attempt = 2;
             h.agents[0].trace.insert(0, "one".into());
@@ -123,6 +154,14 @@ pub(crate) fn what_is_allowed_breaks_no_rule() {
         ("an agent is gone by a delete whose answer was lost", |h| {
             h.calls[6].outcome = unknown();
             h.calls.push(call(50, "bob", Act::Get, refused("not_found")));
+        }),
+        ("a create is answered again after its agent was deleted by a call without an answer", |h| {
+            h.calls[6].outcome = unknown();
+            h.calls.push(create(50, "bob", "c2", "bob-1"));
+        }),
+        ("a cancel without an answer comes to a message that was sent after it", |h| {
+            h.agents[0].messages[1].state = "cancelled".into();
+            h.calls.push(call(12, "ada", Act::Cancel, unknown()));
         }),
         ("a message failed after all its attempts", |h| {
             h.agents[0].messages[0].state = "failed".into();
