@@ -283,7 +283,9 @@ async fn whole(body: Incoming) -> Result<Bytes, CallError> {
 }
 
 fn parse<R: DeserializeOwned>(path: &str, body: &[u8]) -> Result<R, CallError> {
-    serde_json::from_slice(body).map_err(|error| unreadable(path, &error.to_string()))
+    // What stands there may be a token, and is not repeated: where it goes wrong is enough.
+    let place = |error: serde_json::Error| format!("{:?} error at byte {}", error.classify(), error.column());
+    serde_json::from_slice(body).map_err(|error| unreadable(path, &place(error)))
 }
 
 fn unreadable(path: &str, error: &str) -> CallError {

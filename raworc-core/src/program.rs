@@ -15,7 +15,7 @@ use crate::step::{NewStep, Step};
 use crate::store::Ending;
 
 /// The version of this protocol that is spoken here. A server accepts programs two minors back.
-pub const PROTOCOL: Protocol = Protocol { major: 0, minor: 1 };
+pub const PROTOCOL: Protocol = Protocol { major: 1, minor: 0 };
 
 /// Seconds between two heartbeats of a program.
 pub const HEARTBEAT_SECONDS: u64 = 5;

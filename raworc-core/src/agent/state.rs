@@ -80,7 +80,7 @@ impl std::str::FromStr for State {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AgentEvent {
-    /// Its computer is up, its program reported ready, and its setup is done.
+    /// Its computer is up, its program has booted, and its setup is done.
     Ready,
     /// A start failed, for the reason given: it took too long, the engine refused it, its setup failed.
     StartFailed,

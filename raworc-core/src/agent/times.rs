@@ -75,16 +75,20 @@ impl Times {
         }
     }
 
-    /// Where the clock went ahead, a deadline from before gets the time by which it did: once, whoever sees it. What is
-    /// known from a time to come is from before the clock was set back, and says nothing.
+    /// Where the clock went ahead, a deadline from before gets the time by which it did: once, whoever sees it, and of two
+    /// moves that somebody saw as one only what is not known yet. What is known from a time to come is from before the clock
+    /// was set back, and says nothing.
     fn ahead(self, status: &Status, by: ClockMove, now: Timestamp) -> Self {
-        if self.clock_known_at.is_some_and(|known| by.at <= known && known <= now) {
+        let whole = SignedDuration::try_from(by.ahead).unwrap_or(SignedDuration::MAX);
+        let known = self.clock_known_at.filter(|known| *known <= now);
+        let ahead = known.map_or(whole, |known| whole.min(by.at.duration_since(known)));
+        if !ahead.is_positive() {
             return self;
         }
         let since = status.since;
         // A setup that began has a deadline of its own, which may be newer than the move that its start is not.
         let setup = status.run.as_ref().and_then(|run| Some(run.setup.as_ref()?.began_at));
-        let later = |time: Timestamp| moved(time, SignedDuration::try_from(by.ahead).unwrap_or(SignedDuration::MAX));
+        let later = |time: Timestamp| moved(time, ahead);
         let if_before = |written: Timestamp, time: Timestamp| if written < by.at { later(time) } else { time };
         Self {
             heard_at: self.heard_at.map(later),
@@ -108,7 +112,8 @@ impl Times {
         }
         // What lies nearer than that was written since,
         let earlier = |time: Timestamp| if time.duration_since(now) >= back { moved(time, -back) } else { time };
-        // or was over already, which is known where it says since when it holds.
+        // or was over already, which is seen by what it holds since. Where the clock was set back by less than such a time
+        // is long, one that was written since is taken for that too: better over too early than hours too late.
         let since = status.since;
         let setup = status.run.as_ref().and_then(|run| Some(run.setup.as_ref()?.began_at));
         let earlier_than = |written: Timestamp, time: Timestamp| {
@@ -121,7 +126,8 @@ impl Times {
             busy_until: self.busy_until.map(|time| earlier_than(since, time)),
             cancel_by: self.cancel_by.map(|time| earlier_than(since, time)),
             run: self.run.map(|(began, ready)| (began.min(now), earlier_than(setup.unwrap_or(began), ready))),
-            clock_known_at: self.clock_known_at,
+            // A later move may lead to the same time again.
+            clock_known_at: self.clock_known_at.map(|known| known.min(now)),
         }
     }
 

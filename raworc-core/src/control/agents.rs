@@ -180,13 +180,13 @@ impl ControlPlane {
     ) -> Result<Agent, Error> {
         let verb = "agents.update";
         let edit = async {
-            let agent = self.find(call, tenant, name, Action::Update).await?;
+            let agent = self.seek(call, tenant, name, Action::Update).await?;
             if let Some(wanted) = generation
                 && wanted != agent.generation
             {
-                return Err(Error::GenerationMismatch { wanted, found: agent.generation });
+                return Err(Error::GenerationMismatch { wanted, found: agent.generation }.into());
             }
-            let spec = request.spec.apply(&agent.spec)?;
+            let spec = request.spec.apply(&agent.spec).map_err(Error::from)?;
             self.check_spec(&spec, &self.runtime_of(&spec)?.1)?;
             let ops = vec![AgentOp::SetSpec(Box::new(spec))];
             let when = vec![Check::Alive, Check::Generation(agent.generation)];
@@ -194,7 +194,7 @@ impl ControlPlane {
             let commit = self.sign(call, commit, tenant, verb, name.as_str(), request)?;
             Ok(call.note(self.inner.store.commit(commit).await?))
         };
-        first_agent(self.once(call, tenant, verb, name.as_str(), request, edit).await?)
+        first_agent(self.once(call, tenant, verb, name, request, edit).await?)
     }
 
     /// Wakes an agent. `retry` tries at once what waits to be tried again: a failed setup, an image that was missing.
@@ -283,12 +283,12 @@ impl ControlPlane {
         ops: Vec<AgentOp>,
     ) -> Result<Committed, Error> {
         let change = async {
-            let agent = self.find(call, tenant, name, action).await?;
+            let agent = self.seek(call, tenant, name, action).await?;
             let change = AgentChange { agent: agent.id, when: vec![Check::Alive], ops };
             let commit = self.sign(call, Commit::of(self.commit_id(), change), tenant, verb, name.as_str(), body)?;
             Ok(call.note(self.inner.store.commit(commit).await?))
         };
-        self.once(call, tenant, verb, name.as_str(), body, change).await
+        self.once(call, tenant, verb, name, body, change).await
     }
 
     /// Waits until the agent is as `done` says, or the time is over. Returns the agent as it is then.

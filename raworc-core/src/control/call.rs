@@ -87,6 +87,31 @@ impl Call {
     }
 }
 
+/// Why something is not done, before it is told.
+pub(super) enum Refusal {
+    /// The caller may not do this.
+    Denied(Action, Denied),
+    /// Something else.
+    Error(Error),
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        Self::Error(error.into())
+    }
+}
+
+/// What the audit calls an action on an agent.
+fn verb_of(action: Action) -> String {
+    format!("agents.{}", action.as_str())
+}
+
 impl ControlPlane {
     /// Adds to a commit what the call says of itself: its audit row and its key of idempotency.
     pub(super) fn sign(
@@ -127,21 +152,42 @@ impl ControlPlane {
         call: &Call,
         tenant: &TenantName,
         verb: &str,
-        resource: &str,
+        name: &AgentName,
         body: &(impl Serialize + Sync),
-        act: impl Future<Output = Result<Committed, Error>> + Send,
+        act: impl Future<Output = Result<Committed, Refusal>> + Send,
     ) -> Result<Committed, Error> {
         let refused = match act.await {
-            Err(refused) if call.idempotency_key.is_some() => refused,
-            done => return done,
+            Ok(done) => return Ok(done),
+            Err(refused) => refused,
         };
+        if call.idempotency_key.is_some()
+            && let Some(done) = self.replay(call, tenant, verb, name, body).await?
+        {
+            return Ok(done);
+        }
+        match refused {
+            Refusal::Denied(action, denied) => {
+                Err(self.deny(call, tenant, name, action, &verb_of(action), denied).await)
+            }
+            Refusal::Error(error) => Err(error),
+        }
+    }
+
+    async fn replay(
+        &self,
+        call: &Call,
+        tenant: &TenantName,
+        verb: &str,
+        name: &AgentName,
+        body: &impl Serialize,
+    ) -> Result<Option<Committed>, Error> {
         // Where the key is new, this commit fails: there is no agent with an id that was made just now.
         let nobody = self.inner.entropy.agent_id(self.inner.clock.now());
         let change = AgentChange { agent: nobody, when: vec![Check::Alive], ops: Vec::new() };
-        let commit = self.sign(call, Commit::of(self.commit_id(), change), tenant, verb, resource, body)?;
+        let commit = self.sign(call, Commit::of(self.commit_id(), change), tenant, verb, name.as_str(), body)?;
         match self.inner.store.commit(commit).await {
-            Ok(committed) => Ok(call.note(committed)),
-            Err(StoreError::Conflict(Conflict::NoAgent(_))) => Err(refused),
+            Ok(committed) => Ok(Some(call.note(committed))),
+            Err(StoreError::Conflict(Conflict::NoAgent(_))) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
@@ -162,7 +208,7 @@ impl ControlPlane {
         name: &AgentName,
         action: Action,
     ) -> Result<Agent, Error> {
-        self.find_for(call, tenant, name, action, &format!("agents.{}", action.as_str())).await
+        self.find_for(call, tenant, name, action, &verb_of(action)).await
     }
 
     /// The same, for something that the audit knows by `verb`.
@@ -174,24 +220,48 @@ impl ControlPlane {
         action: Action,
         verb: &str,
     ) -> Result<Agent, Error> {
+        match self.seek(call, tenant, name, action).await {
+            Err(Refusal::Denied(action, denied)) => Err(self.deny(call, tenant, name, action, verb, denied).await),
+            Err(Refusal::Error(error)) => Err(error),
+            Ok(agent) => Ok(agent),
+        }
+    }
+
+    /// The same, for who has something to try before it is refused.
+    pub(super) async fn seek(
+        &self,
+        call: &Call,
+        tenant: &TenantName,
+        name: &AgentName,
+        action: Action,
+    ) -> Result<Agent, Refusal> {
         // A user who may not see the tenant learns nothing of what is in it: it is not even looked at.
         let user = matches!(call.principal, Principal::User { .. });
         let hidden = user && authorize(&call.principal, Action::List, Resource::Agents { tenant }).is_err();
         let found = if hidden { None } else { self.inner.store.agent(tenant, name).await?.value };
-        let denied = match found {
-            Some(agent) => match authorize(&call.principal, action, resource_of(&agent)) {
-                Ok(()) => return Ok(agent),
-                Err(denied) => denied,
-            },
-            None => Denied::Hidden,
-        };
+        let agent = found.ok_or(Refusal::Denied(action, Denied::Hidden))?;
+        match authorize(&call.principal, action, resource_of(&agent)) {
+            Ok(()) => Ok(agent),
+            Err(denied) => Err(Refusal::Denied(action, denied)),
+        }
+    }
+
+    async fn deny(
+        &self,
+        call: &Call,
+        tenant: &TenantName,
+        name: &AgentName,
+        action: Action,
+        verb: &str,
+        denied: Denied,
+    ) -> Error {
         // What is not there is refused with the same work as what may not be known of, or the time would tell one from
         // the other. An admin may know of everything: to them it is not there, and nothing was refused.
         if matches!(call.principal, Principal::User { admin: true, .. }) && denied == Denied::Hidden {
-            return Err(refusal(denied, &call.principal, action.as_str(), "agent", name.as_str()));
+            return refusal(denied, &call.principal, action.as_str(), "agent", name.as_str());
         }
         let row = call.audit(Some(tenant), verb, name.as_str(), false);
-        Err(self.refuse(call, action, row, ("agent", name.as_str()), denied).await)
+        self.refuse(call, action, row, ("agent", name.as_str()), denied).await
     }
 
     /// Says no where the caller may not do `action` in this tenant, or this installation, at all.

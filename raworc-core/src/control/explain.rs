@@ -111,9 +111,6 @@ fn sentences(agent: &Agent) -> Vec<String> {
             )),
             (Some(run), _) if run.ending => because.push("its computer is being stopped before the next start".into()),
             (Some(run), _) if run.setup.is_some() => because.push("its program runs the setup script".into()),
-            (Some(run), _) if run.booted_at.is_some() => {
-                because.push("its program has started and is getting ready".into());
-            }
             (Some(_), _) => because.push("its computer is being started".into()),
             (None, None) => because.push("it waits for an operator to start its computer".into()),
         },

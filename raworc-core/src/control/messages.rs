@@ -90,9 +90,9 @@ impl ControlPlane {
         };
         let verb = "messages.create";
         let accept = async {
-            let agent = self.find(call, tenant, name, action).await?;
+            let agent = self.seek(call, tenant, name, action).await?;
             if request.role == Role::System && Message::command(&request.parts).is_some() {
-                self.find(call, tenant, name, Action::Exec).await?;
+                self.seek(call, tenant, name, Action::Exec).await?;
             }
             let settings = self.settings();
             let new = NewMessage {
@@ -114,12 +114,12 @@ impl ControlPlane {
             let commit = self.sign(call, commit, tenant, verb, name.as_str(), &request)?;
             let full = |limit, unit| Error::InboxFull { name: name.clone(), limit, unit };
             match self.inner.store.commit(commit).await {
-                Err(StoreError::Conflict(Conflict::InboxFull(limit))) => Err(full(limit, "messages")),
-                Err(StoreError::Conflict(Conflict::InboxBytesFull(limit))) => Err(full(limit, "bytes")),
+                Err(StoreError::Conflict(Conflict::InboxFull(limit))) => Err(full(limit, "messages").into()),
+                Err(StoreError::Conflict(Conflict::InboxBytesFull(limit))) => Err(full(limit, "bytes").into()),
                 committed => Ok(call.note(committed?)),
             }
         };
-        accepted(self.once(call, tenant, verb, name.as_str(), &request, accept).await?)
+        accepted(self.once(call, tenant, verb, name, &request, accept).await?)
     }
 
     /// Says something to an agent and waits for its answer, for so long. Where the message has not ended by then, it is

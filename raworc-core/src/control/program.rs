@@ -1,4 +1,4 @@
-//! What the program inside a computer does: boot, be ready, take messages, take steps, answer.
+//! What the program inside a computer does: boot, set up, take messages, take steps, answer.
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -43,13 +43,22 @@ pub(super) fn begin(shared: &Arc<Shared>, computer: Computer) {
     }
 }
 
+/// How often it is looked whether something else is done with a computer.
+const WAIT: Duration = Duration::from_millis(100);
+
 /// Takes away again what a start has made that came when its agent was gone, and its computer forgotten: nobody else knows
 /// whose that is.
 pub(super) async fn late(shared: &Arc<Shared>, computer: Computer) {
     let agent = shared.store.agent_by_id(computer.agent).await.map(|read| read.value);
     let is_gone = agent.map(|agent| agent.is_none_or(|agent| agent.status.state() == State::Deleted));
     match (is_gone, shared.store.computer(computer.id()).await) {
-        (Ok(true), Ok(None)) => take_away(shared, Computer { keep_volume: false, unsettled: false, ..computer }),
+        (Ok(true), Ok(None)) => {
+            // The engine may have told of it already, and whoever takes it for an orphan leaves the volume.
+            while shared.jobs.is_running(Subject::Reclaim(computer.id())) && !shared.stop.is_cancelled() {
+                tokio::time::sleep(WAIT).await;
+            }
+            take_away(shared, Computer { keep_volume: false, unsettled: false, ..computer });
+        }
         // What stands on the list is taken away from there; what an agent has is its own.
         (Ok(_), Ok(_)) => {}
         (Err(error), _) | (_, Err(error)) => {

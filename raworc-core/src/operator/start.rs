@@ -44,12 +44,13 @@ pub(super) fn begin(shared: &Arc<Shared>, agent: Agent, computer: Option<Compute
             matches!(ops.first(), Some(AgentOp::Started { .. } | AgentOp::Settled)) && !agent.status.unsettled;
         let after = record(&shared, &agent, ops).await;
         drop(job);
-        match (computer, after) {
-            (Some(computer), Some(after)) if answered && after.status.computer != Some(computer.id()) => {
+        if let Some(computer) = computer
+            && after.as_ref().is_none_or(|after| after.status.computer != Some(computer.id()))
+        {
+            if answered && after.is_some() {
                 shared.jobs.note_answered(computer.id());
             }
-            (Some(computer), None) => reclaim::late(&shared, computer).await,
-            _ => {}
+            reclaim::late(&shared, computer).await;
         }
         shared.queue.look(agent.id);
     });

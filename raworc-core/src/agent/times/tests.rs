@@ -260,3 +260,30 @@ fn a_deadline_that_was_over_when_the_clock_was_set_back_is_over_still_and_one_th
     assert!([left[2], left[3]].into_iter().flatten().all(|left| left < 0), "{left:?}");
     assert_eq!(left[5], Some(2_000));
 }
+
+#[test]
+fn a_clock_that_goes_ahead_to_a_time_that_it_was_at_before_takes_no_time() {
+    let (mut agent, _) = setup_after_a_move();
+    let begun = DAY + HOUR;
+    agent.status.heard_at = Some(at(begun));
+    move_times(&mut agent, &[ahead(60_000, begun + 60_000)], begun + 60_000);
+    move_times(&mut agent, &[], begun + 2_000);
+    assert_eq!(agent.status.heard_at, Some(at(begun + 2_000)));
+    let again = ClockMove { at: at(begun + 59_900), ..ahead(57_000, begun + 60_100) };
+    move_times(&mut agent, &[again], begun + 60_100);
+    assert!(agent.status.heard_at >= Some(at(begun + 59_000)), "its program was heard a second ago");
+}
+
+#[test]
+fn of_two_moves_that_another_operator_saw_as_one_only_the_second_is_given() {
+    let (mut agent, first) = setup_after_a_move();
+    let run = agent.status.run.as_mut().expect("a run");
+    run.setup = None;
+    run.deadline = at(DAY + 30_000);
+    let now = DAY + HOUR + 6_000;
+    move_times(&mut agent, &[first], DAY + HOUR);
+    let both = ClockMove { at: at(now - 100), ..ahead(HOUR + 5_000, now) };
+    move_times(&mut agent, &[both], now);
+    let left = left(&agent, now)[3].expect("a deadline");
+    assert!((28_000..=30_000).contains(&left), "{left}");
+}

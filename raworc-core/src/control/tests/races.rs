@@ -5,6 +5,7 @@ use super::*;
 use crate::agent::Desired;
 use crate::error::Error;
 use crate::message::MessageState;
+use crate::store::AuditQuery;
 
 impl World {
     /// A busy agent whose message ends right before the next commit.
@@ -79,6 +80,16 @@ async fn a_cancel_of_a_message_that_is_sent_again_gets_its_first_answer_even_aft
     world.until(&agent, "deleted", |agent| agent.status.state() == State::Deleted).await;
     assert_eq!(cancel().await.expect("the first answer"), first);
     assert!(call.was_replayed());
+    let refused = async || {
+        let query = AuditQuery { tenant: None, after: None, limit: 100 };
+        let rows = world.store.audit(&query).await.expect("a store").items;
+        rows.into_iter().filter(|row| !row.entry.allowed).count()
+    };
+    assert_eq!(refused().await, 0, "who is answered was not refused");
+    let other = world.call.clone().with_idempotency_key("another");
+    let refusal = world.control.cancel_message(&other, &world.tenant, &agent.name, message.id).await;
+    assert!(matches!(refusal, Err(Error::NotFound { .. })), "{refusal:?}");
+    assert_eq!(refused().await, 1);
 }
 
 #[tokio::test(start_paused = true)]
