@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
-use raworc_core::agent::Agent;
+use raworc_core::agent::{Agent, Desired};
 use raworc_core::control::{CreateAgent, SendMessage};
 use raworc_core::event::Event;
 use raworc_core::ids::{AgentName, MessageId, Revision};
@@ -211,7 +211,8 @@ impl Caller {
     }
 
     pub(crate) async fn get(&self, name: &AgentName) {
-        let call = async { self.client.agent(name).await.map(is) };
+        let seen = |agent: Agent| if agent.desired == Desired::Deleted { Outcome::Going } else { is(agent) };
+        let call = async { self.client.agent(name).await.map(seen) };
         self.recorder.keep(name, Act::Get, call).await;
     }
 

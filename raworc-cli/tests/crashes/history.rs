@@ -46,6 +46,8 @@ pub(crate) const NO_CODE: &str = "no code";
 pub(crate) enum Outcome {
     /// It was acknowledged, with the agent as it is.
     Agent { id: String },
+    /// It was read, and is about to be deleted: that was acknowledged, and the operator has not come to it yet.
+    Going,
     /// It was acknowledged, with a message.
     Message { id: String, agent: String, seq: u64 },
     /// It had no effect, and the server says why.

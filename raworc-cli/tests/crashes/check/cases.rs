@@ -138,7 +138,7 @@ pub(crate) fn every_rule_has_a_bad_history() {
 }
 
 pub(crate) fn what_is_allowed_breaks_no_rule() {
-    let allowed: [Allowed; 8] = [
+    let allowed: [Allowed; 9] = [
         ("work is repeated by a second attempt", |h| {
             h.agents[0].messages[0].attempt = 2;
             h.agents[0].trace.insert(0, "one".into());
@@ -162,6 +162,9 @@ pub(crate) fn what_is_allowed_breaks_no_rule() {
         ("a cancel without an answer comes to a message that was sent after it", |h| {
             h.agents[0].messages[1].state = "cancelled".into();
             h.calls.push(call(12, "ada", Act::Cancel, unknown()));
+        }),
+        ("what was deleted a moment ago is read, and shows that it will be deleted", |h| {
+            h.calls.push(call(50, "bob", Act::Get, Outcome::Going));
         }),
         ("a message failed after all its attempts", |h| {
             h.agents[0].messages[0].state = "failed".into();
