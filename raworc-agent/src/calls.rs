@@ -291,3 +291,15 @@ fn parse<R: DeserializeOwned>(path: &str, body: &[u8]) -> Result<R, CallError> {
 fn unreadable(path: &str, error: &str) -> CallError {
     CallError::Refused { path: path.into(), status: 200, code: "unreadable".into(), message: error.into() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_cannot_be_read_is_told_without_what_stands_there() {
+        let read = parse::<BootReply>("boot", br#"{"token":"eyJsecret"}"#);
+        let error = read.expect_err("that is no answer to a boot").to_string();
+        assert!(error.contains("boot") && !error.contains("eyJ"), "{error}");
+    }
+}

@@ -20,14 +20,14 @@ fn the_version_is_printed_in_each_format() {
     -- out
     {
       "version": "[VERSION]",
-      "protocol": "0.1"
+      "protocol": "1.0"
     }
     -- err
     "#);
     assert_snapshot!(home.run(&["version", "-o", "yaml"]).shown(&home), @r#"
     exit: 0
     -- out
-    protocol: "0.1"
+    protocol: "1.0"
     version: "[VERSION]"
     -- err
     "#);
