@@ -134,9 +134,21 @@ pub(crate) trait Wire: Sync {
 
 /// Reads one streamed answer, in pieces of any size.
 pub(crate) trait Parser: Send {
+    /// Where its lines are put together.
+    fn lines(&mut self) -> &mut lines::Lines;
+
+    /// Takes a line and adds what it said.
+    fn line(&mut self, line: &[u8], events: &mut Vec<ModelEvent>) -> Result<(), ModelFailure>;
+
     /// Takes the next bytes and adds what they said. What was said before a failure stands before it. Nothing follows
     /// [`ModelEvent::Done`].
-    fn feed(&mut self, bytes: &[u8], events: &mut Vec<ModelEvent>) -> Result<(), ModelFailure>;
+    fn feed(&mut self, bytes: &[u8], events: &mut Vec<ModelEvent>) -> Result<(), ModelFailure> {
+        let mut rest = bytes;
+        while let Some(line) = self.lines().next(&mut rest)? {
+            self.line(&line, events)?;
+        }
+        Ok(())
+    }
 
     /// The stream ended: adds what that says.
     fn finish(&mut self, events: &mut Vec<ModelEvent>) -> Result<(), ModelFailure>;

@@ -7,7 +7,7 @@ pub(super) const LINE_LIMIT: usize = 4 << 20;
 
 /// Puts lines together.
 #[derive(Debug, Default)]
-pub(super) struct Lines {
+pub(crate) struct Lines {
     buffer: Vec<u8>,
 }
 

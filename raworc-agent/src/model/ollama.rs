@@ -74,7 +74,11 @@ struct ChunkFunction {
     arguments: Value,
 }
 
-impl OllamaParser {
+impl Parser for OllamaParser {
+    fn lines(&mut self) -> &mut Lines {
+        &mut self.lines
+    }
+
     fn line(&mut self, line: &[u8], events: &mut Vec<ModelEvent>) -> Result<(), ModelFailure> {
         if self.done || line.trim_ascii().is_empty() {
             return Ok(());
@@ -101,16 +105,6 @@ impl OllamaParser {
                 events.push(ModelEvent::Usage { read: chunk.prompt_eval_count.unwrap_or(0), written });
             }
             events.push(ModelEvent::Done { cut: chunk.done_reason.as_deref() == Some("length") });
-        }
-        Ok(())
-    }
-}
-
-impl Parser for OllamaParser {
-    fn feed(&mut self, bytes: &[u8], events: &mut Vec<ModelEvent>) -> Result<(), ModelFailure> {
-        let mut rest = bytes;
-        while let Some(line) = self.lines.next(&mut rest)? {
-            self.line(&line, events)?;
         }
         Ok(())
     }

@@ -107,32 +107,6 @@ struct FunctionDelta {
 }
 
 impl OpenAiParser {
-    fn line(&mut self, line: &[u8], events: &mut Vec<ModelEvent>) -> Result<(), ModelFailure> {
-        if self.done {
-            return Ok(());
-        }
-        if line.is_empty() {
-            return self.event(events);
-        }
-        if self.data.len() + line.len() > LINE_LIMIT {
-            return Err(ModelFailure::Garbage(format!("an event of more than {LINE_LIMIT} bytes")));
-        }
-        if let Some(data) = line.strip_prefix(b"data:") {
-            if !self.data.is_empty() {
-                self.data.push(b'\n');
-            }
-            self.data.extend_from_slice(data.strip_prefix(b" ").unwrap_or(data));
-            return Ok(());
-        }
-        let field = [&b":"[..], b"event:", b"id:", b"retry:"].iter().any(|start| line.starts_with(start));
-        if field {
-            return Ok(());
-        }
-        // A server that does not stream, or fails, answers with the object alone.
-        self.data.extend_from_slice(line);
-        Ok(())
-    }
-
     fn event(&mut self, events: &mut Vec<ModelEvent>) -> Result<(), ModelFailure> {
         let data = std::mem::take(&mut self.data);
         if data.trim_ascii().is_empty() {
@@ -222,11 +196,33 @@ impl OpenAiParser {
 }
 
 impl Parser for OpenAiParser {
-    fn feed(&mut self, bytes: &[u8], events: &mut Vec<ModelEvent>) -> Result<(), ModelFailure> {
-        let mut rest = bytes;
-        while let Some(line) = self.lines.next(&mut rest)? {
-            self.line(&line, events)?;
+    fn lines(&mut self) -> &mut Lines {
+        &mut self.lines
+    }
+
+    fn line(&mut self, line: &[u8], events: &mut Vec<ModelEvent>) -> Result<(), ModelFailure> {
+        if self.done {
+            return Ok(());
         }
+        if line.is_empty() {
+            return self.event(events);
+        }
+        if self.data.len() + line.len() > LINE_LIMIT {
+            return Err(ModelFailure::Garbage(format!("an event of more than {LINE_LIMIT} bytes")));
+        }
+        if let Some(data) = line.strip_prefix(b"data:") {
+            if !self.data.is_empty() {
+                self.data.push(b'\n');
+            }
+            self.data.extend_from_slice(data.strip_prefix(b" ").unwrap_or(data));
+            return Ok(());
+        }
+        let field = [&b":"[..], b"event:", b"id:", b"retry:"].iter().any(|start| line.starts_with(start));
+        if field {
+            return Ok(());
+        }
+        // A server that does not stream, or fails, answers with the object alone.
+        self.data.extend_from_slice(line);
         Ok(())
     }
 

@@ -275,7 +275,7 @@ fn double_fork() {
     }
     say("forked");
     loop {
-        std::thread::sleep(Duration::from_secs(1));
+        std::thread::park();
     }
 }
 

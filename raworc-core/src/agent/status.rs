@@ -181,7 +181,7 @@ impl Run {
 pub struct SetupRun {
     /// SHA-256 of the script's text, in hexadecimal.
     pub hash: String,
-    /// When the program was first told to run one. The time of the start counts from here on.
+    /// When the program was told to run it. The time of the start counts from here on.
     pub began_at: Timestamp,
 }
 

@@ -143,7 +143,7 @@ pub enum AgentOp {
         /// How long from now.
         deadline: Duration,
     },
-    /// Its program is told to run a setup script. The first time in a run, the start has longer than it had.
+    /// Its program is told to run a setup script, once in a run: the start has longer than it had.
     SetupBegun {
         /// SHA-256 of the script, in hexadecimal.
         hash: String,

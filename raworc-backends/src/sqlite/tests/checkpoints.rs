@@ -5,6 +5,8 @@ use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use raworc_core::store::Store;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::inotify;
 
 use super::{accept, create, directory, message_id, open};
 
@@ -43,16 +45,23 @@ async fn what_was_written_is_carried_over_when_nobody_writes_any_more() {
     let (agent, made) = create("one");
     store.commit(made).await.expect("is new");
     store.commit(accept(agent, message_id(), &"mark ".repeat(1000))).await.expect("is taken");
-    let carried = async {
+    let place = directory.path().join("raworc.db");
+    let written = inotify::init(inotify::CreateFlags::CLOEXEC).expect("a watch");
+    inotify::add_watch(&written, &place, inotify::WatchFlags::MODIFY).expect("watched");
+    // The kernel tells of each write, which a thread of its own waits for.
+    let carried = tokio::task::spawn_blocking(move || {
         let mark = "mark ".repeat(10);
-        loop {
-            let database = std::fs::read(directory.path().join("raworc.db")).expect("is there");
-            if database.windows(mark.len()).any(|here| here == mark.as_bytes()) {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+        let is_there = || {
+            let database = std::fs::read(&place).expect("is there");
+            database.windows(mark.len()).any(|here| here == mark.as_bytes())
+        };
+        let limit = Timespec { tv_sec: 60, tv_nsec: 0 };
+        while !is_there() {
+            let told = poll(&mut [PollFd::new(&written, PollFlags::IN)], Some(&limit)).expect("a watch");
+            assert_eq!(told, 1, "nothing is carried over");
+            rustix::io::read(&written, &mut [0; 4096]).expect("a write");
         }
-    };
-    tokio::time::timeout(Duration::from_mins(1), carried).await.expect("it is in the database");
+    });
+    carried.await.expect("it is in the database");
     store.close().await;
 }

@@ -29,6 +29,20 @@ struct Life {
 }
 
 impl Life {
+    /// One in which nothing is left of any time.
+    const OVER: Self = Self {
+        heard: 0,
+        began: 10_000,
+        since: 10_000,
+        idle: 60,
+        busy: 60,
+        awake_left: 0,
+        kept_left: None,
+        busy_left: 0,
+        cancel_left: 0,
+        ready_left: 0,
+    };
+
     fn any() -> impl Strategy<Value = Self> {
         let ago = || 0i64..15_000;
         (
@@ -169,18 +183,7 @@ proptest! {
 
 #[test]
 fn a_wish_that_is_newer_than_a_clock_set_back_is_kept() {
-    let life = Life {
-        heard: 0,
-        began: 0,
-        since: 0,
-        idle: 60,
-        busy: 60,
-        awake_left: 20_000,
-        kept_left: None,
-        busy_left: 0,
-        cancel_left: 0,
-        ready_left: 0,
-    };
+    let life = Life { began: 0, since: 0, awake_left: 20_000, ..Life::OVER };
     let (mut agent, now) = (life.agent(DAY), DAY - 100_000);
     agent.status.keep_awake_until = Some(at(now + 48_000));
     move_times(&mut agent, &[], now);
@@ -190,19 +193,7 @@ fn a_wish_that_is_newer_than_a_clock_set_back_is_kept() {
 
 /// A setup that began a second after the clock went ahead by an hour, for whose script there are 30 s, and that move.
 fn setup_after_a_move() -> (Agent, ClockMove) {
-    let life = Life {
-        heard: 0,
-        began: 10_000,
-        since: 10_000,
-        idle: 60,
-        busy: 60,
-        awake_left: 0,
-        kept_left: None,
-        busy_left: 0,
-        cancel_left: 0,
-        ready_left: 0,
-    };
-    let (mut agent, now) = (life.agent(DAY), DAY + HOUR);
+    let (mut agent, now) = (Life::OVER.agent(DAY), DAY + HOUR);
     let run = agent.status.run.as_mut().expect("a run");
     run.setup = Some(SetupRun { hash: "hash".into(), began_at: at(now + 1_000) });
     run.deadline = at(now + 31_000);
@@ -227,10 +218,8 @@ fn a_setup_that_began_between_two_moves_gets_the_time_of_the_second_alone() {
 
 #[test]
 fn two_operators_that_see_the_same_move_give_its_time_once_and_a_later_one_is_another() {
-    let (mut agent, first) = setup_after_a_move();
-    let run = agent.status.run.as_mut().expect("a run");
-    run.setup = None;
-    run.deadline = at(DAY + 30_000);
+    let mut agent = Life { ready_left: 30_000, ..Life::OVER }.agent(DAY);
+    let first = ahead(HOUR, DAY + HOUR);
     let now = DAY + HOUR + 1_000;
     let seen_late = ClockMove { at: first.at - SignedDuration::from_millis(700), noticed_at: at(now), ..first };
     let seen_early = ClockMove { at: first.at - SignedDuration::from_millis(20), noticed_at: at(now - 900), ..first };
@@ -254,11 +243,19 @@ fn a_deadline_that_was_over_when_the_clock_was_set_back_is_over_still_and_one_th
     agent.status.heard_at = Some(at(set_back - 1_000));
     agent.status.busy_until = Some(at(set_back - 5_000));
     agent.status.since = at(set_back - 15_000);
-    agent.status.cancel_by = Some(at(set_back - HOUR + 3_000));
-    move_times(&mut agent, &[], set_back - HOUR + 1_000);
-    let left = left(&agent, set_back - HOUR + 1_000);
-    assert!([left[2], left[3]].into_iter().flatten().all(|left| left < 0), "{left:?}");
-    assert_eq!(left[5], Some(2_000));
+    let mut cancelled_since = agent.clone();
+    agent.status.cancel_by = Some(at(set_back - 2_000));
+    cancelled_since.status.cancel_by = Some(at(set_back - HOUR + 3_000));
+    let now = set_back - HOUR + 1_000;
+    for agent in [&mut agent, &mut cancelled_since] {
+        move_times(agent, &[], now);
+    }
+    let [_, _, busy, ready, _, cancel] = left(&agent, now);
+    assert!(
+        [busy, ready, cancel].into_iter().all(|left| left.is_some_and(|left| left < 0)),
+        "{busy:?} {ready:?} {cancel:?}"
+    );
+    assert_eq!(left(&cancelled_since, now)[5], Some(2_000));
 }
 
 #[test]
@@ -276,10 +273,8 @@ fn a_clock_that_goes_ahead_to_a_time_that_it_was_at_before_takes_no_time() {
 
 #[test]
 fn of_two_moves_that_another_operator_saw_as_one_only_the_second_is_given() {
-    let (mut agent, first) = setup_after_a_move();
-    let run = agent.status.run.as_mut().expect("a run");
-    run.setup = None;
-    run.deadline = at(DAY + 30_000);
+    let mut agent = Life { ready_left: 30_000, ..Life::OVER }.agent(DAY);
+    let first = ahead(HOUR, DAY + HOUR);
     let now = DAY + HOUR + 6_000;
     move_times(&mut agent, &[first], DAY + HOUR);
     let both = ClockMove { at: at(now - 100), ..ahead(HOUR + 5_000, now) };

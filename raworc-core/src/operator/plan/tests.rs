@@ -412,7 +412,8 @@ proptest! {
         // The message that it holds has no row here.
         agent.status.message = None;
         (agent.inbox.queued, agent.status.restarts, agent.generation) = (queued, restarts, generation);
-        let moved = ahead.map(|ahead| ClockMove { ahead: Duration::from_secs(ahead), at: at(now), noticed_at: at(now) }).into_iter().collect();
+        let ahead = ahead.map(Duration::from_secs);
+        let moved = ahead.map(|ahead| ClockMove { ahead, at: at(now), noticed_at: at(now) }).into_iter().collect();
         let observed = seen()[observed].1.clone();
         let computer = computer_of(&agent);
         let mut model = Model { agent, computer, observed, work: WORK[work], moved, now: at(now) };

@@ -51,16 +51,9 @@ impl Draft {
     pub(super) fn setup_begun(&mut self, agent: &mut Agent, hash: &str, deadline: Duration) -> Result<(), Conflict> {
         agent.check_run()?;
         let now = self.rows.now;
-        let Some(run) = agent.status.run.as_mut().filter(|run| run.ready_at.is_none()) else { return Ok(()) };
-        match &mut run.setup {
-            Some(setup) if setup.hash == hash => return Ok(()),
-            // Another text of it has no more time: a program that asks again and again must not start for ever.
-            Some(setup) => hash.clone_into(&mut setup.hash),
-            None => {
-                run.setup = Some(SetupRun { hash: hash.to_owned(), began_at: now });
-                run.deadline = later(now, deadline);
-            }
-        }
+        let Some(run) = agent.status.run.as_mut().filter(|run| run.setup.is_none()) else { return Ok(()) };
+        run.setup = Some(SetupRun { hash: hash.to_owned(), began_at: now });
+        run.deadline = later(now, deadline);
         self.status_changed(agent, json!({ "setup": "begun" }));
         Ok(())
     }
