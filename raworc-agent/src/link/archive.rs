@@ -2,7 +2,7 @@
 //!
 //! A directory's entries stand in the archive below `.`, a single file under its own name.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Write};
 use std::path::{Component, Path, PathBuf};
 
@@ -11,9 +11,13 @@ use futures::stream;
 use http::{Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use rustix::fs::{FsWord, PROC_SUPER_MAGIC};
 use tokio::sync::mpsc;
 
 use super::reply::{self, Body, LinkError};
+
+/// The type of `/sys` as a file system, in linux/magic.h.
+const SYSFS_MAGIC: FsWord = 0x6265_6572;
 
 /// Bytes of one piece.
 const PIECE: usize = 64 << 10;
@@ -48,24 +52,36 @@ pub(super) fn write_tree(path: &Path, file: Option<File>, outlet: impl Write) ->
     let mut builder = tar::Builder::new(outlet);
     builder.follow_symlinks(false);
     match file {
-        None => add_directory(&mut builder, path, Path::new("."))?,
+        None => add_directory(&mut builder, path, &fs::metadata(path)?, Path::new("."))?,
         Some(mut file) => add_file(&mut builder, &mut file, Path::new(path.file_name().unwrap_or_default()))?,
     }
     builder.into_inner()?.flush()
 }
 
-/// Sockets, pipes and devices cannot travel, and what is gone or may not be read is left out.
-fn add_directory(builder: &mut tar::Builder<impl Write>, path: &Path, name: &Path) -> io::Result<()> {
-    builder.append_dir(name, path)?;
+/// Sockets, pipes and devices cannot travel, nor can what the kernel shows of itself, and what is gone or may not be read
+/// is left out.
+fn add_directory(
+    builder: &mut tar::Builder<impl Write>,
+    path: &Path,
+    metadata: &Metadata,
+    name: &Path,
+) -> io::Result<()> {
+    builder.append_data(&mut header(metadata), name, io::empty())?;
+    if is_of_the_kernel(path) {
+        return Ok(());
+    }
     let Ok(entries) = fs::read_dir(path) else { return Ok(()) };
     for entry in entries.flatten() {
         let (path, name) = (entry.path(), name.join(entry.file_name()));
-        let Ok(kind) = entry.file_type() else { continue };
-        if kind.is_dir() {
-            add_directory(builder, &path, &name)?;
-        } else if kind.is_symlink() {
-            builder.append_path_with_name(&path, &name)?;
-        } else if kind.is_file()
+        // Not the entry's own type: a device may be mounted over what its directory calls a file.
+        let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
+        if metadata.is_dir() {
+            add_directory(builder, &path, &metadata, &name)?;
+        } else if metadata.is_symlink()
+            && let Ok(target) = fs::read_link(&path)
+        {
+            builder.append_link(&mut header(&metadata), &name, target)?;
+        } else if metadata.is_file()
             && let Ok(mut file) = File::open(&path)
         {
             add_file(builder, &mut file, &name)?;
@@ -74,14 +90,23 @@ fn add_directory(builder: &mut tar::Builder<impl Write>, path: &Path, name: &Pat
     Ok(())
 }
 
+/// Whether it shows processes or devices: files there have no size of their own, or one beyond every disk.
+fn is_of_the_kernel(path: &Path) -> bool {
+    rustix::fs::statfs(path).is_ok_and(|system| [PROC_SUPER_MAGIC, SYSFS_MAGIC].contains(&system.f_type))
+}
+
+fn header(metadata: &Metadata) -> tar::Header {
+    let mut header = tar::Header::new_gnu();
+    header.set_metadata(metadata);
+    header
+}
+
 /// A file that grows or shrinks meanwhile stands in the archive with the size that it had at first. Holes are written
 /// as zeros: not everyone who unpacks knows of holes.
 fn add_file(builder: &mut tar::Builder<impl Write>, file: &mut File, name: &Path) -> io::Result<()> {
     let metadata = file.metadata()?;
-    let mut header = tar::Header::new_gnu();
-    header.set_metadata(&metadata);
     let padded = file.take(metadata.len()).chain(io::repeat(0)).take(metadata.len());
-    builder.append_data(&mut header, name, padded)
+    builder.append_data(&mut header(&metadata), name, padded)
 }
 
 /// Unpacks into the directory `path`, which is made where it is not there. Nothing is written outside of it.

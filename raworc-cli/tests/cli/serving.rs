@@ -271,6 +271,17 @@ fn the_log_of_a_computer_that_sleeps_or_died_is_printed() {
 }
 
 #[test]
+fn of_devices_and_of_what_the_kernel_shows_only_the_directories_are_copied() {
+    let home = Home::new();
+    let _up = Up::start(&home);
+    home.run(&["agent", "create", "ada", "--wait"]).ok();
+    home.run(&["agent", "cp", "ada:/dev", "dev"]).ok();
+    home.run(&["agent", "cp", "ada:/proc", "proc"]).ok();
+    assert!(home.path().join("dev/shm").is_dir() && !home.path().join("dev/urandom").exists());
+    assert_eq!(std::fs::read_dir(home.path().join("proc")).expect("there").count(), 0);
+}
+
+#[test]
 fn a_file_with_holes_is_copied_whole() {
     let home = Home::new();
     let _up = Up::start(&home);

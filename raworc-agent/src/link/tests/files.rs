@@ -103,6 +103,21 @@ async fn a_file_with_holes_travels_as_a_plain_file() {
     }
 }
 
+#[tokio::test]
+async fn what_the_kernel_shows_of_itself_and_devices_are_no_part_of_an_archive() {
+    let linked = Linked::new().await;
+    for path in ["/proc", "/sys", "/proc/self", "/dev"] {
+        let (status, bytes) = linked.bytes("GET", &format!("/archive?path={path}"), "").await;
+        assert_eq!(status, 200, "{path}");
+        let mut archive = tar::Archive::new(bytes.as_ref());
+        let entries = archive.entries().expect("a tar").map(|entry| entry.expect("an entry"));
+        let names: Vec<_> = entries.map(|entry| entry.path().expect("a name").into_owned()).collect();
+        assert_eq!(names[0], Path::new("./"), "{path}");
+        assert!(path == "/dev" || names.len() == 1, "{path}: {names:?}");
+        assert!(!names.contains(&"./null".into()), "{path}: {names:?}");
+    }
+}
+
 fn tar_of(entries: &[(&str, EntryType, &str)]) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     for &(name, kind, rest) in entries {
