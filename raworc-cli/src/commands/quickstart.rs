@@ -44,8 +44,8 @@ const LABEL: &str = "raworc-quickstart";
 pub async fn run(console: &Console, args: QuickstartArgs) -> anyhow::Result<()> {
     let mut settings = Settings::load(&args.assembly)?;
     if args.assembly.log.is_none() && std::env::var_os("RAWORC_LOG").is_none() {
-        // The story is not to be drowned; what goes wrong still shows.
-        settings.log = "warn".to_owned();
+        // The story is not to be drowned; what goes wrong still shows. Of a model that does not answer it tells itself.
+        settings.log = "warn,raworc_http::server::agents::gateway=error".to_owned();
     }
     logging::start(&settings, console.err.colours())?;
     let story = Story::new(console);

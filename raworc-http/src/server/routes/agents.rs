@@ -96,7 +96,7 @@ struct ListQuery {
     /// In this state.
     #[param(inline)]
     state: Option<AgentState>,
-    /// With such labels: `app=web,tier!=db,beta,!old`.
+    /// With such labels, up to 16 requirements: `app=web,tier!=db,beta,!old`.
     #[param(value_type = Option<String>)]
     selector: Option<Selector>,
     /// The `next` of an earlier page.
