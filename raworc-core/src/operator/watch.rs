@@ -19,9 +19,11 @@ use crate::store::{ComputerQuery, DueQuery, MAX_PAGE, StoreError};
 /// Looks at the agents of computers that an engine tells of. No call of the engine is waited for between its events.
 pub(super) async fn events(shared: Arc<Shared>, name: RuntimeName) {
     let Some(engine) = shared.engines.get(&name) else { return };
+    let mut told_why = String::new();
     loop {
         match limited(&shared, "tell its events", engine.entry.runtime.watch()).await {
             Ok(mut events) => {
+                told_why.clear();
                 // What happened before is seen by looking at all.
                 engine.relist.notify_one();
                 let told = async {
@@ -36,7 +38,14 @@ pub(super) async fn events(shared: Arc<Shared>, name: RuntimeName) {
                     tracing::error!(runtime = %name, "the engine's events ended in a panic");
                 }
             }
-            Err(error) => tracing::warn!(%error, runtime = %name, "the engine's events cannot be followed"),
+            // An engine that is away for long is told of once.
+            Err(error) => {
+                let why = error.to_string();
+                if why != told_why {
+                    tracing::warn!(%error, runtime = %name, "the engine's events cannot be followed");
+                }
+                told_why = why;
+            }
         }
         tokio::time::sleep(shared.entropy.jitter(Duration::from_secs(2))).await;
     }
