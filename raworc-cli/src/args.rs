@@ -3,6 +3,8 @@
 mod agent;
 #[cfg(feature = "bench")]
 mod bench;
+#[cfg(feature = "docker")]
+mod image;
 mod message;
 mod server;
 
@@ -12,6 +14,8 @@ pub use agent::{
 };
 #[cfg(feature = "bench")]
 pub use bench::{BenchArgs, BenchServerArgs, Subject};
+#[cfg(feature = "docker")]
+pub use image::{ImageBuildArgs, ImageCommand};
 pub use message::{ChatArgs, EventsArgs, HistoryArgs, SendArgs};
 pub use server::{AssemblyArgs, LoginArgs, OperatorArgs, QuickstartArgs, ServerArgs, UpArgs};
 
@@ -117,6 +121,10 @@ pub enum Command {
     Events(EventsArgs),
     /// Tell whether the server is well, and who you are to it.
     Status,
+    /// Make the images of agents' computers.
+    #[cfg(feature = "docker")]
+    #[command(subcommand)]
+    Image(ImageCommand),
     /// Measure what Raworc takes on this machine, beside a floor.
     #[cfg(feature = "bench")]
     Bench(BenchArgs),

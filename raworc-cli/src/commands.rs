@@ -8,6 +8,8 @@ pub mod completion;
 pub mod context;
 pub mod events;
 pub mod history;
+#[cfg(feature = "docker")]
+pub mod image;
 pub mod login;
 pub mod quickstart;
 pub mod reference;

@@ -8,6 +8,8 @@ use crate::args::{Cli, Command, GlobalArgs};
 #[cfg(feature = "bench")]
 use crate::commands::bench;
 use crate::commands::context::Context;
+#[cfg(feature = "docker")]
+use crate::commands::image;
 use crate::commands::{agent, chat, completion, events, history, login, quickstart, reference, send, up, version};
 use crate::exit::{Silent, code_of, render};
 use crate::output::{Console, Ink};
@@ -87,6 +89,8 @@ async fn call(command: Command, global: &GlobalArgs, console: &Console) -> anyho
         Command::Chat(args) => chat::run(&context()?, args).await,
         Command::History(args) => history::run(&context()?, args).await,
         Command::Events(args) => events::run(&context()?, args).await,
+        #[cfg(feature = "docker")]
+        Command::Image(command) => image::run(console, command).await,
         Command::Quickstart(_)
         | Command::Up(_)
         | Command::Server(_)

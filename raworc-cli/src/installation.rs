@@ -3,36 +3,38 @@
 //! `raworc up`, `raworc quickstart` and the tests all start the same one.
 
 mod admin;
+#[cfg(feature = "docker")]
+mod docker;
 mod key;
 mod program;
+mod runtimes;
 
 pub use admin::{FirstAdmin, Password};
+#[cfg(feature = "docker")]
+pub use docker::DOCKERFILE;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use raworc_backends::local::{Isolation, LocalOptions, LocalRuntime};
 use raworc_backends::sqlite::{SqliteOptions, SqliteStore};
 use raworc_core::control::{ControlPlane, Parts};
 use raworc_core::ids::RuntimeName;
 use raworc_core::operator::{Operator, OperatorSettings};
-use raworc_core::runtime::{Runtime, RuntimeError, Runtimes};
+use raworc_core::runtime::Runtime;
 use raworc_core::store::StoreError;
 use raworc_http::server::agents::gateway::Upstreams;
 use raworc_http::server::agents::{AgentsListener, AgentsState, Links, ListenerLimits, agents_router};
-use raworc_http::server::metrics::{self, MeteredRuntime, MeteredStore};
+use raworc_http::server::metrics::{self, MeteredStore};
 use raworc_http::server::{ConnectionLimits, Options, Tokens, serve_within};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use self::runtimes::Opened;
 use crate::exit::{Exit, Failure};
 use crate::session;
 use crate::settings::Settings;
-
-/// The name under which agents ask for the local runtime.
-const LOCAL: &str = "local";
 
 /// The agents' socket, in the directory that computers are given.
 const SOCKET: &str = "agents.sock";
@@ -44,8 +46,7 @@ pub struct Installation {
     control: ControlPlane,
     tokens: Tokens,
     store: Arc<SqliteStore>,
-    runtime: Arc<LocalRuntime>,
-    limits_missing: Option<String>,
+    opened: Opened,
     operator: Operator,
     links: Links,
     upstreams: Upstreams,
@@ -63,12 +64,12 @@ impl fmt::Debug for Installation {
 }
 
 impl Installation {
-    /// Starts everything. Nothing is left behind where a part does not start.
+    /// Starts everything, and says what takes long. Nothing is left behind where a part does not start.
     ///
     /// # Errors
     /// Names what is in the way and the way out: the port is in use, the data directory is read-only, in use,
     /// damaged or from a newer release, or this machine does not let computers be isolated.
-    pub async fn start(settings: Settings) -> anyhow::Result<Self> {
+    pub async fn start(settings: Settings, said: &(dyn Fn(String) + Send + Sync)) -> anyhow::Result<Self> {
         only_sqlite(&settings, "up")?;
         let listener = listen(&settings).await?;
         let address = listener.local_addr().map_err(|error| cannot_listen(&settings.listen, error))?;
@@ -84,16 +85,8 @@ impl Installation {
         // Before the runtime: computers are given the socket's directory.
         let (agents_limits, limits) = connection_limits();
         let agents = AgentsListener::unix(settings.data.join("link").join(SOCKET), agents_limits).await?;
-        let runtime = Arc::new(open_local(&settings).await?);
-        let limits_missing = if settings.local.isolation {
-            let report = runtime.probe().await.map_err(not_isolated)?;
-            report.limits_missing
-        } else {
-            tracing::warn!("computers have no walls: agents can do to this machine what this user can");
-            None
-        };
-        let entry: Arc<dyn Runtime> = Arc::new(MeteredRuntime::new(runtime.clone()));
-        let runtimes = Runtimes::new().with(entry, runtime.agent_url(SOCKET), None);
+        let opened = Opened::open(&settings, said).await?;
+        let runtimes = opened.runtimes.clone();
         let mut parts = Parts::new(store.clone(), runtimes.clone(), master_key).with_settings(settings.control());
         parts.store = Arc::new(MeteredStore::new(store.clone()));
         let control = ControlPlane::start(parts).await?;
@@ -107,6 +100,7 @@ impl Installation {
             tokens: tokens.clone(),
             links: links.clone(),
             upstreams: upstreams.clone(),
+            closing: agents_closing.clone(),
         };
         let listening = agents.listening();
         let agents = tokio::spawn(agents.serve(agents_router(state), agents_closing.clone().cancelled_owned()));
@@ -131,8 +125,7 @@ impl Installation {
             control,
             tokens,
             store,
-            runtime,
-            limits_missing,
+            opened,
             operator,
             links,
             upstreams,
@@ -167,16 +160,16 @@ impl Installation {
         &self.control
     }
 
-    /// Its runtime.
+    /// The runtime of this name.
     #[must_use]
-    pub fn runtime(&self) -> &dyn Runtime {
-        &*self.runtime
+    pub fn runtime(&self, name: &RuntimeName) -> Option<&dyn Runtime> {
+        self.opened.runtimes.get(name).map(|entry| &*entry.runtime)
     }
 
-    /// Why limits on cpu, memory and processes are not enforced, where they are not.
+    /// What agents' computers are made of unless their spec says otherwise, and what is not as it should be.
     #[must_use]
-    pub fn limits_missing(&self) -> Option<&str> {
-        self.limits_missing.as_deref()
+    pub fn computers(&self) -> &str {
+        &self.opened.described
     }
 
     /// Whether the model that agents think with answers.
@@ -206,7 +199,7 @@ impl Installation {
         }
         drop(self.counting);
         self.operator.shutdown().await;
-        self.runtime.close().await;
+        self.opened.close().await;
         // No program is left to be waited for.
         self.links.close();
         self.agents_closing.cancel();
@@ -272,28 +265,4 @@ fn connection_limits() -> (ListenerLimits, ConnectionLimits) {
 fn store_failed(settings: &Settings, error: StoreError) -> Failure {
     let failure = Failure::new(Exit::Failed, "the data directory cannot be opened").because(error);
     failure.hint(format!("it is {}; choose another one with --data DIR or RAWORC_DATA", settings.data.display()))
-}
-
-fn not_isolated(error: RuntimeError) -> Failure {
-    // The runtime names the way out for this machine, and --no-isolation as the last one.
-    Failure::new(Exit::Failed, "this machine does not let agents' computers be isolated").because(error)
-}
-
-async fn open_local(settings: &Settings) -> anyhow::Result<LocalRuntime> {
-    let (file, arguments) = program::find()?;
-    let isolation = if settings.local.isolation { Isolation::Required } else { Isolation::None };
-    let mut command = vec![raworc_backends::local::PROGRAM_PATH.to_owned()];
-    command.extend(arguments);
-    let mut options =
-        LocalOptions::new(RuntimeName::new(LOCAL)?, program::installation(settings)?, settings.data.join("local"))
-            .with_link_dir(settings.data.join("link"))
-            .with_program_file(file)
-            .with_program(command)
-            .with_private(program::private(settings))
-            .with_isolation(isolation);
-    options.default_cpu = settings.local.cpu.0;
-    options.default_memory = settings.local.memory.map_or(options.default_memory, |limit| limit.0);
-    options.default_pids = (settings.local.pids > 0).then_some(settings.local.pids);
-    let opened = LocalRuntime::open(options).await;
-    Ok(opened.map_err(|error| Failure::new(Exit::Failed, "the local runtime cannot be started").because(error))?)
 }

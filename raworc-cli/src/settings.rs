@@ -2,6 +2,8 @@
 
 mod keys;
 
+#[cfg(feature = "docker")]
+pub(crate) use keys::DEFAULT_IMAGE;
 pub use keys::{Default, KEYS, Key, OTHER_VARIABLES};
 
 use std::net::SocketAddr;
@@ -45,8 +47,12 @@ pub struct Settings {
     pub log: String,
     /// How to log it.
     pub log_format: LogFormat,
+    /// What makes computers whose agent names no runtime.
+    pub runtime: RuntimeKind,
     /// The runtime `local`.
     pub local: Local,
+    /// The runtime `docker`.
+    pub docker: Docker,
     /// Limits.
     pub limits: Limits,
     /// Limits of the work on one message.
@@ -66,6 +72,37 @@ pub enum LogFormat {
     Text,
     /// A line of JSON each.
     Json,
+}
+
+/// What makes computers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RuntimeKind {
+    /// Docker where its engine answers and has the image or can build it, else `local`.
+    Auto,
+    /// Linux namespaces and directories of this machine.
+    Local,
+    /// Containers of a Docker engine.
+    Docker,
+}
+
+/// The runtime `docker`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Docker {
+    /// Where its engine answers; `DOCKER_HOST` or this machine's socket where absent.
+    pub host: Option<String>,
+    /// The image of a computer whose agent names none.
+    pub image: String,
+}
+
+impl Docker {
+    /// Where its engine answers.
+    #[must_use]
+    pub fn address(&self) -> String {
+        let variable = || std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty());
+        self.host.clone().or_else(variable).unwrap_or_else(|| "unix:///var/run/docker.sock".to_owned())
+    }
 }
 
 /// The runtime `local`.
@@ -324,6 +361,7 @@ fn options(args: &AssemblyArgs) -> Vec<(&'static str, config::Value)> {
         ("listen", args.listen.clone().map(Into::into)),
         ("master_key_file", args.master_key_file.as_ref().map(path)),
         ("log", args.log.clone().map(Into::into)),
+        ("runtime", args.runtime.clone().map(Into::into)),
         ("local.isolation", args.no_isolation.then(|| false.into())),
     ];
     given.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()

@@ -26,6 +26,9 @@ pub struct AssemblyArgs {
     /// What to log, such as `info` or `warn,raworc_core=debug` [default: info]
     #[arg(long, value_name = "FILTER")]
     pub log: Option<String>,
+    /// What makes agents' computers: `docker`, `local`, or what there is [default: auto]
+    #[arg(long, value_name = "RUNTIME")]
+    pub runtime: Option<String>,
     /// Give the local runtime's computers no walls: agents can do to this machine what you can.
     #[arg(long)]
     pub no_isolation: bool,

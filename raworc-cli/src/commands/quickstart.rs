@@ -51,7 +51,7 @@ pub async fn run(console: &Console, args: QuickstartArgs) -> anyhow::Result<()> 
     let story = Story::new(console);
     story.title(&settings)?;
     let progress = console.progress("starting the server");
-    let installation = Installation::start(settings).await?;
+    let installation = Installation::start(settings, &|what| progress.tell(console, what)).await?;
     drop(progress);
     // Whoever takes the tour is logged in; the password lies in a file for later.
     let admin = installation.ensure_first_admin(false).await?;
@@ -68,10 +68,11 @@ pub async fn run(console: &Console, args: QuickstartArgs) -> anyhow::Result<()> 
         told = tour.tell(args.no_model) => told,
         pressed = tokio::signal::ctrl_c() => pressed.map_err(Into::into).and(Err(crate::exit::Silent(130).into())),
     };
-    let Tour { story, name, .. } = tour;
+    let Tour { story, name, client, .. } = tour;
     match told {
         Ok(()) if args.exit => {
             story.ended(&installation)?;
+            leave(&client, &name).await;
             installation.shutdown().await;
             Ok(())
         }
@@ -80,9 +81,17 @@ pub async fn run(console: &Console, args: QuickstartArgs) -> anyhow::Result<()> 
             up::serve(console, installation).await
         }
         Err(error) => {
+            leave(&client, &name).await;
             installation.shutdown().await;
             Err(error)
         }
+    }
+}
+
+/// Puts the tour's agent to sleep: a container would go on without a server.
+async fn leave(client: &Client, name: &AgentName) {
+    if let Err(error) = client.sleep(name, true, Ask::new().wait(PATIENCE)).await {
+        tracing::debug!(%error, "the tour's agent was not put to sleep");
     }
 }
 
@@ -205,7 +214,8 @@ impl Tour<'_> {
             processes.len()
         ))?;
         let computer = status.computer.context("the agent has no computer")?;
-        let observed = self.installation.runtime().observe(computer).await?;
+        let runtime = agent.spec.runtime.as_ref().and_then(|name| self.installation.runtime(name));
+        let observed = runtime.context("the agent's runtime is not known")?.observe(computer).await?;
         let stopped = matches!(observed.as_ref().map(|seen| &seen.phase), Some(Phase::Stopped { .. }));
         self.hold(stopped, || format!("the runtime says {observed:?}"))?;
         self.story.proof("the runtime says the same: the computer is there, and stopped")?;

@@ -32,7 +32,7 @@ pub async fn run(console: &Console, args: UpArgs) -> anyhow::Result<()> {
     settings.admin_password_file = args.admin_password_file.or(settings.admin_password_file);
     logging::start(&settings, console.err.colours())?;
     let progress = console.progress("starting");
-    let installation = Installation::start(settings).await?;
+    let installation = Installation::start(settings, &|what| progress.tell(console, what)).await?;
     drop(progress);
     let made = match installation.ensure_first_admin(console.out_is_terminal && console.format == Format::Table).await {
         Ok(made) => made,
@@ -85,7 +85,7 @@ fn page(console: &Console, installation: &Installation, made: Option<&FirstAdmin
         vec![format!("Raworc {} serves at {}", env!("CARGO_PKG_VERSION"), style.paint(Ink::Bold, &installation.url()))];
     let mut line = |name: &str, text: String| lines.push(format!("  {name:<9} {text}"));
     line("data", format!("{} (SQLite)", settings.data.display()));
-    line("runtime", runtime_line(installation));
+    line("runtime", installation.computers().to_owned());
     if let Some(model) = settings.all_models().next() {
         line("model", format!("{} at {}", model.name, model.url));
     }
@@ -104,17 +104,6 @@ fn page(console: &Console, installation: &Installation, made: Option<&FirstAdmin
     }
     lines.push("Ctrl-C ends it.".to_owned());
     lines.join("\n")
-}
-
-/// What agents' computers are made of, and what is not as it should be.
-pub(super) fn runtime_line(installation: &Installation) -> String {
-    match (installation.settings().local.isolation, installation.limits_missing()) {
-        (false, _) => "local, WITHOUT isolation: agents can do to this machine what you can".to_owned(),
-        (true, None) => "local, isolated by Linux namespaces".to_owned(),
-        (true, Some(why)) => {
-            format!("local, isolated by Linux namespaces; limits on cpu and memory are not enforced: {why}")
-        }
-    }
 }
 
 /// Waits until the process is asked to end, and ends in order. Asked a second time, it ends at once.

@@ -5,6 +5,8 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::task::JoinHandle;
 
+use super::Console;
+
 /// What is over sooner than this shows no spinner.
 const PATIENCE: Duration = Duration::from_millis(500);
 
@@ -33,6 +35,14 @@ impl Progress {
             })
         });
         Self { bar, shown }
+    }
+
+    /// Says what goes on now, in a line of its own where no spinner shows it.
+    pub fn tell(&self, console: &Console, what: String) {
+        if self.shown.is_none() {
+            console.note(&what);
+        }
+        self.bar.set_message(what);
     }
 
     /// Says what goes on now.

@@ -7,6 +7,9 @@ use raworc_http::server::{CALLS_PER_COMPUTER, STREAMS_PER_PRINCIPAL};
 
 use crate::exit::{Exit, Failure};
 
+/// What `raworc image build` makes.
+pub(crate) const DEFAULT_IMAGE: &str = "raworc/computer:latest";
+
 /// A key of the configuration.
 #[derive(Debug, Clone, Copy)]
 pub struct Key {
@@ -78,6 +81,24 @@ pub const KEYS: &[Key] = &[
     ),
     key("log", Default::Text("info"), Some("--log"), "What to log, such as `info` or `warn,raworc_core=debug`."),
     key("log_format", Default::Text("text"), None, "`text` for people, `json` for a line of JSON each."),
+    key(
+        "runtime",
+        Default::Text("auto"),
+        Some("--runtime"),
+        "What makes agents' computers unless their spec names another: `docker`; `local`, namespaces of this machine; or `auto`, Docker where an engine answers and has the image or can build it, else `local`.",
+    ),
+    key(
+        "docker.host",
+        Default::Unset("`DOCKER_HOST`, else `unix:///var/run/docker.sock`"),
+        None,
+        "Where the Docker engine answers, on this machine.",
+    ),
+    key(
+        "docker.image",
+        Default::Text(DEFAULT_IMAGE),
+        None,
+        "The image of a computer whose agent names none. `raworc image build` makes the default one.",
+    ),
     key(
         "local.isolation",
         Default::Bool(true),

@@ -51,6 +51,8 @@ impl Home {
             .args(args)
             .current_dir(self.path())
             .env("HOME", self.path())
+            // Whatever engine this machine may have.
+            .env("RAWORC_RUNTIME", "local")
             .env("NO_COLOR", "1")
             .env_remove("XDG_CONFIG_HOME")
             .env_remove("XDG_DATA_HOME")

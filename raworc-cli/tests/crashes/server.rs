@@ -75,6 +75,7 @@ impl Server {
             .env_clear()
             .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
             .env("HOME", self.home.path())
+            .env("RAWORC_RUNTIME", "local")
             .envs(point.map(|point| ("FAILPOINT", point)))
             .current_dir(self.home.path())
             .stdin(Stdio::null())

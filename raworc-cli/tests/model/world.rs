@@ -55,7 +55,7 @@ impl World {
         let proxy = Proxy::start(model.address).await;
         let home = tempfile::tempdir().expect("a temporary directory");
         let file = format!(
-            "listen = \"127.0.0.1:0\"\nlog = \"warn\"\n\n[work]\ntokens = {}\n\n[model]\nname = {:?}\nurl = \"http://{}/v1\"\n\
+            "listen = \"127.0.0.1:0\"\nruntime = \"local\"\nlog = \"warn\"\n\n[work]\ntokens = {}\n\n[model]\nname = {:?}\nurl = \"http://{}/v1\"\n\
              wire = \"openai\"\ncontext = {}\nkey_file = \"model.key\"\n",
             setting.tokens, model.name, proxy.address, setting.context
         );

@@ -20,6 +20,7 @@ pub use listener::{AgentsListener, AgentsTls, ListenError, ListenerLimits, Liste
 use axum::Router;
 use axum::routing::post;
 use raworc_core::control::ControlPlane;
+use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use self::gateway::Upstreams;
@@ -38,6 +39,8 @@ pub struct AgentsState {
     pub links: Links,
     /// The models behind the gateway.
     pub upstreams: Upstreams,
+    /// Ends what only waits, so that the listener is not held up by it.
+    pub closing: CancellationToken,
 }
 
 /// What programs call, for an [`AgentsListener`] to serve. Its paths begin with `/agent/v0`.

@@ -1,97 +1,82 @@
 //! The runtimes.
 
+mod docker;
+mod local;
+
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use libtest_mimic::{Failed, Trial};
-use raworc_backends::local::{LocalOptions, LocalRuntime};
-use raworc_core::ids::RuntimeName;
-use raworc_core::runtime::Runtime;
-use raworc_core::runtime::conformance::{RuntimeUnderTest, SHELL_PROGRAM, cases, why_ignored};
-use tempfile::TempDir;
+use raworc_core::runtime::Capabilities;
+use raworc_core::runtime::conformance::{RuntimeUnderTest, cases, why_ignored};
 
+use self::docker::Docker;
+use self::local::Local;
 use crate::required::{Required, run};
 
-/// Every case against every runtime. The local one runs isolated; where this machine does not let it and it is
-/// required, every case fails with the reason.
+/// A runtime that the suite can have on this machine.
+#[async_trait]
+trait Subject: RuntimeUnderTest + Sized + 'static {
+    /// As what it is required.
+    const NAME: &'static str;
+
+    /// One of its own for each case; the reason where this machine does not have it.
+    async fn new() -> Result<Self, String>;
+
+    /// What it declares, once it is seen to work.
+    async fn capabilities(&self) -> Result<Capabilities, String> {
+        Ok(self.runtime().capabilities())
+    }
+
+    /// Leaves nothing behind.
+    async fn close(&self);
+}
+
+/// Every case against every runtime.
 pub(crate) fn trials(required: &Required) -> Vec<Trial> {
+    let mut trials = trials_of::<Local>(required);
+    trials.extend(trials_of::<Docker>(required));
+    trials
+}
+
+/// Every case against one. Where this machine does not have it and it is required, every case fails with the reason.
+fn trials_of<S: Subject>(required: &Required) -> Vec<Trial> {
     let reached = Mutex::new(Err("not tried".to_owned()));
     let tried = run(async {
-        let subject = Local::new().await;
-        let outcome = subject.runtime.probe().await.map(|_| subject.runtime.capabilities());
-        *reached.lock().expect("nobody panics while holding this") = outcome.map_err(|error| error.to_string());
-        subject.close().await;
+        let outcome = match S::new().await {
+            Ok(subject) => {
+                let capabilities = subject.capabilities().await;
+                subject.close().await;
+                capabilities
+            }
+            Err(reason) => Err(reason),
+        };
+        *reached.lock().expect("nobody panics while holding this") = outcome;
     });
     let reached = match tried {
         Ok(()) => reached.into_inner().expect("nobody panics while holding this"),
         Err(_) => Err("the probe does not end".to_owned()),
     };
-    let is_required = required.contains("local");
-    cases()
-        .into_iter()
-        .map(|case| {
-            let name = format!("local::{}", case.name);
-            match &reached {
-                Ok(capabilities) => {
-                    let is_ignored = why_ignored(&case, capabilities).is_some();
-                    Trial::test(name, move || {
-                        run(async {
-                            let subject = Arc::new(Local::new().await);
-                            case.run(Arc::clone(&subject) as Arc<dyn RuntimeUnderTest>).await;
-                            subject.close().await;
-                        })
+    let is_required = required.contains(S::NAME);
+    let trial = |case: raworc_core::conformance::Case<dyn RuntimeUnderTest>| {
+        let name = format!("{}::{}", S::NAME, case.name);
+        match &reached {
+            Ok(capabilities) => {
+                let is_ignored = why_ignored(&case, capabilities).is_some();
+                let test = move || {
+                    run(async {
+                        let subject = Arc::new(S::new().await.unwrap_or_else(|reason| panic!("{reason}")));
+                        case.run(Arc::clone(&subject) as Arc<dyn RuntimeUnderTest>).await;
+                        subject.close().await;
                     })
-                    .with_ignored_flag(is_ignored)
-                }
-                Err(reason) => {
-                    let reason = reason.clone();
-                    Trial::test(name, move || Err(Failed::from(reason))).with_ignored_flag(!is_required)
-                }
+                };
+                Trial::test(name, test).with_ignored_flag(is_ignored)
             }
-        })
-        .collect()
-}
-
-/// The local runtime on a directory of its own.
-struct Local {
-    runtime: LocalRuntime,
-    neighbour: LocalRuntime,
-    _directory: TempDir,
-}
-
-impl Local {
-    async fn new() -> Self {
-        let directory = TempDir::new().expect("a temporary directory can be made");
-        let open =
-            async |installation: &str| {
-                let name = RuntimeName::new("local").expect("a name");
-                // Control groups stand side by side for the whole machine, so the name has to be this case's own.
-                let own = directory.path().file_name().unwrap_or_default().to_string_lossy().replace('.', "");
-                let options = LocalOptions::new(name, format!("{installation}-{own}"), directory.path())
-                    .with_program(["/bin/sh", "-c", SHELL_PROGRAM]);
-                LocalRuntime::open(options).await.unwrap_or_else(|error| panic!("the runtime does not open: {error}"))
-            };
-        let (runtime, neighbour) = (open("own").await, open("neighbour").await);
-        Self { runtime, neighbour, _directory: directory }
-    }
-
-    async fn close(&self) {
-        self.runtime.clone().close().await;
-        self.neighbour.clone().close().await;
-    }
-}
-
-#[async_trait]
-impl RuntimeUnderTest for Local {
-    fn runtime(&self) -> Arc<dyn Runtime> {
-        Arc::new(self.runtime.clone())
-    }
-
-    async fn another_handle(&self) -> Arc<dyn Runtime> {
-        Arc::new(self.runtime.clone())
-    }
-
-    async fn another_installation(&self) -> Arc<dyn Runtime> {
-        Arc::new(self.neighbour.clone())
-    }
+            Err(reason) => {
+                let reason = reason.clone();
+                Trial::test(name, move || Err(Failed::from(reason))).with_ignored_flag(!is_required)
+            }
+        }
+    };
+    cases().into_iter().map(trial).collect()
 }

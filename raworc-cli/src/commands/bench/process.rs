@@ -43,7 +43,19 @@ impl Process {
     pub(super) async fn up(data: &Path) -> anyhow::Result<Self> {
         let mut command = this_program()?;
         command
-            .args(["up", "--no-login", "--listen", "127.0.0.1:0", "--log", "warn", "-o", "json", "--data"])
+            .args([
+                "up",
+                "--runtime",
+                "local",
+                "--no-login",
+                "--listen",
+                "127.0.0.1:0",
+                "--log",
+                "warn",
+                "-o",
+                "json",
+                "--data",
+            ])
             .arg(data);
         Self::start(command).await
     }

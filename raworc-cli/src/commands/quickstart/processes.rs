@@ -22,27 +22,19 @@ pub(super) struct Processes {
 }
 
 impl Processes {
-    /// All below the first process of a start of the local runtime, and whatever else bears the marker.
+    /// All of a start, and whatever else bears the marker.
     pub(super) fn of(start: &StartId, marker: &str) -> anyhow::Result<Self> {
-        // The local runtime's identity of a start is the number of its first process, and more.
-        let first = start.0.split('.').next().and_then(|pid| pid.parse().ok());
-        let first: u32 = first.with_context(|| format!("{start} is no start of the local runtime"))?;
         let all = all()?;
-        let mut seen = BTreeMap::new();
-        for (process, parent) in &all {
-            let mut above = (process.pid, *parent);
-            // A parent may have ended while the list was read; the way up is never longer than the list.
-            for _ in 0..all.len() {
-                if above.0 == first {
-                    seen.insert(process.clone(), command_line(process.pid));
-                    break;
-                }
-                let Some((next, parent)) = all.iter().find(|(other, _)| other.pid == above.1) else {
-                    break;
-                };
-                above = (next.pid, *parent);
+        // A start of Docker is named by its container, one of the local runtime by its first process, and more.
+        let own: Vec<&Process> = match start.0.split_once('@') {
+            Some((container, _)) => all.keys().filter(|process| is_in_container(process.pid, container)).collect(),
+            None => {
+                let first = start.0.split('.').next().and_then(|pid| pid.parse().ok());
+                below(first.with_context(|| format!("{start} is no start of this machine's"))?, &all)
             }
-        }
+        };
+        let mut seen: BTreeMap<_, _> =
+            own.into_iter().map(|process| (process.clone(), command_line(process.pid))).collect();
         let marked = all.keys().map(|process| (process.clone(), command_line(process.pid)));
         seen.extend(marked.filter(|(_, line)| line == marker));
         Ok(Self { seen, marker: marker.to_owned() })
@@ -67,6 +59,28 @@ impl Processes {
             now.keys().filter(|process| self.seen.contains_key(process) || command_line(process.pid) == self.marker);
         Ok(left.map(|process| format!("{} {}", process.pid, command_line(process.pid))).collect())
     }
+}
+
+/// This process and all below it.
+fn below(first: u32, all: &HashMap<Process, u32>) -> Vec<&Process> {
+    let is_below = |process: &&Process| {
+        let mut above = process.pid;
+        // A parent may have ended while the list was read; the way up is never longer than the list.
+        for _ in 0..all.len() {
+            if above == first {
+                return true;
+            }
+            let Some((_, parent)) = all.iter().find(|(other, _)| other.pid == above) else { return false };
+            above = *parent;
+        }
+        false
+    };
+    all.keys().filter(is_below).collect()
+}
+
+/// Whether it stands in the control groups of a container.
+fn is_in_container(pid: u32, container: &str) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|groups| groups.contains(container))
 }
 
 /// Every process of this machine that can be seen, with its parent. Those that ended and wait to be reaped are left out.

@@ -2,7 +2,6 @@
 
 use raworc_core::ids::AgentName;
 
-use super::up::runtime_line;
 use crate::installation::{FirstAdmin, Installation, Password};
 use crate::output::{Console, Ink, talk};
 use crate::settings::Settings;
@@ -29,17 +28,16 @@ impl<'a> Story<'a> {
     pub(super) fn title(&self, settings: &Settings) -> anyhow::Result<()> {
         let title = self.paint(Ink::Bold, &format!("Raworc {} quickstart", env!("CARGO_PKG_VERSION")));
         let again = if settings.data.join("raworc.db").exists() { ", carried on with" } else { ", new" };
-        let walls = if settings.local.isolation { "walled off by namespaces" } else { "without walls" };
         self.console.line(format!(
-            "{title}\n\nEverything runs in this one process: server, operator and a SQLite database. Agents' computers are made\n\
-             of this machine's own Linux, {walls}; nothing is installed or downloaded.\n\n  data     {}{again}",
+            "{title}\n\nEverything runs in this one process: server, operator and a SQLite database. Agents' computers are\n\
+             containers where a Docker engine answers, and else made of this machine's own Linux.\n\n  data     {}{again}",
             settings.data.display()
         ))
     }
 
     pub(super) fn started(&self, installation: &Installation, admin: Option<&FirstAdmin>) -> anyhow::Result<()> {
         self.console.line(format!("  server   {}", installation.url()))?;
-        self.console.line(format!("  runtime  {}", runtime_line(installation)))?;
+        self.console.line(format!("  runtime  {}", installation.computers()))?;
         if let Some(FirstAdmin { name, password: Password::Written(path) }) = admin {
             self.console.line(format!("  admin    {name}, password in {}", path.display()))?;
         }

@@ -70,7 +70,13 @@ pub(super) async fn lease(
 ) -> Result<Response, ApiError> {
     let Query(LeaseQuery { wait }) = query.map_err(|error| ApiError::invalid("wait", error.body_text()))?;
     let wait = Duration::from_secs(wait.min(LEASE_LIMIT));
-    Ok(match state.control.lease(&program.call, wait).await? {
+    let leased = tokio::select! {
+        biased;
+        leased = state.control.lease(&program.call, wait) => leased?,
+        // The program asks the next server. What was leased to it in this moment it is told there.
+        () = state.closing.cancelled() => None,
+    };
+    Ok(match leased {
         Some(reply) => Json(reply).into_response(),
         None => StatusCode::NO_CONTENT.into_response(),
     })

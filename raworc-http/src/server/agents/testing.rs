@@ -86,7 +86,8 @@ impl World {
         let parts = Parts::new(Arc::new(MemoryStore::default()), runtimes, MasterKey::generate(&SystemEntropy));
         let control = ControlPlane::start(parts.with_settings(settings)).await.unwrap();
         let links = Links::with_redial(&control, Duration::from_millis(500));
-        let state = AgentsState { tokens: Tokens::new(&control), links, upstreams, control: control.clone() };
+        let closing = CancellationToken::new();
+        let state = AgentsState { tokens: Tokens::new(&control), links, upstreams, control: control.clone(), closing };
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("agents").join("socket");
         let mut world = Self {

@@ -34,6 +34,17 @@ fn code(body: &Value) -> &str {
 }
 
 #[tokio::test]
+async fn a_program_that_waits_for_work_is_let_go_when_the_server_closes() {
+    let world = World::new().await;
+    let program = world.up("a").await;
+    let waiting = tokio::spawn(async move { program.call(Method::POST, "lease?wait=30", &()).await });
+    tokio::task::yield_now().await;
+    world.state.closing.cancel();
+    let (status, _) = soon("an answer", waiting).await.unwrap();
+    assert_eq!(status, StatusCode::NO_CONTENT);
+}
+
+#[tokio::test]
 async fn a_program_boots_takes_a_message_and_answers_it() {
     let world = World::new().await;
     let program = world.up("a").await;

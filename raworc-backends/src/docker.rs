@@ -1,0 +1,395 @@
+//! Computers as containers of a Docker engine.
+//!
+//! Each computer is a container with a volume of its own. Everything that is called by a name is looked at first, and
+//! left alone where its labels are not this installation's.
+
+mod config;
+mod container;
+mod engine;
+mod error;
+mod image;
+mod log;
+mod look;
+mod volume;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bollard::models::{ContainerInspectResponse, NetworkCreateRequest};
+use bollard::query_parameters::{
+    AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, EventsOptionsBuilder, ListContainersOptionsBuilder,
+    RemoveContainerOptionsBuilder, StopContainerOptionsBuilder,
+};
+use bytes::Bytes;
+use futures::stream::{self, BoxStream};
+use futures::{StreamExt, TryStreamExt};
+use raworc_core::agent::NetworkMode;
+use raworc_core::ids::{ComputerId, RuntimeName, VolumeId};
+use raworc_core::runtime::{
+    Boot, Capabilities, ComputerSpec, Ensured, LogsOptions, Observed, Progress, Runtime, RuntimeError, RuntimeEvent,
+    StartId,
+};
+use tokio::io::AsyncWriteExt;
+use tokio::sync::Mutex;
+
+pub use self::config::{
+    DEFAULT_CPU, DEFAULT_MEMORY, DEFAULT_PIDS, DockerOptions, ENGINE_LIMIT, LINK_PATH, PROGRAM_PATH,
+};
+
+use self::engine::Engine;
+use self::error::{CONFLICT, if_there, status};
+
+/// Containers that are looked at side by side for a list.
+const LOOKS: usize = 8;
+
+/// Time between two looks at what the engine is still at.
+const AGAIN: Duration = Duration::from_millis(50);
+
+/// Computers as containers of one engine.
+#[derive(Debug, Clone)]
+pub struct DockerRuntime {
+    options: Arc<DockerOptions>,
+    engine: Engine,
+    /// Held by whoever makes the network of open computers.
+    network: Arc<Mutex<()>>,
+}
+
+impl DockerRuntime {
+    /// A runtime on the engine at the options' address. The engine need not answer yet: each call asks it anew.
+    ///
+    /// # Errors
+    /// Where the address is none.
+    pub fn open(options: DockerOptions) -> Result<Self, RuntimeError> {
+        let engine = Engine::at(&options.host)?;
+        Ok(Self { options: Arc::new(options), engine, network: Arc::default() })
+    }
+
+    /// Asks whether the engine answers.
+    ///
+    /// # Errors
+    /// Says why it does not.
+    pub async fn ping(&self) -> Result<(), RuntimeError> {
+        self.engine.docker().await.map(drop)
+    }
+
+    /// The address of the socket `name` in the link directory, as a program reaches it.
+    #[must_use]
+    pub fn agent_url(name: &str) -> String {
+        format!("unix:{LINK_PATH}/{name}")
+    }
+
+    /// Whether the engine has this image.
+    ///
+    /// # Errors
+    /// Where it does not answer.
+    pub async fn has_image(&self, image: &str) -> Result<bool, RuntimeError> {
+        image::is_there(self.engine.docker().await?, image).await
+    }
+
+    /// Makes an image from a Dockerfile that needs no other file, and passes on what the engine says, line by line.
+    ///
+    /// # Errors
+    /// Where a step of it fails, with what the engine says of that.
+    pub async fn build_image(
+        &self,
+        image: &str,
+        dockerfile: &str,
+        said: &(dyn Fn(&str) + Send + Sync),
+    ) -> Result<(), RuntimeError> {
+        image::build(self.engine.docker().await?, image, dockerfile, said).await
+    }
+
+    /// Takes away what the installation has on the engine beside computers and volumes: the network of its open
+    /// computers. It is made again for the next one.
+    ///
+    /// # Errors
+    /// Where a computer is still on it, or the engine does not answer.
+    pub async fn remove_network(&self) -> Result<(), RuntimeError> {
+        let (what, name) = ("remove a network", container::network_name(&self.options.installation));
+        let docker = self.engine.docker().await?;
+        let Some(network) = if_there(docker.inspect_network(&name, None).await).map_err(error::of(what))? else {
+            return Ok(());
+        };
+        if !container::is_own(network.labels.as_ref(), &self.options.installation) {
+            return Ok(());
+        }
+        if_there(docker.remove_network(&name).await).map(drop).map_err(error::of(what))
+    }
+
+    /// The container of a computer of this installation.
+    async fn container(&self, id: ComputerId) -> Result<Option<ContainerInspectResponse>, RuntimeError> {
+        Ok(self.container_named(id).await?.filter(|found| self.computer_of(found) == Some(id)))
+    }
+
+    /// Whatever has the name of this computer's container.
+    async fn container_named(&self, id: ComputerId) -> Result<Option<ContainerInspectResponse>, RuntimeError> {
+        let found = self.engine.docker().await?.inspect_container(&container::container_name(id), None).await;
+        if_there(found).map_err(error::of("look at a computer"))
+    }
+
+    /// Makes the container of a computer, or finds what somebody else made of that name meanwhile.
+    async fn make(&self, spec: &ComputerSpec) -> Result<ContainerInspectResponse, RuntimeError> {
+        let docker = self.engine.docker().await?;
+        volume::ensure(docker, &self.options.installation, spec.volume).await?;
+        if spec.network.mode == NetworkMode::Open {
+            self.ensure_network().await?;
+        }
+        let name = container::container_name(spec.id);
+        loop {
+            let query = CreateContainerOptionsBuilder::new().name(&name).build();
+            match docker.create_container(Some(query), container::asked(&self.options, spec)).await {
+                Ok(_) => (),
+                Err(error) if error::is_missing(&error) => {
+                    let image = spec.image.clone().unwrap_or_else(|| self.options.default_image.clone());
+                    return Err(RuntimeError::ImageMissing { image, reason: error.to_string() });
+                }
+                Err(error) if status(&error) == Some(CONFLICT) => (),
+                Err(error) => return Err(error::of("make a computer")(error)),
+            }
+            if let Some(found) = self.container_named(spec.id).await? {
+                return Ok(found);
+            }
+            // The name is taken before there is a container, and still when there is none any more.
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    fn computer_of(&self, container: &ContainerInspectResponse) -> Option<ComputerId> {
+        container::computer_of(container::labels(container), &self.options.installation)
+    }
+
+    async fn ensure_network(&self) -> Result<(), RuntimeError> {
+        let (what, name) = ("make a network", container::network_name(&self.options.installation));
+        let docker = self.engine.docker().await?;
+        // Two of one name can be made at the same time, and then neither can be named.
+        let _one_at_a_time = self.network.lock().await;
+        if let Some(found) = if_there(docker.inspect_network(&name, None).await).map_err(error::of(what))? {
+            if container::is_own(found.labels.as_ref(), &self.options.installation) {
+                return Ok(());
+            }
+            let reason = format!("the network {name} is there and not this installation's; remove it");
+            return Err(RuntimeError::Refused { what, reason });
+        }
+        let apart = ("com.docker.network.bridge.enable_icc".into(), "false".into());
+        let request = NetworkCreateRequest {
+            name,
+            driver: Some("bridge".into()),
+            options: Some(HashMap::from([apart])),
+            labels: Some(container::owner(&self.options.installation)),
+            ..NetworkCreateRequest::default()
+        };
+        match docker.create_network(request).await {
+            Err(error) if status(&error) != Some(CONFLICT) => Err(error::of(what)(error)),
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    /// The part of a start that must not be left in the middle.
+    async fn start_and_tell(self, id: ComputerId, container: String, line: String) -> Result<StartId, RuntimeError> {
+        let (what, docker) = ("start a computer", self.engine.docker().await?);
+        match docker.start_container(&container, None).await {
+            Err(error) if status(&error) == Some(CONFLICT) => {
+                return Err(RuntimeError::Refused { what, reason: format!("computer {id} runs already") });
+            }
+            // Its network may be what is not there.
+            Err(error) if error::is_missing(&error) && self.container(id).await?.is_none() => {
+                return Err(RuntimeError::NotFound(id));
+            }
+            answer => answer.map_err(error::of(what))?,
+        }
+        let told = self.tell(&container, &line).await;
+        let started = docker.inspect_container(&container, None).await.map_err(error::of(what))?;
+        match told {
+            // It has begun; that it is over already is told by its phase, with the reason.
+            Err(_) if !look::is_running(&started) => {}
+            told => told?,
+        }
+        look::start_id(&started).ok_or(RuntimeError::NotFound(id))
+    }
+
+    /// Writes the boot line. Only whoever started it attaches: the engine ends the program's input with the first one that
+    /// leaves.
+    async fn tell(&self, container: &str, line: &str) -> Result<(), RuntimeError> {
+        let attach = AttachContainerOptionsBuilder::new().stdin(true).stream(true).build();
+        let attached = self.engine.docker().await?.attach_container(container, Some(attach)).await;
+        let mut input = attached.map_err(error::of("take the boot line"))?.input;
+        let written = async {
+            input.write_all(line.as_bytes()).await?;
+            input.shutdown().await
+        };
+        written.await.map_err(|error| RuntimeError::Unavailable(format!("the boot line was not taken: {error}")))
+    }
+}
+
+#[async_trait]
+impl Runtime for DockerRuntime {
+    fn name(&self) -> &RuntimeName {
+        &self.options.name
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let mut capabilities = Capabilities::default();
+        capabilities.images = true;
+        capabilities.root = true;
+        capabilities.open_network = true;
+        capabilities.limits = true;
+        capabilities.keeps_root = true;
+        capabilities.copy_volume = true;
+        capabilities
+    }
+
+    async fn prepare(
+        &self,
+        image: Option<&str>,
+        progress: &(dyn Fn(Progress) + Send + Sync),
+    ) -> Result<(), RuntimeError> {
+        let image = image.unwrap_or(&self.options.default_image);
+        let made_by = self.options.default_image_is_made.as_deref().filter(|_| image == self.options.default_image);
+        image::prepare(self.engine.docker().await?, image, made_by, progress).await
+    }
+
+    async fn ensure(&self, spec: &ComputerSpec) -> Result<Ensured, RuntimeError> {
+        self.capabilities().check(spec)?;
+        let mut ensured = Ensured::default();
+        let unlimited = self.engine.unlimited().await?;
+        if !unlimited.is_empty() {
+            ensured.limits_missing = Some(format!("the engine does not limit {}", unlimited.join(", ")));
+        }
+        if spec.network.mode == NetworkMode::Open {
+            ensured.network_unproved =
+                Some("nothing shows that the engine's machine keeps computers from private addresses".into());
+        }
+        let mut found = self.container_named(spec.id).await?;
+        // What is shown inside is fixed when a container is made, and has moved since: it could not be started any more.
+        let is_ours = |found: &ContainerInspectResponse| self.computer_of(found) == Some(spec.id);
+        let is_stale = |found: &ContainerInspectResponse| {
+            is_ours(found) && !look::is_running(found) && !container::shows(found, &self.options)
+        };
+        if found.as_ref().is_some_and(is_stale) {
+            self.remove(spec.id).await?;
+            found = None;
+        }
+        let container = match found {
+            Some(found) => found,
+            None => self.make(spec).await?,
+        };
+        if !is_ours(&container) {
+            let name = container::container_name(spec.id);
+            let reason = format!("the name {name} has a container that is not this installation's; remove it");
+            return Err(RuntimeError::Refused { what: "make a computer", reason });
+        }
+        // One that was started has its volume; of another nobody knows how far whoever made it came.
+        if let (false, None, Some(id)) = (spec.root, look::started_at(&container), &container.id) {
+            volume::give_to_agent(self.engine.docker().await?, id).await?;
+        }
+        Ok(ensured)
+    }
+
+    async fn start(&self, id: ComputerId, boot: &Boot) -> Result<StartId, RuntimeError> {
+        let container = self.container(id).await?.and_then(|container| container.id);
+        let container = container.ok_or(RuntimeError::NotFound(id))?;
+        // A start that is cut short would leave a program that waits for its boot line.
+        let work = self.clone().start_and_tell(id, container, boot.to_line());
+        tokio::spawn(work).await.map_err(|error| RuntimeError::Unavailable(format!("cut short: {error}")))?
+    }
+
+    async fn stop(&self, id: ComputerId, start: &StartId, grace: Duration) -> Result<(), RuntimeError> {
+        let Some(container) = self.container(id).await? else { return Ok(()) };
+        let Some(name) = container.id.as_deref() else { return Ok(()) };
+        if look::start_id(&container).as_ref() != Some(start) || !look::is_running(&container) {
+            return Ok(());
+        }
+        let seconds = i32::try_from(grace.as_millis().div_ceil(1000)).unwrap_or(i32::MAX);
+        let query = StopContainerOptionsBuilder::new().t(seconds).build();
+        match self.engine.docker().await?.stop_container(name, Some(query)).await {
+            // Stopped already, or gone.
+            Err(error) if status(&error) == Some(CONFLICT) || error::is_missing(&error) => Ok(()),
+            answer => answer.map_err(error::of("stop a computer")),
+        }
+    }
+
+    async fn remove(&self, id: ComputerId) -> Result<(), RuntimeError> {
+        let what = "remove a computer";
+        while let Some(container) = self.container(id).await? {
+            let Some(name) = container.id.as_deref() else { return Ok(()) };
+            // With what its image asked for in volumes without a name; the agent's own has one, and stays.
+            let query = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
+            match if_there(self.engine.docker().await?.remove_container(name, Some(query)).await) {
+                Ok(_) => return Ok(()),
+                // Somebody else removes it: gone soon.
+                Err(error) if status(&error) == Some(CONFLICT) => tokio::time::sleep(AGAIN).await,
+                Err(error) => return Err(error::of(what)(error)),
+            }
+        }
+        Ok(())
+    }
+
+    async fn observe(&self, id: ComputerId) -> Result<Option<Observed>, RuntimeError> {
+        Ok(self.container(id).await?.map(|container| look::observed(id, &container)))
+    }
+
+    async fn list(&self) -> Result<Vec<Observed>, RuntimeError> {
+        let query = ListContainersOptionsBuilder::new().all(true).filters(&self.own()).build();
+        let listed =
+            self.engine.docker().await?.list_containers(Some(query)).await.map_err(error::of("list computers"))?;
+        let installation = &self.options.installation;
+        let ids = listed.iter().filter_map(|found| container::computer_of(found.labels.as_ref(), installation));
+        let looks: Vec<_> = ids.map(|id| self.observe(id)).collect();
+        let looks = stream::iter(looks).buffer_unordered(LOOKS);
+        looks.try_filter_map(async |observed| Ok(observed)).try_collect().await
+    }
+
+    async fn watch(&self) -> Result<BoxStream<'static, RuntimeEvent>, RuntimeError> {
+        // From the engine's own present on: the request goes out only when the stream is first asked.
+        let info = self.engine.docker().await?.info().await.map_err(error::of("tell its time"))?;
+        let mut filters = self.own();
+        filters.insert("type".into(), vec!["container".into()]);
+        filters.insert("event".into(), ["start", "die", "destroy", "oom"].map(Into::into).to_vec());
+        let query = EventsOptionsBuilder::new().since(&since(info.system_time.as_deref())).filters(&filters).build();
+        let installation = self.options.installation.clone();
+        let events = self.engine.docker().await?.events(Some(query));
+        // With the first error the engine was lost.
+        let events = events.take_while(|event| std::future::ready(event.is_ok())).filter_map(move |event| {
+            let attributes = event.ok().and_then(|event| event.actor?.attributes);
+            let changed = container::computer_of(attributes.as_ref(), &installation).map(RuntimeEvent::Changed);
+            async move { changed }
+        });
+        Ok(events.boxed())
+    }
+
+    async fn logs(
+        &self,
+        id: ComputerId,
+        options: LogsOptions,
+    ) -> Result<BoxStream<'static, Result<Bytes, RuntimeError>>, RuntimeError> {
+        let container = self.container(id).await?.ok_or(RuntimeError::NotFound(id))?;
+        let (Some(since), Some(name)) = (look::log_begin(&container), container.id) else {
+            return Ok(stream::empty().boxed());
+        };
+        log::read(self.engine.docker().await?.clone(), name, since, options).await
+    }
+
+    async fn copy_volume(&self, from: VolumeId, to: VolumeId) -> Result<(), RuntimeError> {
+        volume::copy(self.engine.docker().await?, &self.options, from, to).await
+    }
+
+    async fn remove_volume(&self, id: VolumeId) -> Result<(), RuntimeError> {
+        volume::remove(self.engine.docker().await?, &self.options.installation, id).await
+    }
+}
+
+impl DockerRuntime {
+    /// The filter for what is this installation's.
+    fn own(&self) -> HashMap<String, Vec<String>> {
+        let label = format!("{}={}", container::INSTALLATION, self.options.installation);
+        HashMap::from([("label".into(), vec![label])])
+    }
+}
+
+/// The engine's time as its events count it: seconds and nanoseconds.
+fn since(system_time: Option<&str>) -> String {
+    let now: jiff::Timestamp = system_time.and_then(|time| time.parse().ok()).unwrap_or_else(jiff::Timestamp::now);
+    format!("{}.{:09}", now.as_second(), now.subsec_nanosecond())
+}

@@ -1,0 +1,107 @@
+//! What a [`DockerRuntime`](super::DockerRuntime) is opened with.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use raworc_core::ids::RuntimeName;
+use raworc_core::quantity::{Bytes, Cpu};
+
+/// Where the program's file appears inside a computer, read-only.
+pub const PROGRAM_PATH: &str = "/opt/raworc/raworc-agentd";
+
+/// Where the directory with the agents' socket appears inside a computer, read-only.
+pub const LINK_PATH: &str = "/run/raworc/link";
+
+/// How long an engine may take to say whether it is there.
+pub const ENGINE_LIMIT: Duration = Duration::from_secs(5);
+
+/// Processor time of a computer whose spec names none.
+pub const DEFAULT_CPU: Cpu = Cpu::from_millis(2000);
+
+/// Memory of a computer whose spec names none.
+pub const DEFAULT_MEMORY: Bytes = Bytes::new(4 << 30);
+
+/// Processes and threads of a computer whose spec names no limit.
+pub const DEFAULT_PIDS: u32 = 4096;
+
+/// What a [`DockerRuntime`](super::DockerRuntime) is opened with.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct DockerOptions {
+    /// The name under which agents ask for it.
+    pub name: RuntimeName,
+    /// Which installation's computers it holds. Others may share the engine.
+    pub installation: String,
+    /// Where the engine answers: `unix:///var/run/docker.sock` or `tcp://host:port`.
+    pub host: String,
+    /// The image of computers whose spec names none.
+    pub default_image: String,
+    /// How the default image is made on the engine. It is never pulled then, whoever offers one of its name.
+    pub default_image_is_made: Option<String>,
+    /// The directory with the agents' socket on the engine's machine, shown inside at [`LINK_PATH`].
+    pub link_dir: Option<PathBuf>,
+    /// The program in a computer and its arguments.
+    pub program: Vec<String>,
+    /// The program's file on the engine's machine, shown inside at [`PROGRAM_PATH`].
+    pub program_file: Option<PathBuf>,
+    /// Processor time where a spec names none.
+    pub default_cpu: Option<Cpu>,
+    /// Memory where a spec names none.
+    pub default_memory: Option<Bytes>,
+    /// Processes where a spec names none.
+    pub default_pids: Option<u32>,
+}
+
+impl DockerOptions {
+    /// Options for computers of `installation` on the engine at `host`, from `image` unless their spec names one, running the
+    /// file that is shown at [`PROGRAM_PATH`].
+    #[must_use]
+    pub fn new(
+        name: RuntimeName,
+        installation: impl Into<String>,
+        host: impl Into<String>,
+        image: impl Into<String>,
+    ) -> Self {
+        Self {
+            name,
+            installation: installation.into(),
+            host: host.into(),
+            default_image: image.into(),
+            default_image_is_made: None,
+            link_dir: None,
+            program: vec![PROGRAM_PATH.into()],
+            program_file: None,
+            default_cpu: Some(DEFAULT_CPU),
+            default_memory: Some(DEFAULT_MEMORY),
+            default_pids: Some(DEFAULT_PIDS),
+        }
+    }
+
+    /// Says how the default image is made, so that it is never pulled.
+    #[must_use]
+    pub fn with_default_image_made_by(mut self, how: impl Into<String>) -> Self {
+        self.default_image_is_made = Some(how.into());
+        self
+    }
+
+    /// Shows `link_dir` inside at [`LINK_PATH`].
+    #[must_use]
+    pub fn with_link_dir(mut self, link_dir: impl Into<PathBuf>) -> Self {
+        self.link_dir = Some(link_dir.into());
+        self
+    }
+
+    /// Shows `file` inside at [`PROGRAM_PATH`].
+    #[must_use]
+    pub fn with_program_file(mut self, file: impl Into<PathBuf>) -> Self {
+        self.program_file = Some(file.into());
+        self
+    }
+
+    /// Runs `program` in computers.
+    #[must_use]
+    pub fn with_program(mut self, program: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.program = program.into_iter().map(Into::into).collect();
+        self
+    }
+}

@@ -1,0 +1,111 @@
+//! The way to the engine.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use bollard::errors::Error;
+use bollard::{API_DEFAULT_VERSION, BollardRequest, Docker};
+use http::{Response, StatusCode, Uri};
+use hyper::body::{Body, Incoming};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::{Connect, HttpConnector};
+use hyper_util::rt::TokioExecutor;
+use hyperlocal::UnixConnector;
+use raworc_core::runtime::RuntimeError;
+use tokio::sync::OnceCell;
+
+use super::error::{self, LIMIT};
+
+/// An engine, which need not answer yet.
+#[derive(Clone)]
+pub(super) struct Engine {
+    docker: Docker,
+    /// Which limits it cannot enforce, once it was asked.
+    unlimited: Arc<OnceCell<Vec<&'static str>>>,
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("unlimited", &self.unlimited).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// The engine at this address.
+    pub(super) fn at(host: &str) -> Result<Self, RuntimeError> {
+        Ok(Self { docker: connect(host)?, unlimited: Arc::default() })
+    }
+
+    /// The way to it, in the newest version of its API that both sides know.
+    pub(super) async fn docker(&self) -> Result<&Docker, RuntimeError> {
+        self.unlimited().await?;
+        Ok(&self.docker)
+    }
+
+    /// Which limits it cannot enforce.
+    pub(super) async fn unlimited(&self) -> Result<&[&'static str], RuntimeError> {
+        let asked = self.unlimited.get_or_try_init(async || {
+            let docker = self.docker.clone().negotiate_version().await?;
+            let info = docker.info().await?;
+            let limits = [("cpu", info.cpu_cfs_quota), ("memory", info.memory_limit), ("pids", info.pids_limit)];
+            Ok(limits.into_iter().filter(|(_, enforced)| *enforced == Some(false)).map(|(name, _)| name).collect())
+        });
+        asked.await.map(Vec::as_slice).map_err(error::of("tell what it can do"))
+    }
+}
+
+fn connect(host: &str) -> Result<Docker, RuntimeError> {
+    let refused = |reason: String| RuntimeError::Refused { what: "be reached", reason };
+    let known = match host.split_once("://") {
+        Some(("unix", path)) => {
+            let (client, socket) = (client(UnixConnector), path.to_owned());
+            let send = move |request: BollardRequest| {
+                let (client, socket) = (client.clone(), socket.clone());
+                async move {
+                    let (mut parts, body) = request.into_parts();
+                    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+                    parts.uri = Uri::from(hyperlocal::Uri::new(&socket, path));
+                    answer(client.request(BollardRequest::from_parts(parts, body)).await, &socket)
+                }
+            };
+            Docker::connect_with_custom_transport(send, Some("http://engine"), LIMIT.as_secs(), API_DEFAULT_VERSION)
+        }
+        Some(("tcp" | "http", address)) => {
+            let client = client(HttpConnector::new());
+            let url = format!("http://{}", address.trim_end_matches('/'));
+            let named = url.clone();
+            let send = move |request: BollardRequest| {
+                let (client, named) = (client.clone(), named.clone());
+                async move { answer(client.request(request).await, &named) }
+            };
+            Docker::connect_with_custom_transport(send, Some(url), LIMIT.as_secs(), API_DEFAULT_VERSION)
+        }
+        Some(_) | None => {
+            let hint = "name it as unix:///PATH or tcp://HOST:PORT";
+            return Err(refused(format!("{host:?} is no address of an engine; {hint}")));
+        }
+    };
+    known.map_err(|error| refused(error.to_string()))
+}
+
+/// A client that keeps no connection: one that the engine closed meanwhile would fail a call that must not be repeated.
+fn client<C: Connect + Clone, B: Body + Send>(connector: C) -> Client<C, B>
+where
+    B::Data: Send,
+{
+    Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector)
+}
+
+/// The engine says "not modified" where it was asked to start what runs, and the client makes success of that. Here it
+/// is the conflict that it is: whoever is told of success has started it. Where there is no answer, `place` is named.
+fn answer(
+    answer: Result<Response<Incoming>, hyper_util::client::legacy::Error>,
+    place: &str,
+) -> Result<Response<Incoming>, Error> {
+    let mut response = answer.map_err(|error| io::Error::other(format!("{place}: {}", error::root(&error))))?;
+    if response.status() == StatusCode::NOT_MODIFIED {
+        *response.status_mut() = StatusCode::CONFLICT;
+    }
+    Ok(response)
+}

@@ -1,0 +1,54 @@
+//! What the engine answers, as what the caller is told.
+
+use std::time::Duration;
+
+use bollard::errors::Error;
+use raworc_core::runtime::RuntimeError;
+
+/// The engine's status where what was asked for is not there.
+const NOT_FOUND: u16 = 404;
+
+/// The engine's status where something is in the way.
+pub(super) const CONFLICT: u16 = 409;
+
+/// The engine's status of an answer; `None` where there was none.
+pub(super) const fn status(error: &Error) -> Option<u16> {
+    match error {
+        Error::DockerResponseServerError { status_code, .. } => Some(*status_code),
+        _ => None,
+    }
+}
+
+pub(super) const fn is_missing(error: &Error) -> bool {
+    matches!(status(error), Some(NOT_FOUND))
+}
+
+/// `None` where what was asked for is not there.
+pub(super) fn if_there<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {
+    match answer {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if is_missing(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The error of a call that was to do `what`.
+pub(super) fn of(what: &'static str) -> impl Fn(Error) -> RuntimeError {
+    move |error| match error {
+        Error::DockerResponseServerError { status_code: 502..=504, message } => RuntimeError::Unavailable(message),
+        // The engine says 500 of what it cannot do now and of what it never can.
+        Error::DockerResponseServerError { message, .. } | Error::DockerStreamError { error: message } => {
+            RuntimeError::Refused { what, reason: message }
+        }
+        Error::RequestTimeoutError => RuntimeError::TimedOut { what, limit: LIMIT },
+        error => RuntimeError::Unavailable(root(&error)),
+    }
+}
+
+/// How long the engine may take to begin an answer. Callers have limits of their own, which are shorter.
+pub(super) const LIMIT: Duration = Duration::from_secs(900);
+
+/// What is behind an error, and not what stands before it.
+pub(super) fn root(error: &(dyn std::error::Error + 'static)) -> String {
+    std::iter::successors(Some(error), |error| error.source()).last().map_or_else(String::new, ToString::to_string)
+}

@@ -1,0 +1,57 @@
+//! An engine that is not there, or is there only later.
+
+use std::os::unix::fs::symlink;
+
+use libtest_mimic::Trial;
+use raworc_backends::docker::{DockerOptions, DockerRuntime};
+use raworc_core::ids::RuntimeName;
+use raworc_core::runtime::{Runtime, RuntimeError};
+
+use crate::machine::{Machine, host, spec, trial};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("an_engine_that_comes_later_is_used_from_then_on", an_engine_that_comes_later_is_used),
+        trial("an_address_that_is_none_is_refused_with_what_one_looks_like", an_address_that_is_none_is_refused),
+    ]
+}
+
+#[expect(clippy::print_stdout, reason = "scripts/test looks for it")]
+async fn an_engine_that_comes_later_is_used() {
+    let host = host();
+    let Some(socket) = host.strip_prefix("unix://") else {
+        println!("NOT TESTED on this machine: an engine that comes later, since this one has no socket");
+        return;
+    };
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("engine.sock");
+    let machine = Machine::with("exit 0", |mut options| {
+        options.host = format!("unix://{}", path.display());
+        options
+    });
+    let spec = spec();
+    let made = machine.runtime.ensure(&spec).await;
+    let named = path.display().to_string();
+    assert!(matches!(&made, Err(RuntimeError::Unavailable(reason)) if reason.contains(&named)), "{made:?}");
+    assert!(made.is_err_and(|error| error.is_retryable()), "it is tried again");
+    let listed = machine.runtime.list().await;
+    assert!(
+        matches!(listed, Err(RuntimeError::Unavailable(_))),
+        "an engine that is not there lists nothing: {listed:?}"
+    );
+    symlink(socket, &path).expect("linked");
+    machine.run(&spec).await;
+    std::fs::remove_file(&path).expect("gone again");
+    let observed = machine.runtime.observe(spec.id).await;
+    assert!(matches!(observed, Err(RuntimeError::Unavailable(_))), "nobody takes it for gone: {observed:?}");
+    symlink(socket, &path).expect("linked");
+    machine.close(&[spec]).await;
+}
+
+async fn an_address_that_is_none_is_refused() {
+    for host in ["", "/var/run/docker.sock", "ftp://host"] {
+        let options = DockerOptions::new(RuntimeName::new("docker").expect("a name"), "any", host, "any");
+        let error = DockerRuntime::open(options).expect_err("no address").to_string();
+        assert!(error.contains("unix:///") && error.contains("tcp://"), "{host}: {error}");
+    }
+}

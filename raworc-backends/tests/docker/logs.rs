@@ -1,0 +1,39 @@
+//! Which of what the engine keeps is told as the log.
+
+use libtest_mimic::Trial;
+use raworc_core::runtime::{Runtime, RuntimeExt};
+
+use crate::machine::{Machine, spec, trial, wait_for};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("what_a_program_writes_before_it_is_told_anything_is_in_its_log_alone", first_words),
+        trial("what_a_program_says_that_cannot_begin_is_in_its_log", a_program_that_cannot_begin),
+    ]
+}
+
+/// Each start writes its number at once, and waits for its end on every second one.
+async fn first_words() {
+    let script =
+        "n=$(cat n 2>/dev/null || echo 0); n=$((n + 1)); echo start $n; echo $n > n; [ $((n % 2)) = 0 ] || sleep 1000";
+    let machine = Machine::new(script);
+    let made = machine.made().await;
+    for n in 1..=6 {
+        let start = machine.start(&made).await;
+        let said = async || Some(machine.log(made.id).await).filter(|log| log.ends_with('\n'));
+        let log = wait_for("its first words", said).await;
+        assert_eq!(log, format!("start {n}\n"));
+        machine.runtime.stop(made.id, &start, std::time::Duration::ZERO).await.expect("stopped");
+        assert_eq!(machine.log(made.id).await, format!("start {n}\n"));
+    }
+    machine.close(&[made]).await;
+}
+
+async fn a_program_that_cannot_begin() {
+    let machine = Machine::with("", |options| options.with_program(["/bin/sh", "/nowhere/program"]));
+    let spec = spec();
+    machine.run(&spec).await;
+    let log = machine.runtime.log_tail(spec.id, 1 << 10).await;
+    assert!(log.contains("/nowhere/program"), "{log:?}");
+    machine.close(&[spec]).await;
+}

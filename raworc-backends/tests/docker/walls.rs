@@ -1,0 +1,162 @@
+//! What a program tries, and must not be able to do.
+
+use libtest_mimic::Trial;
+use raworc_core::agent::Resources;
+use raworc_core::quantity::{Bytes, Cpu};
+use raworc_core::runtime::{ComputerSpec, Runtime};
+
+use crate::machine::{Machine, spec, trial};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("a_closed_computer_has_nothing_but_loopback", a_closed_computer_has_nothing_but_loopback),
+        trial("an_agents_program_has_no_capabilities_and_gets_none", an_agents_program_has_no_capabilities),
+        trial("root_inside_has_a_short_list_of_capabilities", root_inside_has_a_short_list_of_capabilities),
+        trial("neither_agent_nor_root_mounts_or_makes_devices_or_writes_to_the_kernel", nobody_reaches_the_kernel),
+        trial("the_boot_line_is_nowhere_but_on_standard_input", the_boot_line_is_nowhere_else),
+        trial("limits_are_the_containers_own", limits_are_the_containers_own),
+        trial("what_loses_its_parent_is_reaped", what_loses_its_parent_is_reaped),
+        trial("more_processors_than_the_machine_has_are_no_limit", more_processors_than_there_are),
+        trial("neighbours_with_an_open_network_do_not_reach_each_other", neighbours_do_not_reach_each_other),
+        trial("a_program_owns_its_home_and_no_other_part", a_program_owns_its_home),
+    ]
+}
+
+async fn told(script: &str, spec: ComputerSpec) -> String {
+    let machine = Machine::new(script);
+    let log = machine.run(&spec).await;
+    machine.close(&[spec]).await;
+    log
+}
+
+async fn a_closed_computer_has_nothing_but_loopback() {
+    let script = "tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' '; (echo > /dev/tcp/1.1.1.1/80) 2>&1; echo end";
+    let log = told(&format!("exec bash -c '{}'", script.replace('\'', "'\\''")), spec()).await;
+    let interfaces: Vec<_> = log.lines().take_while(|line| !line.contains(' ') && *line != "end").collect();
+    assert_eq!(interfaces, ["lo"], "{log}");
+    assert!(log.contains("Network is unreachable") && log.ends_with("end\n"), "{log}");
+}
+
+async fn an_agents_program_has_no_capabilities() {
+    let log = told("id -u; id -g; grep -E 'Cap|NoNewPrivs|Seccomp:' /proc/self/status; su -c id 2>&1", spec()).await;
+    assert!(log.starts_with("1000\n1000\n"), "{log}");
+    for (name, value) in
+        [("CapEff", "0000000000000000"), ("CapPrm", "0000000000000000"), ("CapBnd", "0000000000000000")]
+    {
+        assert!(log.contains(&format!("{name}:\t{value}\n")), "{name}: {log}");
+    }
+    assert!(log.contains("NoNewPrivs:\t1\n") && log.contains("Seccomp:\t2\n"), "{log}");
+    assert!(!log.contains("uid=0"), "{log}");
+}
+
+async fn root_inside_has_a_short_list_of_capabilities() {
+    let root = ComputerSpec { root: true, ..spec() };
+    let log = told("id -u; grep CapEff /proc/self/status; touch /usr/kept && ls /usr/kept", root).await;
+    // chown, dac_override, fowner, fsetid, kill, setgid, setuid, net_bind_service.
+    assert!(log.contains("0\nCapEff:\t00000000000004fb\n"), "{log}");
+    assert!(log.contains("/usr/kept\n"), "root changes its own system: {log}");
+}
+
+async fn nobody_reaches_the_kernel() {
+    let script = "try() { if \"$@\" >/dev/null 2>&1; then echo BROKE OUT: \"$@\"; else echo refused; fi; }; \
+        try mount -t tmpfs none /mnt; try mknod /tmp/disk b 8 0; try unshare -m true; try unshare -U true; \
+        try sh -c ': >> /proc/sys/kernel/panic'; try sh -c ': >> /proc/sysrq-trigger'; \
+        try sh -c ': >> /sys/kernel/mm/ksm/run'; try cat /proc/kcore; try ls /var/run/docker.sock; \
+        try dmesg; try chroot / true; echo all tried";
+    for root in [false, true] {
+        let log = told(script, ComputerSpec { root, ..spec() }).await;
+        // Reading from the empty file that stands over it succeeds, and gives nothing.
+        let log = log.replace("BROKE OUT: cat /proc/kcore", "refused");
+        assert!(!log.contains("BROKE OUT") && log.ends_with("all tried\n"), "root {root}: {log}");
+        assert!(log.matches("refused").count() == 11, "root {root}: {log}");
+    }
+}
+
+async fn the_boot_line_is_nowhere_else() {
+    let machine = Machine::new("cat > /dev/null; env; cat /proc/1/cmdline | tr '\\0' ' '; echo; sleep 1000");
+    let made = machine.made().await;
+    machine.start(&made).await;
+    let docker = crate::machine::docker();
+    let container = docker.inspect_container(&format!("raworc-{}", made.id), None).await.expect("there");
+    let shown = serde_json::to_string(&container).expect("serialises");
+    assert!(!shown.contains("one-time-key"), "{shown}");
+    let log = crate::machine::wait_for("the program's words", async || {
+        Some(machine.log(made.id).await).filter(|log| log.contains("HOME=/agent"))
+    });
+    assert!(!log.await.contains("one-time-key"));
+    machine.close(&[made]).await;
+}
+
+async fn limits_are_the_containers_own() {
+    let resources = Resources {
+        cpu: Some(Cpu::from_millis(500)),
+        memory: Some(Bytes::new(128 << 20)),
+        pids: Some(64),
+        ..Resources::default()
+    };
+    let script = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null; \
+        cat /sys/fs/cgroup/pids/pids.max /sys/fs/cgroup/pids.max 2>/dev/null; \
+        cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us /sys/fs/cgroup/cpu.max 2>/dev/null; \
+        head -c 300m /dev/zero | tail -c 250m | wc -c; echo still here";
+    let log = told(script, ComputerSpec { resources, ..spec() }).await;
+    let mut lines = log.lines();
+    assert_eq!(lines.next(), Some("134217728"), "{log}");
+    assert_eq!(lines.next(), Some("64"), "{log}");
+    assert!(lines.next().is_some_and(|quota| quota.starts_with("50000")), "{log}");
+    assert!(log.ends_with("still here\n") && !log.contains("262144000"), "{log}");
+}
+
+async fn more_processors_than_there_are() {
+    let resources = Resources { cpu: Some(Cpu::from_millis(900_000)), ..Resources::default() };
+    let log = told("echo it runs", ComputerSpec { resources, ..spec() }).await;
+    assert_eq!(log, "it runs\n");
+}
+
+/// One serves on all of its addresses, which it reaches itself.
+async fn neighbours_do_not_reach_each_other() {
+    let connect = "use IO::Socket::INET; my $s = IO::Socket::INET->new(PeerAddr => $ARGV[0], PeerPort => 7000, Timeout => 3); \
+        print $s ? qq(reached\\n) : qq(not reached\\n);";
+    let serve = "use IO::Socket::INET; my $l = IO::Socket::INET->new(LocalPort => 7000, Listen => 5) or die; \
+        while (my $c = $l->accept) { close $c }";
+    let script = format!(
+        "a=$(hostname -I | tr -d ' '); if [ -e /agent/other ]; then perl -e '{connect}' $(cat /agent/other); else perl -e '{serve}' & \
+         until perl -e '{connect}' $a | grep -qx reached; do sleep 0.1; done; echo serves at $a; wait; fi"
+    );
+    let machine = Machine::new(&script);
+    let open = || {
+        let mut spec = spec();
+        spec.network.mode = raworc_core::agent::NetworkMode::Open;
+        spec
+    };
+    let (one, other) = (open(), open());
+    for spec in [&one, &other] {
+        let ensured = machine.runtime.ensure(spec).await.expect("made");
+        assert!(ensured.network_unproved.is_some(), "what is not shown is said");
+    }
+    machine.start(&one).await;
+    let serves = async || {
+        machine.log(one.id).await.lines().find_map(|line| Some(line.strip_prefix("serves at ")?.trim().to_owned()))
+    };
+    let address = crate::machine::wait_for("the server", serves).await;
+    crate::machine::write(&other, "other", &address).await;
+    let log = machine.run(&other).await;
+    assert_eq!(log, "not reached\n", "{address}");
+    machine.close(&[one, other]).await;
+}
+
+async fn what_loses_its_parent_is_reaped() {
+    let script = "i=0; while [ $i -lt 20 ]; do (sleep 0.02 &) ; i=$((i + 1)); done; n=0; \
+        while [ $n -lt 500 ]; do left=0; for s in /proc/[0-9]*/stat; do read -r line < $s || continue; \
+        case $line in *') Z '*|*'(sleep)'*) left=1;; esac; done 2>/dev/null; \
+        [ $left = 0 ] && break; n=$((n + 1)); sleep 0.02; done; echo left $left";
+    let log = told(script, spec()).await;
+    assert!(log.ends_with("left 0\n"), "{log}");
+}
+
+async fn a_program_owns_its_home() {
+    let script = "stat -c '%u %g %a' /agent; pwd; touch kept && echo wrote; touch /usr/x 2>&1; \
+        touch /run/raworc/x && echo scratch; stat -f -c %T /run/raworc";
+    let log = told(script, spec()).await;
+    assert!(log.starts_with("1000 1000 700\n/agent\nwrote\n"), "{log}");
+    assert!(log.contains("Permission denied") && log.ends_with("scratch\ntmpfs\n"), "{log}");
+}

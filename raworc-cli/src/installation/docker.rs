@@ -1,0 +1,165 @@
+//! Docker as an installation's runtime.
+
+use std::path::PathBuf;
+
+use raworc_backends::docker::{DockerOptions, DockerRuntime, ENGINE_LIMIT, PROGRAM_PATH};
+use raworc_core::agent::{Network, Resources};
+use raworc_core::entropy::{Clock, EntropyExt, SystemClock, SystemEntropy};
+use raworc_core::ids::RuntimeName;
+use raworc_core::runtime::{ComputerSpec, Runtime, RuntimeError};
+
+use super::program;
+use crate::exit::{Exit, Failure};
+use crate::session::write_private;
+use crate::settings::{DEFAULT_IMAGE, RuntimeKind, Settings};
+
+/// The name under which agents ask for it.
+const DOCKER: &str = "docker";
+
+/// A computer with a shell and tools to build with, for `docker build`.
+pub const DOCKERFILE: &str = include_str!("../../../deploy/computer/Dockerfile");
+
+/// The runtime. Its program is a copy in the data directory: a container is made with its path, and has to find it there
+/// whatever becomes of the one that this process was started from.
+fn open(settings: &Settings) -> anyhow::Result<DockerRuntime> {
+    let (name, host) = (RuntimeName::new(DOCKER)?, settings.docker.address());
+    let mut options = DockerOptions::new(name, program::installation(settings)?, host, &settings.docker.image)
+        .with_link_dir(settings.data.join("link"))
+        .with_program_file(program_file(settings))
+        .with_program([PROGRAM_PATH, "agentd"]);
+    if settings.docker.image == DEFAULT_IMAGE {
+        options = options.with_default_image_made_by("make it with `raworc image build`");
+    }
+    let opened = DockerRuntime::open(options);
+    Ok(opened.map_err(|error| Failure::new(Exit::Usage, "docker.host cannot be used").because(error))?)
+}
+
+fn program_file(settings: &Settings) -> PathBuf {
+    settings.data.join("program").join("raworc-agentd")
+}
+
+/// Puts the program of this release where computers find it at their next start.
+fn place_program(settings: &Settings) -> Result<(), Failure> {
+    let (source, target) = (program::find()?.0, program_file(settings));
+    let place = || {
+        let (new, old) = (std::fs::metadata(&source)?, std::fs::metadata(&target));
+        if let Ok(old) = old
+            && old.len() == new.len()
+            && old.modified()? >= new.modified()?
+        {
+            return Ok(());
+        }
+        std::fs::create_dir_all(settings.data.join("program"))?;
+        let next = target.with_extension("next");
+        std::fs::copy(&source, &next)?;
+        std::fs::rename(next, &target)
+    };
+    place().map_err(|error: std::io::Error| {
+        Failure::new(Exit::Failed, format!("cannot place the program at {}", target.display())).because(error)
+    })
+}
+
+/// Docker as far as this installation has it.
+pub(super) struct Chosen {
+    /// The runtime, where it is to be used or was used.
+    pub(super) runtime: Option<DockerRuntime>,
+    /// Whether it makes computers whose agent names no runtime.
+    pub(super) is_default: bool,
+    /// Why it cannot be used now.
+    pub(super) why: Option<String>,
+}
+
+/// Decides by the configuration and by what there is. Says what it does where that takes long.
+pub(super) async fn choose(settings: &Settings, said: &(dyn Fn(String) + Send + Sync)) -> anyhow::Result<Chosen> {
+    let is_wanted = match settings.runtime {
+        RuntimeKind::Docker => true,
+        // Who takes the walls away means the local runtime.
+        RuntimeKind::Auto => settings.local.isolation,
+        RuntimeKind::Local => false,
+    };
+    if !is_wanted && !was_used(settings) {
+        return Ok(Chosen { runtime: None, is_default: false, why: None });
+    }
+    let runtime = match open(settings) {
+        Err(error) if settings.runtime != RuntimeKind::Docker => {
+            return Ok(Chosen { runtime: None, is_default: false, why: Some(format!("{error:#}")) });
+        }
+        opened => opened?,
+    };
+    place_program(settings)?;
+    let why = if is_wanted { have(&runtime, settings, said).await.err() } else { None };
+    let is_default = settings.runtime == RuntimeKind::Docker || (is_wanted && why.is_none());
+    if is_default {
+        note_use(settings)?;
+    }
+    let runtime = Some(runtime).filter(|_| is_default || was_used(settings));
+    Ok(Chosen { runtime, is_default, why })
+}
+
+/// Sees to it that the engine answers, has the image, and can make a computer. Tells why not.
+async fn have(
+    runtime: &DockerRuntime,
+    settings: &Settings,
+    said: &(dyn Fn(String) + Send + Sync),
+) -> Result<(), String> {
+    let (host, image) = (settings.docker.address(), settings.docker.image.as_str());
+    if settings.runtime == RuntimeKind::Auto && !host.starts_with("unix://") {
+        return Err(format!("the engine at {host} may be on another machine; `--runtime docker` uses it all the same"));
+    }
+    answers(runtime).await?;
+    if !runtime.has_image(image).await.map_err(|error| error.to_string())? {
+        if image == DEFAULT_IMAGE {
+            said(format!("building the image {image} on {host}, this once"));
+            let step = |line: &str| tracing::info!(%image, line, "building");
+            runtime.build_image(image, DOCKERFILE, &step).await.map_err(|error| error.to_string())?;
+        } else {
+            said(format!("pulling the image {image} to {host}, this once"));
+            runtime.prepare(Some(image), &|_| ()).await.map_err(|error| error.to_string())?;
+        }
+    }
+    try_out(runtime).await.map_err(|error| error.to_string())
+}
+
+/// Makes a computer and takes it away: an engine that sees other files than this process cannot.
+async fn try_out(runtime: &DockerRuntime) -> Result<(), RuntimeError> {
+    let now = SystemClock.now();
+    let spec = ComputerSpec {
+        id: SystemEntropy.computer_id(now),
+        volume: SystemEntropy.volume_id(now),
+        image: None,
+        resources: Resources::default(),
+        network: Network::default(),
+        root: false,
+    };
+    let made = runtime.ensure(&spec).await.map(drop);
+    let removed = runtime.remove(spec.id).await;
+    made.and(removed).and(runtime.remove_volume(spec.volume).await)
+}
+
+async fn answers(runtime: &DockerRuntime) -> Result<(), String> {
+    match tokio::time::timeout(ENGINE_LIMIT, runtime.ping()).await {
+        Ok(answer) => answer.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("the engine does not answer within {} s", ENGINE_LIMIT.as_secs())),
+    }
+}
+
+/// What it makes computers of, for people, or why it cannot yet.
+pub(super) fn described(settings: &Settings, why: Option<String>) -> String {
+    let host = settings.docker.address();
+    match why {
+        None => format!("docker at {host}, computers from {}", settings.docker.image),
+        Some(why) => format!("docker at {host}, which cannot be used yet: {why}"),
+    }
+}
+
+/// Notes that agents may be made on it, whatever makes computers at the next start.
+fn note_use(settings: &Settings) -> Result<(), Failure> {
+    let path = settings.data.join(DOCKER);
+    write_private(&path, &settings.docker.address())
+        .map_err(|error| Failure::new(Exit::Failed, format!("cannot write {}", path.display())).because(error))
+}
+
+/// Whether agents may have been made on it.
+fn was_used(settings: &Settings) -> bool {
+    settings.data.join(DOCKER).exists()
+}

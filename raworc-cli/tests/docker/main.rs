@@ -1,0 +1,169 @@
+//! The binary with a real Docker engine, the way a person uses both.
+//!
+//! `RAWORC_TEST_BACKENDS` with `docker` in it makes an engine that does not answer a failure; else all of it is shown as
+//! ignored.
+
+#[path = "../cli/home.rs"]
+#[allow(dead_code, reason = "another binary's tests use the rest")]
+mod home;
+#[path = "../cli/up.rs"]
+#[allow(dead_code, reason = "another binary's tests use the rest")]
+mod up;
+
+use std::process::{Command, ExitCode};
+
+use libtest_mimic::{Arguments, Trial};
+
+use self::home::{Home, Ran};
+use self::up::{Up, until};
+
+fn main() -> ExitCode {
+    let required = std::env::var("RAWORC_TEST_BACKENDS").unwrap_or_default();
+    let is_ignored = !required.split(',').any(|name| name == "docker") && !answers();
+    let trial = |name: &str, test: fn()| {
+        let run = move || {
+            test();
+            Ok(())
+        };
+        Trial::test(format!("docker::{name}"), run).with_ignored_flag(is_ignored)
+    };
+    let trials = vec![
+        trial("the_tour_holds_on_docker_and_leaves_nothing_running", the_tour_holds),
+        trial("a_command_goes_on_while_raworc_is_killed_and_started_again", a_command_goes_on),
+        trial("an_agent_waits_while_its_engine_is_away_and_goes_on_when_it_is_back", an_agent_waits_for_its_engine),
+        trial("an_image_that_cannot_be_built_says_at_which_step", an_image_that_cannot_be_built),
+    ];
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+fn host() -> String {
+    std::env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".into())
+}
+
+fn docker(args: &[&str]) -> String {
+    let output = Command::new("docker").args(["--host", &host()]).args(args).output().expect("the docker command");
+    assert!(output.status.success(), "docker {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("UTF-8").trim().to_owned()
+}
+
+fn answers() -> bool {
+    let asked = Command::new("docker").args(["--host", &host(), "version"]).output();
+    asked.is_ok_and(|output| output.status.success())
+}
+
+/// The binary in this home, with the engine, and with `auto` as its runtime.
+fn raworc(home: &Home, args: &[&str]) -> Command {
+    let mut command = home.raworc(args);
+    command.env("DOCKER_HOST", host()).env("RAWORC_RUNTIME", "auto");
+    command
+}
+
+fn run(home: &Home, args: &[&str]) -> Ran {
+    Ran::of(raworc(home, args).output().expect("raworc runs"))
+}
+
+/// What finds all that the installation of this home has on the engine.
+fn label(home: &Home) -> String {
+    let name = std::fs::read_to_string(home.path().join(".local/share/raworc/installation")).expect("there");
+    format!("label=raworc.installation={}", name.trim())
+}
+
+/// Takes away at its end what the installation of a home has on the engine.
+struct Cleared<'a>(&'a Home);
+
+impl Drop for Cleared<'_> {
+    fn drop(&mut self) {
+        clear(self.0);
+    }
+}
+
+fn clear(home: &Home) {
+    if !home.path().join(".local/share/raworc/installation").exists() {
+        return;
+    }
+    let label = label(home);
+    for (list, remove) in [(["ps", "-aq"], ["rm", "-f"]), (["volume", "ls"], ["volume", "rm"])] {
+        let mut list = list.to_vec();
+        list.extend(["--filter", &label]);
+        if list[0] == "volume" {
+            list.push("-q");
+        }
+        for found in docker(&list).lines() {
+            docker(&[remove[0], remove[1], found]);
+        }
+    }
+}
+
+fn the_tour_holds() {
+    let home = Home::new();
+    let _cleared = Cleared(&home);
+    let tour = ["quickstart", "--exit", "--listen", "127.0.0.1:0", "--no-model"];
+    let first = run(&home, &tour).ok();
+    assert!(first.contains("runtime  docker at ") && first.contains("docker-init"), "{first}");
+    assert!(first.contains("the same to the letter") && first.contains("start 1 has become start 2"), "{first}");
+    let second = run(&home, &tour).ok();
+    assert!(second.contains("below 1 of earlier runs"), "{second}");
+    assert_eq!(docker(&["ps", "-q", "--filter", &label(&home)]), "", "no computer runs on after the tour");
+}
+
+/// The container is not this process's: what runs in it does not end with it.
+fn a_command_goes_on() {
+    let home = Home::new();
+    let _cleared = Cleared(&home);
+    let start = || Up::of(raworc(&home, &["up", "--listen", "127.0.0.1:0", "-o", "json", "--log", "warn"]));
+    let up = start();
+    run(&home, &["agent", "create", "ada", "--wait"]).ok();
+    let before = up::agent(&home, "ada")["status"]["incarnation"].clone();
+    let sent = "!echo begun > begun; until [ -e go ]; do sleep 0.1; done; echo done";
+    run(&home, &["send", "ada", "--no-wait", sent]).ok();
+    let begun = ["agent", "exec", "ada", "--", "cat", "begun"];
+    until("the command has begun", || run(&home, &begun).code == 0);
+    up.kill();
+    let _up = start();
+    until("the program has found the new server", || {
+        run(&home, &["agent", "exec", "ada", "--", "touch", "go"]).code == 0
+    });
+    until("the message has ended", || run(&home, &["history", "ada"]).ok().contains("\ndone\n"));
+    let agent = up::agent(&home, "ada");
+    assert_eq!(agent["status"]["incarnation"], before, "it was one start all the time: {agent:#}");
+}
+
+/// Without the engine, `auto` makes computers by namespaces; agents of Docker stay what they are.
+fn an_agent_waits_for_its_engine() {
+    let home = Home::new();
+    let _cleared = Cleared(&home);
+    let up = ["up", "--listen", "127.0.0.1:0", "-o", "json", "--log", "warn"];
+    let with_engine = Up::of(raworc(&home, &up));
+    run(&home, &["agent", "create", "ada", "--wait"]).ok();
+    run(&home, &["agent", "sleep", "ada"]).ok();
+    assert_eq!(with_engine.end(), Some(0));
+    let mut command = raworc(&home, &up);
+    command.env("DOCKER_HOST", "unix:///nowhere.sock");
+    let without = Up::of(command);
+    run(&home, &["agent", "create", "bob", "--wait"]).ok();
+    assert_eq!(up::agent(&home, "bob")["spec"]["runtime"], "local");
+    run(&home, &["send", "ada", "--no-wait", "!echo here again"]).ok();
+    let reason = || up::condition(&home, "ada", "Ready").map(|ready| ready["reason"].clone());
+    until("the reason is told", || reason().is_some_and(|reason| reason == "EngineUnavailable"));
+    assert!(run(&home, &["agent", "explain", "ada"]).ok().contains("/nowhere.sock"), "and which engine it is");
+    assert_eq!(without.end(), Some(0));
+    let _with_engine = Up::of(raworc(&home, &up));
+    until("the message has ended", || run(&home, &["history", "ada"]).ok().contains("\nhere again\n"));
+}
+
+fn an_image_that_cannot_be_built() {
+    let home = Home::new();
+    std::fs::write(home.path().join("Dockerfile"), "FROM debian:bookworm-slim\nRUN echo so far && exit 7\n")
+        .expect("written");
+    let built = run(&home, &["image", "build", "--file", "Dockerfile", "--tag", "localhost/raworc-test:never"]);
+    assert_eq!(built.code, 1, "{built:#?}");
+    assert!(built.err.contains("so far") && built.err.contains("returned a non-zero code: 7"), "{built:#?}");
+    let absent = run(&home, &["image", "build", "--file", "nowhere"]);
+    assert!(absent.code == 2 && absent.err.contains("nowhere"), "{absent:#?}");
+    let mut elsewhere = raworc(&home, &["image", "build"]);
+    let elsewhere = Ran::of(elsewhere.env("DOCKER_HOST", "unix:///nowhere.sock").output().expect("raworc runs"));
+    assert!(
+        elsewhere.code == 7 && elsewhere.err.contains("no Docker engine answers at unix:///nowhere.sock"),
+        "{elsewhere:#?}"
+    );
+}
