@@ -172,6 +172,12 @@ impl Installation {
         &self.opened.described
     }
 
+    /// Whether computers go on when this process ends, and find the next one.
+    #[must_use]
+    pub fn computers_go_on(&self) -> bool {
+        self.opened.go_on
+    }
+
     /// Whether the model that agents think with answers.
     ///
     /// # Errors

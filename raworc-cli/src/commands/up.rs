@@ -116,6 +116,9 @@ pub(super) async fn serve(console: &Console, mut installation: Installation) -> 
         broken = installation.ended() => broken.context("the API cannot be served any longer"),
     };
     console.note("Stopping. Agents' files are kept, and messages that wait go on at the next start.");
+    if installation.computers_go_on() {
+        console.note("Agents that are awake go on in their containers; `raworc agent sleep NAME` stops one while a server is up.");
+    }
     tokio::select! {
         () = installation.shutdown() => ended,
         _ = terminate.recv() => Err(Silent(143).into()),

@@ -26,6 +26,8 @@ pub(super) struct Opened {
     pub(super) runtimes: Runtimes,
     /// What the default one makes computers of.
     pub(super) described: String,
+    /// Whether those go on without this process.
+    pub(super) go_on: bool,
     local: Option<Arc<LocalRuntime>>,
 }
 
@@ -57,7 +59,7 @@ impl Opened {
         if let Some(local) = &local {
             runtimes = with_local(runtimes, local);
         }
-        Ok(Self { runtimes, described, local })
+        Ok(Self { runtimes, described, go_on: true, local })
     }
 
     /// Opens the runtime of the configuration.
@@ -82,7 +84,7 @@ impl Opened {
             tracing::warn!("computers have no walls: agents can do to this machine what this user can");
             "local, WITHOUT isolation: agents can do to this machine what you can".to_owned()
         };
-        Ok(Self { runtimes: with_local(Runtimes::new(), &runtime), described, local: Some(runtime) })
+        Ok(Self { runtimes: with_local(Runtimes::new(), &runtime), described, go_on: false, local: Some(runtime) })
     }
 
     /// Ends what ends with this process. Containers go on, and find the next one.
