@@ -365,10 +365,13 @@ impl Runtime for DockerRuntime {
         options: LogsOptions,
     ) -> Result<BoxStream<'static, Result<Bytes, RuntimeError>>, RuntimeError> {
         let container = self.container(id).await?.ok_or(RuntimeError::NotFound(id))?;
-        let (Some(since), Some(name)) = (look::log_begin(&container), container.id) else {
+        let started = look::started_at(&container).and_then(|at| at.parse().ok());
+        let (Some(started), Some(name)) = (started, container.id.clone()) else {
             return Ok(stream::empty().boxed());
         };
-        log::read(self.engine.docker().await?.clone(), name, since, options).await
+        let docker = self.engine.docker().await?;
+        let since = if look::is_running(&container) { started } else { log::begin(docker, &name, started).await? };
+        log::read(docker.clone(), name, since, options).await
     }
 
     async fn copy_volume(&self, from: VolumeId, to: VolumeId) -> Result<(), RuntimeError> {

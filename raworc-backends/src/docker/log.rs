@@ -8,13 +8,24 @@ use bollard::query_parameters::{LogsOptions as Query, LogsOptionsBuilder};
 use bytes::Bytes;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use raworc_core::runtime::{LogsOptions, RuntimeError};
 
 use super::error;
 
 /// A stretch of a log: when it was written, and what.
 type Entry = (Timestamp, Bytes);
+
+/// How long before its noted start a program may have written.
+const EARLY: SignedDuration = SignedDuration::from_millis(250);
+
+/// From when on the log of a start that is over is read. A program that ends at once has written before the engine notes its
+/// start; where nothing was written since, that is looked at too.
+pub(super) async fn begin(docker: &Docker, container: &str, started: Timestamp) -> Result<Timestamp, RuntimeError> {
+    let last = query(started, false).tail("1").build();
+    let written = entries(docker, container, last, started).try_next().await?;
+    Ok(if written.is_some() { started } else { started.saturating_sub(EARLY).unwrap_or(started) })
+}
 
 /// The log from `since` on.
 pub(super) async fn read(

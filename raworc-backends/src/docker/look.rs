@@ -1,16 +1,11 @@
 //! How a computer is, by what the engine says of its container.
 
 use bollard::models::{ContainerInspectResponse, ContainerState, ContainerStateStatusEnum as Status};
-use jiff::{SignedDuration, Timestamp};
 use raworc_core::ids::ComputerId;
 use raworc_core::runtime::{LimitsReached, Observed, Phase, StartId};
 
 /// The time of a start that never was.
 const NEVER: &str = "0001-01-01T00:00:00Z";
-
-/// How long before its noted start a program may have written. Between the end of the start before and that lies the making
-/// of namespaces, which takes longer.
-const EARLY: SignedDuration = SignedDuration::from_millis(250);
 
 /// The identity of the container's present or last start; `None` before the first.
 pub(super) fn start_id(container: &ContainerInspectResponse) -> Option<StartId> {
@@ -20,21 +15,7 @@ pub(super) fn start_id(container: &ContainerInspectResponse) -> Option<StartId> 
 
 /// When its present or last start was, as the engine writes it.
 pub(super) fn started_at(container: &ContainerInspectResponse) -> Option<&str> {
-    time(container.state.as_ref()?.started_at.as_deref())
-}
-
-fn time(text: Option<&str>) -> Option<&str> {
-    text.filter(|at| *at != NEVER && !at.is_empty())
-}
-
-/// From when on what its log has is of its present or last start; `None` before the first. A program writes before the
-/// engine notes its start, and the engine reads a program's last words after it has noted the end.
-pub(super) fn log_begin(container: &ContainerInspectResponse) -> Option<Timestamp> {
-    let started_at: Timestamp = started_at(container)?.parse().ok()?;
-    let early = started_at.saturating_sub(EARLY).unwrap_or(started_at);
-    // While it runs, the end that is noted is that of the start before.
-    let ended_before = time(container.state.as_ref()?.finished_at.as_deref()).and_then(|at| at.parse().ok());
-    Some(ended_before.filter(|_| is_running(container)).map_or(early, |ended: Timestamp| ended.max(early)))
+    container.state.as_ref()?.started_at.as_deref().filter(|at| *at != NEVER && !at.is_empty())
 }
 
 pub(super) fn is_running(container: &ContainerInspectResponse) -> bool {

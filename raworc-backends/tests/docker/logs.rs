@@ -7,13 +7,13 @@ use crate::machine::{Machine, spec, trial, wait_for};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("what_a_program_writes_before_it_is_told_anything_is_in_its_log_alone", first_words),
+        trial("each_start_has_its_own_log_from_its_boot_line_on", each_start_has_its_own_log),
         trial("what_a_program_says_that_cannot_begin_is_in_its_log", a_program_that_cannot_begin),
     ]
 }
 
-/// Each start writes its number at once, and waits for its end on every second one.
-async fn first_words() {
+/// Each start writes its number once it has its boot line, and waits for its end on every second one.
+async fn each_start_has_its_own_log() {
     let script =
         "n=$(cat n 2>/dev/null || echo 0); n=$((n + 1)); echo start $n; echo $n > n; [ $((n % 2)) = 0 ] || sleep 1000";
     let machine = Machine::new(script);

@@ -51,7 +51,7 @@ pub(crate) fn name() -> String {
     format!("test-{}", SystemEntropy.uuid(SystemClock.now()).simple())
 }
 
-/// An installation of its own, whose program is a shell script.
+/// An installation of its own, whose program is a shell script that has read its boot line.
 pub(crate) struct Machine {
     pub(crate) runtime: DockerRuntime,
     pub(crate) installation: String,
@@ -65,7 +65,7 @@ impl Machine {
     pub(crate) fn with(script: &str, more: impl FnOnce(DockerOptions) -> DockerOptions) -> Self {
         let installation = name();
         let options = DockerOptions::new(RuntimeName::new("docker").expect("a name"), &installation, host(), IMAGE)
-            .with_program(["/bin/sh", "-c", script]);
+            .with_program(["/bin/sh", "-c", &format!("cat > /dev/null; {script}")]);
         let runtime = DockerRuntime::open(more(options)).expect("opened");
         Self { runtime, installation }
     }

@@ -73,7 +73,7 @@ async fn nobody_reaches_the_kernel() {
 }
 
 async fn the_boot_line_is_nowhere_else() {
-    let machine = Machine::new("cat > /dev/null; env; cat /proc/1/cmdline | tr '\\0' ' '; echo; sleep 1000");
+    let machine = Machine::new("env; cat /proc/1/cmdline | tr '\\0' ' '; echo; sleep 1000");
     let made = machine.made().await;
     machine.start(&made).await;
     let docker = crate::machine::docker();
@@ -103,7 +103,8 @@ async fn limits_are_the_containers_own() {
     assert_eq!(lines.next(), Some("134217728"), "{log}");
     assert_eq!(lines.next(), Some("64"), "{log}");
     assert!(lines.next().is_some_and(|quota| quota.starts_with("50000")), "{log}");
-    assert!(log.ends_with("still here\n") && !log.contains("262144000"), "{log}");
+    // What the shell says of it on standard error may come before or after.
+    assert!(log.contains("still here\n") && !log.contains("262144000"), "{log}");
 }
 
 async fn more_processors_than_there_are() {
