@@ -3,7 +3,7 @@
 use libtest_mimic::Trial;
 use raworc_core::runtime::{Runtime, RuntimeExt};
 
-use crate::machine::{Machine, spec, trial, wait_for};
+use crate::machine::{Machine, spec, trial};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -20,9 +20,7 @@ async fn each_start_has_its_own_log() {
     let made = machine.made().await;
     for n in 1..=6 {
         let start = machine.start(&made).await;
-        let said = async || Some(machine.log(made.id).await).filter(|log| log.ends_with('\n'));
-        let log = wait_for("its first words", said).await;
-        assert_eq!(log, format!("start {n}\n"));
+        assert_eq!(machine.said(made.id, "\n").await, format!("start {n}\n"));
         machine.runtime.stop(made.id, &start, std::time::Duration::ZERO).await.expect("stopped");
         assert_eq!(machine.log(made.id).await, format!("start {n}\n"));
     }

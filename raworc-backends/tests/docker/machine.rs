@@ -4,13 +4,14 @@ use std::future::Future;
 use std::time::Duration;
 
 use bollard::Docker;
-use bollard::query_parameters::{ListContainersOptionsBuilder, ListVolumesOptionsBuilder};
+use bollard::query_parameters::{ListContainersOptionsBuilder, ListVolumesOptionsBuilder, WaitContainerOptions};
+use futures::StreamExt;
 use libtest_mimic::Trial;
 use raworc_backends::docker::{DockerOptions, DockerRuntime};
 use raworc_core::agent::{Network, Resources};
 use raworc_core::entropy::{Clock, EntropyExt, SystemClock, SystemEntropy};
 use raworc_core::ids::{ComputerId, Incarnation, RuntimeName};
-use raworc_core::runtime::{Boot, ComputerSpec, Phase, Runtime, RuntimeExt, StartId};
+use raworc_core::runtime::{Boot, ComputerSpec, LogsOptions, Phase, Runtime, RuntimeExt, StartId};
 
 /// What computers are made from: any image with a shell.
 pub(crate) const IMAGE: &str = "debian:bookworm-slim";
@@ -85,11 +86,9 @@ impl Machine {
     pub(crate) async fn run(&self, spec: &ComputerSpec) -> String {
         self.runtime.ensure(spec).await.expect("made");
         self.start(spec).await;
-        let ended = async || match self.phase(spec.id).await {
-            Some(Phase::Stopped { .. }) => Some(()),
-            Some(Phase::Running(_) | Phase::Stopping(_)) | None => None,
-        };
-        wait_for("the program ends", ended).await;
+        // The engine answers when it is over, with its exit code as an error where that is not 0.
+        let ends: Vec<_> = docker().wait_container(&container(spec.id), None::<WaitContainerOptions>).collect().await;
+        assert_eq!(ends.len(), 1, "the engine tells the end: {ends:?}");
         self.log(spec.id).await
     }
 
@@ -99,6 +98,20 @@ impl Machine {
 
     pub(crate) async fn log(&self, id: ComputerId) -> String {
         self.runtime.log_tail(id, 1 << 20).await
+    }
+
+    /// What the program of the present start has written, once `text` is in it.
+    pub(crate) async fn said(&self, id: ComputerId, text: &str) -> String {
+        let follow = LogsOptions::default().with_follow(true);
+        let mut chunks = self.runtime.logs(id, follow).await.expect("a log");
+        let mut log = String::new();
+        while let Some(chunk) = chunks.next().await {
+            log.push_str(&String::from_utf8_lossy(&chunk.expect("read")));
+            if log.contains(text) {
+                return log;
+            }
+        }
+        panic!("it ended without {text:?}: {log}");
     }
 
     /// Takes these away, and shows that nothing of the installation is left on the engine.
@@ -137,6 +150,11 @@ impl Drop for Machine {
     }
 }
 
+/// The container of a computer.
+pub(crate) fn container(id: ComputerId) -> String {
+    format!("raworc-{id}")
+}
+
 /// Writes a file into the home of a computer that does not run.
 pub(crate) async fn write(spec: &ComputerSpec, name: &str, content: &str) {
     let mut header = tar::Header::new_gnu();
@@ -146,7 +164,7 @@ pub(crate) async fn write(spec: &ComputerSpec, name: &str, content: &str) {
     archive.append_data(&mut header, name, content.as_bytes()).expect("packed");
     let archive = bollard::body_full(archive.into_inner().expect("packed").into());
     let options = bollard::query_parameters::UploadToContainerOptionsBuilder::new().path("/agent").build();
-    docker().upload_to_container(&format!("raworc-{}", spec.id), Some(options), archive).await.expect("written");
+    docker().upload_to_container(&container(spec.id), Some(options), archive).await.expect("written");
 }
 
 /// A computer that nobody has made.
@@ -169,17 +187,5 @@ pub(crate) fn boot(computer: ComputerId) -> Boot {
         computer,
         incarnation: Incarnation(1),
         key: "one-time-key".into(),
-    }
-}
-
-/// Waits for a condition.
-pub(crate) async fn wait_for<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>) -> T {
-    let deadline = tokio::time::Instant::now() + LIMIT;
-    loop {
-        if let Some(found) = check().await {
-            return found;
-        }
-        assert!(tokio::time::Instant::now() < deadline, "waited in vain for: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -10,7 +10,7 @@ use libtest_mimic::Trial;
 use raworc_core::ids::ComputerId;
 use raworc_core::runtime::{ComputerSpec, Phase, Runtime, RuntimeError, StartId};
 
-use crate::machine::{IMAGE, Machine, boot, docker, name, spec, trial, wait_for};
+use crate::machine::{IMAGE, Machine, boot, container, docker, name, spec, trial};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -70,7 +70,7 @@ async fn a_strangers_container_is_left_alone() {
         ("raworc.computer".to_owned(), spec.id.to_string()),
     ]);
     for labels in [HashMap::new(), other] {
-        let stranger = run_by_a_stranger(&format!("raworc-{}", spec.id), labels, Vec::new()).await;
+        let stranger = run_by_a_stranger(&container(spec.id), labels, Vec::new()).await;
         all_calls(&machine, &spec).await;
         assert!(is_running(&stranger).await, "it was left alone");
         remove(&stranger).await;
@@ -116,29 +116,19 @@ async fn a_strangers_volume_is_left_alone() {
 }
 
 async fn a_removed_container_is_made_again() {
-    let machine = Machine::new("ls; touch kept; sleep 1000");
+    let machine = Machine::new("ls; touch kept; echo written; sleep 1000");
     let made = machine.made().await;
     let start = machine.start(&made).await;
-    let kept = async || {
-        let archived =
-            docker().get_container_archive_info(&format!("raworc-{}", made.id), Some(of("/agent/kept"))).await;
-        archived.ok()
-    };
-    wait_for("the file", kept).await;
-    remove(&format!("raworc-{}", made.id)).await;
+    machine.said(made.id, "written\n").await;
+    remove(&container(made.id)).await;
     assert_eq!(machine.phase(made.id).await, None);
     machine.runtime.stop(made.id, &start, std::time::Duration::ZERO).await.expect("nothing to stop");
     let started = machine.runtime.start(made.id, &boot(made.id)).await;
     assert!(matches!(started, Err(RuntimeError::NotFound(_))), "{started:?}");
     machine.runtime.ensure(&made).await.expect("made again");
     machine.start(&made).await;
-    let log = async || Some(machine.log(made.id).await).filter(|log| log.contains("kept"));
-    wait_for("the file in the new computer", log).await;
+    machine.said(made.id, "kept\n").await;
     machine.close(&[made]).await;
-}
-
-fn of(path: &str) -> bollard::query_parameters::ContainerArchiveInfoOptions {
-    bollard::query_parameters::ContainerArchiveInfoOptionsBuilder::new().path(path).build()
 }
 
 async fn a_volume_in_use_is_kept() {
@@ -186,8 +176,8 @@ async fn an_images_own_volumes_go() {
     machine.runtime.build_image(&image, &dockerfile, &|_| ()).await.expect("built");
     let spec = ComputerSpec { image: Some(image.clone()), ..spec() };
     machine.run(&spec).await;
-    let container = docker().inspect_container(&format!("raworc-{}", spec.id), None).await.expect("there");
-    let mounts = container.mounts.unwrap_or_default();
+    let found = docker().inspect_container(&container(spec.id), None).await.expect("there");
+    let mounts = found.mounts.unwrap_or_default();
     let own = mounts.iter().find(|mount| mount.destination.as_deref() == Some("/of/the/image")).expect("mounted");
     let own = own.name.clone().expect("a volume");
     docker().inspect_volume(&own).await.expect("there");
