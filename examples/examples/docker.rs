@@ -17,6 +17,7 @@ use raworc_core::runtime::{Runtime, Runtimes};
 use raworc_core::seal::MasterKey;
 use raworc_core::store::MemoryStore;
 use raworc_http::server::Tokens;
+use raworc_http::server::agents::egress::Egress;
 use raworc_http::server::agents::gateway::Upstreams;
 use raworc_http::server::agents::{AgentsListener, AgentsState, Links, ListenerLimits, agents_router};
 use tokio_util::sync::CancellationToken;
@@ -72,6 +73,7 @@ async fn tell(host: &str, say: &mut dyn FnMut(String)) -> anyhow::Result<()> {
         tokens,
         links,
         upstreams: Upstreams::default(),
+        egress: Egress::default(),
         closing: closing.clone(),
     };
     let serving = tokio::spawn(listener.serve(agents_router(state), closing.clone().cancelled_owned()));

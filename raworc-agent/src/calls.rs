@@ -1,6 +1,7 @@
 //! The calls that the program makes to the agents' listener.
 
 mod gateway;
+mod upgrade;
 
 use std::future::Future;
 use std::sync::{PoisonError, RwLock};
@@ -106,21 +107,9 @@ impl Calls {
         self.stale.cancelled().await;
     }
 
-    /// The connections.
-    pub(crate) const fn server(&self) -> &Server {
-        &self.server
-    }
-
     /// What stands in `Authorization`.
-    pub(crate) fn bearer(&self) -> String {
+    fn bearer(&self) -> String {
         format!("Bearer {}", self.token.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Why the link was refused; a stale incarnation is known by that too.
-    pub(crate) async fn link_refused(&self, response: http::Response<Incoming>) -> String {
-        let status = response.status();
-        let body = whole(response.into_body()).await.unwrap_or_default();
-        self.refusal("link", status, &body).to_string()
     }
 
     /// Trades the one-time key for a token, and all that the program has to know.

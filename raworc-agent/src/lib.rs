@@ -7,6 +7,7 @@
 mod boot;
 mod calls;
 mod context;
+mod egress;
 mod entry;
 mod errors;
 #[cfg(any(test, fuzzing))]

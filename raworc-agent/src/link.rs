@@ -18,9 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header};
-use http_body_util::Full;
+use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use hyper::rt::{Read, Write};
 use hyper::server::conn::http2;
@@ -38,9 +36,6 @@ const PING_EVERY: Duration = Duration::from_secs(5);
 
 /// How long the answer to a try may take.
 const PING_LIMIT: Duration = Duration::from_secs(5);
-
-/// How long the server may take to upgrade the connection.
-const UPGRADE_LIMIT: Duration = Duration::from_secs(10);
 
 /// Streams that the server may have open at once.
 const STREAMS: u32 = 1024;
@@ -72,7 +67,7 @@ impl Hands {
 pub(crate) async fn keep(calls: Arc<Calls>, hands: Arc<Hands>) {
     let mut waits = pauses();
     loop {
-        match dial(&calls).await {
+        match calls.upgrade("link").await {
             Ok(upgraded) => {
                 tracing::info!("the link is up");
                 waits = pauses();
@@ -83,24 +78,6 @@ pub(crate) async fn keep(calls: Arc<Calls>, hands: Arc<Hands>) {
         }
         tokio::time::sleep(waits.next().unwrap_or(Duration::from_secs(1))).await;
     }
-}
-
-async fn dial(calls: &Calls) -> Result<hyper::upgrade::Upgraded, String> {
-    let request = Request::post("/agent/v0/link")
-        .header(header::CONNECTION, "Upgrade")
-        .header(header::UPGRADE, "raworc-link")
-        .header(header::AUTHORIZATION, calls.bearer())
-        .body(Full::new(Bytes::new()))
-        .map_err(|error| error.to_string())?;
-    let upgrade = async {
-        let response = calls.server().send_for_upgrade(request).await.map_err(|error| error.to_string())?;
-        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            return Err(calls.link_refused(response).await);
-        }
-        hyper::upgrade::on(response).await.map_err(|error| error.to_string())
-    };
-    let upgraded = tokio::time::timeout(UPGRADE_LIMIT, upgrade).await;
-    upgraded.unwrap_or_else(|_| Err(format!("the server did not upgrade it within {UPGRADE_LIMIT:?}")))
 }
 
 /// Serves the link until it is lost. Commands that were started over it end with it, for nobody could read them.

@@ -1,5 +1,6 @@
 //! The program from its start to its end.
 
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::boot::{self, NoBoot};
 use crate::calls::{CallError, Calls};
+use crate::egress::Proxy;
 use crate::link::{self, Hands};
 use crate::log::Log;
 use crate::server::Server;
@@ -84,7 +86,7 @@ impl From<CallError> for Ended {
 ///
 /// # Errors
 /// [`Ended`] says why it cannot go on. It never ends otherwise.
-pub async fn run(input: impl AsyncRead + Unpin, options: Options) -> Result<std::convert::Infallible, Ended> {
+pub async fn run(input: impl AsyncRead + Unpin, options: Options) -> Result<Infallible, Ended> {
     run_with_log(input, options, Log::default()).await
 }
 
@@ -92,7 +94,7 @@ pub(crate) async fn run_with_log(
     input: impl AsyncRead + Unpin,
     options: Options,
     log: Log,
-) -> Result<std::convert::Infallible, Ended> {
+) -> Result<Infallible, Ended> {
     let boot = boot::read(input).await?;
     tracing::info!(computer = %boot.computer, incarnation = %boot.incarnation, "starting");
     let server =
@@ -103,7 +105,9 @@ pub(crate) async fn run_with_log(
     if let Err(error) = tokio::fs::create_dir_all(&options.home).await {
         tracing::warn!(%error, "the home {} is not there", options.home.display());
     }
-    let shared = Arc::new(Shared::default());
+    let proxy = if spec.proxied { proxy().await } else { None };
+    let base = proxy.as_ref().and_then(|proxy| proxy.environment().ok()).unwrap_or_default();
+    let shared = Arc::new(Shared::with_base(base));
     shared.set_env(&spec.work.env);
     let hands = Arc::new(Hands::new(&options.home, Arc::clone(&shared), log));
     let work = async {
@@ -119,15 +123,29 @@ pub(crate) async fn run_with_log(
         tracing::info!("ready");
         Err(Worker::new(Arc::clone(&calls), Arc::clone(&shared), &options.home).run().await)
     };
-    let result: Result<std::convert::Infallible, CallError> = tokio::select! {
+    let result: Result<Infallible, CallError> = tokio::select! {
         biased;
         () = calls.stale() => Err(CallError::Stale),
         result = work => result,
         error = renew(&calls, token) => Err(error),
         () = heartbeat(&calls, &shared) => Err(CallError::Stale),
         () = link::keep(Arc::clone(&calls), hands) => Err(CallError::Stale),
+        never = proxied(proxy, Arc::clone(&calls)) => match never {},
     };
     Ok(result?)
+}
+
+/// The way out of a closed computer. One that cannot be had is no reason not to work.
+async fn proxy() -> Option<Proxy> {
+    let bound = Proxy::bind().await;
+    bound.inspect_err(|error| tracing::warn!("there is no way out of this computer: {error}")).ok()
+}
+
+async fn proxied(proxy: Option<Proxy>, calls: Arc<Calls>) -> Infallible {
+    match proxy {
+        Some(proxy) => proxy.serve(calls).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Says that the program lives, and hears what is to be cancelled. Ends with the incarnation.

@@ -10,10 +10,17 @@ use tokio::sync::watch;
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
     env: RwLock<Arc<BTreeMap<String, String>>>,
+    /// What stands in it whatever the agent's own is, unless that says otherwise.
+    base: BTreeMap<String, String>,
     cancelled: watch::Sender<Option<MessageId>>,
 }
 
 impl Shared {
+    /// With what stands in the environment unless the agent's own says otherwise.
+    pub(crate) fn with_base(base: BTreeMap<String, String>) -> Self {
+        Self { base, ..Self::default() }
+    }
+
     /// The agent's environment as the last lease told it.
     pub(crate) fn env(&self) -> Arc<BTreeMap<String, String>> {
         Arc::clone(&self.env.read().unwrap_or_else(PoisonError::into_inner))
@@ -21,9 +28,11 @@ impl Shared {
 
     /// A newer environment.
     pub(crate) fn set_env(&self, env: &BTreeMap<String, String>) {
+        let mut whole = self.base.clone();
+        whole.extend(env.clone());
         let mut held = self.env.write().unwrap_or_else(PoisonError::into_inner);
-        if **held != *env {
-            *held = Arc::new(env.clone());
+        if **held != whole {
+            *held = Arc::new(whole);
         }
     }
 

@@ -23,6 +23,7 @@ use raworc_core::ids::RuntimeName;
 use raworc_core::operator::{Operator, OperatorSettings};
 use raworc_core::runtime::Runtime;
 use raworc_core::store::StoreError;
+use raworc_http::server::agents::egress::{Egress, EgressOptions};
 use raworc_http::server::agents::gateway::Upstreams;
 use raworc_http::server::agents::{AgentsListener, AgentsState, Links, ListenerLimits, agents_router};
 use raworc_http::server::metrics::{self, MeteredStore};
@@ -100,6 +101,7 @@ impl Installation {
             tokens: tokens.clone(),
             links: links.clone(),
             upstreams: upstreams.clone(),
+            egress: Egress::new(EgressOptions::default().with_private(settings.egress.private.clone())),
             closing: agents_closing.clone(),
         };
         let listening = agents.listening();

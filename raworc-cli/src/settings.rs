@@ -12,11 +12,13 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use config::{Config, Environment, FileFormat};
+use raworc_core::agent::is_host_pattern;
 use raworc_core::control;
 use raworc_core::ids::UserName;
 use raworc_core::program::{ModelSpec, ModelWire, WorkLimits};
 use raworc_core::quantity::{Bytes, Cpu, InvalidQuantity};
 use raworc_http::server::CALLS_PER_COMPUTER;
+use raworc_http::server::agents::egress::PrivateHost;
 use secrecy::SecretString;
 use serde::Deserialize;
 
@@ -53,6 +55,9 @@ pub struct Settings {
     pub local: Local,
     /// The runtime `docker`.
     pub docker: Docker,
+    /// The way out of closed computers.
+    #[serde(default)]
+    pub egress: Egress,
     /// Limits.
     pub limits: Limits,
     /// Limits of the work on one message.
@@ -129,6 +134,25 @@ impl<T: FromStr<Err = InvalidQuantity>> TryFrom<String> for Limit<T> {
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
         if text == "0" { Ok(Self(None)) } else { text.parse().map(|amount| Self(Some(amount))) }
+    }
+}
+
+/// The way out of closed computers.
+#[derive(Debug, Clone, PartialEq, Eq, std::default::Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Egress {
+    /// Names that agents may reach, where their lists have them, though they lead to addresses which are not public.
+    #[serde(default)]
+    pub private: Vec<PrivateHost>,
+}
+
+impl Egress {
+    fn check(&self) -> Result<(), Failure> {
+        match self.private.iter().find(|private| !is_host_pattern(&private.host) || private.ranges.is_empty()) {
+            None => Ok(()),
+            Some(private) => Err(Failure::new(Exit::Usage, format!("egress.private: {:?} cannot be used", private.host))
+                .hint("write host = \"packages.example.org\", or \"*.example.org\" for all below it, and ranges = [\"10.1.0.0/16\"]")),
+        }
     }
 }
 
@@ -276,6 +300,7 @@ impl Settings {
             Failure::new(Exit::Usage, format!("{:?} is no data directory", settings.data)).because(error)
         })?;
         settings.limits.check()?;
+        settings.egress.check()?;
         Ok(settings)
     }
 

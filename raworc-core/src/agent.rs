@@ -1,6 +1,7 @@
 //! An agent: what its owner wants of it, and what is.
 
 mod condition;
+mod egress;
 mod restart;
 mod spec;
 mod state;
@@ -8,9 +9,10 @@ mod status;
 mod times;
 
 pub use condition::{Condition, ConditionKind, Conditions};
+pub use egress::{DEFAULT_EGRESS_PORTS, EgressRule, is_host_pattern, names};
 pub use spec::{
-    AgentSpec, DEFAULT_BUSY_TIMEOUT, DEFAULT_IDLE_TIMEOUT, EgressRule, InvalidSpec, Network, NetworkMode, Port,
-    Resources, SpecChange,
+    AgentSpec, DEFAULT_BUSY_TIMEOUT, DEFAULT_IDLE_TIMEOUT, InvalidSpec, Network, NetworkMode, Port, Resources,
+    SpecChange,
 };
 pub use state::{AgentEvent, Decision, Denial, Effect, State};
 pub use status::{HEARTBEAT_LIMIT, Inbox, KeptLog, Run, SetupRecord, SetupRun, Status};

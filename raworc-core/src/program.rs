@@ -15,7 +15,7 @@ use crate::step::{NewStep, Step};
 use crate::store::Ending;
 
 /// The version of this protocol that is spoken here. A server accepts programs two minors back.
-pub const PROTOCOL: Protocol = Protocol { major: 1, minor: 0 };
+pub const PROTOCOL: Protocol = Protocol { major: 1, minor: 1 };
 
 /// Seconds between two heartbeats of a program.
 pub const HEARTBEAT_SECONDS: u64 = 5;
@@ -85,6 +85,10 @@ pub struct ProgramSpec {
     pub incarnation: Incarnation,
     /// The setup script, where it has to run before anything else.
     pub setup: Option<SetupTask>,
+    /// Whether its computer is closed: what it starts reaches the outside by its proxy alone, which opens a
+    /// `POST /agent/v0/egress` for each connection.
+    #[serde(default)]
+    pub proxied: bool,
     /// How it works on messages. Each lease brings the newest.
     pub work: WorkSpec,
 }

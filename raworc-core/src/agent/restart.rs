@@ -31,7 +31,8 @@ impl Agent {
         let waiting = [
             ("image", spec.image != *image),
             ("resources", spec.resources != *resources),
-            ("network", spec.network != *network),
+            // Its list is asked at each connection.
+            ("network", spec.network.mode != network.mode),
             ("root", spec.root != *root),
             ("setup", self.setup_waits(*id)),
         ];

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::EgressRule;
 use crate::ids::{RuntimeName, SecretName};
 use crate::labels::{InvalidLabel, LABELS_LIMIT, Labels, check_labels};
 use crate::quantity::{Bytes, Cpu};
@@ -155,18 +156,6 @@ pub enum NetworkMode {
     Open,
 }
 
-/// A host that a closed computer may reach.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(deny_unknown_fields)]
-pub struct EgressRule {
-    /// A host name, or `*.example.org` for all below it.
-    pub host: String,
-    /// Ports; 80 and 443 where absent.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub ports: Vec<u16>,
-}
-
 /// A port of a computer that is served to people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -250,9 +239,7 @@ impl AgentSpec {
         if !self.ports.is_empty() {
             return refuse("ports", "this release serves no ports of a computer yet; leave the list empty");
         }
-        if !self.network.egress.is_empty() {
-            return refuse("network.egress", "this release has no egress proxy yet; leave the list empty");
-        }
+        self.network.check()?;
         self.check_capabilities(runtime)
     }
 

@@ -10,7 +10,7 @@ use super::activity::{ActivityGuard, ActivityKind};
 use super::call::Call;
 use super::feed::Delta;
 use super::messages::{check_parts, message_in};
-use crate::agent::{Agent, AgentEvent, Desired, SetupRecord, State};
+use crate::agent::{Agent, AgentEvent, Desired, NetworkMode, SetupRecord, State};
 use crate::entropy::EntropyExt;
 use crate::error::Error;
 use crate::hex::hex;
@@ -126,6 +126,7 @@ impl ControlPlane {
             computer: request.computer,
             incarnation: request.incarnation,
             setup,
+            proxied: agent.spec.network.mode == NetworkMode::Closed,
             work,
         };
         Ok(Booted { principal, spec })
@@ -286,6 +287,23 @@ impl ControlPlane {
         let op = AgentOp::AddSteps { message: report.message, attempt, steps: report.steps };
         let held = report.message.map(Check::Holds);
         self.commit_when(&agent, call, held, vec![op], Some(report.commit)).await.map(drop)
+    }
+
+    /// Records what a server has to say of what the program does, with the message in hand where there is one.
+    ///
+    /// # Errors
+    /// [`Error::StaleIncarnation`] where the program's start is over.
+    pub async fn add_remarks(&self, call: &Call, steps: Vec<NewStep>) -> Result<(), Error> {
+        let report = |message| StepsReport { commit: self.commit_id(), message, steps: steps.clone() };
+        let in_hand = self.own(call).await?.status.message;
+        match self.add_steps(call, report(in_hand)).await {
+            // It ended in this moment, or another one was taken up.
+            Err(Error::NotHeld(_)) => {
+                let in_hand = self.own(call).await?.status.message;
+                self.add_steps(call, report(in_hand)).await
+            }
+            added => added,
+        }
     }
 
     async fn attempt_at(&self, agent: &Agent, message: Option<MessageId>) -> Result<u32, Error> {

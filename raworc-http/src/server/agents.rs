@@ -1,9 +1,10 @@
 //! The agents' side: what programs inside computers call, and the links over which they are called back.
 //!
 //! Nothing of the API for people is served here, so that a program that is out of its mind can reach no more than its
-//! own agent's inbox, steps, replies, heartbeat and model.
+//! own agent's inbox, steps, replies, heartbeat and model, and what its egress list names.
 
 mod auth;
+pub mod egress;
 pub mod gateway;
 mod link;
 mod links;
@@ -13,6 +14,7 @@ mod protocol;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 
 pub use links::Links;
 pub use listener::{AgentsListener, AgentsTls, ListenError, ListenerLimits, Listening};
@@ -23,6 +25,7 @@ use raworc_core::control::ControlPlane;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
+use self::egress::Egress;
 use self::gateway::Upstreams;
 use super::error::ApiError;
 use super::layers;
@@ -39,6 +42,8 @@ pub struct AgentsState {
     pub links: Links,
     /// The models behind the gateway.
     pub upstreams: Upstreams,
+    /// The way out of closed computers.
+    pub egress: Egress,
     /// Ends what only waits, so that the listener is not held up by it.
     pub closing: CancellationToken,
 }
@@ -54,7 +59,8 @@ pub fn agents_router(state: AgentsState) -> Router {
         .route("/heartbeat", post(protocol::heartbeat))
         .route("/steps", post(protocol::steps))
         .route("/end", post(protocol::end))
-        .route("/link", post(link::link));
+        .route("/link", post(link::link))
+        .route("/egress", post(egress::egress));
     let models = gateway::routes();
     Router::new()
         .nest("/agent/v0", calls.merge(models))

@@ -238,6 +238,21 @@ impl<O: Eq + Hash + Clone> Place<O> {
         Ok(())
     }
 
+    /// An owner's connection counts for nobody in particular from now on, unless half of all do already. Whoever asks
+    /// limits their number by itself.
+    pub(super) fn set_apart(&self) {
+        let held = &*self.0;
+        let mut table = held.places.table();
+        if let Some(owner) = held.of.get()
+            && held.shared.get().is_none()
+            && table.shared < held.places.limits.connections / 2
+        {
+            table.shared += 1;
+            table.discount(owner);
+            let _ = held.shared.set(());
+        }
+    }
+
     /// Is done once this connection has to end.
     pub(super) async fn must_go(&self) -> Leave {
         tokio::select! {

@@ -151,7 +151,7 @@ structs! {
     Network { mode, egress }
     NewStep { kind, tool, text }
     Port { name, port }
-    ProgramSpec { agent, name, tenant, computer, incarnation, setup, work }
+    ProgramSpec { agent, name, tenant, computer, incarnation, setup, proxied, work }
     Protocol { major, minor }
     ReadyReply { ready, checks }
     Resources { cpu, memory, disk, pids }

@@ -1,5 +1,6 @@
 //! A spec, or a change of one, from what is written on the command line.
 
+use std::net::IpAddr;
 use std::path::Path;
 
 use raworc_core::agent::{AgentSpec, NetworkMode, SpecChange};
@@ -143,16 +144,16 @@ fn list(items: &[String], read: fn(&str) -> Result<Value, Failure>) -> Result<Op
 
 fn egress(text: &str) -> Result<Value, Failure> {
     match text.rsplit_once(':') {
-        None => Ok(json!({ "host": text })),
-        Some((host, port)) => {
+        Some((host, port)) if text.parse::<IpAddr>().is_err() => {
             let port: u16 = port.parse().map_err(|_| {
                 Failure::new(
                     Exit::Usage,
                     format!("--egress: {text:?}: write HOST or HOST:PORT, such as example.org:443"),
                 )
             })?;
-            Ok(json!({ "host": host, "ports": [port] }))
+            Ok(json!({ "host": host.trim_matches(['[', ']']), "ports": [port] }))
         }
+        Some(_) | None => Ok(json!({ "host": text })),
     }
 }
 

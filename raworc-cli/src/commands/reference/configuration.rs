@@ -42,6 +42,18 @@ context = 65536
 key_file = \"/etc/raworc/model.key\"
 ```
 
+## Private hosts that agents may reach
+
+What a closed computer reaches stands in its agent's spec, `network.egress`. A name there that leads to an address which is
+not public (private, loopback, link-local, a cloud's metadata, this machine's own) is refused all the same, unless the file
+lists that name and where it may be. No spec can do that.
+
+```toml
+[[egress.private]]
+host = \"packages.example.org\"        # or \"*.example.org\" for all below it
+ranges = [\"10.1.0.0/16\"]
+```
+
 ## Other variables
 
 | Variable | Meaning |

@@ -15,7 +15,7 @@ use hyper::client::conn::http1;
 use hyper::rt::{Read, Write};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use raworc_core::agent::{Agent, AgentEvent};
+use raworc_core::agent::{Agent, AgentEvent, AgentSpec};
 use raworc_core::control::{Call, ControlPlane, CreateAgent, Parts, SendMessage, Settings};
 use raworc_core::entropy::{Clock, EntropyExt, SystemClock, SystemEntropy};
 use raworc_core::ids::{AgentName, CommitId, ComputerId, MessageId, TenantName, UserName};
@@ -32,6 +32,7 @@ use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::egress::Egress;
 use super::gateway::Upstreams;
 use super::{AgentsListener, AgentsState, Links, ListenerLimits, Listening, agents_router};
 use crate::server::computers::computer_routes;
@@ -87,7 +88,8 @@ impl World {
         let control = ControlPlane::start(parts.with_settings(settings)).await.unwrap();
         let links = Links::with_redial(&control, Duration::from_millis(500));
         let closing = CancellationToken::new();
-        let state = AgentsState { tokens: Tokens::new(&control), links, upstreams, control: control.clone(), closing };
+        let (tokens, egress) = (Tokens::new(&control), Egress::default());
+        let state = AgentsState { tokens, links, upstreams, egress, control: control.clone(), closing };
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("agents").join("socket");
         let mut world = Self {
@@ -138,7 +140,12 @@ impl World {
 
     /// Makes an agent and begins its first start.
     pub(crate) async fn place(&self, name: &str) -> Placed {
-        let request = CreateAgent { name: AgentName::new(name).unwrap(), spec: Default::default() };
+        self.place_as(name, AgentSpec::default()).await
+    }
+
+    /// The same with a spec of its own.
+    pub(crate) async fn place_as(&self, name: &str, spec: AgentSpec) -> Placed {
+        let request = CreateAgent { name: AgentName::new(name).unwrap(), spec };
         let agent = self.control.create_agent(&self.admin(), &TenantName::default(), request).await.unwrap();
         self.begin(&agent).await
     }

@@ -138,7 +138,7 @@ async fn without_a_good_token_nothing_is_served_and_errors_are_json() {
     let people = world.api_token().await;
     for token in ["", "nonsense", people.as_str()] {
         let stranger = Program { token: token.to_owned(), ..program.clone() };
-        for path in ["token", "setup", "lease", "steps", "deltas", "end", "heartbeat", "link"] {
+        for path in ["token", "setup", "lease", "steps", "deltas", "end", "heartbeat", "link", "egress"] {
             let (status, body) = stranger.call(Method::POST, path, &json!({})).await;
             assert_eq!((status, code(&body)), (StatusCode::UNAUTHORIZED, "unauthenticated"), "{path}");
         }

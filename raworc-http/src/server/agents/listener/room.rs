@@ -74,6 +74,11 @@ impl Place {
         })
     }
 
+    /// Its computer may have another connection in the place of this one, whose number is limited elsewhere.
+    pub(in super::super) fn set_apart(&self) {
+        self.place.set_apart();
+    }
+
     /// Is done once this connection has to end.
     pub(super) async fn must_go(&self) -> Leave {
         self.place.must_go().await

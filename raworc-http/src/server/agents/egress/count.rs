@@ -1,0 +1,114 @@
+//! What agents reached: connections and bytes by name and port.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use raworc_core::ids::AgentId;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Names that are counted apart for one agent.
+const NAMES: usize = 1000;
+
+/// Where what has no place of its own is counted.
+const OTHERS: &str = "others";
+
+/// What an agent's computers did with one host and port.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EgressCount {
+    /// Connections that were made.
+    pub connections: u64,
+    /// Connections that were refused.
+    pub refused: u64,
+    /// Bytes that went out.
+    pub sent_bytes: u64,
+    /// Bytes that came back.
+    pub received_bytes: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Count {
+    connections: AtomicU64,
+    refused: AtomicU64,
+    sent: AtomicU64,
+    received: AtomicU64,
+}
+
+impl Count {
+    pub(super) fn refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn read(&self) -> EgressCount {
+        EgressCount {
+            connections: self.connections.load(Ordering::Relaxed),
+            refused: self.refused.load(Ordering::Relaxed),
+            sent_bytes: self.sent.load(Ordering::Relaxed),
+            received_bytes: self.received.load(Ordering::Relaxed),
+        }
+    }
+}
+
+type Names = BTreeMap<String, Arc<Count>>;
+
+/// The counts of all agents since this process began.
+#[derive(Debug, Default)]
+pub(super) struct Counts(Mutex<HashMap<AgentId, Names>>);
+
+impl Counts {
+    /// The count of one agent and one `host:port`.
+    pub(super) fn count(&self, agent: AgentId, target: &str) -> Arc<Count> {
+        let mut agents = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let names = agents.entry(agent).or_default();
+        let name = if names.len() < NAMES || names.contains_key(target) { target } else { OTHERS };
+        Arc::clone(names.entry(name.to_owned()).or_default())
+    }
+
+    pub(super) fn of(&self, agent: AgentId) -> BTreeMap<String, EgressCount> {
+        let agents = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        agents.get(&agent).into_iter().flatten().map(|(name, count)| (name.clone(), count.read())).collect()
+    }
+}
+
+/// A connection whose bytes are counted.
+#[derive(Debug)]
+pub(super) struct Counted<S> {
+    stream: S,
+    count: Arc<Count>,
+}
+
+impl<S> Counted<S> {
+    pub(super) fn new(stream: S, count: Arc<Count>) -> Self {
+        count.connections.fetch_add(1, Ordering::Relaxed);
+        Self { stream, count }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        self.count.received.fetch_add((buffer.filled().len() - before) as u64, Ordering::Relaxed);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
+        self.count.sent.fetch_add(written as u64, Ordering::Relaxed);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
