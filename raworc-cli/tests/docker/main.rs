@@ -3,6 +3,7 @@
 //! `RAWORC_TEST_BACKENDS` with `docker` in it makes an engine that does not answer a failure; else all of it is shown as
 //! ignored.
 
+mod egress;
 #[path = "../cli/home.rs"]
 #[allow(dead_code, reason = "another binary's tests use the rest")]
 mod home;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         trial("the_tour_holds_on_docker_and_leaves_nothing_running", the_tour_holds),
         trial("a_command_goes_on_while_raworc_is_killed_and_started_again", a_command_goes_on),
         trial("an_agent_waits_while_its_engine_is_away_and_goes_on_when_it_is_back", an_agent_waits_for_its_engine),
+        trial("what_is_listed_is_reached_by_what_people_use", egress::what_is_listed_is_reached_by_what_people_use),
         trial("an_image_that_cannot_be_built_says_at_which_step", an_image_that_cannot_be_built),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
