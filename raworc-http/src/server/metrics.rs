@@ -58,6 +58,8 @@ pub(super) const FIGURES: [&[(&str, &str)]; 3] = [
         ),
         ("raworc_model_calls_total", "Calls of models, by model and outcome"),
         ("raworc_model_tokens_total", "Tokens of calls of models, by model and kind: prompt, completion"),
+        ("raworc_egress_connections_total", "Connections of closed computers, by outcome: made, refused, failed"),
+        ("raworc_egress_bytes_total", "Bytes of connections of closed computers, by direction: sent, received"),
     ],
     &[
         ("raworc_http_streams", "Streams of events, and calls into computers, that are open"),

@@ -14,6 +14,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// Names that are counted apart for one agent.
 const NAMES: usize = 1000;
 
+const CONNECTIONS: &str = "raworc_egress_connections_total";
+const BYTES: &str = "raworc_egress_bytes_total";
+
 /// Where what has no place of its own is counted.
 const OTHERS: &str = "others";
 
@@ -41,6 +44,7 @@ pub(super) struct Count {
 impl Count {
     pub(super) fn refused(&self) {
         self.refused.fetch_add(1, Ordering::Relaxed);
+        metrics::counter!(CONNECTIONS, "outcome" => "refused").increment(1);
     }
 
     fn read(&self) -> EgressCount {
@@ -54,6 +58,11 @@ impl Count {
 }
 
 type Names = BTreeMap<String, Arc<Count>>;
+
+/// One more connection that could not be made.
+pub(super) fn failed() {
+    metrics::counter!(CONNECTIONS, "outcome" => "failed").increment(1);
+}
 
 /// The counts of all agents since this process began.
 #[derive(Debug, Default)]
@@ -79,12 +88,22 @@ impl Counts {
 pub(super) struct Counted<S> {
     stream: S,
     count: Arc<Count>,
+    sent: u64,
+    received: u64,
 }
 
 impl<S> Counted<S> {
     pub(super) fn new(stream: S, count: Arc<Count>) -> Self {
         count.connections.fetch_add(1, Ordering::Relaxed);
-        Self { stream, count }
+        metrics::counter!(CONNECTIONS, "outcome" => "made").increment(1);
+        Self { stream, count, sent: 0, received: 0 }
+    }
+}
+
+impl<S> Drop for Counted<S> {
+    fn drop(&mut self) {
+        metrics::counter!(BYTES, "direction" => "sent").increment(self.sent);
+        metrics::counter!(BYTES, "direction" => "received").increment(self.received);
     }
 }
 
@@ -92,7 +111,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
-        self.count.received.fetch_add((buffer.filled().len() - before) as u64, Ordering::Relaxed);
+        let read = (buffer.filled().len() - before) as u64;
+        self.received += read;
+        self.count.received.fetch_add(read, Ordering::Relaxed);
         Poll::Ready(Ok(()))
     }
 }
@@ -100,6 +121,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
+        self.sent += written as u64;
         self.count.sent.fetch_add(written as u64, Ordering::Relaxed);
         Poll::Ready(Ok(written))
     }

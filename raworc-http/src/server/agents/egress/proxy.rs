@@ -20,7 +20,7 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use super::Slot;
-use super::count::Counted;
+use super::count::{self, Counted};
 use super::refusal::Refusal;
 use crate::server::agents::listener::Place;
 
@@ -153,6 +153,8 @@ impl Proxy {
             egress.counts.count(self.agent, &target.to_string()).refused();
             let text = format!("egress refused: {target}: {}", refusal.words());
             egress.remarks.add(&self.control, &self.call, self.agent, text).await;
+        } else {
+            count::failed();
         }
         Err(refusal)
     }
