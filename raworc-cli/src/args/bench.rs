@@ -13,7 +13,7 @@ use clap::{Args, ValueEnum, ValueHint};
                   bench -o json > bench.json"
 )]
 pub struct BenchArgs {
-    /// What to measure [default: all]
+    /// What to measure [default: all but what says otherwise]
     #[arg(value_enum, value_name = "WHAT")]
     pub what: Vec<Subject>,
     /// How often each is measured.
@@ -47,6 +47,8 @@ pub enum Subject {
     Life,
     /// What an installation costs whose agents all sleep, and one without any.
     Fleet,
+    /// Streams through the proxy of a closed computer, beside a proxy on this machine; only where it is named.
+    Egress,
 }
 
 /// The installation that is measured, in a process of its own.

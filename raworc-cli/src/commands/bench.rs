@@ -5,6 +5,7 @@
 //! and a figure is compared with the floor of its own round.
 
 mod accept;
+mod egress;
 mod figures;
 mod fleet;
 mod floor;
@@ -47,6 +48,9 @@ pub async fn run(console: &Console, args: BenchArgs) -> anyhow::Result<()> {
     }
     if wanted(Subject::Fleet) {
         figures.extend(fleet::measure(console, &args, dir.path()).await?);
+    }
+    if args.what.contains(&Subject::Egress) {
+        figures.extend(egress::measure(console, &args, dir.path()).await?);
     }
     dir.close().context("the data cannot be taken away again")?;
     console.show_all(&figures, |figure| figure.what.to_owned(), || table(console, &figures))

@@ -238,19 +238,21 @@ impl<O: Eq + Hash + Clone> Place<O> {
         Ok(())
     }
 
-    /// An owner's connection counts for nobody in particular from now on, unless half of all do already. Whoever asks
-    /// limits their number by itself.
-    pub(super) fn set_apart(&self) {
+    /// An owner's connection counts for nobody in particular from now on. Whoever asks limits their number by itself.
+    ///
+    /// # Errors
+    /// Where half of all are of that kind already: that many.
+    pub(super) fn set_apart(&self) -> Result<(), usize> {
         let held = &*self.0;
-        let mut table = held.places.table();
-        if let Some(owner) = held.of.get()
-            && held.shared.get().is_none()
-            && table.shared < held.places.limits.connections / 2
-        {
-            table.shared += 1;
-            table.discount(owner);
-            let _ = held.shared.set(());
+        let (most, mut table) = (held.places.limits.connections / 2, held.places.table());
+        let (Some(owner), None) = (held.of.get(), held.shared.get()) else { return Ok(()) };
+        if table.shared >= most {
+            return Err(most);
         }
+        table.shared += 1;
+        table.discount(owner);
+        let _ = held.shared.set(());
+        Ok(())
     }
 
     /// Is done once this connection has to end.

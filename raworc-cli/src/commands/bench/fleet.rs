@@ -25,7 +25,7 @@ pub(super) async fn measure(console: &Console, args: &BenchArgs, dir: &Path) -> 
     let progress = console.progress(format!("making {} agents", args.agents));
     let (empty, full) = (dir.join("empty"), dir.join("full"));
     // The first start makes the master key and the first admin.
-    Process::up(&full).await?.end().await?;
+    Process::up(&full, None).await?.end().await?;
     fill(&full, args.agents).await?;
     progress.say(format!("looking at {} agents that sleep", args.agents));
     let (first, fleet_memory, fleet_cpu) = look(&full, args).await?;
@@ -103,7 +103,7 @@ fn sleeper(n: u32) -> anyhow::Result<Commit> {
 /// How long `raworc up` takes until it serves, the memory that it holds, and its share of a core.
 async fn look(data: &Path, args: &BenchArgs) -> anyhow::Result<(f64, f64, f64)> {
     let began = Instant::now();
-    let up = Process::up(data).await?;
+    let up = Process::up(data, None).await?;
     let first = began.elapsed().as_secs_f64() * 1e3;
     // What an installation does at its start is over by then.
     tokio::time::sleep(Duration::from_secs(2 * args.seconds)).await;

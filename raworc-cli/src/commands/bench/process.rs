@@ -39,8 +39,8 @@ impl Process {
         Self::start(command).await
     }
 
-    /// `raworc up`, as people start it.
-    pub(super) async fn up(data: &Path) -> anyhow::Result<Self> {
+    /// `raworc up` on the local runtime, as people start it.
+    pub(super) async fn up(data: &Path, config: Option<&Path>) -> anyhow::Result<Self> {
         let mut command = this_program()?;
         command
             .args([
@@ -57,6 +57,9 @@ impl Process {
                 "--data",
             ])
             .arg(data);
+        if let Some(config) = config {
+            command.arg("--config").arg(config);
+        }
         Self::start(command).await
     }
 

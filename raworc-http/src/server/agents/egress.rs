@@ -189,7 +189,7 @@ pub(super) async fn egress(
     let slot = state.egress.enter(computer)?;
     let place = request.extensions_mut().remove::<Place>();
     if let Some(place) = &place {
-        place.set_apart();
+        place.set_apart()?;
     }
     let proxy = Proxy::new(state.control, program.call, agent.id, slot, place);
     tokio::spawn(async move {

@@ -334,6 +334,22 @@ async fn a_computer_has_so_many_ways_out_and_they_take_none_of_its_calls_places(
 }
 
 #[tokio::test]
+async fn ways_out_of_all_computers_together_leave_half_of_the_places_to_calls() {
+    let mut world = world().await;
+    world.listen_within(ListenerLimits::default().with_connections(8)).await;
+    let one = up(&world, "a", AgentSpec::default()).await;
+    let mut ways = Vec::new();
+    for _ in 0..4 {
+        ways.push(open(&one).await);
+    }
+    assert_eq!(try_open(&one).await.err(), Some(StatusCode::TOO_MANY_REQUESTS));
+    let other = up(&world, "b", AgentSpec::default()).await;
+    assert_eq!(other.call(Method::POST, "heartbeat", &()).await.0, StatusCode::OK);
+    ways.pop();
+    until("another way out", || async { try_open(&other).await.is_ok() }).await;
+}
+
+#[tokio::test]
 async fn tunnels_end_with_the_server() {
     let (world, outside) = (world().await, Outside::echo().await);
     let program = up(&world, "a", reaching(&[("localhost", outside.port())])).await;

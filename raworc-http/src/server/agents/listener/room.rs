@@ -75,8 +75,14 @@ impl Place {
     }
 
     /// Its computer may have another connection in the place of this one, whose number is limited elsewhere.
-    pub(in super::super) fn set_apart(&self) {
-        self.place.set_apart();
+    ///
+    /// # Errors
+    /// Where half of all connections are of that kind: the rest is for calls.
+    pub(in super::super) fn set_apart(&self) -> Result<(), ApiError> {
+        self.place.set_apart().map_err(|limit| {
+            let message = format!("computers have {limit} connections to the outside already; try again in a moment");
+            ApiError::new("too_many_requests", message).with_detail("limit", limit).with_retry_after(1)
+        })
     }
 
     /// Is done once this connection has to end.
