@@ -96,12 +96,13 @@ impl Installation {
         let closing = CancellationToken::new();
         let agents_closing = CancellationToken::new();
         let upstreams = program::upstreams(&settings)?;
+        let egress = Egress::new(EgressOptions::default().with_private(settings.egress.private.clone()));
         let state = AgentsState {
             control: control.clone(),
             tokens: tokens.clone(),
             links: links.clone(),
             upstreams: upstreams.clone(),
-            egress: Egress::new(EgressOptions::default().with_private(settings.egress.private.clone())),
+            egress: egress.clone(),
             closing: agents_closing.clone(),
         };
         let listening = agents.listening();
@@ -112,6 +113,7 @@ impl Installation {
         let mut options = Options::default()
             .with_closing(closing.clone())
             .with_links(links.clone())
+            .with_egress(egress)
             .with_streams_per_principal(settings.limits.streams_per_principal)
             .with_calls_per_computer(settings.limits.calls_per_computer)
             .with_operator_check(&control)

@@ -100,6 +100,22 @@ pub struct WhoAmI {
     pub expires_at: Timestamp,
 }
 
+/// What an agent's computers did with one host and port of the outside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+pub struct EgressCount {
+    /// Which, as `host:port`; `others` for what came after the first thousand.
+    pub target: String,
+    /// Connections that were made.
+    pub connections: u64,
+    /// Connections that were refused.
+    pub refused: u64,
+    /// Bytes that went out.
+    pub sent_bytes: u64,
+    /// Bytes that came back.
+    pub received_bytes: u64,
+}
+
 /// For how long an agent is to be kept awake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "server", derive(utoipa::ToSchema))]

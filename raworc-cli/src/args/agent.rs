@@ -37,6 +37,8 @@ pub enum AgentCommand {
     Explain(NameArg),
     /// Print what an agent's program wrote.
     Logs(LogsArgs),
+    /// Show what a closed computer reached, and was refused, since the server began.
+    Egress(NameArg),
     /// Run a command in an agent's computer.
     Exec(ExecArgs),
     /// Copy files from or to an agent's computer.

@@ -29,6 +29,7 @@ pub async fn run(context: &Context, command: AgentCommand) -> anyhow::Result<()>
         AgentCommand::Delete(args) => lifecycle::delete(context, args).await,
         AgentCommand::Explain(args) => look::explain(context, args).await,
         AgentCommand::Logs(args) => look::logs(context, args).await,
+        AgentCommand::Egress(args) => look::egress(context, args).await,
         AgentCommand::Exec(args) => exec::run(context, args).await,
         AgentCommand::Cp(args) => cp::run(context, args).await,
         AgentCommand::KeepAwake(args) => lifecycle::keep_awake(context, args).await,

@@ -1,8 +1,10 @@
 //! Agents for people.
 
+use indicatif::HumanBytes;
 use jiff::Timestamp;
 use raworc_core::agent::{Agent, Condition, ConditionKind, Desired, State};
 use raworc_core::control::{ActivityKind, Explanation};
+use raworc_http::api::EgressCount;
 
 use super::talk::printable;
 use super::{Console, Ink, Style, Table};
@@ -23,6 +25,25 @@ pub fn table(agents: &[Agent], now: Timestamp, console: &Console) -> String {
             age(agent.status.since, now),
             age(agent.created_at, now),
             note(agent),
+        ]);
+    }
+    table.render(console)
+}
+
+/// What a closed computer reached.
+#[must_use]
+pub fn egress(counts: &[EgressCount], console: &Console) -> String {
+    if counts.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::new(["HOST", "CONNECTIONS", "REFUSED", "SENT", "RECEIVED"]);
+    for count in counts {
+        table.row([
+            printable(&count.target),
+            count.connections.to_string(),
+            count.refused.to_string(),
+            HumanBytes(count.sent_bytes).to_string(),
+            HumanBytes(count.received_bytes).to_string(),
         ]);
     }
     table.render(console)

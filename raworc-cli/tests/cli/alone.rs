@@ -20,14 +20,14 @@ fn the_version_is_printed_in_each_format() {
     -- out
     {
       "version": "[VERSION]",
-      "protocol": "1.0"
+      "protocol": "1.1"
     }
     -- err
     "#);
     assert_snapshot!(home.run(&["version", "-o", "yaml"]).shown(&home), @r#"
     exit: 0
     -- out
-    protocol: "1.0"
+    protocol: "1.1"
     version: "[VERSION]"
     -- err
     "#);

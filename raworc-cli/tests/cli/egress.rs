@@ -43,6 +43,8 @@ fn a_closed_computer_reaches_what_its_list_and_the_configuration_name_and_nothin
     let target = format!("{PLACE}:{port}");
     let up_without = up(&home, "");
     home.run(&["agent", "create", "ada", "--wait", "--egress", &target]).ok();
+    let nothing = home.run(&["agent", "egress", "ada"]);
+    assert!(nothing.code == 0 && nothing.err.contains("Nothing was reached or refused"), "{nothing:#?}");
     let straight = format!("exec 3<>/dev/tcp/{PLACE}/{port}");
     let straight = home.run(&["agent", "exec", "ada", "--", "bash", "-c", &straight]);
     assert!(straight.code != 0 && straight.err.contains("refused"), "without the proxy there is no way: {straight:#?}");
@@ -63,6 +65,9 @@ fn a_closed_computer_reaches_what_its_list_and_the_configuration_name_and_nothin
     let got = ask(&home, &target);
     assert!(got.starts_with("HTTP/1.1 200 OK") && got.ends_with("page\n"), "{got}");
     home.run(&["agent", "edit", "ada", "--egress", "other.example"]).ok();
+    let shown = home.run(&["agent", "egress", "ada"]).ok();
+    let line = shown.lines().find(|line| line.starts_with(&target)).unwrap_or_else(|| panic!("{shown}"));
+    assert_eq!(line.split_whitespace().nth(1), Some("1"), "one connection: {shown}");
     let refused = ask(&home, &target);
     assert!(refused.contains("403 Not on the agent's egress list"), "at once, without a new start: {refused}");
 }

@@ -10,7 +10,7 @@ use raworc_core::ids::AgentName;
 use raworc_core::labels::Selector;
 
 use super::{Ask, Client, ClientError, json};
-use crate::api::{KeepAwake, Page};
+use crate::api::{EgressCount, KeepAwake, Page};
 
 impl Client {
     /// Makes an agent. With a wait it is up then, or its start has failed.
@@ -133,6 +133,15 @@ impl Client {
             None => self.request(Method::DELETE, url),
         };
         self.change(request, &ask).await
+    }
+
+    /// What an agent's computers reached, and were refused, by host and port.
+    ///
+    /// # Errors
+    /// Where the server refuses or does not answer.
+    pub async fn egress(&self, name: &AgentName) -> Result<Vec<EgressCount>, ClientError> {
+        let page: Page<EgressCount> = self.fetch(self.request(Method::GET, self.of_agent(name, &["egress"]))).await?;
+        Ok(page.items)
     }
 
     /// Why an agent is as it is, and what comes next.

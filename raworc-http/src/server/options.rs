@@ -10,6 +10,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use raworc_core::control::ControlPlane;
 use tokio_util::sync::CancellationToken;
 
+use super::agents::egress::Egress;
 use super::agents::{Links, Listening};
 
 /// How many streams one principal has where nothing else is chosen: a platform calls for all of its people as one user,
@@ -45,6 +46,8 @@ pub struct Options {
     pub checks: Vec<ReadyCheck>,
     /// The programs that are linked here, shared with the agents' listener; none of them where absent.
     pub links: Option<Links>,
+    /// The way out of closed computers, shared with the agents' listener; nothing is told of it where absent.
+    pub egress: Option<Egress>,
     /// Streams, those into computers too, and waiting calls end when this is cancelled.
     pub closing: CancellationToken,
 }
@@ -62,6 +65,7 @@ impl Default for Options {
             open_metrics: false,
             checks: Vec::new(),
             links: None,
+            egress: None,
             closing: CancellationToken::new(),
         }
     }
@@ -100,6 +104,13 @@ impl Options {
     #[must_use]
     pub fn with_links(mut self, links: Links) -> Self {
         self.links = Some(links);
+        self
+    }
+
+    /// With the way out of closed computers.
+    #[must_use]
+    pub fn with_egress(mut self, egress: Egress) -> Self {
+        self.egress = Some(egress);
         self
     }
 

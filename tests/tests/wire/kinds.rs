@@ -27,7 +27,8 @@ use raworc_core::seal::Sealed;
 use raworc_core::step::{NewStep, Step, StepKind};
 use raworc_core::store::{Answer, AuditEntry, AuditRow, Committed, Ending, QuotaKind, RecordKind};
 use raworc_http::api::{
-    DeltaData, ErrorBody, ErrorInfo, ExecResult, KeepAwake, LoginReply, Page, ReadyReply, VersionReply, WhoAmI,
+    DeltaData, EgressCount, ErrorBody, ErrorInfo, ExecResult, KeepAwake, LoginReply, Page, ReadyReply, VersionReply,
+    WhoAmI,
 };
 use raworc_http::server::agents::gateway::ModelUsage;
 
@@ -125,6 +126,7 @@ structs! {
     DeltaReport { message, text }
     EditAgent { spec }
     EgressRule { host, ports }
+    EgressCount { target, connections, refused, sent_bytes, received_bytes }
     EndReport { commit, message, ending, reply, steps }
     ErrorBody { error }
     ErrorInfo { code, message, details }

@@ -19,7 +19,8 @@ use raworc_core::seal::Sealed;
 use raworc_core::step::{NewStep, Step, StepKind};
 use raworc_core::store::{Answer, AuditEntry, AuditRow, Committed, Ending, QuotaKind, RecordKind};
 use raworc_http::api::{
-    DeltaData, ErrorBody, ErrorInfo, ExecResult, KeepAwake, LoginReply, Page, ReadyReply, VersionReply, WhoAmI,
+    DeltaData, EgressCount, ErrorBody, ErrorInfo, ExecResult, KeepAwake, LoginReply, Page, ReadyReply, VersionReply,
+    WhoAmI,
 };
 use raworc_http::server::agents::gateway::ModelUsage;
 use serde::Serialize;
@@ -68,9 +69,9 @@ wire! {
         Network, NewStep, Part, Port, Resources, SendMessage, SetupReport, StepsReport, TerminalSize;
     // What is answered, kept or told.
     PassedOver: ActivityReason, Agent, Answer, AuditEntry, AuditRow, BootReply, CancelRequest, Capabilities, Committed, Computer,
-        ComputerSpec, ComputerStats, Condition, DeltaData, ErrorBody, ErrorInfo, Event, ExecResult, ExecStarted, ExecStatus,
+        ComputerSpec, ComputerStats, Condition, DeltaData, EgressCount, ErrorBody, ErrorInfo, Event, ExecResult, ExecStarted, ExecStatus,
         Explanation, FileEntry, HeartbeatReply, Inbox, KeptLog, LeaseReply, LimitsReached, LoginReply, Message, ModelSpec,
-        ModelUsage, Page<Agent>, Page<Message>, Page<Step>, Principal, ProgramSpec, Protocol, ReadyReply, Run, Sealed,
+        ModelUsage, Page<Agent>, Page<EgressCount>, Page<Message>, Page<Step>, Principal, ProgramSpec, Protocol, ReadyReply, Run, Sealed,
         SetupRecord, SetupRun, SetupTask, Status, Step, TokenReply, User, VersionReply, WhoAmI, WorkLimits, WorkSpec;
     NoObject: Action, ActivityKind, AgentEvent, AgentId, AgentName, BlobId, Bytes, CommitId, ComputerId, ConditionKind,
         Conditions, Cpu, Desired, Ending, EventKind, Incarnation, MessageEvent, MessageId, MessageState, ModelWire,

@@ -1,4 +1,4 @@
-//! `raworc agent list`, `get`, `explain` and `logs`: they change nothing.
+//! `raworc agent list`, `get`, `explain`, `egress` and `logs`: they change nothing.
 
 use futures::TryStreamExt;
 use raworc_core::agent::State;
@@ -48,6 +48,16 @@ pub(super) async fn explain(context: &Context, args: NameArg) -> anyhow::Result<
     let explanation = context.waiting(format!("asking about {}", args.name), call).await?;
     let (console, name) = (&context.console, args.name.as_str());
     console.show(&explanation, name, || agent::explanation(name, &explanation, now(), console))
+}
+
+pub(super) async fn egress(context: &Context, args: NameArg) -> anyhow::Result<()> {
+    let counts = context.waiting(format!("asking about {}", args.name), context.client.egress(&args.name)).await?;
+    let console = &context.console;
+    console.show_all(&counts, |count| count.target.clone(), || agent::egress(&counts, console))?;
+    if counts.is_empty() && console.format == Format::Table {
+        console.note("Nothing was reached or refused. What it may reach is its spec's network.egress");
+    }
+    Ok(())
 }
 
 pub(super) async fn logs(context: &Context, args: LogsArgs) -> anyhow::Result<()> {

@@ -13,9 +13,6 @@ mod remarks;
 #[cfg(test)]
 mod tests;
 
-pub use count::EgressCount;
-
-use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -34,6 +31,7 @@ use self::remarks::Remarks;
 use super::auth::Program;
 use super::listener::Place;
 use super::{AgentsState, upgrade};
+use crate::api::EgressCount;
 use crate::server::error::ApiError;
 
 /// What stands in `Upgrade`.
@@ -134,9 +132,9 @@ impl Egress {
         Self(Arc::new(Inner::new(options)))
     }
 
-    /// What an agent's computers reached and were refused by this server since it began, by `host:port`.
+    /// What an agent's computers reached and were refused by this server since it began, in the order of their targets.
     #[must_use]
-    pub fn counts(&self, agent: AgentId) -> BTreeMap<String, EgressCount> {
+    pub fn counts(&self, agent: AgentId) -> Vec<EgressCount> {
         self.0.counts.of(agent)
     }
 

@@ -15,13 +15,17 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::answer;
-use crate::api::{BASE, ErrorBody, Page, Wait};
+use crate::api::{BASE, EgressCount, ErrorBody, Page, Wait};
 use crate::server::extract::{AgentAt, AgentsOf, IfMatch, Json, Query};
 use crate::server::openapi::{IdempotencyHeader, IfMatchHeader, WaitQuery};
 use crate::server::{ApiError, ApiState};
 
 pub(super) fn routes() -> OpenApiRouter<ApiState> {
-    OpenApiRouter::new().routes(routes!(create, list)).routes(routes!(read, edit, delete)).routes(routes!(explain))
+    OpenApiRouter::new()
+        .routes(routes!(create, list))
+        .routes(routes!(read, edit, delete))
+        .routes(routes!(explain))
+        .routes(routes!(egress))
 }
 
 /// How long a call waits.
@@ -202,4 +206,18 @@ async fn delete(
 )]
 async fn explain(State(state): State<ApiState>, at: AgentAt) -> Result<axum::Json<Explanation>, ApiError> {
     Ok(axum::Json(state.control().explain(&at.call, &at.tenant, &at.name).await?))
+}
+
+/// What an agent's computers reached, and were refused.
+///
+/// By host and port, as far as the server that answers has seen since it began.
+#[utoipa::path(
+    get, path = "/{name}/egress", operation_id = "agent_egress", tag = "agents",
+    params(("name" = AgentName, Path, description = "The agent's name.")),
+    responses((status = 200, description = "A count for each host and port.", body = Page<EgressCount>))
+)]
+async fn egress(State(state): State<ApiState>, at: AgentAt) -> Result<axum::Json<Page<EgressCount>>, ApiError> {
+    let agent = state.control().get_agent(&at.call, &at.tenant, &at.name).await?;
+    let items = state.options().egress.as_ref().map(|egress| egress.counts(agent.id)).unwrap_or_default();
+    Ok(axum::Json(Page { items, next: None }))
 }

@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use raworc_core::ids::AgentId;
-use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::api::EgressCount;
 
 /// Names that are counted apart for one agent.
 const NAMES: usize = 1000;
@@ -19,19 +20,6 @@ const BYTES: &str = "raworc_egress_bytes_total";
 
 /// Where what has no place of its own is counted.
 const OTHERS: &str = "others";
-
-/// What an agent's computers did with one host and port.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EgressCount {
-    /// Connections that were made.
-    pub connections: u64,
-    /// Connections that were refused.
-    pub refused: u64,
-    /// Bytes that went out.
-    pub sent_bytes: u64,
-    /// Bytes that came back.
-    pub received_bytes: u64,
-}
 
 #[derive(Debug, Default)]
 pub(super) struct Count {
@@ -47,8 +35,9 @@ impl Count {
         metrics::counter!(CONNECTIONS, "outcome" => "refused").increment(1);
     }
 
-    fn read(&self) -> EgressCount {
+    fn read(&self, target: &str) -> EgressCount {
         EgressCount {
+            target: target.to_owned(),
             connections: self.connections.load(Ordering::Relaxed),
             refused: self.refused.load(Ordering::Relaxed),
             sent_bytes: self.sent.load(Ordering::Relaxed),
@@ -77,9 +66,9 @@ impl Counts {
         Arc::clone(names.entry(name.to_owned()).or_default())
     }
 
-    pub(super) fn of(&self, agent: AgentId) -> BTreeMap<String, EgressCount> {
+    pub(super) fn of(&self, agent: AgentId) -> Vec<EgressCount> {
         let agents = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        agents.get(&agent).into_iter().flatten().map(|(name, count)| (name.clone(), count.read())).collect()
+        agents.get(&agent).into_iter().flatten().map(|(target, count)| count.read(target)).collect()
     }
 }
 

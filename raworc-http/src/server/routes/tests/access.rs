@@ -60,6 +60,7 @@ fn rows() -> Vec<Row> {
         row("get_agent", Agent, "GET", "/agents/one", None, 200),
         row("edit_agent", Agent, "PATCH", "/agents/one", Some(spec), 200),
         row("explain_agent", Agent, "GET", "/agents/one/explain", None, 200),
+        row("agent_egress", Agent, "GET", "/agents/one/egress", None, 200),
         row("wake_agent", Agent, "POST", "/agents/one/wake", None, 200),
         row("keep_agent_awake", Agent, "PUT", "/agents/one/keep-awake", Some(json!({ "for": 60 })), 200),
         row("let_agent_sleep", Agent, "DELETE", "/agents/one/keep-awake", None, 200),
