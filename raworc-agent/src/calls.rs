@@ -13,8 +13,8 @@ use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use raworc_core::program::{
-    BootReply, BootRequest, DeltaReport, EndReport, HeartbeatReply, LeaseReply, PROTOCOL, SetupReport, StepsReport,
-    TokenReply,
+    BootReply, BootRequest, DeltaReport, EndReport, HeartbeatReply, HeartbeatReport, LeaseReply, PROTOCOL, SetupReport,
+    StepsReport, TokenReply,
 };
 use raworc_core::runtime::Boot;
 use secrecy::ExposeSecret;
@@ -168,8 +168,8 @@ impl Calls {
     }
 
     /// Says that the program lives. Not repeated: the next one comes soon.
-    pub(crate) async fn heartbeat(&self) -> Result<HeartbeatReply, CallError> {
-        self.post("heartbeat", &()).await
+    pub(crate) async fn heartbeat(&self, report: &HeartbeatReport) -> Result<HeartbeatReply, CallError> {
+        self.post("heartbeat", report).await
     }
 
     async fn post<T: Serialize + Sync, R: DeserializeOwned>(&self, path: &str, body: &T) -> Result<R, CallError> {

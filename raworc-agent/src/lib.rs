@@ -26,6 +26,7 @@ mod shared;
 mod terminal;
 mod tools;
 mod truncate;
+mod volume;
 mod whole;
 mod worker;
 

@@ -112,10 +112,14 @@ async fn route(request: Request<Incoming>, hands: &Hands, execs: &Arc<Execs>) ->
     let query = reply::Query::of(&parts.uri);
     let segments: Vec<&str> = parts.uri.path().trim_matches('/').split('/').collect();
     let method = &parts.method;
+    let written = |done| {
+        hands.shared.meter.written();
+        done
+    };
     match segments.as_slice() {
         ["exec"] if method == Method::POST => {
             let request = reply::json(body).await?;
-            execs.start(request, &hands.home, &hands.shared.env())
+            execs.start(request, &hands.home, &hands.shared)
         }
         ["exec", id] if method == Method::DELETE => execs.end(id),
         ["exec", id, "stdout"] if method == Method::GET => execs.stdout(id),
@@ -124,12 +128,14 @@ async fn route(request: Request<Incoming>, hands: &Hands, execs: &Arc<Execs>) ->
         ["exec", id, "resize"] if method == Method::POST => execs.resize(id, reply::json(body).await?),
         ["exec", id, "wait"] if method == Method::GET => execs.wait(id).await,
         ["files"] if method == Method::GET => files::read(hands.path(query.need("path")?)?).await,
-        ["files"] if method == Method::PUT => files::write(hands.path(query.need("path")?)?, query.mode()?, body).await,
+        ["files"] if method == Method::PUT => {
+            written(files::write(hands.path(query.need("path")?)?, query.mode()?, body).await)
+        }
         ["files"] if method == Method::DELETE => {
-            files::remove(hands.path(query.need("path")?)?, query.flag("recursive")).await
+            written(files::remove(hands.path(query.need("path")?)?, query.flag("recursive")).await)
         }
         ["archive"] if method == Method::GET => archive::pack(hands.path(query.need("path")?)?).await,
-        ["archive"] if method == Method::PUT => archive::unpack(hands.path(query.need("path")?)?, body).await,
+        ["archive"] if method == Method::PUT => written(archive::unpack(hands.path(query.need("path")?)?, body).await),
         ["logs"] if method == Method::GET => logs::read(&hands.log, query.number("tail")?, query.flag("follow")),
         ["stats"] if method == Method::GET => stats::read(&hands.home).await,
         ["cancel"] if method == Method::POST => cancel::cancel(&hands.shared, reply::json(body).await?),

@@ -109,11 +109,13 @@ pub(crate) async fn run_with_log(
     let base = proxy.as_ref().and_then(|proxy| proxy.environment().ok()).unwrap_or_default();
     let shared = Arc::new(Shared::with_base(base));
     shared.set_env(&spec.work.env);
+    shared.meter.limit(spec.disk_limit);
     let hands = Arc::new(Hands::new(&options.home, Arc::clone(&shared), log));
     let work = async {
         if let Some(task) = &spec.setup {
             tracing::info!("the setup begins");
             let report = setup::run(task, &options.home, &shared, &calls).await?;
+            shared.meter.written();
             calls.setup(&report).await?;
             if report.failure.is_some() {
                 tracing::warn!("the setup failed; waiting for what the operator does");
@@ -131,6 +133,7 @@ pub(crate) async fn run_with_log(
         () = heartbeat(&calls, &shared) => Err(CallError::Stale),
         () = link::keep(Arc::clone(&calls), hands) => Err(CallError::Stale),
         never = proxied(proxy, Arc::clone(&calls)) => match never {},
+        never = shared.meter.run(&options.home) => match never {},
     };
     Ok(result?)
 }
@@ -148,14 +151,25 @@ async fn proxied(proxy: Option<Proxy>, calls: Arc<Calls>) -> Infallible {
     }
 }
 
-/// Says that the program lives, and hears what is to be cancelled. Ends with the incarnation.
+/// Says that the program lives and what its volume holds, and hears what is to be cancelled. Ends with the incarnation.
 async fn heartbeat(calls: &Calls, shared: &Shared) {
     let mut ticks = tokio::time::interval(Duration::from_secs(HEARTBEAT_SECONDS));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut heard = true;
     loop {
-        ticks.tick().await;
-        match calls.heartbeat().await {
+        tokio::select! {
+            biased;
+            _ = ticks.tick() => {}
+            // What could not be told waits for the next tick.
+            () = shared.meter.news(), if heard => {}
+        }
+        let report = shared.meter.report();
+        let answer = calls.heartbeat(&report).await;
+        heard = answer.is_ok();
+        match answer {
             Ok(reply) => {
+                shared.meter.told(report);
+                shared.meter.limit(reply.disk_limit);
                 if let Some(message) = reply.cancel {
                     shared.cancel(message);
                 }

@@ -6,6 +6,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use raworc_core::ids::MessageId;
 use tokio::sync::watch;
 
+use crate::volume::Meter;
+
 /// What the worker, the heartbeat and the link share.
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
@@ -13,6 +15,8 @@ pub(crate) struct Shared {
     /// What stands in it whatever the agent's own is, unless that says otherwise.
     base: BTreeMap<String, String>,
     cancelled: watch::Sender<Option<MessageId>>,
+    /// How much the volume holds.
+    pub(crate) meter: Meter,
 }
 
 impl Shared {

@@ -66,6 +66,7 @@ impl Worker {
         let mut pauses = crate::calls::pauses();
         let mut given_up: Option<(MessageId, String)> = None;
         loop {
+            self.shared.meter.caught_up().await;
             let lease = match self.calls.lease().await {
                 Ok(Some(lease)) => lease,
                 Ok(None) => continue,
@@ -147,6 +148,7 @@ impl Worker {
                 input = next(&mut job.model) => input,
                 (tools, output) = tool_done(&mut job.tool) => {
                     job.tool = None;
+                    self.shared.meter.written();
                     self.tools = Some(tools.unwrap_or_else(|| Tools::new(&self.home)));
                     Input::ToolDone(output)
                 }
@@ -210,6 +212,7 @@ impl Worker {
             tracing::warn!("{note}");
             outbox.push(log_step(&note));
         }
+        self.shared.meter.written();
         drop(job.deltas);
         let steps = outbox.close().await?;
         let End { ending, reply } = end;

@@ -9,6 +9,8 @@ mod bench;
 mod crashes;
 #[path = "cli/data.rs"]
 mod data;
+#[path = "cli/disk.rs"]
+mod disk;
 #[path = "cli/egress.rs"]
 mod egress;
 #[path = "cli/events.rs"]

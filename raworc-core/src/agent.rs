@@ -1,6 +1,7 @@
 //! An agent: what its owner wants of it, and what is.
 
 mod condition;
+mod disk;
 mod egress;
 mod restart;
 mod spec;
@@ -9,6 +10,7 @@ mod status;
 mod times;
 
 pub use condition::{Condition, ConditionKind, Conditions};
+pub(crate) use disk::{IDLE_TIMEOUT, Measured};
 pub use egress::{DEFAULT_EGRESS_PORTS, EgressRule, is_host_pattern, names};
 pub use spec::{
     AgentSpec, DEFAULT_BUSY_TIMEOUT, DEFAULT_IDLE_TIMEOUT, InvalidSpec, Network, NetworkMode, Port, Resources,
@@ -87,7 +89,7 @@ impl Agent {
                 None => Some(status.retry_at.unwrap_or(status.since)),
             },
             State::Idle => {
-                let sleeps = self.spec.idle_timeout > 0 && self.inbox.queued == 0;
+                let sleeps = self.spec.idle_timeout > 0 && !self.has_work();
                 let sleep = status.awake_until.filter(|_| sleeps);
                 earliest([sleep, status.heartbeat_due()])
             }

@@ -25,6 +25,9 @@ pub struct Computer {
     /// its volume, once more.
     #[serde(default)]
     pub unsettled: bool,
+    /// Whether its engine limits the disk of its volume. Where it does not, its program measures it.
+    #[serde(default)]
+    pub disk_limit: bool,
 }
 
 impl Computer {

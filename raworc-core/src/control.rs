@@ -7,6 +7,7 @@ mod call;
 mod events;
 mod explain;
 mod feed;
+mod heartbeat;
 mod logs;
 mod messages;
 mod program;

@@ -132,6 +132,10 @@ impl Engine {
 const KNOWN_IMAGES: usize = 1000;
 
 impl Engine {
+    fn disk_limit(&self) -> bool {
+        self.entry.runtime.capabilities().disk_limit
+    }
+
     fn has_had(&self, image: &str) -> bool {
         self.images.lock().unwrap_or_else(PoisonError::into_inner).contains(image)
     }

@@ -25,7 +25,8 @@ pub const HEARTBEAT_SECONDS: u64 = 5;
 pub struct Protocol {
     /// Differs where nothing is understood any more.
     pub major: u16,
-    /// Grows with each addition.
+    /// Grows with each addition that the other side has to know. Reports and answers grow by fields without it: who does
+    /// not know them leaves them out and passes them over.
     pub minor: u16,
 }
 
@@ -89,6 +90,10 @@ pub struct ProgramSpec {
     /// `POST /agent/v0/egress` for each connection.
     #[serde(default)]
     pub proxied: bool,
+    /// Bytes that its volume may hold, where the program has to measure what it does: it reports that before it asks for
+    /// its first message. Each heartbeat brings the newest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_limit: Option<u64>,
     /// How it works on messages. Each lease brings the newest.
     pub work: WorkSpec,
 }
@@ -219,11 +224,25 @@ pub struct EndReport {
     pub steps: Vec<NewStep>,
 }
 
+/// `POST /agent/v0/heartbeat`: the program lives. One that is older than this report says `null`.
+///
+/// A sign of life counts whatever else stands beside it, so fields that are not known are passed over.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HeartbeatReport {
+    /// Bytes that the files on its volume take there, as of the last time that it looked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk_used: Option<u64>,
+}
+
 /// `POST /agent/v0/heartbeat` answers this.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct HeartbeatReply {
     /// A message that it holds and should give up.
     pub cancel: Option<MessageId>,
+    /// Bytes that its volume may hold, where the program has to measure what it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_limit: Option<u64>,
 }
 
 /// On the link, `POST /cancel`: give up this message and end its command.

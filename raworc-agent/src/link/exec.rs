@@ -5,7 +5,7 @@
 mod command;
 mod streams;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,6 +18,7 @@ use tokio::sync::watch;
 
 use super::reply::{self, Body, LinkError};
 use crate::processes::{self, Identities};
+use crate::shared::Shared;
 use streams::{Source, Stdin};
 
 /// How long an ended command is remembered.
@@ -60,18 +61,19 @@ impl Execs {
         self: &Arc<Self>,
         request: ExecRequest,
         home: &Path,
-        env: &BTreeMap<String, String>,
+        shared: &Arc<Shared>,
     ) -> Result<Response<Body>, LinkError> {
         if lock(&self.0).len() >= COMMANDS {
             return Err(LinkError::conflict(format!("{COMMANDS} commands run already; end some of them")));
         }
-        let (exec, ended) = command::start(&request, home, env)?;
+        let (exec, ended) = command::start(&request, home, &shared.env())?;
         let id = SystemEntropy.bytes::<8>().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         lock(&self.0).insert(id.clone(), Arc::new(exec));
         tokio::spawn({
-            let (execs, id) = (Arc::downgrade(self), id.clone());
+            let (execs, shared, id) = (Arc::downgrade(self), Arc::clone(shared), id.clone());
             async move {
                 ended.await;
+                shared.meter.written();
                 tokio::time::sleep(REMEMBERED).await;
                 if let Some(execs) = execs.upgrade() {
                     lock(&execs.0).remove(&id);

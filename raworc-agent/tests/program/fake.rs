@@ -47,6 +47,8 @@ pub(crate) struct State {
     pub(crate) held: Option<Value>,
     pub(crate) setup: Option<Value>,
     pub(crate) cancel: Option<Value>,
+    /// What the volume may hold, as a newer server says.
+    pub(crate) disk_limit: Option<u64>,
     /// Answers that are lost: what is told counts, and the connection is cut.
     pub(crate) lose: HashMap<String, u32>,
     pub(crate) stale: bool,
@@ -233,6 +235,7 @@ async fn answer(
     let told: Value = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).expect("JSON") };
     assert!(authorized || path == "boot", "{path} without a token");
     let answered = if path == "lease" {
+        state.lock().expect("no panic").told.push((path.clone(), told));
         wait_for_message(&state, &changed).await
     } else {
         let mut state = state.lock().expect("no panic");
@@ -256,19 +259,31 @@ fn token() -> Value {
     json!({ "token": "good", "expires_at": "2099-01-01T00:00:00Z" })
 }
 
+/// An older server says nothing of it.
+fn limited(answer: &mut Value, state: &State) {
+    if let Some(limit) = state.disk_limit {
+        answer["disk_limit"] = limit.into();
+    }
+}
+
 fn known(path: &str, state: &mut State) -> Response<Body> {
     match path {
         "token" => reply(200, &token()),
         "boot" => {
             let lease = lease(0, "", false);
-            let spec = json!({
+            let mut spec = json!({
                 "agent": lease["message"]["agent"], "name": "ada", "tenant": "default",
                 "computer": "01890000-0000-7000-8000-00000000000c", "incarnation": 3,
                 "setup": state.setup, "work": lease["work"],
             });
+            limited(&mut spec, state);
             reply(200, &json!({ "token": token(), "spec": spec }))
         }
-        "heartbeat" => reply(200, &json!({ "cancel": state.cancel })),
+        "heartbeat" => {
+            let mut beat = json!({ "cancel": state.cancel });
+            limited(&mut beat, state);
+            reply(200, &beat)
+        }
         "gateway/api/chat" => match state.answers.pop_front().expect("an answer for the model") {
             Answer::Error(status, value) => reply(status, &value),
             Answer::Lines(lines) => {

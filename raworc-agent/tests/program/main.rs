@@ -71,6 +71,62 @@ async fn a_command_is_answered_in_one_call_with_its_steps() {
     assert_eq!(fake.told("setup"), [] as [Value; 0], "there was none");
 }
 
+/// What the program has said of its volume, in order, and when it asked for messages.
+fn said_of_the_volume(fake: &Fake) -> Vec<Option<Value>> {
+    let told = fake.state().told.clone();
+    let of = |(path, body): (String, Value)| match path.as_str() {
+        "heartbeat" => body.get("disk_used").cloned().map(Some),
+        "lease" => Some(None),
+        _ => None,
+    };
+    told.into_iter().filter_map(of).collect()
+}
+
+#[tokio::test]
+async fn what_the_volume_holds_is_told_before_the_first_message_is_asked_for_and_after_each() {
+    let fake = Fake::start();
+    std::fs::create_dir(fake.home()).expect("a home");
+    std::fs::write(fake.home().join("large"), vec![7; 3 << 20]).expect("written");
+    fake.state().disk_limit = Some(2 << 20);
+    let _program = Program::start(&fake);
+    fake.until("a lease", |state| state.told.iter().any(|(path, _)| path == "lease").then_some(())).await;
+    let said = said_of_the_volume(&fake);
+    assert!(said[0].as_ref().and_then(Value::as_u64).is_some_and(|used| used > 3 << 20), "{said:?}");
+    fake.queue(lease(1, "!rm large", false));
+    fake.nth("end", 0).await;
+    let freed = |state: &fake::State| {
+        let last = state
+            .told
+            .iter()
+            .rev()
+            .find_map(|(path, body)| Some(body.get("disk_used")?).filter(|_| path == "heartbeat"));
+        last.and_then(Value::as_u64).is_some_and(|used| used < 2 << 20).then_some(())
+    };
+    fake.until("that there is room", freed).await;
+}
+
+#[tokio::test]
+async fn a_server_that_asks_for_no_measure_is_told_none_and_messages_do_not_wait() {
+    let fake = Fake::start();
+    let _program = Program::start(&fake);
+    fake.queue(lease(1, "!true", false));
+    fake.nth("end", 0).await;
+    fake.nth("heartbeat", 1).await;
+    assert!(fake.told("heartbeat").iter().all(|beat| *beat == json!({})), "{:?}", fake.told("heartbeat"));
+}
+
+#[tokio::test]
+async fn a_limit_that_is_set_while_the_program_runs_is_learned_by_its_next_sign_of_life() {
+    let fake = Fake::start();
+    let _program = Program::start(&fake);
+    fake.nth("heartbeat", 0).await;
+    fake.state().disk_limit = Some(2 << 20);
+    let told = |state: &fake::State| {
+        state.told.iter().any(|(path, body)| path == "heartbeat" && body["disk_used"].is_u64()).then_some(())
+    };
+    fake.until("a measure", told).await;
+}
+
 #[tokio::test]
 async fn a_report_whose_answer_was_lost_is_sent_again_under_the_same_id() {
     let fake = Fake::start();

@@ -20,7 +20,7 @@ pub enum ConditionKind {
     /// A process of it was ended because memory ran out, or could not be made because there were too many. It stays until
     /// the agent is woken from sleep or its spec changes.
     LimitReached,
-    /// Its volume is full: new messages wait.
+    /// Its volume holds more than `resources.disk`, by its program's measure: new messages wait until there is room.
     DiskFull,
 }
 

@@ -3,6 +3,7 @@
 use sha2::{Digest, Sha256};
 
 use super::{Agent, SetupRecord, Status};
+use crate::computer::Computer;
 use crate::hex::hex;
 use crate::ids::ComputerId;
 use crate::runtime::ComputerSpec;
@@ -24,15 +25,16 @@ impl Status {
 
 impl Agent {
     /// The fields of its spec that its computer was not made from: they take effect at its next start.
-    pub(crate) fn waits_for_start(&self, computer: &ComputerSpec) -> Vec<&'static str> {
+    pub(crate) fn waits_for_start(&self, computer: &Computer) -> Vec<&'static str> {
         // All fields by name, so that one that is added has to be thought of here.
-        let ComputerSpec { id, volume: _, image, resources, network, root } = computer;
+        let ComputerSpec { id, volume: _, image, resources, network, root } = &computer.spec;
         let spec = &self.spec;
         let waiting = [
             ("image", spec.image != *image),
-            ("resources", spec.resources != *resources),
             // Its list is asked at each connection.
             ("network", spec.network.mode != network.mode),
+            // A limit that is measured takes effect at once.
+            ("resources", spec.resources.of_engine(computer.disk_limit) != *resources),
             ("root", spec.root != *root),
             ("setup", self.setup_waits(*id)),
         ];

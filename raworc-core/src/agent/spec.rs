@@ -102,7 +102,8 @@ pub struct Resources {
     /// Memory: `512Mi`, `2Gi` or bytes; `64Mi` at least.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<Bytes>,
-    /// Disk of its volume: `10Gi` or bytes.
+    /// Disk of its volume: `10Gi` or bytes; `16Mi` at least. Where the runtime cannot limit it, its use is measured, and
+    /// new messages wait while it is above this.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disk: Option<Bytes>,
     /// Processes and threads at one time; 32 at least.
@@ -128,7 +129,19 @@ impl Resources {
         if self.pids.is_some_and(|pids| pids < MIN_PIDS) {
             return refuse("resources.pids", format!("too few for the computer's own program; use {MIN_PIDS} or more"));
         }
+        if self.disk.is_some_and(|disk| disk < MIN_DISK) {
+            return refuse(
+                "resources.disk",
+                format!("too little for what the computer's own program keeps; use {MIN_DISK} or more"),
+            );
+        }
         Ok(())
+    }
+
+    /// What an engine is asked for. What it cannot limit is not its business.
+    pub(crate) fn of_engine(mut self, disk_limit: bool) -> Self {
+        self.disk = self.disk.filter(|_| disk_limit);
+        self
     }
 }
 
@@ -194,6 +207,7 @@ const YEAR: u32 = 365 * 24 * 3600;
 const MIN_CPU: Cpu = Cpu::from_millis(50);
 const MIN_MEMORY: Bytes = Bytes::new(64 << 20);
 const MIN_PIDS: u32 = 32;
+const MIN_DISK: Bytes = Bytes::new(16 << 20);
 
 impl AgentSpec {
     /// Checks the spec against its own limits and what `runtime` can do.
@@ -275,7 +289,6 @@ impl AgentSpec {
                 runtime.open_network,
                 "offers closed networks only",
             ),
-            ("resources.disk", self.resources.disk.is_some(), runtime.disk_limit, "cannot limit the disk of a volume"),
         ];
         match wants.into_iter().find(|&(_, wanted, offered, _)| wanted && !offered) {
             None => Ok(()),
@@ -378,7 +391,8 @@ mod tests {
         assert_eq!(refused(r#"{"resources": {"pids": 31}}"#), "resources.pids");
         assert_eq!(refused(r#"{"resources": {"memory": "67108863"}}"#), "resources.memory");
         assert_eq!(refused(r#"{"resources": {"cpu": "49m"}}"#), "resources.cpu");
-        let least = change(r#"{"resources": {"pids": 32, "memory": "64Mi", "cpu": "50m"}, "idle_timeout": 31536000}"#);
+        assert_eq!(refused(r#"{"resources": {"disk": "16777215"}}"#), "resources.disk");
+        let least = change(r#"{"resources": {"pids": 32, "memory": "64Mi", "cpu": "50m", "disk": "16Mi"}}"#);
         assert!(least.apply(&AgentSpec::default()).expect("a spec").check(&Capabilities::default()).is_ok());
     }
 

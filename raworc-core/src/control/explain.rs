@@ -68,7 +68,7 @@ fn explain(agent: &Agent, mut activity: Vec<ActivityReason>, now: Timestamp) -> 
         activity.push(ActivityReason { kind: ActivityKind::KeepAwake, since: None, until: Some(until) });
     }
     let asleep_by_time = status.state() == State::Idle && agent.spec.idle_timeout > 0;
-    let sleeps_at = if asleep_by_time && agent.inbox.queued == 0 { status.awake_until } else { None };
+    let sleeps_at = if asleep_by_time && !agent.has_work() { status.awake_until } else { None };
     let retry_at = status.retry_at.filter(|&at| at < Timestamp::MAX);
     let remarkable = |condition: &&Condition| match condition.kind {
         ConditionKind::Ready | ConditionKind::NetworkIsolated | ConditionKind::LimitsEnforced => !condition.status,
@@ -131,7 +131,14 @@ fn sentences(agent: &Agent) -> Vec<String> {
     if agent.desired == Desired::Deleted && status.state() != State::Deleted {
         because.push("it is about to be deleted".into());
     }
-    if agent.inbox.queued > 0 && status.state() == State::Slept && agent.desired == Desired::Asleep {
+    let full = status.conditions.get(ConditionKind::DiskFull).filter(|full| full.status && agent.inbox.queued > 0);
+    let asleep = status.state() == State::Slept && agent.desired == Desired::Asleep;
+    if let Some(full) = full {
+        because.push(format!("messages wait for room on its volume: {}", full.message));
+        if asleep {
+            because.push("the next message, wake or command starts it, and so does more resources.disk".into());
+        }
+    } else if agent.inbox.queued > 0 && asleep {
         because.push("messages were queued when sleep was asked for; the next message or wake runs them".into());
     }
     because

@@ -10,21 +10,22 @@ use super::activity::{ActivityGuard, ActivityKind};
 use super::call::Call;
 use super::feed::Delta;
 use super::messages::{check_parts, message_in};
-use crate::agent::{Agent, AgentEvent, Desired, NetworkMode, SetupRecord, State};
+use crate::agent::{Agent, AgentEvent, ConditionKind, Desired, NetworkMode, SetupRecord, State};
 use crate::entropy::EntropyExt;
 use crate::error::Error;
 use crate::hex::hex;
 use crate::ids::{CommitId, ComputerId, MessageId};
-use crate::message::{Message, MessageState};
+use crate::message::Message;
 use crate::principal::Principal;
 use crate::program::{
-    BootRequest, DeltaReport, EndReport, HeartbeatReply, LeaseReply, PROTOCOL, ProgramSpec, SetupReport, SetupTask,
-    StepsReport, WorkSpec,
+    BootRequest, DeltaReport, EndReport, LeaseReply, PROTOCOL, ProgramSpec, SetupReport, SetupTask, StepsReport,
+    WorkSpec,
 };
+use crate::quantity::Bytes;
 use crate::step::{NewStep, STEP_LIMIT, STEPS_TOTAL, Step};
 use crate::store::{
     AgentChange, AgentOp, Backoff, Check, Commit, Conflict, Ending, MAX_PAGE, MAX_PAGE_BYTES, MessageQuery, Reply,
-    Stamped, StepQuery, StoreError,
+    StepQuery, StoreError,
 };
 
 /// What a setup script has beyond its limit, to tell how it ended.
@@ -119,6 +120,7 @@ impl ControlPlane {
             incarnation: request.incarnation,
         };
         let work = self.work_of(&agent);
+        let disk_limit = self.measured_disk(&agent).map(Bytes::get);
         let spec = ProgramSpec {
             agent: agent.id,
             name: agent.name,
@@ -127,6 +129,7 @@ impl ControlPlane {
             incarnation: request.incarnation,
             setup,
             proxied: agent.spec.network.mode == NetworkMode::Closed,
+            disk_limit,
             work,
         };
         Ok(Booted { principal, spec })
@@ -200,7 +203,7 @@ impl ControlPlane {
         if let Some(held) = agent.status.message {
             return self.held(&agent, held).await.map(Some);
         }
-        if agent.status.state() != State::Idle || agent.desired != Desired::Awake || agent.inbox.queued == 0 {
+        if agent.status.state() != State::Idle || agent.desired != Desired::Awake || !agent.has_work() {
             return Ok(None);
         }
         let query = MessageQuery { open: true, limit: 1, ..MessageQuery::of(agent.id) };
@@ -209,7 +212,11 @@ impl ControlPlane {
         };
         let change = AgentChange {
             agent: agent.id,
-            when: vec![Check::Incarnation(agent.status.incarnation), Check::Desired(Desired::Awake)],
+            when: vec![
+                Check::Incarnation(agent.status.incarnation),
+                Check::Desired(Desired::Awake),
+                Check::Without(ConditionKind::DiskFull),
+            ],
             ops: vec![AgentOp::Lease(message.id)],
         };
         match self.inner.store.commit(Commit::of(self.commit_id(), change)).await {
@@ -222,7 +229,7 @@ impl ControlPlane {
             Err(StoreError::Conflict(Conflict::StaleIncarnation { found, .. })) => {
                 Err(Error::StaleIncarnation { present: found })
             }
-            // It was cancelled, or sleep was asked for, in this moment: the event of that is what the next look waits
+            // It was cancelled, its volume was found full, or sleep was asked for, in this moment: the event of that is what the next look waits
             // for, so that nothing is asked again and again.
             Err(StoreError::Conflict(_)) => Ok(None),
             Err(error) => Err(error.into()),
@@ -349,21 +356,6 @@ impl ControlPlane {
 
     fn reply_id(&self) -> MessageId {
         self.inner.entropy.message_id(self.inner.clock.now())
-    }
-
-    /// The program lives.
-    ///
-    /// # Errors
-    /// [`Error::StaleIncarnation`] where the program's start is over.
-    pub async fn heartbeat(&self, call: &Call) -> Result<HeartbeatReply, Error> {
-        let Stamped { value: agent, now } = self.own_read(call).await?;
-        self.inner.activity.heard(&agent, now).await;
-        let Some(id) = agent.status.message else {
-            return Ok(HeartbeatReply { cancel: None });
-        };
-        let message = self.inner.store.message(agent.id, id).await?;
-        let cancel = message.is_some_and(|m| m.cancel_requested && m.state == MessageState::Leased);
-        Ok(HeartbeatReply { cancel: cancel.then_some(id) })
     }
 
     /// The program is called by its server, or calls a model: it stays awake while the guard is held.

@@ -2,6 +2,7 @@
 
 mod activity;
 mod commits;
+mod disk;
 mod program;
 mod races;
 mod restart;

@@ -64,6 +64,7 @@ async fn try_look(shared: &Arc<Shared>, id: AgentId, look: bool) -> Result<Again
         computer: computer.as_ref(),
         observed: answer.observed,
         reached: answer.reached,
+        disk_limit: engine.disk_limit(),
         work,
         operator: shared.shards.me(),
         operators: &operators,
@@ -162,6 +163,7 @@ fn released(agent: &Agent) -> QuotaDelta {
 async fn begin(shared: &Shared, agent: &Agent, on: Place, wake: bool) -> Result<(), StoreError> {
     let now = shared.clock.now();
     let runtime = agent.spec.runtime.clone();
+    let disk_limit = runtime.as_ref().is_some_and(|name| shared.engines[name].disk_limit());
     let fresh = |volume| {
         let spec = ComputerSpec {
             id: shared.entropy.computer_id(now),
@@ -171,7 +173,8 @@ async fn begin(shared: &Shared, agent: &Agent, on: Place, wake: bool) -> Result<
             network: agent.spec.network.clone(),
             root: false,
         };
-        runtime.map(|runtime| NewComputer { runtime, spec: wanted(agent, &spec) })
+        let spec = wanted(agent, &spec, disk_limit);
+        runtime.map(|runtime| NewComputer { runtime, spec, disk_limit })
     };
     let new = match on {
         Place::Same => None,

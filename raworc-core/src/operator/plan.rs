@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use super::settings::OperatorSettings;
-use crate::agent::{Agent, AgentEvent, ClockMove, ConditionKind, Desired, HEARTBEAT_LIMIT, Run, State};
+use crate::agent::{Agent, AgentEvent, ClockMove, ConditionKind, Desired, HEARTBEAT_LIMIT, IDLE_TIMEOUT, Run, State};
 use crate::computer::Computer;
 use crate::ids::{ProcessId, VolumeId};
 use crate::runtime::{ComputerSpec, LimitsReached, Phase};
@@ -28,6 +28,8 @@ pub struct View<'a> {
     pub observed: Observation,
     /// Which limits its computer has run into, as far as the engine tells.
     pub reached: LimitsReached,
+    /// Whether its engine limits the disk of a volume.
+    pub disk_limit: bool,
     /// What this operator is doing with its engine, or has in hand for it.
     pub work: Work,
     /// This operator.
@@ -207,11 +209,11 @@ fn plan_idle(view: &View<'_>, settings: &OperatorSettings) -> Plan {
     let quiet_at = quiet_at(view);
     if quiet_at.is_some_and(|at| at <= view.now) {
         return Plan::Commit {
-            when: vec![Check::InboxEmpty, Check::Quiet, Check::Desired(Desired::Awake)],
+            when: vec![Check::NothingToDo, Check::Quiet, Check::Desired(Desired::Awake)],
             ops: vec![
                 AgentOp::Transition {
                     event: AgentEvent::IdleExpired,
-                    reason: "IdleTimeout".into(),
+                    reason: IDLE_TIMEOUT.into(),
                     message: format!("nothing happened for {} s", agent.spec.idle_timeout),
                     backoff: None,
                 },
@@ -280,7 +282,7 @@ fn beyond(at: Timestamp, view: &View<'_>, settings: &OperatorSettings) -> bool {
 /// active, and where none is there, nobody knows.
 fn quiet_at(view: &View<'_>) -> Option<Timestamp> {
     let agent = view.agent;
-    let until = agent.status.awake_until.filter(|_| agent.spec.idle_timeout > 0 && agent.inbox.queued == 0)?;
+    let until = agent.status.awake_until.filter(|_| agent.spec.idle_timeout > 0 && !agent.has_work())?;
     let listening = view.listening?;
     let idle = SignedDuration::from_secs(agent.spec.idle_timeout.into());
     let all_the_while = listening <= until.saturating_sub(idle).unwrap_or(Timestamp::MIN);
@@ -360,19 +362,20 @@ fn stop(view: &View<'_>) -> Plan {
 fn place(view: &View<'_>) -> Place {
     match view.computer {
         None => Place::First,
-        Some(computer) if wanted(view.agent, &computer.spec) == computer.spec => Place::Same,
+        Some(computer) if wanted(view.agent, &computer.spec, view.disk_limit) == computer.spec => Place::Same,
         Some(computer) => Place::Fresh(computer.spec.volume),
     }
 }
 
-/// What an engine is asked for: the agent's wishes, on a computer and volume that are decided on.
-pub(super) fn wanted(agent: &Agent, on: &ComputerSpec) -> ComputerSpec {
+/// What an engine is asked for: the agent's wishes that are the engine's to fulfil, on a computer and volume that are
+/// decided on.
+pub(super) fn wanted(agent: &Agent, on: &ComputerSpec, disk_limit: bool) -> ComputerSpec {
     let spec = &agent.spec;
     ComputerSpec {
         id: on.id,
         volume: on.volume,
         image: spec.image.clone(),
-        resources: spec.resources,
+        resources: spec.resources.of_engine(disk_limit),
         network: spec.network.clone(),
         root: spec.root,
     }

@@ -3,6 +3,7 @@
 mod bounds;
 mod clock;
 mod deaths;
+mod disk;
 mod ending;
 mod failures;
 mod hanging;
@@ -57,6 +58,7 @@ fn act(message: &Message) -> Act {
         ("hang", _) => Act::Hang,
         ("silent", _) => Act::FallSilent,
         ("fail", why) => Act::Fail(why.into()),
+        ("fill", megabytes) => Act::Fill(megabytes.parse::<u64>().expect("a number") << 20, "filled".into()),
         ("work", seconds) => Act::Work(Duration::from_secs(seconds.parse().expect("seconds")), "worked".into()),
         _ => Act::Answer(text),
     }

@@ -10,11 +10,16 @@ use super::chance::Chance;
 use super::check::Hold;
 use super::journal::Sent;
 use super::world::World;
-use crate::agent::{Agent, AgentSpec};
+use crate::agent::{Agent, AgentSpec, Resources};
 use crate::control::{ActivityKind, Call, CreateAgent, EditAgent, History, ListAgents, SendMessage, SleepMode};
 use crate::ids::{AgentName, TenantName, UserName};
 use crate::message::Message;
 use crate::principal::Principal;
+use crate::quantity::Bytes;
+use crate::store::Store;
+
+/// The least that a volume may hold: some messages fill it.
+const DISK: Bytes = Bytes::new(16 << 20);
 
 /// What of an answer must be the same each time.
 type Answer = (crate::ids::AgentId, u64, crate::ids::Revision);
@@ -28,6 +33,8 @@ pub(super) struct Client {
     pub(super) caller: Caller,
     pub(super) tenant: TenantName,
     pub(super) user: UserName,
+    /// What it does about disks, apart from what else it does.
+    disks: Arc<Chance>,
 }
 
 impl Client {
@@ -37,7 +44,8 @@ impl Client {
         let principal = Principal::User { name: user.clone(), tenant: tenant.clone(), admin: false };
         let chance = Arc::new(Chance::new(world.seed, user.as_str()));
         let caller = Caller { world: Arc::clone(world), number, principal, chance };
-        Some(Self { caller, tenant, user })
+        let disks = Arc::new(Chance::new(world.seed, &format!("disks of {user}")));
+        Some(Self { caller, tenant, user, disks })
     }
 
     fn chance(&self) -> &Chance {
@@ -97,6 +105,7 @@ impl Client {
             busy_timeout: seconds(&[8, 15, 40]),
             image: self.chance().once_in(10).then(|| "ghost".to_owned()),
             setup,
+            resources: Resources { disk: self.disks.once_in(3).then_some(DISK), ..Resources::default() },
             ..AgentSpec::default()
         }
     }
@@ -114,6 +123,8 @@ impl Client {
         let acts =
             ["answer", "answer", "work 2", "work 9", "work 20", "fail", "crash-once", "crash", "silent-once", "hang"];
         let act = self.chance().pick(&acts).copied().unwrap_or("answer");
+        let filling = self.disks.pick(&["fill 17", "fill 17", "fill 1"]).copied().unwrap_or(act);
+        let act = if self.disks.once_in(6) { filling } else { act };
         let text = format!("{}-{number} {act}", self.user);
         let _told = self.say(name, text, self.key(number)).await;
     }
@@ -165,7 +176,10 @@ impl Client {
             r#"{"setup": null}"#,
             r#"{"setup": "succeed"}"#,
         ];
+        let disks =
+            [r#"{"resources": {"disk": "16Mi"}}"#, r#"{"resources": {"disk": "32Mi"}}"#, r#"{"resources": null}"#];
         let change = self.chance().pick(&changes).copied().unwrap_or("{}");
+        let change = if self.disks.once_in(2) { self.disks.pick(&disks).copied().unwrap_or(change) } else { change };
         self.change_spec(name, change, self.key(number)).await;
     }
 
@@ -233,6 +247,9 @@ impl Client {
         };
         world.say(format_args!("client-{} holds {name} awake", self.caller.number));
         world.checker().holds.insert(number, hold);
+        if self.disks.once_in(2) {
+            self.free_disk(&agent);
+        }
         tokio::select! {
             biased;
             () = server.dead.cancelled() => {}
@@ -241,6 +258,15 @@ impl Client {
         }
         world.checker().holds.remove(&number);
         drop(guard);
+    }
+
+    /// Takes away what fills the agent's volume, as a command in its computer does.
+    fn free_disk(&self, agent: &Agent) {
+        let world = &self.caller.world;
+        let computer = agent.status.computer.and_then(|id| World::at_once(world.store.computer(id)).ok()?);
+        if let Some(computer) = computer {
+            world.engine.write_volume_file(computer.spec.volume, "heap", "");
+        }
     }
 
     async fn wait(&self, name: &AgentName) {

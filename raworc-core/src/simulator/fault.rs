@@ -134,7 +134,7 @@ pub enum Fault {
 }
 
 /// Every word that [`Fault::word`] can be. In a run of many seeds each of them must have come up.
-pub(super) const WORDS: [&str; 46] = [
+pub(super) const WORDS: [&str; 48] = [
     "crash",
     "crash before a call",
     "crash after a call",
@@ -177,6 +177,8 @@ pub(super) const WORDS: [&str; 46] = [
     "program's answer lost",
     "program's call doubled",
     "caller gone",
+    "volume full",
+    "slept with messages that wait for room",
     "store's clock forward",
     "store's clock back",
     "process's clock forward",

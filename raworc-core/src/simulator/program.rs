@@ -116,14 +116,16 @@ impl Uplink for Way {
 pub(super) fn act(message: &Message) -> Act {
     let text = message.text();
     let mut words = text.split(' ').skip(1);
-    let seconds = |words: &mut dyn Iterator<Item = &str>| words.next().and_then(|word| word.parse().ok()).unwrap_or(1);
+    let number =
+        |words: &mut dyn Iterator<Item = &str>| -> u64 { words.next().and_then(|word| word.parse().ok()).unwrap_or(1) };
     match words.next().unwrap_or_default() {
-        "work" => Act::Work(Duration::from_secs(seconds(&mut words)), format!("re: {text}")),
+        "work" => Act::Work(Duration::from_secs(number(&mut words)), format!("re: {text}")),
         "fail" => Act::Fail("it was asked to".into()),
         "crash" => Act::Crash,
         "crash-once" if message.attempt == 1 => Act::Crash,
         "silent-once" if message.attempt == 1 => Act::FallSilent,
         "hang" => Act::Hang,
+        "fill" => Act::Fill(number(&mut words) << 20, format!("re: {text}")),
         _ => Act::Answer(format!("re: {text}")),
     }
 }

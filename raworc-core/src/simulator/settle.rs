@@ -58,6 +58,10 @@ async fn put_right(client: &Client, agent: &Agent) {
     if agent.spec.setup.as_deref().is_some_and(|script| script != "succeed") {
         client.change_spec(name, r#"{"setup": null}"#, key("setup")).await;
     }
+    if agent.spec.resources.disk.is_some() {
+        // Files that were taken away would not do: a message that waits may fill it again.
+        client.change_spec(name, r#"{"resources": null}"#, key("resources")).await;
+    }
     // A clock that was set back and on again may have moved the end of such a wish by an hour.
     client.wish(name, "keep awake no longer", key("keep awake")).await;
     // What was queued when it was put to sleep waits for this, and may fill its inbox.

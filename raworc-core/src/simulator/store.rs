@@ -101,7 +101,7 @@ fn interlope(world: &World, commit: &Commit) {
     for change in &commit.changes {
         let Change::Agent(change) = change else { continue };
         let op = AgentOp::SetCondition {
-            kind: crate::agent::ConditionKind::DiskFull,
+            kind: crate::agent::ConditionKind::LimitReached,
             status: world.chance.once_in(2),
             reason: format!("Interloper{}", world.chance.below(1000)),
             message: "somebody else was here".into(),

@@ -85,8 +85,8 @@ pub enum Check {
     Incarnation(Incarnation),
     /// Its owner wants this of it.
     Desired(Desired),
-    /// No message is queued.
-    InboxEmpty,
+    /// No message is queued that its program may take up: none is queued at all, or its volume is full.
+    NothingToDo,
     /// Fewer messages than this are queued.
     InboxBelow(u64),
     /// The messages that are queued hold fewer bytes of text than this.
@@ -97,6 +97,8 @@ pub enum Check {
     SilentSince(Option<Timestamp>),
     /// It holds this message.
     Holds(MessageId),
+    /// This condition does not hold.
+    Without(ConditionKind),
 }
 
 /// A change of an agent or of what belongs to it.
@@ -260,6 +262,8 @@ pub struct NewComputer {
     pub runtime: RuntimeName,
     /// What the engine is asked for.
     pub spec: ComputerSpec,
+    /// Whether its engine limits the disk of a volume.
+    pub disk_limit: bool,
 }
 
 /// A message that is to be accepted.

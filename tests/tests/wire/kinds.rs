@@ -18,8 +18,8 @@ use raworc_core::message::{Message, MessageEvent, MessageState, Part, Role};
 use raworc_core::principal::{Action, Principal};
 use raworc_core::program::{
     BootReply, BootRequest, CancelRequest, ComputerStats, DeltaReport, EndReport, ExecRequest, ExecStarted, ExecStatus,
-    FileEntry, HeartbeatReply, LeaseReply, ModelSpec, ModelWire, ProgramSpec, Protocol, SetupReport, SetupTask,
-    StepsReport, TerminalSize, TokenReply, WorkLimits, WorkSpec,
+    FileEntry, HeartbeatReply, HeartbeatReport, LeaseReply, ModelSpec, ModelWire, ProgramSpec, Protocol, SetupReport,
+    SetupTask, StepsReport, TerminalSize, TokenReply, WorkLimits, WorkSpec,
 };
 use raworc_core::quantity::{Bytes, Cpu};
 use raworc_core::runtime::{Capabilities, ComputerSpec, LimitsReached, StartId};
@@ -117,7 +117,7 @@ structs! {
     BootRequest { computer, incarnation, key, protocol }
     CancelRequest { message }
     Committed { revision, now, agents, messages, replayed }
-    Computer { tenant, agent, runtime, spec, reclaim_since, keep_volume, unsettled }
+    Computer { tenant, agent, runtime, spec, reclaim_since, keep_volume, unsettled, disk_limit }
     ComputerSpec { id, volume, image, resources, network, root }
     ComputerStats { processes, memory_bytes, cpu_seconds, disk_bytes }
     Condition { kind, status, reason, message, since }
@@ -137,7 +137,8 @@ structs! {
     ExecStatus { exit_code }
     Explanation { state, desired, because, activity, sleeps_at, retry_at, queued, conditions }
     FileEntry { name, kind, size, mode, modified_at }
-    HeartbeatReply { cancel }
+    HeartbeatReply { cancel, disk_limit }
+    HeartbeatReport { disk_used }
     Inbox { last_seq, queued, queued_bytes, last_step }
     Incarnation { 0 }
     KeepAwake { seconds }
@@ -153,7 +154,7 @@ structs! {
     Network { mode, egress }
     NewStep { kind, tool, text }
     Port { name, port }
-    ProgramSpec { agent, name, tenant, computer, incarnation, setup, proxied, work }
+    ProgramSpec { agent, name, tenant, computer, incarnation, setup, proxied, disk_limit, work }
     Protocol { major, minor }
     ReadyReply { ready, checks }
     Resources { cpu, memory, disk, pids }

@@ -70,7 +70,7 @@ wire! {
     // What is answered, kept or told.
     PassedOver: ActivityReason, Agent, Answer, AuditEntry, AuditRow, BootReply, CancelRequest, Capabilities, Committed, Computer,
         ComputerSpec, ComputerStats, Condition, DeltaData, EgressCount, ErrorBody, ErrorInfo, Event, ExecResult, ExecStarted, ExecStatus,
-        Explanation, FileEntry, HeartbeatReply, Inbox, KeptLog, LeaseReply, LimitsReached, LoginReply, Message, ModelSpec,
+        Explanation, FileEntry, HeartbeatReply, HeartbeatReport, Inbox, KeptLog, LeaseReply, LimitsReached, LoginReply, Message, ModelSpec,
         ModelUsage, Page<Agent>, Page<EgressCount>, Page<Message>, Page<Step>, Principal, ProgramSpec, Protocol, ReadyReply, Run, Sealed,
         SetupRecord, SetupRun, SetupTask, Status, Step, TokenReply, User, VersionReply, WhoAmI, WorkLimits, WorkSpec;
     NoObject: Action, ActivityKind, AgentEvent, AgentId, AgentName, BlobId, Bytes, CommitId, ComputerId, ConditionKind,

@@ -82,7 +82,7 @@ fn sleeper(n: u32) -> anyhow::Result<Commit> {
         AgentOp::Create(Box::new(new)),
         AgentOp::Begin {
             operator: SystemEntropy.process_id(now),
-            computer: Some(NewComputer { runtime, spec: computer }),
+            computer: Some(NewComputer { runtime, spec: computer, disk_limit: false }),
             key_hash: String::new(),
             deadline: Duration::from_secs(120),
             generation: 1,

@@ -15,13 +15,13 @@ use crate::step::{NewStep, STEP_LIMIT, StepKind};
 use crate::store::{Ending, MAX_PAGE, MAX_PAGE_BYTES};
 
 /// An installation whose programs do what the test does by hand.
-struct Hands {
-    world: World,
+pub(super) struct Hands {
+    pub(super) world: World,
     boots: mpsc::UnboundedReceiver<Boot>,
 }
 
 impl Hands {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let (booted, boots) = mpsc::unbounded_channel();
         let program = program_fn(move |inside| {
             let booted = booted.clone();
@@ -38,7 +38,7 @@ impl Hands {
     }
 
     /// The calls of the next program that is started, and what it was told.
-    async fn boot(&mut self) -> (Call, ProgramSpec) {
+    pub(super) async fn boot(&mut self) -> (Call, ProgramSpec) {
         use secrecy::ExposeSecret;
         let boot = self.boots.recv().await.expect("a start");
         let request = crate::program::BootRequest {
@@ -52,7 +52,7 @@ impl Hands {
     }
 
     /// The calls of a program that holds a message, and the message.
-    async fn busy(&mut self, agent: &Agent, text: &str) -> (Call, LeaseReply) {
+    pub(super) async fn busy(&mut self, agent: &Agent, text: &str) -> (Call, LeaseReply) {
         let (call, _) = self.boot().await;
         self.world.send(agent, text).await;
         let lease = self.control().lease(&call, Duration::from_secs(5)).await.expect("present").expect("a message");
@@ -105,7 +105,7 @@ async fn a_setup_that_is_never_reported_is_given_up_when_its_time_is_over() {
     assert!(spec.setup.is_some());
     let begun = tokio::time::Instant::now();
     let living = async {
-        while hands.control().heartbeat(&call).await.is_ok() {
+        while hands.control().heartbeat(&call, None).await.is_ok() {
             tokio::time::sleep(Duration::from_secs(5)).await;
         }
     };
@@ -252,7 +252,7 @@ async fn a_heartbeat_that_could_not_be_written_is_written_by_the_next_tick() {
     let mut hands = Hands::new().await;
     let agent = hands.world.create("a", AgentSpec::default()).await;
     let (call, _) = hands.boot().await;
-    hands.control().heartbeat(&call).await.expect("present");
+    hands.control().heartbeat(&call, None).await.expect("present");
     hands.world.store.fail_touches(1);
     let told = hands.world.touched(|touch| touch.heartbeat).await;
     assert_eq!(told.agent, agent.id);
@@ -368,7 +368,7 @@ async fn a_program_that_is_heard_again_in_time_is_not_lost_whenever_heartbeats_a
         let report = SetupReport { hash: spec.setup.expect("a setup").hash, failure: None };
         hands.control().end_setup(&call, report).await.expect("its own");
         tokio::time::sleep(Duration::from_secs(27)).await;
-        hands.control().heartbeat(&call).await.expect("present");
+        hands.control().heartbeat(&call, None).await.expect("present");
         tokio::time::sleep(Duration::from_secs(10)).await;
         let heard = hands.world.agent(&agent).await;
         assert_eq!((heard.status.state(), heard.status.incarnation.0), (State::Idle, 1), "{offset} s after a write");
@@ -386,7 +386,7 @@ async fn a_program_that_is_heard_while_it_is_given_up_is_not_given_up() {
         .until(&agent, "idle", |agent| agent.status.run.as_ref().is_some_and(|run| run.start_id.is_some()))
         .await;
     hands.world.store.before_next_commit(move || {
-        Box::pin(async move { control.heartbeat(&late).await.map(|_| ()).expect("present") })
+        Box::pin(async move { control.heartbeat(&late, None).await.map(|_| ()).expect("present") })
     });
     tokio::time::sleep(Duration::from_secs(40)).await;
     let heard = hands.world.agent(&agent).await;

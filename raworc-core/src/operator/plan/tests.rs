@@ -116,7 +116,7 @@ fn made_for(agent: &Agent, id: ComputerId, volume: VolumeId) -> ComputerSpec {
         network: agent.spec.network.clone(),
         root: false,
     };
-    wanted(agent, &spec)
+    wanted(agent, &spec, true)
 }
 
 /// The operator that plans, and that has begun what was begun.
@@ -134,6 +134,7 @@ fn computer_of(agent: &Agent) -> Option<Computer> {
         reclaim_since: None,
         keep_volume: false,
         unsettled: false,
+        disk_limit: true,
     })
 }
 
@@ -143,6 +144,7 @@ fn view<'a>(agent: &'a Agent, computer: Option<&'a Computer>, now: Timestamp) ->
         computer,
         observed: Observation::Unknown,
         reached: LimitsReached::default(),
+        disk_limit: true,
         work: Work::None,
         operator: operator(),
         operators: &[],
@@ -355,6 +357,7 @@ impl Model {
                 let fresh = |volume| NewComputer {
                     runtime: RuntimeName::simulated(),
                     spec: made_for(&self.agent, SystemEntropy.computer_id(at(0)), volume),
+                    disk_limit: true,
                 };
                 let computer = match on {
                     Place::Same => None,

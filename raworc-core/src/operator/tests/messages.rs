@@ -167,7 +167,7 @@ async fn what_an_older_incarnation_says_is_refused() {
     };
     world.engine.crash(computer(&agent), "killed");
     world.until(&agent, "started again", |a| a.status.state() == State::Idle && a.status.incarnation.0 == 2).await;
-    let refused = world.control.heartbeat(&Call::by(old)).await;
+    let refused = world.control.heartbeat(&Call::by(old), None).await;
     assert!(matches!(refused, Err(Error::StaleIncarnation { present: Incarnation(2) })), "{refused:?}");
 }
 

@@ -18,6 +18,7 @@ fn decided(read: &Stamped<Option<Agent>>) -> Commit {
         computer: None,
         observed: Observation::Unknown,
         reached: LimitsReached::default(),
+        disk_limit: false,
         work: Work::None,
         operator: SystemEntropy.process_id(start()),
         operators: &[],

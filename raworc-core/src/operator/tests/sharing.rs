@@ -153,6 +153,7 @@ async fn a_start_is_given_up_only_where_nobody_has_its_key() {
             computer: None,
             observed,
             reached,
+            disk_limit: false,
             work,
             operator,
             operators,

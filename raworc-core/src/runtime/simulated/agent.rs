@@ -17,7 +17,8 @@ use crate::error::Error;
 use crate::ids::{CommitId, Incarnation};
 use crate::message::{Message, Part};
 use crate::program::{
-    BootRequest, EndReport, HEARTBEAT_SECONDS, LeaseReply, PROTOCOL, ProgramSpec, SetupReport, SetupTask, StepsReport,
+    BootRequest, EndReport, HEARTBEAT_SECONDS, HeartbeatReply, HeartbeatReport, LeaseReply, PROTOCOL, ProgramSpec,
+    SetupReport, SetupTask, StepsReport,
 };
 use crate::step::{NewStep, StepKind};
 use crate::store::Ending;
@@ -37,6 +38,8 @@ pub enum Act {
     Crash,
     /// Lives on, and is not heard any more.
     FallSilent,
+    /// Leaves a file of so many bytes on the volume, in the place of the one that it left before, then answers.
+    Fill(u64, String),
 }
 
 /// How a setup script comes out: what stands for running it.
@@ -53,6 +56,9 @@ pub enum SetupAct {
 type Acting = dyn Fn(&Message) -> Act + Send + Sync;
 type Logging = dyn Fn(&Message) -> String + Send + Sync;
 type Preparing = dyn Fn(&SetupTask) -> SetupAct + Send + Sync;
+
+/// The file that a program leaves where it is told to fill its volume.
+pub(crate) const HEAP: &str = "/agent/heap";
 
 /// The longest pause before a call is made again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
@@ -180,6 +186,9 @@ impl Session<'_> {
             })
             .await?;
         }
+        if spec.disk_limit.is_some() {
+            self.persist(|control| self.beat(control, call)).await?;
+        }
         loop {
             let wait = Duration::from_secs(20);
             let lease = self.persist(|control| async move { control.lease(call, wait).await }).await?;
@@ -206,6 +215,12 @@ impl Session<'_> {
                 Act::Hang => std::future::pending().await,
                 Act::Crash => return Ok(Some(Exit(137))),
                 Act::FallSilent => return Ok(None),
+                Act::Fill(bytes, text) => {
+                    // Zeros that nobody reads take no memory.
+                    self.inside.write(HEAP, vec![0; usize::try_from(bytes).unwrap_or_default()]);
+                    self.end(call, &lease, Ending::Done, Some(text)).await?;
+                    self.persist(|control| self.beat(control, call)).await?;
+                }
             }
         }
     }
@@ -245,10 +260,16 @@ impl Session<'_> {
         }
     }
 
+    /// Says that it lives, and what its volume holds at this moment.
+    async fn beat(&self, control: ControlPlane, call: &Call) -> Result<HeartbeatReply, Error> {
+        let report = HeartbeatReport { disk_used: Some(self.inside.disk_used()) };
+        control.heartbeat(call, Some(report)).await
+    }
+
     async fn heartbeats(&self, call: &Call) -> Error {
         loop {
             tokio::time::sleep(Duration::from_secs(HEARTBEAT_SECONDS)).await;
-            if let Err(error) = self.ask(|control| async move { control.heartbeat(call).await }).await
+            if let Err(error) = self.ask(|control| self.beat(control, call)).await
                 && !error.is_retryable()
             {
                 return error;
@@ -258,7 +279,7 @@ impl Session<'_> {
 
     async fn cancelled(&self, call: &Call) {
         loop {
-            if let Ok(beat) = self.ask(|control| async move { control.heartbeat(call).await }).await
+            if let Ok(beat) = self.ask(|control| self.beat(control, call)).await
                 && beat.cancel.is_some()
             {
                 return;

@@ -81,6 +81,11 @@ impl SimulatedControl {
         self.engine.volume(volume)?.get(path).cloned()
     }
 
+    /// Writes a file on a volume, as a command in its computer would.
+    pub fn write_volume_file(&self, volume: VolumeId, path: &str, content: impl Into<Bytes>) {
+        self.engine.write_volume_file(volume, path, content.into());
+    }
+
     /// Ends a computer's program as a crash would, with this reason. Says whether there was one.
     pub fn crash(&self, id: ComputerId, reason: &str) -> bool {
         self.engine.crash(id, reason)

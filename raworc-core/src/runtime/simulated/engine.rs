@@ -428,6 +428,13 @@ impl Engine {
         self.touch();
     }
 
+    pub(super) fn write_volume_file(&self, id: VolumeId, path: &str, content: Bytes) {
+        if let Some(files) = locked(&self.world).volumes.get_mut(&id) {
+            files.insert(path.into(), content);
+        }
+        self.touch();
+    }
+
     pub(super) fn volumes(&self) -> BTreeMap<VolumeId, Files> {
         locked(&self.world).volumes.clone()
     }

@@ -158,6 +158,13 @@ impl Inside {
         self.write(path, whole);
     }
 
+    /// Bytes of the files on its volume.
+    #[must_use]
+    pub fn disk_used(&self) -> u64 {
+        let files = self.engine.volume(self.volume()).unwrap_or_default();
+        files.values().map(|content| content.len() as u64).sum()
+    }
+
     /// A process of it takes memory without end, and is ended where the computer has a limit.
     pub fn hog_memory(&self) {
         if self.spec.resources.memory.is_some() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Checker, Found, Passed, event_of, must};
-use crate::agent::{Agent, State};
+use crate::agent::{Agent, ConditionKind, Desired, State};
 use crate::event::{Event, EventKind};
 use crate::message::MessageState;
 use crate::simulator::world::{World, short};
@@ -37,6 +37,10 @@ const TABLE: [(State, &str, State); 19] = [
 /// A server that was well for so long has renewed what it holds.
 const RENEWED: Duration = Duration::from_secs(40);
 
+fn is_full(agent: &Agent) -> bool {
+    agent.status.conditions.holds(ConditionKind::DiskFull)
+}
+
 fn state(event: &Event, key: &str) -> Option<State> {
     event.summary.get(key)?.as_str()?.parse().ok()
 }
@@ -65,6 +69,7 @@ impl Checker {
         self.moves(passed, before, after, &events)?;
         self.begins(before, after)?;
         self.sleeps(world, passed, before)?;
+        self.waits_for_room(world, passed, before, after)?;
         self.shape(after)
     }
 
@@ -155,6 +160,22 @@ impl Checker {
         Ok(())
     }
 
+    /// Nothing is taken up while the volume is full, and nothing but a call wakes what fell asleep so.
+    fn waits_for_room(&self, world: &World, passed: &Passed<'_>, before: &Agent, after: &Agent) -> Found {
+        let name = short(after.id);
+        if is_full(after) && !is_full(before) {
+            world.counts().fault("volume full", 1);
+        }
+        let leases = passed.ops(after.id).any(|op| matches!(op, AgentOp::Lease(_)));
+        must(!(leases && is_full(before)), 3, || format!("agent {name} takes a message up and its volume is full"))?;
+        let woken = before.desired == Desired::Asleep && after.desired == Desired::Awake;
+        let asked = |op: &AgentOp| {
+            matches!(op, AgentOp::Accept(_) | AgentOp::SetSpec(_) | AgentOp::SetDesired { desired: Desired::Awake, .. })
+        };
+        let by_call = passed.commit.audit.is_some() && passed.ops(after.id).any(asked);
+        must(!woken || by_call, 5, || format!("agent {name} is woken and nobody asked for it"))
+    }
+
     /// No agent sleeps by time that has something to do, or that somebody holds awake.
     fn sleeps(&self, world: &World, passed: &Passed<'_>, before: &Agent) -> Found {
         if !passed.ops(before.id).any(|op| event_of(op) == Some("IdleExpired")) {
@@ -163,7 +184,11 @@ impl Checker {
         let name = short(before.id);
         let now = passed.committed.now;
         let status = &before.status;
-        must(before.inbox.queued == 0, 5, || format!("agent {name} sleeps by time and messages wait"))?;
+        let full = is_full(before);
+        must(before.inbox.queued == 0 || full, 5, || format!("agent {name} sleeps by time and messages wait"))?;
+        if before.inbox.queued > 0 {
+            world.counts().fault("slept with messages that wait for room", 1);
+        }
         must(before.spec.idle_timeout > 0, 5, || format!("agent {name} sleeps by time and has none"))?;
         let until = status.awake_until.max(status.keep_awake_until);
         must(until.is_none_or(|until| until <= now), 5, || format!("agent {name} sleeps at {now} before {until:?}"))?;

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::QuotaKind;
-use crate::agent::{Denial, Desired, State};
+use crate::agent::{ConditionKind, Denial, Desired, State};
 use crate::ids::{AgentId, AgentName, ComputerId, Incarnation, MessageId, TenantName};
 use crate::message::MessageState;
 
@@ -65,6 +65,9 @@ pub enum Conflict {
     /// It does not hold that message.
     #[error("the agent does not hold message {0}")]
     NotHeld(MessageId),
+    /// Such a condition holds.
+    #[error("the agent is {0:?}")]
+    Condition(ConditionKind),
     /// The transition function said no.
     #[error("not while {state}: {denial}")]
     Denied {

@@ -81,7 +81,7 @@ async fn a_failed_precondition_is_named_and_changes_nothing(subject: Arc<dyn Sto
             Check::Incarnation(Incarnation(9)),
             Conflict::StaleIncarnation { wanted: Incarnation(9), found: Incarnation(1) },
         ),
-        (Check::InboxEmpty, Conflict::InboxNotEmpty(1)),
+        (Check::NothingToDo, Conflict::InboxNotEmpty(1)),
         (Check::InboxBelow(1), Conflict::InboxFull(1)),
         (Check::InboxBytesBelow(5), Conflict::InboxBytesFull(5)),
         (Check::Quiet, Conflict::NotQuiet(agent.status.awake_until.expect("an idle agent has its time"))),

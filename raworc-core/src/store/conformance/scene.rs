@@ -247,7 +247,7 @@ pub(super) fn new_computer() -> NewComputer {
         network: crate::agent::Network::default(),
         root: false,
     };
-    NewComputer { runtime: runtime(), spec }
+    NewComputer { runtime: runtime(), spec, disk_limit: false }
 }
 
 pub(super) fn begin(computer: Option<NewComputer>) -> AgentOp {

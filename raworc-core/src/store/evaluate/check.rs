@@ -23,7 +23,7 @@ impl Check {
             Self::Incarnation(wanted) => (wanted != status.incarnation)
                 .then_some(Conflict::StaleIncarnation { wanted, found: status.incarnation }),
             Self::Desired(wanted) => (wanted != agent.desired).then_some(Conflict::Desired { found: agent.desired }),
-            Self::InboxEmpty => (queued > 0).then_some(Conflict::InboxNotEmpty(queued)),
+            Self::NothingToDo => agent.has_work().then_some(Conflict::InboxNotEmpty(queued)),
             Self::InboxBelow(limit) => (queued >= limit).then_some(Conflict::InboxFull(limit)),
             Self::InboxBytesBelow(limit) => {
                 (agent.inbox.queued_bytes >= limit).then_some(Conflict::InboxBytesFull(limit))
@@ -31,6 +31,7 @@ impl Check {
             Self::Quiet => status.awake_until.filter(|until| *until > now).map(Conflict::NotQuiet),
             Self::SilentSince(heard) => status.heard_at.filter(|at| Some(*at) > heard).map(Conflict::Heard),
             Self::Holds(id) => (status.message != Some(id)).then_some(Conflict::NotHeld(id)),
+            Self::Without(kind) => status.conditions.holds(kind).then_some(Conflict::Condition(kind)),
         };
         refused.map_or(Ok(()), Err)
     }

@@ -158,7 +158,7 @@ impl Draft {
         match op {
             // It is there already, or it would have been made.
             AgentOp::Create(_) => return Err(Conflict::NameTaken(agent.name.clone())),
-            AgentOp::SetSpec(spec) => self.set_spec(agent, spec),
+            AgentOp::SetSpec(spec) => self.set_spec(agent, spec)?,
             AgentOp::SetDesired { desired, retry } => self.desire(agent, *desired, *retry)?,
             AgentOp::Lease(id) => self.lease(agent, *id)?,
             // A message is taken up by its own op, or nobody would hold it.

@@ -20,7 +20,7 @@ use crate::store::commit::{Backoff, Conflict, NewComputer};
 const RENEWAL: SignedDuration = SignedDuration::from_secs(15);
 
 impl Draft {
-    pub(super) fn set_spec(&mut self, agent: &mut Agent, spec: &AgentSpec) {
+    pub(super) fn set_spec(&mut self, agent: &mut Agent, spec: &AgentSpec) -> Result<(), Conflict> {
         let before = std::mem::replace(&mut agent.spec, spec.clone());
         agent.generation += 1;
         agent.try_at_once();
@@ -35,12 +35,19 @@ impl Draft {
         }
         self.tell(agent, EventKind::AgentEdited, None, json!({ "generation": agent.generation }));
         self.note_restart(agent);
+        if agent.is_given_room(&before) {
+            self.desire(agent, Desired::Awake, false)?;
+        }
+        if spec.resources.disk.is_none() {
+            self.clear_condition(agent, ConditionKind::DiskFull);
+        }
+        Ok(())
     }
 
     /// Tells which fields of the spec wait for the next start, if any do.
     fn note_restart(&mut self, agent: &mut Agent) {
         let computer = agent.status.computer.and_then(|id| self.rows.computers.get(&id));
-        let waiting = computer.map(|computer| agent.waits_for_start(&computer.spec)).unwrap_or_default();
+        let waiting = computer.map(|computer| agent.waits_for_start(computer)).unwrap_or_default();
         if waiting.is_empty() {
             return self.clear_condition(agent, ConditionKind::RestartNeeded);
         }
@@ -168,6 +175,7 @@ impl Draft {
             reclaim_since: None,
             keep_volume: false,
             unsettled: false,
+            disk_limit: new.disk_limit,
         };
         agent.status.computer = Some(computer.id());
         self.computers.insert(computer.id());

@@ -14,6 +14,7 @@ use crate::ids::{
     UserName, VolumeId,
 };
 use crate::message::{Message, MessageState, Part, Role};
+use crate::quantity::Bytes;
 use crate::runtime::ComputerSpec;
 use crate::step::{NewStep, StepKind};
 use crate::store::{
@@ -63,7 +64,7 @@ fn begin(computer: Option<u128>) -> AgentOp {
     let runtime = RuntimeName::new("metal").expect("valid");
     AgentOp::Begin {
         operator: ProcessId::from_uuid(Uuid::from_u128(8)),
-        computer: computer.map(|id| NewComputer { runtime, spec: spec(id) }),
+        computer: computer.map(|id| NewComputer { runtime, spec: spec(id), disk_limit: false }),
         key_hash: "key".into(),
         deadline: Duration::from_secs(120),
         generation: 1,
@@ -157,13 +158,14 @@ fn every_check_refuses_by_its_own_conflict() {
             Conflict::StaleIncarnation { wanted: Incarnation(0), found: Incarnation(1) },
         ),
         (Check::Desired(Desired::Asleep), Conflict::Desired { found: Desired::Awake }),
-        (Check::InboxEmpty, Conflict::InboxNotEmpty(1)),
+        (Check::NothingToDo, Conflict::InboxNotEmpty(1)),
         (Check::InboxBelow(1), Conflict::InboxFull(1)),
         (Check::InboxBytesBelow(1), Conflict::InboxBytesFull(1)),
         (Check::Quiet, Conflict::NotQuiet(until)),
         (Check::SilentSince(None), Conflict::Heard(world.rows.now)),
         (Check::SilentSince(Some(world.rows.now - SignedDuration::from_micros(1))), Conflict::Heard(world.rows.now)),
         (Check::Holds(message_id(1)), Conflict::NotHeld(message_id(1))),
+        (Check::Without(ConditionKind::Ready), Conflict::Condition(ConditionKind::Ready)),
     ];
     for (check, conflict) in cases {
         assert_eq!(world.change(check, vec![accept(2)]).expect_err("it does not hold"), conflict);
@@ -177,6 +179,7 @@ fn every_check_refuses_by_its_own_conflict() {
         Check::InboxBytesBelow(2),
         Check::Quiet,
         Check::SilentSince(Some(heard)),
+        Check::Without(ConditionKind::DiskFull),
     ] {
         world.change(check, vec![]).expect("it holds");
     }
@@ -454,7 +457,7 @@ fn activity_and_a_sleep_by_time_at_once_are_decided_one_way_whatever_comes_first
         };
         world.commits += 1;
         let id = CommitId::from_uuid(Uuid::from_u128(world.commits));
-        let when = vec![Check::Status(version), Check::InboxEmpty, Check::Quiet];
+        let when = vec![Check::Status(version), Check::NothingToDo, Check::Quiet];
         world.commit(&Commit::of(id, AgentChange { agent: ID, when, ops: vec![op] }))
     };
     let touch = |world: &mut World| {
@@ -481,5 +484,65 @@ fn activity_and_a_sleep_by_time_at_once_are_decided_one_way_whatever_comes_first
             assert_ne!(touched, asleep, "{offset} {touch_first}: who was told that it is awake stays awake");
             assert_eq!(asleep, offset >= 0 && !touch_first, "{offset} {touch_first}");
         }
+    }
+}
+
+fn full() -> AgentOp {
+    AgentOp::SetCondition {
+        kind: ConditionKind::DiskFull,
+        status: true,
+        reason: "OverLimit".into(),
+        message: "its volume is full".into(),
+    }
+}
+
+fn disk(bytes: Option<u64>) -> AgentOp {
+    let resources = Resources { disk: bytes.map(Bytes::new), ..Resources::default() };
+    AgentOp::SetSpec(Box::new(AgentSpec { resources, ..AgentSpec::default() }))
+}
+
+#[test]
+fn messages_that_wait_for_room_keep_nobody_from_sleep_by_time() {
+    let mut world = World::idle();
+    world.run(vec![disk(Some(100)), accept(1)]);
+    assert_eq!(world.change(Check::NothingToDo, vec![]).expect_err("it has work"), Conflict::InboxNotEmpty(1));
+    assert_eq!(world.agent().due_at(), world.agent().status.heartbeat_due());
+    world.run(vec![full()]);
+    world.change(Check::NothingToDo, vec![]).expect("it waits for room");
+    world.change(Check::Without(ConditionKind::DiskFull), vec![]).expect_err("it is full");
+    world.after(290);
+    world.rows.agents.get_mut(&ID).expect("there").status.heard_at = Some(world.rows.now);
+    assert_eq!(world.agent().due_at(), world.agent().status.awake_until, "it is put to sleep in time");
+}
+
+#[test]
+fn only_more_room_wakes_what_fell_asleep_by_time_with_messages_that_wait_for_it() {
+    let slept = |reason: &str, queued: bool| {
+        let mut world = World::idle();
+        let asleep = AgentOp::Transition {
+            event: AgentEvent::IdleExpired,
+            reason: reason.into(),
+            message: "asleep".into(),
+            backoff: None,
+        };
+        let messages = if queued { vec![accept(1)] } else { Vec::new() };
+        let ops = [vec![disk(Some(100)), full()], messages, vec![asleep, wish(Desired::Asleep)]].concat();
+        world.run(ops);
+        world
+    };
+    for (reason, queued, bytes, desired, stays) in [
+        ("IdleTimeout", true, Some(101), Desired::Awake, true),
+        ("IdleTimeout", true, None, Desired::Awake, false),
+        ("IdleTimeout", true, Some(100), Desired::Asleep, true),
+        ("IdleTimeout", true, Some(99), Desired::Asleep, true),
+        ("IdleTimeout", false, Some(101), Desired::Asleep, true),
+        ("IdleTimeout", false, None, Desired::Asleep, false),
+        ("SleepAsked", true, Some(101), Desired::Asleep, true),
+    ] {
+        let mut world = slept(reason, queued);
+        world.run(vec![disk(bytes)]);
+        let agent = world.agent();
+        let is_full = agent.status.conditions.holds(ConditionKind::DiskFull);
+        assert_eq!((agent.desired, is_full), (desired, stays), "{reason}, {queued}, {bytes:?}");
     }
 }

@@ -9,16 +9,20 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use raworc_core::principal::Principal;
 use raworc_core::program::{
-    BootReply, BootRequest, DeltaReport, EndReport, HeartbeatReply, SetupReport, StepsReport, TokenReply,
+    BootReply, BootRequest, DeltaReport, EndReport, HeartbeatReply, HeartbeatReport, SetupReport, StepsReport,
+    TokenReply,
 };
 use serde::Deserialize;
 
 use super::AgentsState;
-use super::auth::{JsonBody, Program};
+use super::auth::{JsonBody, MaybeJson, Program};
 use crate::server::error::ApiError;
 
 /// Bytes of a request for a token, which a stranger sends.
 const BOOT_BODY: usize = 16 << 10;
+
+/// Bytes of a sign of life.
+const HEARTBEAT_BODY: usize = 4 << 10;
 
 /// Bytes of a report of steps or of an end. Programs send steps as they go, far fewer at once.
 const REPORT_BODY: usize = 8 << 20;
@@ -112,6 +116,7 @@ pub(super) async fn end(
 pub(super) async fn heartbeat(
     State(state): State<AgentsState>,
     program: Program,
+    MaybeJson(report): MaybeJson<HeartbeatReport, HEARTBEAT_BODY>,
 ) -> Result<Json<HeartbeatReply>, ApiError> {
-    Ok(Json(state.control.heartbeat(&program.call).await?))
+    Ok(Json(state.control.heartbeat(&program.call, report).await?))
 }

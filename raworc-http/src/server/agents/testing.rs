@@ -167,7 +167,7 @@ impl World {
         let runtime = agent.spec.runtime.clone().unwrap();
         let begin = AgentOp::Begin {
             operator: SystemEntropy.process_id(now),
-            computer: present.is_none().then_some(NewComputer { runtime, spec }),
+            computer: present.is_none().then_some(NewComputer { runtime, spec, disk_limit: false }),
             key_hash: hex(&Sha256::digest(key.as_bytes())),
             deadline: Duration::from_secs(120),
             generation: agent.generation,

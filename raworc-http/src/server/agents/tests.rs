@@ -11,7 +11,8 @@ use axum::routing::{get, post};
 use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
-use raworc_core::agent::State;
+use raworc_core::agent::{ConditionKind, State};
+use raworc_core::control::EditAgent;
 use raworc_core::error::Error;
 use raworc_core::ids::{AgentName, TenantName};
 use raworc_core::message::MessageState;
@@ -156,6 +157,36 @@ async fn without_a_good_token_nothing_is_served_and_errors_are_json() {
     ] {
         let (_, body) = program.call(method, path, &body).await;
         assert_eq!(code(&body), wanted, "{path}: {body}");
+    }
+}
+
+#[tokio::test]
+async fn a_sign_of_life_of_any_age_counts_and_what_a_newer_one_says_of_its_volume_too() {
+    let world = World::new().await;
+    let program = world.up("a").await;
+    let edit = serde_json::from_value(json!({ "resources": { "disk": "16Mi" } })).unwrap();
+    let (name, tenant) = (program.agent.name.clone(), TenantName::default());
+    world.control.edit_agent(&world.admin(), &tenant, &name, &EditAgent { spec: edit }, None).await.unwrap();
+    let is_full = async || world.agent("a").await.status.conditions.holds(ConditionKind::DiskFull);
+    let beat = async |body: Value| program.call(Method::POST, "heartbeat", &body).await;
+    for (body, full) in [
+        (Value::Null, false),
+        (json!({}), false),
+        (json!({ "disk_used": 1 }), false),
+        (json!({ "disk_used": 17 << 20, "of_a_later_release": [1] }), true),
+        (json!({ "of_a_later_release": true }), true),
+        (json!({ "disk_used": 16 << 20 }), true),
+        (json!({ "disk_used": 15 << 20 }), false),
+        (json!({ "disk_used": u64::MAX }), true),
+        (Value::Null, false),
+    ] {
+        let (status, answer) = beat(body.clone()).await;
+        assert_eq!((status, &answer["disk_limit"]), (StatusCode::OK, &json!(16 << 20)), "{body}: {answer}");
+        assert_eq!(is_full().await, full, "{body}");
+    }
+    for body in [json!({ "disk_used": -1 }), json!({ "disk_used": "much" }), json!([1]), json!("x".repeat(8 << 10))] {
+        let (status, _) = beat(body.clone()).await;
+        assert!(status.is_client_error(), "{body}: {status}");
     }
 }
 
