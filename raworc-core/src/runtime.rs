@@ -33,7 +33,7 @@ pub struct Capabilities {
     pub root: bool,
     /// Computers may have a network.
     pub open_network: bool,
-    /// A volume's size can be limited.
+    /// A volume's size can be limited. Where it cannot, the computer's program measures it, and `ensure` is asked for none.
     pub disk_limit: bool,
     /// Limits on cpu, memory and processes are enforced.
     pub limits: bool,

@@ -87,7 +87,7 @@ pub struct SpecArgs {
     /// Memory: `512Mi`, `2Gi`.
     #[arg(long, value_name = "BYTES")]
     pub memory: Option<Bytes>,
-    /// Disk of its volume: `10Gi`.
+    /// Disk of its volume: `10Gi`. New messages wait while it holds more.
     #[arg(long, value_name = "BYTES")]
     pub disk: Option<Bytes>,
     /// Processes and threads at one time.

@@ -19,13 +19,13 @@ fn messages_wait_while_the_volume_is_over_its_limit_also_asleep_and_run_once_fil
     until("DiskFull", || condition(&home, "ada", "DiskFull").is_some());
     let told = condition(&home, "ada", "DiskFull").expect("told");
     let message = told["message"].as_str().expect("a message");
-    assert_eq!((&told["status"], &told["reason"]), (&true.into(), &"OverLimit".into()), "{told}");
+    assert_eq!((&told["status"], &told["reason"]), (&true.into(), &"VolumeFull".into()), "{told}");
     assert!(message.contains("16Mi") && message.contains("20.") && message.contains("resources.disk"), "{told}");
 
     let id = home.run(&["send", "ada", "--no-wait", "!echo after; ls"]).ok();
     for command in ["get", "explain"] {
         let shown = home.run(&["agent", command, "ada"]).ok();
-        assert!(shown.contains("DiskFull") && shown.contains("resources.disk"), "{shown}");
+        assert!(shown.contains("VolumeFull") && shown.contains("resources.disk"), "{shown}");
     }
     assert!(home.run(&["agent", "explain", "ada"]).ok().contains("messages wait for room on its volume"));
     until("its sleep by time", || {

@@ -1,5 +1,7 @@
 //! What becomes of an agent whose volume holds more than it may, where no engine limits it and its program measures it.
 
+use jiff::{SignedDuration, Timestamp};
+
 use super::{Agent, AgentSpec, ConditionKind, Desired, State};
 use crate::quantity::Bytes;
 use crate::store::AgentOp;
@@ -10,6 +12,9 @@ pub(crate) const IDLE_TIMEOUT: &str = "IdleTimeout";
 /// Percent of the limit that a full volume has to be down to before messages run again: a file that comes and goes at the
 /// limit itself would start and stop them.
 const ROOM: u64 = 95;
+
+/// How long a volume counts as full at least. A program that says now this and now that is not to fill the log.
+const LEAST: SignedDuration = SignedDuration::from_secs(10);
 
 /// What a program said of its volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,27 +34,29 @@ impl Agent {
     }
 
     /// What changes by what its program said of its volume, which may hold `limit` if it has one that is measured.
-    pub(crate) fn on_measured(&self, limit: Option<Bytes>, measured: Measured) -> Option<AgentOp> {
+    pub(crate) fn on_measured(&self, limit: Option<Bytes>, measured: Measured, now: Timestamp) -> Option<AgentOp> {
         let there = self.status.conditions.get(ConditionKind::DiskFull).filter(|there| there.status);
-        let Some(limit) = limit else { return there.map(|_| AgentOp::ClearCondition(ConditionKind::DiskFull)) };
+        let room = AgentOp::ClearCondition(ConditionKind::DiskFull);
+        let Some(limit) = limit else { return there.map(|_| room) };
+        // One of a time to come is from before the clock was set back.
+        let is_new = |since| (SignedDuration::ZERO..LEAST).contains(&now.duration_since(since));
+        let settled = there.is_some_and(|there| !is_new(there.since));
         let used = match measured {
             Measured::Bytes(used) => used,
             Measured::NotYet => return None,
             // Nobody would ever say that there is room again.
-            Measured::Never => return there.map(|_| AgentOp::ClearCondition(ConditionKind::DiskFull)),
+            Measured::Never => return settled.then_some(room),
         };
         let rule = format!("its volume may hold {limit} (resources.disk)");
         match there {
             None if used <= limit.get() => None,
-            Some(_) if u128::from(used) * 100 <= u128::from(limit.get()) * u128::from(ROOM) => {
-                Some(AgentOp::ClearCondition(ConditionKind::DiskFull))
-            }
+            Some(_) if u128::from(used) * 100 <= u128::from(limit.get()) * u128::from(ROOM) => settled.then_some(room),
             // Told once for each limit, not again with each figure.
             Some(there) if there.message.starts_with(&rule) => None,
             None | Some(_) => Some(AgentOp::SetCondition {
                 kind: ConditionKind::DiskFull,
                 status: true,
-                reason: "OverLimit".into(),
+                reason: "VolumeFull".into(),
                 message: format!(
                     "{rule} and holds {}: new messages wait; delete files (raworc agent exec) until it is down to \
                      {ROOM} % of that, or raise resources.disk",

@@ -26,7 +26,7 @@ impl ControlPlane {
         let id = agent.id;
         let measured =
             report.map_or(Measured::Never, |report| report.disk_used.map_or(Measured::NotYet, Measured::Bytes));
-        self.note_disk(call, agent, measured).await?;
+        self.note_disk(call, Stamped { value: agent, now }, measured).await?;
         let cancel = match held {
             None => None,
             Some(message) => self.inner.store.message(id, message).await?,
@@ -42,9 +42,10 @@ impl ControlPlane {
         agent.spec.resources.disk.filter(|_| !able.disk_limit)
     }
 
-    async fn note_disk(&self, call: &Call, mut agent: Agent, measured: Measured) -> Result<(), Error> {
+    async fn note_disk(&self, call: &Call, mut read: Stamped<Agent>, measured: Measured) -> Result<(), Error> {
         for _ in 0..TRIES {
-            let Some(op) = agent.on_measured(self.measured_disk(&agent), measured) else { break };
+            let agent = &read.value;
+            let Some(op) = agent.on_measured(self.measured_disk(agent), measured, read.now) else { break };
             let status = &agent.status;
             // Of several who hear the same, the first commits it.
             let when = vec![
@@ -56,7 +57,7 @@ impl ControlPlane {
             match self.inner.store.commit(Commit::of(self.commit_id(), change)).await {
                 Ok(_) => break,
                 Err(StoreError::Conflict(Conflict::Status { .. } | Conflict::Generation { .. })) => {
-                    agent = self.own(call).await?;
+                    read = self.own_read(call).await?;
                 }
                 Err(error) => return Err(error.into()),
             }

@@ -24,7 +24,7 @@ fn agent(disk: Option<Bytes>) -> Agent {
 
 /// What a program that measured so many bytes changes, in a word; done, where it changes something.
 fn told(agent: &mut Agent, measured: Measured) -> Option<&'static str> {
-    match agent.on_measured(agent.spec.resources.disk, measured)? {
+    match agent.on_measured(agent.spec.resources.disk, measured, Timestamp::UNIX_EPOCH + LEAST)? {
         AgentOp::SetCondition { kind, status, reason, message } => {
             agent.status.set_condition(kind, status, &reason, &message, Timestamp::UNIX_EPOCH);
             Some("full")
@@ -90,6 +90,22 @@ fn one_that_has_not_looked_changes_nothing_and_one_that_never_looks_leaves_nobod
     told(&mut agent, Measured::Bytes(65 * MI));
     assert_eq!(told(&mut agent, Measured::NotYet), None);
     assert_eq!(told(&mut agent, Measured::Never), Some("room"));
+}
+
+#[test]
+fn a_program_that_says_now_this_and_now_that_is_believed_once_in_a_while() {
+    let mut agent = agent(Some(Bytes::new(64 * MI)));
+    told(&mut agent, Measured::Bytes(65 * MI));
+    let since = Timestamp::UNIX_EPOCH;
+    for measured in [Measured::Bytes(0), Measured::Never] {
+        let at = |milliseconds| {
+            let now = since + SignedDuration::from_millis(milliseconds);
+            agent.on_measured(agent.spec.resources.disk, measured, now).is_some()
+        };
+        assert_eq!([at(0), at(9999), at(10_000)], [false, false, true]);
+        assert!(at(-1), "the clock was set back, and nobody knows how old it is");
+    }
+    assert!(agent.on_measured(None, Measured::NotYet, since).is_some(), "nobody says it is full again");
 }
 
 #[test]

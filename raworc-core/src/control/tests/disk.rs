@@ -127,6 +127,7 @@ async fn nobody_waits_for_a_program_that_is_too_old_to_measure() {
     hands.world.control.heartbeat(&call, holds(17 * MI)).await.expect("present");
     hands.world.control.heartbeat(&call, Some(HeartbeatReport::default())).await.expect("present");
     assert!(is_full(&hands, &agent).await, "one that has not looked yet says nothing new");
+    tokio::time::sleep(Duration::from_secs(10)).await;
     hands.world.control.heartbeat(&call, None).await.expect("present");
     assert!(!is_full(&hands, &agent).await);
     assert!(hands.world.control.lease(&call, Duration::from_secs(5)).await.expect("present").is_some());

@@ -491,7 +491,7 @@ fn full() -> AgentOp {
     AgentOp::SetCondition {
         kind: ConditionKind::DiskFull,
         status: true,
-        reason: "OverLimit".into(),
+        reason: "VolumeFull".into(),
         message: "its volume is full".into(),
     }
 }
