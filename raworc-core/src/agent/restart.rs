@@ -31,10 +31,10 @@ impl Agent {
         let spec = &self.spec;
         let waiting = [
             ("image", spec.image != *image),
-            // Its list is asked at each connection.
-            ("network", spec.network.mode != network.mode),
             // A limit that is measured takes effect at once.
             ("resources", spec.resources.of_engine(computer.disk_limit) != *resources),
+            // Its list is asked at each connection.
+            ("network", spec.network.mode != network.mode),
             ("root", spec.root != *root),
             ("setup", self.setup_waits(*id)),
         ];
