@@ -145,6 +145,7 @@ fn is_directory(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::Directory
 }
 
-fn open(at: BorrowedFd<'_>, name: &CStr) -> Result<Dir, Errno> {
+/// Opens a directory, and nothing else by its name.
+pub(super) fn open(at: BorrowedFd<'_>, name: &CStr) -> Result<Dir, Errno> {
     Dir::new(rustix::fs::openat(at, name, directory(), Mode::empty())?)
 }
