@@ -173,6 +173,16 @@ impl Client {
         }
     }
 
+    /// The server's figures, as Prometheus reads them. For admins, unless the server shows them to everybody.
+    ///
+    /// # Errors
+    /// Where it cannot be reached, or shows none to this user.
+    pub async fn metrics(&self) -> Result<String, ClientError> {
+        let request = self.request(Method::GET, self.root(&["metrics"])).timeout(ANSWER_LIMIT);
+        let response = self.open(request).await?;
+        response.text().await.map_err(|error| ClientError::transport(&self.server, error))
+    }
+
     fn root(&self, segments: &[&str]) -> Url {
         let mut url = (*self.server).clone();
         // The address was checked to have a path.

@@ -8,9 +8,10 @@ use clap::{Args, ValueEnum, ValueHint};
 #[derive(Debug, Clone, Args)]
 #[command(
     after_help = "The floor is a durable insert of one row into SQLite on the same disk. Rounds of floor and ours are interleaved; \
-                  a floor that spreads over more than twofold voids what is compared with it. Build with --release: \
-                  figures of a debug build say nothing.\n\nExamples:\n  raworc bench\n  raworc bench accept reply --rounds 3\n  raworc \
-                  bench -o json > bench.json"
+                  a floor that spreads over more than twofold voids what is compared with it. `docker` has another floor: calls \
+                  of the same engine for containers that are made as Raworc makes them. Build with --release: figures of a \
+                  debug build say nothing.\n\nExamples:\n  raworc bench\n  raworc bench accept reply --rounds 3\n  raworc bench \
+                  docker\n  raworc bench -o json > bench.json"
 )]
 pub struct BenchArgs {
     /// What to measure [default: all but what says otherwise]
@@ -49,6 +50,9 @@ pub enum Subject {
     Fleet,
     /// Streams through the proxy of a closed computer, beside a proxy on this machine; only where it is named.
     Egress,
+    /// Agents on a real Docker engine, beside that engine's own commands; only where it is named.
+    #[cfg(feature = "docker")]
+    Docker,
 }
 
 /// The installation that is measured, in a process of its own.

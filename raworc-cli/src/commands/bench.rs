@@ -5,6 +5,8 @@
 //! and a figure is compared with the floor of its own round.
 
 mod accept;
+#[cfg(feature = "docker")]
+mod docker;
 mod egress;
 mod figures;
 mod fleet;
@@ -51,6 +53,10 @@ pub async fn run(console: &Console, args: BenchArgs) -> anyhow::Result<()> {
     }
     if args.what.contains(&Subject::Egress) {
         figures.extend(egress::measure(console, &args, dir.path()).await?);
+    }
+    #[cfg(feature = "docker")]
+    if args.what.contains(&Subject::Docker) {
+        figures.extend(docker::measure(console, &args, dir.path()).await?);
     }
     dir.close().context("the data cannot be taken away again")?;
     console.show_all(&figures, |figure| figure.what.to_owned(), || table(console, &figures))

@@ -13,6 +13,10 @@ use tokio::process::{Child, ChildStdout, Command};
 /// How long a process may take to start or to end.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How long one may take to start that has an image built before.
+#[cfg(feature = "docker")]
+const IMAGE_PATIENCE: Duration = Duration::from_secs(900);
+
 /// What a serving process says when it is up.
 #[derive(Debug, Deserialize)]
 pub(super) struct Up {
@@ -36,7 +40,7 @@ impl Process {
     pub(super) async fn bench_server(data: &Path) -> anyhow::Result<Self> {
         let mut command = this_program()?;
         command.arg("bench-server").arg("--data").arg(data);
-        Self::start(command).await
+        Self::start(command, PATIENCE).await
     }
 
     /// `raworc up` on the local runtime, as people start it.
@@ -60,15 +64,28 @@ impl Process {
         if let Some(config) = config {
             command.arg("--config").arg(config);
         }
-        Self::start(command).await
+        Self::start(command, PATIENCE).await
     }
 
-    async fn start(mut command: Command) -> anyhow::Result<Self> {
+    /// `raworc up` on a Docker engine. It may have to build its image first.
+    #[cfg(feature = "docker")]
+    pub(super) async fn up_on_docker(data: &Path, admin_password: &Path) -> anyhow::Result<Self> {
+        let mut command = this_program()?;
+        command
+            .args(["up", "--runtime", "docker", "--no-login", "--listen", "127.0.0.1:0", "--log", "warn", "-o", "json"])
+            .arg("--admin-password-file")
+            .arg(admin_password)
+            .arg("--data")
+            .arg(data);
+        Self::start(command, IMAGE_PATIENCE).await
+    }
+
+    async fn start(mut command: Command, patience: Duration) -> anyhow::Result<Self> {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
         let pid = child.id().context("the process has ended")?;
         let output = child.stdout.take().context("its output cannot be read")?;
         let mut lines = BufReader::new(output).lines();
-        let first = tokio::time::timeout(PATIENCE, lines.next_line()).await.context("it took too long to start")??;
+        let first = tokio::time::timeout(patience, lines.next_line()).await.context("it took too long to start")??;
         let first = first.context("the process that is to be measured did not start; it says why above")?;
         let up = serde_json::from_str(&first).with_context(|| format!("it said {first:?}"))?;
         Ok(Self { child, pid, up, _output: lines })
