@@ -32,7 +32,7 @@ impl Default for OperatorSettings {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         Self {
-            engine_calls: cores.max(2),
+            engine_calls: (8 * cores).max(16),
             looks: 64,
             start_limit: Duration::from_secs(120),
             prepare_limit: Duration::from_secs(1800),
