@@ -56,6 +56,14 @@ pub struct DockerRuntime {
     network: Arc<Mutex<()>>,
 }
 
+/// The container of a computer's name.
+enum Container {
+    /// Made just now, with this id: it is this installation's, and was never started.
+    Made(String),
+    /// There already, whoever's it is.
+    Found(Box<ContainerInspectResponse>),
+}
+
 impl DockerRuntime {
     /// A runtime on the engine at the options' address. The engine need not answer yet: each call asks it anew.
     ///
@@ -130,7 +138,7 @@ impl DockerRuntime {
     }
 
     /// Makes the container of a computer, or finds what somebody else made of that name meanwhile.
-    async fn make(&self, spec: &ComputerSpec) -> Result<ContainerInspectResponse, RuntimeError> {
+    async fn make(&self, spec: &ComputerSpec) -> Result<Container, RuntimeError> {
         let docker = self.engine.docker().await?;
         volume::ensure(docker, &self.options.installation, spec.volume).await?;
         if spec.network.mode == NetworkMode::Open {
@@ -140,7 +148,7 @@ impl DockerRuntime {
         loop {
             let query = CreateContainerOptionsBuilder::new().name(&name).build();
             match docker.create_container(Some(query), container::asked(&self.options, spec)).await {
-                Ok(_) => (),
+                Ok(made) => return Ok(Container::Made(made.id)),
                 Err(error) if error::is_missing(&error) => {
                     let image = spec.image.clone().unwrap_or_else(|| self.options.default_image.clone());
                     return Err(RuntimeError::ImageMissing { image, reason: error.to_string() });
@@ -149,7 +157,7 @@ impl DockerRuntime {
                 Err(error) => return Err(error::of("make a computer")(error)),
             }
             if let Some(found) = self.container_named(spec.id).await? {
-                return Ok(found);
+                return Ok(Container::Found(Box::new(found)));
             }
             // The name is taken before there is a container, and still when there is none any more.
             tokio::time::sleep(AGAIN).await;
@@ -196,6 +204,13 @@ impl DockerRuntime {
             // Its network may be what is not there.
             Err(error) if error::is_missing(&error) && self.container(id).await?.is_none() => {
                 return Err(RuntimeError::NotFound(id));
+            }
+            // Whatever ran in it has ended, and it can never be started again. Its volume goes on in another container.
+            Err(error) if error::is_stuck(&error) => {
+                tracing::warn!(computer = %id, %error, "its engine lost track of a container, which is made anew");
+                self.remove(id).await?;
+                let reason = format!("the engine lost track of its container, which is made anew: {error}");
+                return Err(RuntimeError::Unavailable(reason));
             }
             answer => answer.map_err(error::of(what))?,
         }
@@ -272,17 +287,22 @@ impl Runtime for DockerRuntime {
             found = None;
         }
         let container = match found {
-            Some(found) => found,
+            Some(found) => Container::Found(Box::new(found)),
             None => self.make(spec).await?,
         };
-        if !is_ours(&container) {
-            let name = container::container_name(spec.id);
-            let reason = format!("the name {name} has a container that is not this installation's; remove it");
-            return Err(RuntimeError::Refused { what: "make a computer", reason });
-        }
         // One that was started has its volume; of another nobody knows how far whoever made it came.
-        if let (false, None, Some(id)) = (spec.root, look::started_at(&container), &container.id) {
-            volume::give_to_agent(self.engine.docker().await?, id).await?;
+        let fresh = match container {
+            Container::Made(id) => Some(id),
+            Container::Found(found) if !is_ours(&found) => {
+                let name = container::container_name(spec.id);
+                let reason = format!("the name {name} has a container that is not this installation's; remove it");
+                return Err(RuntimeError::Refused { what: "make a computer", reason });
+            }
+            Container::Found(found) if look::started_at(&found).is_none() => found.id,
+            Container::Found(_) => None,
+        };
+        if let Some(id) = fresh.filter(|_| !spec.root) {
+            volume::give_to_agent(self.engine.docker().await?, &id).await?;
         }
         Ok(ensured)
     }

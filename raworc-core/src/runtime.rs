@@ -274,6 +274,14 @@ pub enum RuntimeError {
         /// What it answered, with the way out where there is one.
         reason: String,
     },
+    /// The engine has no room for it. It is done once there is some.
+    #[error("the engine's disk is full, and it could not {what}: {reason}")]
+    Full {
+        /// What it was asked.
+        what: &'static str,
+        /// What it answered, with the way out.
+        reason: String,
+    },
 }
 
 /// The reason of the condition of an agent whose image cannot be had.
@@ -285,7 +293,11 @@ impl RuntimeError {
     pub const fn is_retryable(&self) -> bool {
         match self {
             Self::Unavailable(_) | Self::TimedOut { .. } => true,
-            Self::ImageMissing { .. } | Self::NotFound(_) | Self::Unsupported(_) | Self::Refused { .. } => false,
+            Self::ImageMissing { .. }
+            | Self::NotFound(_)
+            | Self::Unsupported(_)
+            | Self::Refused { .. }
+            | Self::Full { .. } => false,
         }
     }
 
@@ -299,6 +311,7 @@ impl RuntimeError {
             Self::Unavailable(_) => "EngineUnavailable",
             Self::TimedOut { .. } => "EngineTimeout",
             Self::Refused { .. } => "EngineRefused",
+            Self::Full { .. } => "EngineFull",
         }
     }
 }

@@ -23,6 +23,17 @@ pub(super) const fn is_missing(error: &Error) -> bool {
     matches!(status(error), Some(NOT_FOUND))
 }
 
+/// Whether a container cannot be started because what is below the engine still counts an earlier start of it, which the
+/// engine itself has forgotten. It says so in words alone, and comes to it where it is killed in the middle of a start.
+pub(super) fn is_stuck(error: &Error) -> bool {
+    match error {
+        Error::DockerResponseServerError { message, .. } => {
+            message.starts_with("task ") && message.ends_with(": already exists")
+        }
+        _ => false,
+    }
+}
+
 /// `None` where what was asked for is not there.
 pub(super) fn if_there<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {
     match answer {
@@ -36,6 +47,12 @@ pub(super) fn if_there<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> 
 pub(super) fn of(what: &'static str) -> impl Fn(Error) -> RuntimeError {
     move |error| match error {
         Error::DockerResponseServerError { status_code: 502..=504, message } => RuntimeError::Unavailable(message),
+        Error::DockerResponseServerError { message, .. } | Error::DockerStreamError { error: message }
+            if is_full(&message) =>
+        {
+            let way_out = "make room on the engine's machine; `docker system df` shows what takes it";
+            RuntimeError::Full { what, reason: format!("{message}; {way_out}") }
+        }
         // The engine says 500 of what it cannot do now and of what it never can.
         Error::DockerResponseServerError { message, .. } | Error::DockerStreamError { error: message } => {
             RuntimeError::Refused { what, reason: message }
@@ -45,10 +62,30 @@ pub(super) fn of(what: &'static str) -> impl Fn(Error) -> RuntimeError {
     }
 }
 
+/// Whether this tells of a full disk, in the words of the kernel.
+fn is_full(message: &str) -> bool {
+    ["no space left on device", "disk quota exceeded"].iter().any(|words| message.contains(words))
+}
+
 /// How long the engine may take to begin an answer. Callers have limits of their own, which are shorter.
 pub(super) const LIMIT: Duration = Duration::from_secs(900);
 
 /// What is behind an error, and not what stands before it.
 pub(super) fn root(error: &(dyn std::error::Error + 'static)) -> String {
     std::iter::successors(Some(error), |error| error.source()).last().map_or_else(String::new, ToString::to_string)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_with_the_way_out_and_is_not_what_the_engine_never_does() {
+        let told = |message: &str| {
+            of("make a volume")(Error::DockerResponseServerError { status_code: 500, message: message.into() })
+        };
+        let full = told("mkdir /var/lib/docker/volumes/raworc-1: no space left on device");
+        assert!(matches!(&full, RuntimeError::Full { reason, .. } if reason.contains("docker system df")), "{full:?}");
+        assert!(matches!(told("invalid mount config"), RuntimeError::Refused { .. }));
+    }
 }

@@ -1,7 +1,7 @@
 //! Volumes: made, owned, copied, taken away.
 
 use bollard::errors::Error;
-use bollard::models::{ContainerCreateBody, HostConfig, VolumeCreateRequest};
+use bollard::models::{ContainerCreateBody, HostConfig, Volume, VolumeCreateRequest};
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, DownloadFromContainerOptionsBuilder, RemoveContainerOptionsBuilder,
     RemoveVolumeOptions, UploadToContainerOptionsBuilder,
@@ -20,12 +20,16 @@ pub(super) async fn ensure(docker: &Docker, installation: &str, id: VolumeId) ->
     let name = volume_name(id);
     let request =
         VolumeCreateRequest { name: Some(name.clone()), labels: Some(owner(installation)), ..Default::default() };
-    let volume = docker.create_volume(request).await.map_err(error::of("make a volume"))?;
-    if is_own(Some(&volume.labels), installation) {
+    let (what, own) = ("make a volume", |volume: &Volume| is_own(Some(&volume.labels), installation));
+    if own(&docker.create_volume(request).await.map_err(error::of(what))?) {
+        return Ok(());
+    }
+    // Of one that was there before the engine was started it tells no labels here.
+    if if_there(docker.inspect_volume(&name).await).map_err(error::of(what))?.as_ref().is_some_and(own) {
         return Ok(());
     }
     let reason = format!("the volume {name} is there and not this installation's; rename or remove it");
-    Err(RuntimeError::Refused { what: "make a volume", reason })
+    Err(RuntimeError::Refused { what, reason })
 }
 
 /// Gives the root of a container's volume to the agent's user, whatever image it has.

@@ -7,11 +7,16 @@ use raworc_backends::docker::{DockerOptions, DockerRuntime};
 use raworc_core::ids::RuntimeName;
 use raworc_core::runtime::{Runtime, RuntimeError};
 
-use crate::machine::{Machine, host, spec, trial};
+use crate::between::Between;
+use crate::machine::{Machine, boot, host, spec, trial, write};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("an_engine_that_comes_later_is_used_from_then_on", an_engine_that_comes_later_is_used),
+        trial(
+            "a_container_that_its_engine_can_never_start_again_is_made_anew_on_its_volume",
+            a_stuck_container_is_made_anew,
+        ),
         trial("an_address_that_is_none_is_refused_with_what_one_looks_like", an_address_that_is_none_is_refused),
     ]
 }
@@ -45,6 +50,30 @@ async fn an_engine_that_comes_later_is_used() {
     let observed = machine.runtime.observe(spec.id).await;
     assert!(matches!(observed, Err(RuntimeError::Unavailable(_))), "nobody takes it for gone: {observed:?}");
     symlink(socket, &path).expect("linked");
+    machine.close(&[spec]).await;
+}
+
+/// What an engine says that was killed in the middle of a start, whenever it is asked for that container again.
+#[expect(clippy::print_stdout, reason = "scripts/test looks for it")]
+async fn a_stuck_container_is_made_anew() {
+    let host = host();
+    let Some(socket) = host.strip_prefix("unix://") else {
+        println!("NOT TESTED on this machine: an engine that lost track of a container, since this one has no socket");
+        return;
+    };
+    let is_start = |line: &str| line.starts_with("POST") && line.contains("/start");
+    let between = Between::refusing(socket, 1, is_start, "task 30cb93d36bfd: already exists");
+    let machine = Machine::with("cat kept", |mut options| {
+        options.host = between.host();
+        options
+    });
+    let spec = machine.made().await;
+    write(&spec, "kept", "by the volume").await;
+    let started = machine.runtime.start(spec.id, &boot(spec.id)).await;
+    assert!(started.as_ref().is_err_and(RuntimeError::is_retryable), "it is tried again: {started:?}");
+    assert_eq!(machine.phase(spec.id).await, None, "the container is gone");
+    assert_eq!(machine.run(&spec).await, "by the volume", "and the next start has another one");
+    assert_eq!(between.meant(), 2);
     machine.close(&[spec]).await;
 }
 

@@ -3,6 +3,7 @@
 //! `RAWORC_TEST_BACKENDS` with `docker` in it makes an engine that does not answer a failure; else all of it is shown as
 //! ignored.
 
+mod between;
 mod engine;
 mod logs;
 mod machine;
