@@ -95,7 +95,7 @@ pub(crate) async fn run_with_log(
     options: Options,
     log: Log,
 ) -> Result<Infallible, Ended> {
-    let boot = boot::read(input).await?;
+    let boot = boot::wait(input).await?;
     tracing::info!(computer = %boot.computer, incarnation = %boot.incarnation, "starting");
     let server =
         Server::new(&boot.agent_url, boot.ca.as_deref()).map_err(|error| Ended::BadAddress(Box::new(error)))?;
