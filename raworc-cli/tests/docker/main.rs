@@ -1,12 +1,20 @@
 //! The binary with a real Docker engine, the way a person uses both.
 //!
+//! What takes long is shown as ignored, and run by `-- --ignored two_hundred`.
+//!
 //! `RAWORC_TEST_BACKENDS` with `docker` in it makes an engine that does not answer a failure; else all of it is shown as
 //! ignored.
 
+mod crowd;
+#[allow(dead_code, reason = "the crash tests use the rest")]
+mod dockerd;
 mod egress;
+mod full;
 #[path = "../cli/home.rs"]
 #[allow(dead_code, reason = "another binary's tests use the rest")]
 mod home;
+mod keeps;
+mod restarted;
 #[path = "../cli/up.rs"]
 #[allow(dead_code, reason = "another binary's tests use the rest")]
 mod up;
@@ -15,6 +23,7 @@ use std::process::{Command, ExitCode};
 
 use libtest_mimic::{Arguments, Trial};
 
+use self::dockerd::{IMAGE, answers, host};
 use self::home::{Home, Ran};
 use self::up::{Up, until};
 
@@ -34,12 +43,21 @@ fn main() -> ExitCode {
         trial("an_agent_waits_while_its_engine_is_away_and_goes_on_when_it_is_back", an_agent_waits_for_its_engine),
         trial("what_is_listed_is_reached_by_what_people_use", egress::what_is_listed_is_reached_by_what_people_use),
         trial("an_image_that_cannot_be_built_says_at_which_step", an_image_that_cannot_be_built),
+        trial("a_home_is_the_same_to_the_byte_after_ten_sleeps_and_kills", keeps::a_home_is_the_same_after_ten_ends),
+        trial("a_bench_of_docker_gives_each_figure_beside_the_engines_own", a_bench_of_docker),
+        trial("each_difference_of_a_home_would_be_seen", keeps::each_difference_of_a_home_is_seen),
+        trial(
+            "an_agent_gets_another_computer_on_its_volume_after_its_engine_was_started_anew",
+            restarted::an_agent_gets_another_computer_on_its_volume,
+        ),
+        trial(
+            "a_full_disk_of_the_engine_is_told_with_a_way_out_and_heals",
+            full::a_full_disk_of_the_engine_is_told_and_heals,
+        ),
+        trial("two_hundred_agents_live_on_one_engine", crowd::two_hundred_agents_live_on_one_engine)
+            .with_ignored_flag(true),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
-}
-
-fn host() -> String {
-    std::env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".into())
 }
 
 fn docker(args: &[&str]) -> String {
@@ -48,16 +66,22 @@ fn docker(args: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("UTF-8").trim().to_owned()
 }
 
-fn answers() -> bool {
-    let asked = Command::new("docker").args(["--host", &host(), "version"]).output();
-    asked.is_ok_and(|output| output.status.success())
-}
-
 /// The binary in this home, with the engine, and with `auto` as its runtime.
 fn raworc(home: &Home, args: &[&str]) -> Command {
     let mut command = home.raworc(args);
     command.env("DOCKER_HOST", host()).env("RAWORC_RUNTIME", "auto");
     command
+}
+
+/// The same with an image that is made of nothing but a Debian, and with Docker alone.
+fn on_slim(home: &Home, args: &[&str]) -> Command {
+    let mut command = raworc(home, args);
+    command.env("RAWORC_RUNTIME", "docker").env("RAWORC_DOCKER__IMAGE", IMAGE);
+    command
+}
+
+fn run_slim(home: &Home, args: &[&str]) -> Ran {
+    Ran::of(on_slim(home, args).output().expect("raworc runs"))
 }
 
 fn run(home: &Home, args: &[&str]) -> Ran {
@@ -84,12 +108,13 @@ fn clear(home: &Home) {
         return;
     }
     let label = label(home);
-    for (list, remove) in [(["ps", "-aq"], ["rm", "-f"]), (["volume", "ls"], ["volume", "rm"])] {
-        let mut list = list.to_vec();
+    for (list, remove) in [
+        (["ps", "-aq", ""], ["rm", "-f"]),
+        (["volume", "ls", "-q"], ["volume", "rm"]),
+        (["network", "ls", "-q"], ["network", "rm"]),
+    ] {
+        let mut list: Vec<_> = list.into_iter().filter(|word| !word.is_empty()).collect();
         list.extend(["--filter", &label]);
-        if list[0] == "volume" {
-            list.push("-q");
-        }
         for found in docker(&list).lines() {
             docker(&[remove[0], remove[1], found]);
         }
@@ -168,4 +193,25 @@ fn an_image_that_cannot_be_built() {
         elsewhere.code == 7 && elsewhere.err.contains("no Docker engine answers at unix:///nowhere.sock"),
         "{elsewhere:#?}"
     );
+}
+
+fn a_bench_of_docker() {
+    let home = Home::new();
+    let place = home.path().display().to_string();
+    let out = run_slim(&home, &["bench", "docker", "--rounds", "1", "--dir", &place, "-o", "json"]).ok();
+    let figures: Vec<serde_json::Value> = serde_json::from_str(&out).expect("a list of figures");
+    let number = |figure: &serde_json::Value, key: &str| figure[key][0].as_f64().unwrap_or_default();
+    for (what, compared) in [
+        ("docker, message to leased by a sleeper", true),
+        ("docker, message to leased: outside the engine's calls", false),
+        ("docker, sleep to stopped", true),
+        ("docker, create to idle", true),
+        ("docker, ten created at once, all idle", true),
+    ] {
+        let figure = figures.iter().find(|figure| figure["what"] == what).unwrap_or_else(|| panic!("no {what}"));
+        assert!(number(figure, "ours") > 0.0, "{figure}");
+        assert_eq!(number(figure, "floor") > 0.0, compared, "{figure}");
+        assert_eq!(figure["verdict"] == "shown", !compared, "{figure}");
+    }
+    assert_eq!(home.names(), Vec::<String>::new(), "something was left behind");
 }

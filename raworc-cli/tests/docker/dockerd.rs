@@ -1,0 +1,266 @@
+//! A Docker engine of a test's own, to be killed, frozen and started anew. Its computers have no network but loopback.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::time::Instant;
+
+/// What computers are made from: any image with a shell.
+pub(crate) const IMAGE: &str = "debian:bookworm-slim";
+
+/// How long it may take to answer, or to end when it is asked to.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// An engine that ends with this, with all that it made.
+#[derive(Debug)]
+pub(crate) struct Dockerd {
+    dir: tempfile::TempDir,
+    process: Mutex<Option<Child>>,
+    /// Whether containers go on while it is not there.
+    live_restore: AtomicBool,
+}
+
+/// Why this machine does not let a test have an engine of its own.
+pub(crate) fn obstacle() -> Option<&'static str> {
+    let is_there = |program: &str| {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
+    };
+    if !rustix::process::geteuid().is_root() {
+        return Some("only root can start an engine");
+    }
+    if !is_there("dockerd") || !is_there("setpriv") {
+        return Some("dockerd or setpriv is missing");
+    }
+    None
+}
+
+/// The engine of this machine, which lends its image.
+pub(crate) fn host() -> String {
+    std::env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".into())
+}
+
+/// Whether that answers.
+pub(crate) fn answers() -> bool {
+    let asked = Command::new("docker").args(["--host", &host(), "version"]).output();
+    asked.is_ok_and(|output| output.status.success())
+}
+
+impl Dockerd {
+    /// One that answers, with the image.
+    pub(crate) fn start() -> Result<Self, String> {
+        let dir = tempfile::tempdir().map_err(|error| error.to_string())?;
+        Self::start_in(dir)
+    }
+
+    /// One whose data have a disk of their own, of this size.
+    pub(crate) fn start_within(size: &str) -> Result<Self, String> {
+        let dir = tempfile::tempdir().map_err(|error| error.to_string())?;
+        let data = dir.path().join("data");
+        std::fs::create_dir(&data).map_err(|error| error.to_string())?;
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(&data);
+        let mounted = mount.output().map_err(|error| error.to_string())?;
+        if !mounted.status.success() {
+            return Err(format!("no disk of its own: {}", String::from_utf8_lossy(&mounted.stderr)));
+        }
+        Self::start_in(dir)
+    }
+
+    fn start_in(dir: tempfile::TempDir) -> Result<Self, String> {
+        let engine = Self { dir, process: Mutex::default(), live_restore: AtomicBool::default() };
+        engine.resume()?;
+        engine.load()?;
+        Ok(engine)
+    }
+
+    /// Where its data lie.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.path().join("data")
+    }
+
+    /// Its address.
+    pub(crate) fn host(&self) -> String {
+        format!("unix://{}", self.path().join("docker.sock").display())
+    }
+
+    fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Says whether containers go on while it is not there, from its next start on.
+    pub(crate) fn set_live_restore(&self, goes_on: bool) {
+        self.live_restore.store(goes_on, Ordering::SeqCst);
+    }
+
+    /// Starts it, and waits until it answers. It ends with the thread that this is called by.
+    pub(crate) fn resume(&self) -> Result<(), String> {
+        let failed = |error: std::io::Error| format!("dockerd does not start: {error}");
+        // What a killed one left would be taken for one that runs, once another process has its number.
+        let _ = std::fs::remove_file(self.path().join("pid"));
+        self.forget_containerd();
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.path().join("log"));
+        let log = log.map_err(failed)?;
+        let mut command = Command::new("setpriv");
+        // It does not outlive the test: it ends with the thread that starts it.
+        command.args(["--pdeathsig", "TERM", "dockerd", "--host"]).arg(self.host());
+        for (option, name) in [("--data-root", "data"), ("--exec-root", "exec"), ("--pidfile", "pid")] {
+            command.arg(option).arg(self.path().join(name));
+        }
+        command.args(["--bridge", "none", "--iptables=false", "--ip6tables=false", "--shutdown-timeout", "2"]);
+        if self.live_restore.load(Ordering::SeqCst) {
+            command.arg("--live-restore");
+        }
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().map_err(failed)?;
+        *self.process.lock().unwrap_or_else(PoisonError::into_inner) = Some(child);
+        let deadline = Instant::now() + LIMIT;
+        while self.docker(["version"]).is_err() {
+            let ended = self.process.lock().unwrap_or_else(PoisonError::into_inner).as_mut().map(Child::try_wait);
+            let is_over = matches!(ended, Some(Ok(Some(_))));
+            if is_over || Instant::now() >= deadline {
+                return Err(format!("dockerd does not answer; its log ends with\n{}", self.log_tail()));
+            }
+            std::thread::park_timeout(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+
+    /// Waits until its containerd has ended with it: the next one would take it for one that serves. Takes away the note of it.
+    fn forget_containerd(&self) {
+        let note = self.path().join("exec/containerd/containerd.pid");
+        let Ok(pid) = std::fs::read_to_string(&note) else { return };
+        let deadline = Instant::now() + LIMIT;
+        // What has ended and is not waited for yet has a directory, and no command line.
+        let line = || std::fs::read_to_string(format!("/proc/{}/cmdline", pid.trim())).unwrap_or_default();
+        while line().contains(&*self.path().to_string_lossy()) && Instant::now() < deadline {
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+        let _ = std::fs::remove_file(note);
+    }
+
+    /// Ends it as `kill -9` does. What runs in its containers goes on until it is started again.
+    pub(crate) fn kill(&self) {
+        if let Some(mut child) = self.process.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pid) = process.as_ref().and_then(|child| Pid::from_raw(i32::try_from(child.id()).ok()?)) {
+            let _ = kill_process(pid, signal);
+        }
+    }
+
+    /// The command `docker` on it; its output, or what it says of why not.
+    pub(crate) fn docker(&self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<String, String> {
+        let mut command = Command::new("docker");
+        let output = command.arg("--host").arg(self.host()).args(args).output().map_err(|error| error.to_string())?;
+        if output.status.success() {
+            return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
+        }
+        Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
+    }
+
+    /// What it has that bears this label: containers, volumes and networks.
+    pub(crate) fn labelled(&self, label: &str) -> Result<Vec<String>, String> {
+        let mut all = Vec::new();
+        for (kind, list) in [
+            ("container", &["ps", "-a", "--format", "{{.Names}}"][..]),
+            ("volume", &["volume", "ls", "--format", "{{.Name}}"]),
+            ("network", &["network", "ls", "--format", "{{.Name}}"]),
+        ] {
+            let filter = format!("label={label}");
+            let listed = self.docker(list.iter().copied().chain(["--filter", &filter]))?;
+            all.extend(listed.lines().map(|name| format!("{kind} {name}")));
+        }
+        Ok(all)
+    }
+
+    fn load(&self) -> Result<(), String> {
+        let failed = |error: std::io::Error| error.to_string();
+        let mut save = Command::new("docker");
+        let mut save = save.args(["--host", &host(), "save", IMAGE]).stdout(Stdio::piped()).spawn().map_err(failed)?;
+        let image = save.stdout.take().ok_or("no output")?;
+        let mut load = Command::new("docker");
+        let loaded = load.arg("--host").arg(self.host()).args(["load", "--quiet"]).stdin(image).output();
+        let saved = save.wait().map_err(failed)?;
+        let loaded = loaded.map_err(failed)?;
+        if saved.success() && loaded.status.success() {
+            return Ok(());
+        }
+        Err(format!("the image cannot be had: {}", String::from_utf8_lossy(&loaded.stderr)))
+    }
+
+    /// The last lines that it wrote.
+    pub(crate) fn log_tail(&self) -> String {
+        let log = std::fs::read_to_string(self.path().join("log")).unwrap_or_default();
+        let lines: Vec<_> = log.lines().collect();
+        lines[lines.len().saturating_sub(40)..].join("\n")
+    }
+
+    /// Takes away its containers and asks it to end: one that is killed leaves them and their mounts.
+    fn end(&self) -> Result<(), String> {
+        self.signal(Signal::CONT);
+        if self.docker(["version"]).is_err() {
+            self.kill();
+            self.resume()?;
+        }
+        for container in self.docker(["ps", "-aq"])?.lines() {
+            self.docker(["rm", "-f", "-v", container])?;
+        }
+        self.signal(Signal::TERM);
+        let mut child = self.process.lock().unwrap_or_else(PoisonError::into_inner).take().ok_or("it does not run")?;
+        let deadline = Instant::now() + LIMIT;
+        while child.try_wait().map_err(|error| error.to_string())?.is_none() {
+            if Instant::now() >= deadline {
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err("it did not end".into());
+            }
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+}
+
+/// What is left of an engine that did not end in order: processes that have its directory in their command line or among their
+/// mounts, and mounts below it.
+fn sweep(directory: &Path) {
+    let name = directory.display().to_string();
+    let own = std::fs::read_link("/proc/self/ns/mnt").ok();
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw) else {
+            continue;
+        };
+        let read = |what: &str| std::fs::read(entry.path().join(what)).unwrap_or_default();
+        let has_it = |what: &str| String::from_utf8_lossy(&read(what)).contains(&name);
+        let is_inside = std::fs::read_link(entry.path().join("ns/mnt")).ok() != own && has_it("mountinfo");
+        if is_inside || has_it("cmdline") {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let below = mounts.lines().filter_map(|line| line.split(' ').nth(4)).filter(|place| place.starts_with(&name));
+    for place in below.collect::<Vec<_>>().into_iter().rev() {
+        let _ = Command::new("umount").args(["--lazy", place]).output();
+    }
+}
+
+impl Drop for Dockerd {
+    #[expect(clippy::print_stderr, reason = "what stays on this machine has to be known")]
+    fn drop(&mut self) {
+        if let Err(error) = self.end() {
+            eprintln!("an engine in {} was not ended in order: {error}", self.path().display());
+            self.kill();
+        }
+        sweep(self.path());
+    }
+}

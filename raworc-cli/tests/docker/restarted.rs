@@ -1,0 +1,40 @@
+//! An engine that is killed and started again says less of what it had before.
+
+use crate::dockerd::{self, Dockerd, IMAGE};
+use crate::home::{Home, Ran};
+use crate::raworc;
+use crate::up::{self, Up, until};
+
+#[expect(clippy::print_stdout, reason = "scripts/test looks for it")]
+pub(crate) fn an_agent_gets_another_computer_on_its_volume() {
+    if let Some(obstacle) = dockerd::obstacle() {
+        println!("NOT TESTED on this machine: a Docker engine that is started anew, since {obstacle}");
+        return;
+    }
+    let engine = Dockerd::start().expect("an engine");
+    let home = Home::new();
+    let on_engine = |args: &[&str]| {
+        let mut command = raworc(&home, args);
+        command.env("RAWORC_RUNTIME", "docker").env("DOCKER_HOST", engine.host()).env("RAWORC_DOCKER__IMAGE", IMAGE);
+        command
+    };
+    let run = |args: &[&str]| Ran::of(on_engine(args).output().expect("raworc runs"));
+    let _up = Up::of(on_engine(&["up", "--listen", "127.0.0.1:0", "-o", "json", "--log", "warn"]));
+    run(&["agent", "create", "ada", "--wait"]).ok();
+    run(&["send", "ada", "!echo kept > kept"]).ok();
+    run(&["agent", "sleep", "ada"]).ok();
+    // A volume that no container has is one of which the engine, started anew, tells no labels where it is made once more.
+    let container = engine.docker(["ps", "-aq"]).expect("listed");
+    engine.docker(["rm", "-v", &container]).expect("removed by hand");
+    engine.kill();
+    engine.resume().expect("started anew");
+    run(&["send", "ada", "--no-wait", "!cat kept"]).ok();
+    until("the message has ended", || {
+        let ready = up::condition(&home, "ada", "Ready").unwrap_or_default();
+        assert_ne!(ready["reason"], "EngineRefused", "{ready:#}");
+        run(&["history", "ada"]).ok().contains("\nkept\n")
+    });
+    run(&["agent", "delete", "ada"]).ok();
+    let label = crate::label(&home);
+    until("nothing is left", || engine.labelled(label.trim_start_matches("label=")).expect("listed").is_empty());
+}
