@@ -12,7 +12,7 @@ use crate::history::{Act, AgentAtEnd, Call, History, Kept, NO_CODE, Outcome};
 type Rule = (&'static str, fn(&History) -> Vec<String>);
 
 /// The rules, by the name of what breaks each.
-const RULES: [Rule; 19] = [
+const RULES: [Rule; 20] = [
     ("trouble", trouble),
     ("lost", lost),
     ("unended", unended),
@@ -22,6 +22,7 @@ const RULES: [Rule; 19] = [
     ("work-missing", work_missing),
     ("work-repeated", work_repeated),
     ("work-reordered", work_reordered),
+    ("work-damaged", work_damaged),
     ("two-places", two_places),
     ("reply", reply),
     ("unasked", unasked),
@@ -235,6 +236,21 @@ fn work_reordered(history: &History) -> Vec<String> {
         let seqs: Vec<_> = agent.trace.iter().filter_map(seq).collect();
         let wrong = seqs.windows(2).filter(|pair| pair[0] > pair[1]);
         found.extend(wrong.map(|pair| format!("{} did number {} after {}", agent.name, pair[1], pair[0])));
+    }
+    found
+}
+
+/// The files of what was done are whole: each was there under its name before its work was told.
+fn work_damaged(history: &History) -> Vec<String> {
+    let mut found = Vec::new();
+    for agent in known(history) {
+        let told = agent.trace.iter().filter(|line| !line.starts_with("both "));
+        let gone = told.filter(|line| !agent.intact.contains(line));
+        found.extend(
+            gone.map(|line| format!("the file of {line} is not as it was left on the volume of {}", agent.name)),
+        );
+        let damaged = agent.intact.iter().filter(|line| line.starts_with("damaged "));
+        found.extend(damaged.map(|line| format!("{}: {line}", agent.name)));
     }
     found
 }

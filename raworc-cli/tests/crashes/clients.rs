@@ -84,11 +84,20 @@ fn accepted(message: Message) -> Outcome {
     Outcome::Message { id: message.id.to_string(), agent: message.agent.to_string(), seq: message.seq }
 }
 
-/// The work of a message: after a while it leaves its label on the volume, and another mark where other work is under way.
+/// The work of a message: after a while it leaves a file and then its label on the volume, and another mark where other work
+/// is under way.
 pub(crate) fn work(label: &str, millis: u32) -> String {
     let seconds = f64::from(millis) / 1000.0;
-    format!("!L={label}; (flock -n 9 || echo both $L >> trace; sleep {seconds}; echo $L >> trace) 9>>lock")
+    let file = "yes $L | head -c 65536 > new; mv new kept-$L";
+    format!("!L={label}; (flock -n 9 || echo both $L >> trace; sleep {seconds}; {file}; echo $L >> trace) 9>>lock")
 }
+
+/// Tells the labels of those files that are as [`work`] left them, and of others `damaged` and their labels.
+pub(crate) const INTACT: &str = r#"for file in kept-*; do
+    [ -e "$file" ] || continue
+    label=${file#kept-}
+    if yes "$label" | head -c 65536 | cmp -s - "$file"; then echo "$label"; else echo "damaged $label"; fi
+done"#;
 
 /// The label of a message that [`work`] wrote.
 pub(crate) fn label(text: &str) -> &str {

@@ -95,6 +95,8 @@ pub(crate) struct AgentAtEnd {
     pub(crate) messages: Vec<Kept>,
     /// The lines that its work left on its volume, in order.
     pub(crate) trace: Vec<String>,
+    /// The labels of work whose file is whole, byte by byte, and `damaged` with that of another one.
+    pub(crate) intact: Vec<String>,
 }
 
 /// What the machine showed.

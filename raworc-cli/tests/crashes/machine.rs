@@ -8,6 +8,12 @@ use rustix::process::{Pid, Signal, kill_process};
 /// The program in a computer, as it is named there.
 const PROGRAM: &str = "/opt/raworc/raworc-agentd";
 
+/// A process of a container whose program has not begun.
+const NOT_BEGUN: &str = "runc";
+
+/// The state of a socket that is connected, in the kernel's table.
+const CONNECTED: &str = "03";
+
 /// A process that sees a volume of the installation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Process {
@@ -42,13 +48,19 @@ pub(crate) fn processes(directory: &Path) -> Vec<Process> {
 
 /// The programs of computers.
 pub(crate) fn programs(directory: &Path) -> Vec<Process> {
-    processes(directory).into_iter().filter(|process| process.name == PROGRAM).collect()
+    named(directory, PROGRAM)
 }
 
-/// The computers that run, by their volume.
-pub(crate) fn computers(directory: &Path) -> BTreeMap<String, BTreeSet<PathBuf>> {
+/// Processes of this name in computers.
+pub(crate) fn named(directory: &Path, name: &str) -> Vec<Process> {
+    processes(directory).into_iter().filter(|process| process.name == name).collect()
+}
+
+/// The computers that run, by their volume. Of an engine that can be killed those are `only_linked`: it loses track of what it
+/// was starting, which waits for its boot line for a while, beside the start after it.
+pub(crate) fn computers(directory: &Path, only_linked: bool) -> BTreeMap<String, BTreeSet<PathBuf>> {
     let mut computers = BTreeMap::<_, BTreeSet<_>>::new();
-    for process in processes(directory) {
+    for process in running(directory, only_linked) {
         if let (Some(volume), Some(computer)) = (process.volume, process.computer) {
             computers.entry(volume).or_default().insert(computer);
         }
@@ -56,17 +68,31 @@ pub(crate) fn computers(directory: &Path) -> BTreeMap<String, BTreeSet<PathBuf>>
     computers
 }
 
+/// Processes of computers, or those of them whose program is linked.
+pub(crate) fn running(directory: &Path, only_linked: bool) -> Vec<Process> {
+    let mut processes = processes(directory);
+    processes.retain(|process| !only_linked || is_linked(process));
+    processes
+}
+
+/// Whether there is more than its own in the computer of this process: beside the pair that a program has for signals, a
+/// connection to its server. Until it was told its boot line it has none, and touches nothing.
+fn is_linked(process: &Process) -> bool {
+    let sockets = std::fs::read_to_string(format!("/proc/{}/net/unix", process.pid)).unwrap_or_default();
+    sockets.lines().filter(|line| line.split_whitespace().nth(5) == Some(CONNECTED)).count() > 2
+}
+
 /// Volumes that two computers have at this moment.
-pub(crate) fn twice(directory: &Path) -> Vec<String> {
+pub(crate) fn twice(directory: &Path, only_linked: bool) -> Vec<String> {
     let twice = |computers: BTreeMap<String, BTreeSet<PathBuf>>| {
         computers.into_iter().filter(|(_, computers)| computers.len() > 1).collect::<BTreeMap<_, _>>()
     };
-    let seen = twice(computers(directory));
+    let seen = twice(computers(directory, only_linked));
     if seen.is_empty() {
         return Vec::new();
     }
     // One look takes a while, in which one computer can end and the next begin. What both looks see lived in between.
-    let again = twice(computers(directory));
+    let again = twice(computers(directory, only_linked));
     let both = seen
         .into_iter()
         .filter(|(volume, first)| again.get(volume).is_some_and(|second| first.intersection(second).count() > 1));
@@ -91,11 +117,6 @@ pub(crate) fn kept(data: &Path, kind: &str) -> Vec<String> {
     kept.map(|entry| format!("{kind}/{}", entry.file_name().to_string_lossy())).collect()
 }
 
-/// All of these.
-pub(crate) fn left_of_agents(data: &Path) -> Vec<String> {
-    ["computers", "volumes", "trash"].iter().flat_map(|kind| kept(data, kind)).collect()
-}
-
 /// Control groups of the installation.
 pub(crate) fn groups(data: &Path) -> Vec<String> {
     let Ok(name) = std::fs::read_to_string(data.join("installation")) else { return Vec::new() };
@@ -112,7 +133,11 @@ pub(crate) fn groups(data: &Path) -> Vec<String> {
 
 /// Everything that lives of the installation.
 pub(crate) fn alive(data: &Path) -> Vec<String> {
-    let processes = processes(data).into_iter().map(|process| format!("process {} ({})", process.pid, process.name));
+    // What an engine was making when it was killed is its own, and runs nothing yet.
+    let processes = processes(data)
+        .into_iter()
+        .filter(|process| process.name != NOT_BEGUN)
+        .map(|process| format!("process {} ({})", process.pid, process.name));
     processes.chain(groups(data).into_iter().map(|group| format!("control group {group}"))).collect()
 }
 

@@ -1,17 +1,26 @@
-//! Crash tests with real processes: `raworc up` on SQLite and the local runtime, killed and frozen while clients call it.
-//! What they do and what comes of it is a history, which is held against what must always be so.
+//! Crash tests with real processes: `raworc up` on SQLite, killed and frozen while clients call it, with the local runtime
+//! and with a Docker engine of the test's own, which is killed and frozen too. What they do and what comes of it is a
+//! history, which is held against what must always be so.
 //!
 //! ```text
-//! cargo test -p raworc-cli --features failpoints --test crashes -- [--seconds N] [--seed SEED] [NAME]
+//! cargo test -p raworc-cli --features failpoints --test crashes -- [--seconds N] [--rounds N] [--seed SEED] [NAME]
 //! ```
+//!
+//! `--seconds` is for the storm on the local runtime, and `--rounds` for those on Docker, of ten seconds each. Docker's are
+//! shown as ignored where no engine answers that could lend its image.
 //!
 //! `RAWORC` names another binary than the one that was built along.
 
 mod check;
 mod clients;
+#[path = "../docker/dockerd.rs"]
+#[allow(dead_code, reason = "tests of another binary use the rest")]
+mod dockerd;
 mod history;
 mod machine;
+mod place;
 mod points;
+mod rounds;
 mod server;
 mod storm;
 mod world;
@@ -24,31 +33,37 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use rand::TryRng;
 use rand::rngs::SysRng;
 
+use self::place::Place;
+
 /// How long a storm is, unless it is said.
 const SECONDS: u64 = 30;
+
+/// Storms on Docker, unless it is said.
+const ROUNDS: u64 = 3;
 
 /// From so many seconds on, points are frozen at as well.
 const LONG: u64 = 120;
 
 fn main() -> ExitCode {
-    let (mut seconds, mut seed, mut rest) = (SECONDS, None, Vec::new());
+    let (mut seconds, mut rounds, mut seed, mut rest) = (SECONDS, ROUNDS, None, Vec::new());
     let mut arguments = std::env::args();
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--seconds" => seconds = number(arguments.next()),
+            "--rounds" => rounds = number(arguments.next()),
             "--seed" => seed = Some(number(arguments.next())),
             _ => rest.push(argument),
         }
     }
     let seed = seed.unwrap_or_else(|| SysRng.try_next_u64().expect("chance") >> 40);
-    libtest_mimic::run(&Arguments::from_iter(rest), trials(seconds, seed)).exit_code()
+    libtest_mimic::run(&Arguments::from_iter(rest), trials(seconds, rounds, seed)).exit_code()
 }
 
 fn number(text: Option<String>) -> u64 {
-    text.and_then(|text| text.parse().ok()).expect("--seconds and --seed take a number")
+    text.and_then(|text| text.parse().ok()).expect("--seconds, --rounds and --seed take a number")
 }
 
-fn trials(seconds: u64, seed: u64) -> Vec<Trial> {
+fn trials(seconds: u64, rounds: u64, seed: u64) -> Vec<Trial> {
     macro_rules! pure {
         ($($case:ident),+ $(,)?) => {
             vec![$(Trial::test(concat!("check::", stringify!($case)), || { check::cases::$case(); Ok(()) })),+]
@@ -61,9 +76,12 @@ fn trials(seconds: u64, seed: u64) -> Vec<Trial> {
         what_is_allowed_breaks_no_rule,
     ];
     let what: &[&str] = if seconds >= LONG { &["kill", "freeze"] } else { &["kill"] };
-    trials.push(real("every_point_is_reached_and_nothing_is_lost_there", seed, move || points::run(seed, what)));
+    trials.push(real("every_point_is_reached_and_nothing_is_lost_there", seed, move || {
+        points::run(Place::Local, seed, what)
+    }));
     let time = Duration::from_secs(seconds);
-    trials.push(real("a_storm_breaks_no_rule", seed, move || storm::run(seed, time)));
+    trials.push(real("a_storm_breaks_no_rule", seed, move || storm::run(Place::Local, seed, time)));
+    trials.extend(rounds::trials(rounds, seed));
     trials
 }
 
@@ -84,7 +102,7 @@ fn real<F: Future<Output = Result<String, String>>>(
         tell(&format!("{shown}: seed {seed}: {report}"));
         Ok(())
     };
-    Trial::test(format!("crashes::{name}"), test)
+    Trial::test(if name.contains("::") { name.to_owned() } else { format!("crashes::{name}") }, test)
 }
 
 #[expect(clippy::print_stdout, reason = "what was reached is what it is run for")]

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::clients::Caller;
 use crate::history::Outcome;
-use crate::machine;
+use crate::place::Place;
 use crate::world::World;
 
 /// What commits and calls of engines do in one life of an agent.
@@ -50,8 +50,8 @@ const LIMIT: Duration = Duration::from_secs(120);
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Goes through all points. Each must be reached.
-pub(crate) async fn run(seed: u64, what: &'static [&'static str]) -> Result<String, String> {
-    let mut world = World::start().await?;
+pub(crate) async fn run(place: Place, seed: u64, what: &'static [&'static str]) -> Result<String, String> {
+    let mut world = World::start(place).await?;
     let points = ACTS.iter().flat_map(|act| ["before", "after"].map(|moment| format!("{act}.{moment}")));
     let points: Vec<_> = points.flat_map(|point| what.iter().map(move |what| format!("{point}={what}"))).collect();
     for (number, point) in points.iter().enumerate() {
@@ -149,7 +149,7 @@ async fn life(world: &World, caller: &mut Caller, client: &Client, new: CreateAg
     becomes(client, &name, idle).await;
     let agent = world.remember(client, &name).await?;
     while !is_gone(&caller.delete(&name).await) {}
-    while !machine::left_of_agents(&world.server.data()).is_empty() {
+    while !world.server.place().left_of_agents(&world.server.data()).is_empty() {
         tokio::time::sleep(PAUSE).await;
     }
     if agent.messages.iter().any(|kept| kept.id == message && kept.state == "done") {

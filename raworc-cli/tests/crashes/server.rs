@@ -12,6 +12,8 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
+use crate::place::Place;
+
 const PASSWORD: &str = "nobody guesses this one";
 
 /// How long it may take to say where it serves, or to end when it is asked to.
@@ -24,6 +26,7 @@ const PORT_LIMIT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Server {
     home: tempfile::TempDir,
+    place: Place,
     /// The port of the first start: clients find each next one at the same address.
     port: Mutex<u16>,
     child: tokio::sync::Mutex<Option<Child>>,
@@ -32,11 +35,12 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) fn new() -> std::io::Result<Self> {
+    pub(crate) fn new(place: Place) -> std::io::Result<Self> {
         let home = tempfile::tempdir()?;
         std::fs::write(home.path().join("password"), PASSWORD)?;
         Ok(Self {
             home,
+            place,
             port: Mutex::new(0),
             child: tokio::sync::Mutex::new(None),
             log_before: AtomicUsize::new(usize::MAX),
@@ -45,6 +49,11 @@ impl Server {
 
     pub(crate) fn data(&self) -> PathBuf {
         self.home.path().join("data")
+    }
+
+    /// Where its computers are made.
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
     }
 
     fn log(&self) -> PathBuf {
@@ -75,7 +84,7 @@ impl Server {
             .env_clear()
             .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
             .env("HOME", self.home.path())
-            .env("RAWORC_RUNTIME", "local")
+            .envs(self.place.variables())
             .envs(point.map(|point| ("FAILPOINT", point)))
             .current_dir(self.home.path())
             .stdin(Stdio::null())

@@ -9,7 +9,9 @@ use rand::{RngExt, SeedableRng};
 use rustix::process::Signal;
 use tokio::time::Instant;
 
+use crate::dockerd::Dockerd;
 use crate::machine;
+use crate::place::Place;
 use crate::world::{World, stop};
 
 const CALLERS: u64 = 4;
@@ -18,8 +20,8 @@ const CALLERS: u64 = 4;
 const ANSWER_LIMIT: Duration = Duration::from_secs(3);
 
 /// A storm of so long, in which the seed chooses what is called and what goes wrong.
-pub(crate) async fn run(seed: u64, time: Duration) -> Result<String, String> {
-    let mut world = World::start().await?;
+pub(crate) async fn run(place: Place, seed: u64, time: Duration) -> Result<String, String> {
+    let mut world = World::start(place).await?;
     let flag = Arc::new(AtomicBool::new(false));
     let mut callers = Vec::new();
     for number in 0..CALLERS {
@@ -52,7 +54,14 @@ struct Done {
     server_frozen: u32,
     program_killed: u32,
     program_frozen: u32,
+    engine_killed: u32,
+    engine_killed_with_the_server: u32,
+    engine_frozen: u32,
+    container_killed: u32,
 }
+
+/// The first process of a container.
+const INIT: &str = "/sbin/docker-init";
 
 struct Killer {
     chance: Xoshiro256PlusPlus,
@@ -70,6 +79,11 @@ impl Killer {
         let server = &world.server;
         if let Some(status) = server.ended().await {
             return Err(format!("the server ended by itself: {status}"));
+        }
+        if let Place::Docker(engine) = server.place()
+            && self.chance.random_bool(0.4)
+        {
+            return self.strike_engine(world, engine).await;
         }
         match self.chance.random_range(0..100) {
             0..=19 => {
@@ -134,12 +148,62 @@ impl Killer {
         Ok(())
     }
 
+    /// One of what can go wrong with an engine.
+    async fn strike_engine(&mut self, world: &World, engine: &Dockerd) -> Result<(), String> {
+        let server = &world.server;
+        match self.chance.random_range(0..100) {
+            0..=39 => {
+                self.done.engine_killed += 1;
+                engine.kill();
+                self.pause(1500).await;
+                resume(engine)?;
+            }
+            40..=59 => {
+                self.done.engine_killed_with_the_server += 1;
+                engine.kill();
+                server.kill().await;
+                self.pause(600).await;
+                // Either may be there first.
+                if self.chance.random_bool(0.5) {
+                    server.start(None).await?;
+                    resume(engine)?;
+                } else {
+                    resume(engine)?;
+                    server.start(None).await?;
+                }
+            }
+            60..=74 => {
+                self.done.engine_frozen += 1;
+                engine.signal(Signal::STOP);
+                self.pause(4000).await;
+                engine.signal(Signal::CONT);
+            }
+            _ => {
+                let inits = machine::named(server.home(), INIT);
+                if let Some(init) = self.any(inits) {
+                    self.done.container_killed += 1;
+                    machine::signal(&init, server.home(), Signal::KILL);
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn any_program(&mut self, world: &World) -> Option<machine::Process> {
-        let mut programs = machine::programs(world.server.home());
-        if programs.is_empty() {
+        self.any(machine::programs(world.server.home()))
+    }
+
+    fn any(&mut self, mut processes: Vec<machine::Process>) -> Option<machine::Process> {
+        if processes.is_empty() {
             return None;
         }
-        let one = self.chance.random_range(0..programs.len());
-        Some(programs.swap_remove(one))
+        let one = self.chance.random_range(0..processes.len());
+        Some(processes.swap_remove(one))
     }
+}
+
+/// Starts the engine, which takes a while in which others go on. It ends with the thread that has started it, so that is
+/// this test's own.
+fn resume(engine: &Dockerd) -> Result<(), String> {
+    tokio::task::block_in_place(|| engine.resume())
 }

@@ -19,9 +19,10 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::check::violations;
-use crate::clients::{Caller, Recorder, Seen, label, read};
+use crate::clients::{Caller, INTACT, Recorder, Seen, label, read};
 use crate::history::{AgentAtEnd, History, Kept, Logged};
 use crate::machine;
+use crate::place::Place;
 use crate::server::Server;
 
 /// How long everything may take to come to its end, once nothing goes wrong any more: a program that halted counts as lost
@@ -43,8 +44,8 @@ pub(crate) struct World {
 
 impl World {
     /// A server that serves, with two readers.
-    pub(crate) async fn start() -> Result<Self, String> {
-        let server = Arc::new(Server::new().map_err(|error| error.to_string())?);
+    pub(crate) async fn start(place: Place) -> Result<Self, String> {
+        let server = Arc::new(Server::new(place).map_err(|error| error.to_string())?);
         server.start(None).await?;
         let mut readers = BTreeMap::new();
         for (name, restless_after) in [("the steady reader", usize::MAX), ("the restless reader", 17)] {
@@ -53,7 +54,7 @@ impl World {
             readers.insert(name.to_owned(), (seen.clone(), tokio::spawn(read(client, seen, restless_after))));
         }
         let twice = Arc::<Mutex<BTreeSet<String>>>::default();
-        let watcher = tokio::spawn(watch(server.home().to_owned(), twice.clone()));
+        let watcher = tokio::spawn(watch(server.clone(), twice.clone()));
         Ok(Self {
             server,
             recorder: Arc::default(),
@@ -113,7 +114,8 @@ impl World {
         }
         machine::sweep(self.server.home(), &self.server.data());
         let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("crashes-{seed}.history"));
-        let written = std::fs::write(&kept, format!("{history}\n{}", self.server.log_tail()));
+        let logs = format!("{}\n{}", self.server.log_tail(), self.server.place().log_tail());
+        let written = std::fs::write(&kept, format!("{history}\n{logs}"));
         let where_ = written.map_or_else(|error| error.to_string(), |()| kept.display().to_string());
         let shown: Vec<_> = found.iter().take(20).map(String::as_str).collect();
         let shown = shown.join("\n  ");
@@ -152,19 +154,24 @@ impl World {
         }
         if rested.is_ok() {
             // The engine may have more to take away of those that were deleted before.
-            let volumes = || machine::kept(&self.server.data(), "volumes").len() == agents.len();
+            let volumes = || self.volumes().len() == agents.len();
             until("volumes are those of agents", async || Ok(volumes())).await.unwrap_or_default();
         }
-        history.machine.computers_at_rest = machine::computers(self.server.home()).len();
-        history.machine.volumes_at_rest = machine::kept(&self.server.data(), "volumes").len();
+        history.machine.computers_at_rest =
+            machine::computers(self.server.home(), self.server.place().is_killed()).len();
+        history.machine.volumes_at_rest = self.volumes().len();
         history.log = whole_log(&client).await.map_err(said)?;
         self.let_readers_catch_up(history).await;
         history.machine.left_of_deleted = self.delete_all(&client).await?;
         self.server.end().await?;
-        let left = || machine::alive(&self.server.data());
+        let left = || self.server.place().alive(&self.server.data());
         until("nothing is left of the server", async || Ok(left().is_empty())).await.unwrap_or_default();
         history.machine.left_of_server = left();
         Ok(())
+    }
+
+    fn volumes(&self) -> Vec<String> {
+        self.server.place().volumes(&self.server.data())
     }
 
     async fn let_readers_catch_up(&self, history: &mut History) {
@@ -183,17 +190,18 @@ impl World {
             client.delete_agent(&agent.name, Ask::new()).await.map_err(said)?;
         }
         let data = self.server.data();
-        let left = || machine::left_of_agents(&data);
+        let left = || self.server.place().left_of_agents(&data);
         until("what was deleted is gone", async || Ok(left().is_empty())).await.unwrap_or_default();
-        let running = machine::processes(&data).into_iter().map(|process| format!("{process:?}"));
+        let running =
+            machine::running(&data, self.server.place().is_killed()).into_iter().map(|process| format!("{process:?}"));
         Ok(left().into_iter().chain(running).collect())
     }
 }
 
 /// Looks for volumes that two computers have, for as long as it is polled.
-async fn watch(home: std::path::PathBuf, twice: Arc<Mutex<BTreeSet<String>>>) {
+async fn watch(server: Arc<Server>, twice: Arc<Mutex<BTreeSet<String>>>) {
     loop {
-        let seen = machine::twice(&home);
+        let seen = machine::twice(server.home(), server.place().is_killed());
         twice.lock().unwrap_or_else(PoisonError::into_inner).extend(seen);
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
@@ -255,17 +263,23 @@ async fn at_end(client: &Client, agent: &Agent) -> Result<AgentAtEnd, ClientErro
         replies: replies(message.id),
     });
     let said = said.collect();
-    let request: ExecRequest =
-        serde_json::from_value(serde_json::json!({ "command": ["sh", "-c", "cat trace 2>&- || true"] }))
-            .expect("a request");
-    let trace = client.run(&agent.name, &request, Duration::from_secs(30)).await?.stdout;
+    let trace = run(client, agent, "cat trace 2>&- || true").await?;
+    let intact = run(client, agent, INTACT).await?;
     Ok(AgentAtEnd {
         id: agent.id.to_string(),
         name: agent.name.to_string(),
         messages: said,
         trace: trace.lines().map(str::to_owned).collect(),
+        intact: intact.lines().map(str::to_owned).collect(),
         ..AgentAtEnd::default()
     })
+}
+
+/// What a shell says in the agent's home.
+async fn run(client: &Client, agent: &Agent, script: &str) -> Result<String, ClientError> {
+    let request: ExecRequest =
+        serde_json::from_value(serde_json::json!({ "command": ["sh", "-c", script] })).expect("a request");
+    Ok(client.run(&agent.name, &request, Duration::from_secs(30)).await?.stdout)
 }
 
 async fn whole_log(client: &Client) -> Result<Vec<Logged>, ClientError> {

@@ -51,6 +51,8 @@ const BAD: &[Bad] = &[
         h.agents[0].messages[0].attempt = 2;
         h.agents[0].trace.push("one".into());
     }),
+    ("work-damaged", "a file of done work is gone", |h| drop(h.agents[0].intact.pop())),
+    ("work-damaged", "a file has other bytes", |h| h.agents[0].intact.push("damaged three".into())),
     ("two-places", "a volume has two computers", |h| h.machine.twice.push("v1".into())),
     ("two-places", "two works are under way", |h| h.agents[0].trace.push("both two".into())),
     ("reply", "what is done has no reply", |h| h.agents[0].messages[0].replies = 0),
@@ -209,6 +211,7 @@ fn good() -> History {
         runs: true,
         messages: vec![kept("m1", 1, "one"), kept("m2", 3, "two")],
         trace: vec!["one".into(), "two".into()],
+        intact: vec!["one".into(), "two".into()],
     };
     let machine = Machine { computers_at_rest: 1, volumes_at_rest: 1, ..Machine::default() };
     History {

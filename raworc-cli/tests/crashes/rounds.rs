@@ -1,0 +1,64 @@
+//! Storms on a Docker engine of the test's own, one after another, each of another installation.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use libtest_mimic::Trial;
+
+use crate::dockerd::{self, Dockerd};
+use crate::place::Place;
+use crate::{points, real, storm, tell};
+
+/// How long a storm is.
+const STORM: Duration = Duration::from_secs(10);
+
+/// Of so many rounds, containers go on in one while their engine is away.
+const LIVE_RESTORE: u64 = 3;
+
+/// From so many rounds on, the server ends itself at each point with Docker too.
+const MANY: u64 = 30;
+
+pub(crate) fn trials(rounds: u64, seed: u64) -> Vec<Trial> {
+    let mut trials = vec![real("docker::an_engine_that_is_killed_breaks_no_rule", seed, move || run(rounds, seed))];
+    if rounds >= MANY {
+        trials.push(real("docker::every_point_is_reached_and_nothing_is_lost_there", seed, move || at_points(seed)));
+    }
+    let required = std::env::var("RAWORC_TEST_BACKENDS").unwrap_or_default();
+    let is_wanted = required.split(',').any(|name| name == "docker") || dockerd::answers();
+    trials.into_iter().map(|trial| trial.with_ignored_flag(!is_wanted)).collect()
+}
+
+async fn run(rounds: u64, seed: u64) -> Result<String, String> {
+    let Some(engine) = engine()? else { return Ok("not tested".into()) };
+    let mut last = String::new();
+    for round in 0..rounds {
+        // A seed of its own for each, with which it can be had alone.
+        let seed = seed.wrapping_add(round);
+        let goes_on = seed % LIVE_RESTORE == 0;
+        engine.set_live_restore(goes_on);
+        let report = storm::run(Place::Docker(engine.clone()), seed, STORM).await;
+        let report = report.map_err(|error| format!("round {round} (--rounds 1 --seed {seed}): {error}"))?;
+        last = format!("round {} of {rounds}, containers go on: {goes_on}: {report}", round + 1);
+        if rounds > LIVE_RESTORE {
+            tell(&last);
+        }
+    }
+    Ok(last)
+}
+
+async fn at_points(seed: u64) -> Result<String, String> {
+    match engine()? {
+        Some(engine) => points::run(Place::Docker(engine), seed, &["kill"]).await,
+        None => Ok("not tested".into()),
+    }
+}
+
+/// An engine of the test's own, where this machine lets it have one.
+fn engine() -> Result<Option<Arc<Dockerd>>, String> {
+    if let Some(obstacle) = dockerd::obstacle() {
+        tell(&format!("NOT TESTED on this machine: crashes of a Docker engine, since {obstacle}"));
+        return Ok(None);
+    }
+    let started = tokio::task::block_in_place(Dockerd::start)?;
+    Ok(Some(Arc::new(started)))
+}
