@@ -16,6 +16,9 @@ use crate::settings::{DEFAULT_IMAGE, RuntimeKind, Settings};
 /// The name under which agents ask for it.
 const DOCKER: &str = "docker";
 
+/// Where the computer is noted that is made on trial, below the data directory.
+const TRIAL: &str = "trial";
+
 /// A computer with a shell and tools to build with, for `docker build`.
 pub const DOCKERFILE: &str = include_str!("../../../deploy/computer/Dockerfile");
 
@@ -117,11 +120,19 @@ async fn have(
             runtime.prepare(Some(image), &|_| ()).await.map_err(|error| error.to_string())?;
         }
     }
-    try_out(runtime).await.map_err(|error| error.to_string())
+    let spec = trial(settings).map_err(|error| error.to_string())?;
+    try_out(runtime, &spec).await.map_err(|error| error.to_string())?;
+    std::fs::remove_file(settings.data.join(TRIAL)).map_err(|error| error.to_string())
 }
 
-/// Makes a computer and takes it away: an engine that sees other files than this process cannot.
-async fn try_out(runtime: &DockerRuntime) -> Result<(), RuntimeError> {
+/// The computer that is made on trial, noted before it is: what a start that was killed left of one is what the next start
+/// makes, and takes away. No operator would take away its volume, which might hold somebody's files.
+fn trial(settings: &Settings) -> Result<ComputerSpec, Failure> {
+    let path = settings.data.join(TRIAL);
+    let noted = std::fs::read_to_string(&path).ok();
+    if let Some(noted) = noted.and_then(|noted| serde_json::from_str(&noted).ok()) {
+        return Ok(noted);
+    }
     let now = SystemClock.now();
     let spec = ComputerSpec {
         id: SystemEntropy.computer_id(now),
@@ -131,7 +142,16 @@ async fn try_out(runtime: &DockerRuntime) -> Result<(), RuntimeError> {
         network: Network::default(),
         root: false,
     };
-    let made = runtime.ensure(&spec).await.map(drop);
+    // A struct of ids and numbers always serialises.
+    let text = serde_json::to_string(&spec).unwrap_or_default();
+    let failed = |error| Failure::new(Exit::Failed, format!("cannot write {}", path.display())).because(error);
+    write_private(&path, &text).map_err(failed)?;
+    Ok(spec)
+}
+
+/// Makes a computer and takes it away: an engine that sees other files than this process cannot.
+async fn try_out(runtime: &DockerRuntime, spec: &ComputerSpec) -> Result<(), RuntimeError> {
+    let made = runtime.ensure(spec).await.map(drop);
     let removed = runtime.remove(spec.id).await;
     made.and(removed).and(runtime.remove_volume(spec.volume).await)
 }

@@ -42,6 +42,7 @@ fn main() -> ExitCode {
         trial("a_command_goes_on_while_raworc_is_killed_and_started_again", a_command_goes_on),
         trial("an_agent_waits_while_its_engine_is_away_and_goes_on_when_it_is_back", an_agent_waits_for_its_engine),
         trial("what_is_listed_is_reached_by_what_people_use", egress::what_is_listed_is_reached_by_what_people_use),
+        trial("what_a_start_that_was_killed_left_of_its_trial_goes_with_the_next", a_trial_leaves_nothing),
         trial("an_image_that_cannot_be_built_says_at_which_step", an_image_that_cannot_be_built),
         trial("a_home_is_the_same_to_the_byte_after_ten_sleeps_and_kills", keeps::a_home_is_the_same_after_ten_ends),
         trial("a_bench_of_docker_gives_each_figure_beside_the_engines_own", a_bench_of_docker),
@@ -193,6 +194,34 @@ fn an_image_that_cannot_be_built() {
         elsewhere.code == 7 && elsewhere.err.contains("no Docker engine answers at unix:///nowhere.sock"),
         "{elsewhere:#?}"
     );
+}
+
+/// A start makes a computer on trial, and may be killed in the middle of that.
+fn a_trial_leaves_nothing() {
+    let home = Home::new();
+    let _cleared = Cleared(&home);
+    let up = ["up", "--listen", "127.0.0.1:0", "-o", "json", "--log", "warn"];
+    let volumes = || match home.path().join(".local/share/raworc/installation").exists() {
+        true => docker(&["volume", "ls", "-q", "--filter", &label(&home)]),
+        false => String::new(),
+    };
+    // The moment is met where a volume is left.
+    for _ in 0..20 {
+        if !volumes().is_empty() {
+            break;
+        }
+        let mut starting = on_slim(&home, &up).stdout(std::process::Stdio::piped()).spawn().expect("raworc starts");
+        // One that came too late has said where it serves by the time that it can be killed.
+        let mut looks = 0..200;
+        while volumes().is_empty() && looks.next().is_some() {}
+        starting.kill().expect("killed");
+        starting.wait().expect("it is gone");
+    }
+    assert_ne!(volumes(), "", "the moment was met");
+    let served = Up::of(on_slim(&home, &up));
+    assert_eq!(volumes(), "", "the trial's volume is gone");
+    assert_eq!(docker(&["ps", "-aq", "--filter", &label(&home)]), "", "and its container");
+    assert_eq!(served.end(), Some(0));
 }
 
 fn a_bench_of_docker() {
