@@ -24,7 +24,7 @@ use crate::ids::{ComputerId, Incarnation, RuntimeName, VolumeId};
 pub const VOLUME_PATH: &str = "/agent";
 
 /// What a runtime can do. Checked against a spec before anything is made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Capabilities {
     /// Computers are made from images that the spec names.
@@ -33,6 +33,8 @@ pub struct Capabilities {
     pub root: bool,
     /// Computers may have a network.
     pub open_network: bool,
+    /// Computers may have no network but their link to the server.
+    pub closed_network: bool,
     /// A volume's size can be limited. Where it cannot, the computer's program measures it, and `ensure` is asked for none.
     pub disk_limit: bool,
     /// Limits on cpu, memory and processes are enforced.
@@ -45,6 +47,23 @@ pub struct Capabilities {
     pub copy_volume: bool,
 }
 
+/// The least that a runtime can do: computers that have nothing but their link.
+impl Default for Capabilities {
+    fn default() -> Self {
+        Self {
+            images: false,
+            root: false,
+            open_network: false,
+            closed_network: true,
+            disk_limit: false,
+            limits: false,
+            tells_limits: false,
+            keeps_root: false,
+            copy_volume: false,
+        }
+    }
+}
+
 impl Capabilities {
     /// Checks that nothing is asked for which is not declared here. Every runtime begins its `ensure` with this.
     ///
@@ -55,6 +74,7 @@ impl Capabilities {
             (spec.image.is_some(), self.images, "use images"),
             (spec.root, self.root, "give root inside a computer"),
             (spec.network.mode == NetworkMode::Open, self.open_network, "open a computer's network"),
+            (spec.network.mode == NetworkMode::Closed, self.closed_network, "close a computer's network"),
             (spec.resources.disk.is_some(), self.disk_limit, "limit the disk of a volume"),
         ];
         match wants.into_iter().find(|&(wanted, offered, _)| wanted && !offered) {
@@ -345,7 +365,7 @@ impl RuntimeError {
 /// - `R18` `remove_volume` takes the files away; of what is not there it succeeds.
 /// - `R19` Two starts never have the same identity.
 /// - `R20` What one computer does to its volume never shows in another's.
-/// - `R21` What asks for an image, for root, for an open network or for a disk limit that is not declared is
+/// - `R21` What asks for an image, for root, for an open or a closed network or for a disk limit that is not declared is
 ///   `Unsupported`, and nothing is made. Where `limits` is not declared, `ensure` of a spec that has some says why.
 /// - `R22` Every handle on the same engine and installation sees, stops and removes what another one made.
 /// - `R23` A call that was cut short leaves nothing which the same call, or a `stop` of what `observe` then tells, does

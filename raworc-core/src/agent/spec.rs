@@ -289,6 +289,12 @@ impl AgentSpec {
                 runtime.open_network,
                 "offers closed networks only",
             ),
+            (
+                "network.mode",
+                self.network.mode == NetworkMode::Closed,
+                runtime.closed_network,
+                "cannot close a computer's network, since its link goes over it: use the mode open, or run raworc on the engine's machine",
+            ),
         ];
         match wants.into_iter().find(|&(_, wanted, offered, _)| wanted && !offered) {
             None => Ok(()),
@@ -420,5 +426,13 @@ mod tests {
         let spec = AgentSpec { root: true, ..AgentSpec::default() };
         assert_eq!(spec.check(&bare).expect_err("no root").field, "root");
         assert!(AgentSpec::default().check(&bare).is_ok());
+        let open_alone = Capabilities { open_network: true, closed_network: false, ..bare };
+        let refused = AgentSpec::default().check(&open_alone).expect_err("no closed network");
+        assert_eq!(refused.field, "network.mode");
+        assert!(refused.reason.contains("use the mode open"), "{refused}");
+        let mut spec = AgentSpec::default();
+        spec.network.mode = NetworkMode::Open;
+        assert!(spec.check(&open_alone).is_ok());
+        assert_eq!(spec.check(&bare).expect_err("no open network").field, "network.mode");
     }
 }

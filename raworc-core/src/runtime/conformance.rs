@@ -83,6 +83,7 @@ enum Feature {
     Images,
     Root,
     OpenNetwork,
+    ClosedNetwork,
     DiskLimit,
     Limits,
     TellsLimits,
@@ -103,6 +104,9 @@ impl Needs {
             Feature::Root => (capabilities.root, "root is declared", "root is not declared"),
             Feature::OpenNetwork => {
                 (capabilities.open_network, "open_network is declared", "open_network is not declared")
+            }
+            Feature::ClosedNetwork => {
+                (capabilities.closed_network, "closed_network is declared", "closed_network is not declared")
             }
             Feature::DiskLimit => (capabilities.disk_limit, "disk_limit is declared", "disk_limit is not declared"),
             Feature::Limits => (capabilities.limits, "limits is declared", "limits is not declared"),

@@ -271,6 +271,7 @@ impl Given for Capabilities {
         able.images = source.given();
         able.root = source.given();
         able.open_network = source.given();
+        able.closed_network = source.given();
         able.disk_limit = source.given();
         able.limits = source.given();
         able.tells_limits = source.given();

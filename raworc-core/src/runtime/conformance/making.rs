@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::future::join_all;
 
-use super::Feature::{DiskLimit, Images, Limits, OpenNetwork, Root};
+use super::Feature::{ClosedNetwork, DiskLimit, Images, Limits, OpenNetwork, Root};
 use super::Needs::{Nothing, With, Without};
 use super::scope::Scope;
 use super::script::Op;
@@ -26,6 +26,8 @@ pub(super) fn cases() -> Vec<Listed> {
         case!(Without(Root), ["R21"], root_is_unsupported_where_it_is_not_given),
         case!(With(OpenNetwork), ["R21"], a_computer_with_an_open_network_is_made),
         case!(Without(OpenNetwork), ["R21"], an_open_network_is_unsupported_where_there_is_none),
+        case!(With(ClosedNetwork), ["R21"], a_computer_with_a_closed_network_is_made),
+        case!(Without(ClosedNetwork), ["R21"], a_closed_network_is_unsupported_where_there_is_none),
         case!(With(DiskLimit), ["R21"], a_computer_with_a_disk_limit_is_made),
         case!(Without(DiskLimit), ["R21"], a_disk_limit_is_unsupported_where_there_is_none),
         case!(With(Limits), ["R21"], a_computer_with_limits_runs),
@@ -123,6 +125,20 @@ async fn a_computer_with_an_open_network_is_made(scope: Arc<Scope>) {
 async fn an_open_network_is_unsupported_where_there_is_none(scope: Arc<Scope>) {
     let mut spec = scope.spec();
     spec.network.mode = NetworkMode::Open;
+    assert_unsupported(&scope, &spec).await;
+}
+
+async fn a_computer_with_a_closed_network_is_made(scope: Arc<Scope>) {
+    let mut spec = scope.spec();
+    spec.network.mode = NetworkMode::Closed;
+    scope.prepare(&spec).await;
+    scope.done("R21: `closed_network` is declared: ensure", scope.runtime.ensure(&spec)).await;
+    scope.told(&spec, vec![]).await;
+}
+
+async fn a_closed_network_is_unsupported_where_there_is_none(scope: Arc<Scope>) {
+    let mut spec = scope.spec();
+    spec.network.mode = NetworkMode::Closed;
     assert_unsupported(&scope, &spec).await;
 }
 

@@ -10,7 +10,7 @@ use futures::{FutureExt, StreamExt};
 
 use super::RuntimeUnderTest;
 use super::script::{Op, Script};
-use crate::agent::{Network, Resources};
+use crate::agent::{Network, NetworkMode, Resources};
 use crate::entropy::{Clock, EntropyExt, SystemClock, SystemEntropy};
 use crate::ids::{ComputerId, Incarnation, VolumeId};
 use crate::runtime::{Boot, ComputerSpec, LogsOptions, Observed, Phase, Runtime, RuntimeError, StartId};
@@ -93,12 +93,17 @@ impl Scope {
 
     /// A computer with nothing special on this volume.
     pub(super) fn spec_on(&self, volume: VolumeId) -> ComputerSpec {
+        let mut network = Network::default();
+        // What nobody asked for is what the runtime has.
+        if !self.runtime.capabilities().closed_network {
+            network.mode = NetworkMode::Open;
+        }
         ComputerSpec {
             id: self.new_computer(),
             volume,
             image: self.subject.image(),
             resources: Resources::default(),
-            network: Network::default(),
+            network,
             root: false,
         }
     }

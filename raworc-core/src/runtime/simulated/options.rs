@@ -28,6 +28,7 @@ impl Profile {
             images: true,
             root: true,
             open_network: true,
+            closed_network: true,
             disk_limit: !container,
             limits: true,
             tells_limits: true,
