@@ -10,6 +10,7 @@ mod error;
 mod image;
 mod log;
 mod look;
+mod network;
 mod volume;
 
 use std::collections::HashMap;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bollard::models::{ContainerInspectResponse, NetworkCreateRequest};
+use bollard::models::ContainerInspectResponse;
 use bollard::query_parameters::{
     AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, EventsOptionsBuilder, ListContainersOptionsBuilder,
     RemoveContainerOptionsBuilder, StopContainerOptionsBuilder,
@@ -32,7 +33,6 @@ use raworc_core::runtime::{
     StartId,
 };
 use tokio::io::AsyncWriteExt;
-use tokio::sync::Mutex;
 
 pub use self::config::{
     DEFAULT_CPU, DEFAULT_MEMORY, DEFAULT_PIDS, DockerOptions, ENGINE_LIMIT, LINK_PATH, PROGRAM_PATH,
@@ -52,8 +52,6 @@ const AGAIN: Duration = Duration::from_millis(50);
 pub struct DockerRuntime {
     options: Arc<DockerOptions>,
     engine: Engine,
-    /// Held by whoever makes the network of open computers.
-    network: Arc<Mutex<()>>,
 }
 
 /// The container of a computer's name.
@@ -71,7 +69,7 @@ impl DockerRuntime {
     /// Where the address is none.
     pub fn open(options: DockerOptions) -> Result<Self, RuntimeError> {
         let engine = Engine::at(&options.host)?;
-        Ok(Self { options: Arc::new(options), engine, network: Arc::default() })
+        Ok(Self { options: Arc::new(options), engine })
     }
 
     /// Asks whether the engine answers.
@@ -115,15 +113,7 @@ impl DockerRuntime {
     /// # Errors
     /// Where a computer is still on it, or the engine does not answer.
     pub async fn remove_network(&self) -> Result<(), RuntimeError> {
-        let (what, name) = ("remove a network", container::network_name(&self.options.installation));
-        let docker = self.engine.docker().await?;
-        let Some(network) = if_there(docker.inspect_network(&name, None).await).map_err(error::of(what))? else {
-            return Ok(());
-        };
-        if !container::is_own(network.labels.as_ref(), &self.options.installation) {
-            return Ok(());
-        }
-        if_there(docker.remove_network(&name).await).map(drop).map_err(error::of(what))
+        network::remove(self.engine.docker().await?, &self.options.installation).await
     }
 
     /// The container of a computer of this installation.
@@ -142,7 +132,7 @@ impl DockerRuntime {
         let docker = self.engine.docker().await?;
         volume::ensure(docker, &self.options.installation, spec.volume).await?;
         if spec.network.mode == NetworkMode::Open {
-            self.ensure_network().await?;
+            network::ensure(docker, &self.options.installation).await?;
         }
         let name = container::container_name(spec.id);
         loop {
@@ -166,32 +156,6 @@ impl DockerRuntime {
 
     fn computer_of(&self, container: &ContainerInspectResponse) -> Option<ComputerId> {
         container::computer_of(container::labels(container), &self.options.installation)
-    }
-
-    async fn ensure_network(&self) -> Result<(), RuntimeError> {
-        let (what, name) = ("make a network", container::network_name(&self.options.installation));
-        let docker = self.engine.docker().await?;
-        // Two of one name can be made at the same time, and then neither can be named.
-        let _one_at_a_time = self.network.lock().await;
-        if let Some(found) = if_there(docker.inspect_network(&name, None).await).map_err(error::of(what))? {
-            if container::is_own(found.labels.as_ref(), &self.options.installation) {
-                return Ok(());
-            }
-            let reason = format!("the network {name} is there and not this installation's; remove it");
-            return Err(RuntimeError::Refused { what, reason });
-        }
-        let apart = ("com.docker.network.bridge.enable_icc".into(), "false".into());
-        let request = NetworkCreateRequest {
-            name,
-            driver: Some("bridge".into()),
-            options: Some(HashMap::from([apart])),
-            labels: Some(container::owner(&self.options.installation)),
-            ..NetworkCreateRequest::default()
-        };
-        match docker.create_network(request).await {
-            Err(error) if status(&error) != Some(CONFLICT) => Err(error::of(what)(error)),
-            Ok(_) | Err(_) => Ok(()),
-        }
     }
 
     /// The part of a start that must not be left in the middle.
@@ -285,6 +249,9 @@ impl Runtime for DockerRuntime {
         if found.as_ref().is_some_and(is_stale) {
             self.remove(spec.id).await?;
             found = None;
+        }
+        if let Some(found) = found.as_ref().filter(|found| is_ours(found) && !look::is_running(found)) {
+            network::join(self.engine.docker().await?, &self.options.installation, found).await?;
         }
         let container = match found {
             Some(found) => Container::Found(Box::new(found)),

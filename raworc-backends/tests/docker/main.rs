@@ -7,6 +7,7 @@ mod between;
 mod engine;
 mod logs;
 mod machine;
+mod networks;
 mod strangers;
 mod walls;
 
@@ -17,7 +18,7 @@ use libtest_mimic::{Arguments, Trial};
 fn main() -> ExitCode {
     let required = std::env::var("RAWORC_TEST_BACKENDS").unwrap_or_default();
     let is_ignored = !required.split(',').any(|name| name == "docker") && !machine::answers();
-    let trials = [engine::trials(), logs::trials(), strangers::trials(), walls::trials()].into_iter().flatten();
+    let trials = [engine::trials(), logs::trials(), networks::trials(), strangers::trials(), walls::trials()].into_iter().flatten();
     let trials: Vec<Trial> = trials.map(|trial| trial.with_ignored_flag(is_ignored)).collect();
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
