@@ -3,6 +3,7 @@
 //! Each computer is a container with a volume of its own. Everything that is called by a name is looked at first, and
 //! left alone where its labels are not this installation's.
 
+mod address;
 mod config;
 mod container;
 mod engine;
@@ -11,6 +12,8 @@ mod image;
 mod log;
 mod look;
 mod network;
+mod program;
+mod tls;
 mod volume;
 
 use std::collections::HashMap;
@@ -34,12 +37,14 @@ use raworc_core::runtime::{
 };
 use tokio::io::AsyncWriteExt;
 
+pub use self::address::{EngineAddress, InvalidAddress, Named};
 pub use self::config::{
     DEFAULT_CPU, DEFAULT_MEMORY, DEFAULT_PIDS, DockerOptions, ENGINE_LIMIT, LINK_PATH, PROGRAM_PATH,
 };
 
 use self::engine::Engine;
 use self::error::{CONFLICT, if_there, status};
+use self::program::Uploaded;
 
 /// Containers that are looked at side by side for a list.
 const LOOKS: usize = 8;
@@ -52,6 +57,8 @@ const AGAIN: Duration = Duration::from_millis(50);
 pub struct DockerRuntime {
     options: Arc<DockerOptions>,
     engine: Engine,
+    /// The program, where it is on another machine.
+    uploaded: Arc<Uploaded>,
 }
 
 /// The container of a computer's name.
@@ -68,8 +75,8 @@ impl DockerRuntime {
     /// # Errors
     /// Where the address is none.
     pub fn open(options: DockerOptions) -> Result<Self, RuntimeError> {
-        let engine = Engine::at(&options.host)?;
-        Ok(Self { options: Arc::new(options), engine })
+        let engine = Engine::at(&options)?;
+        Ok(Self { options: Arc::new(options), engine, uploaded: Arc::default() })
     }
 
     /// Asks whether the engine answers.
@@ -107,13 +114,28 @@ impl DockerRuntime {
         image::build(self.engine.docker().await?, image, dockerfile, said).await
     }
 
-    /// Takes away what the installation has on the engine beside computers and volumes: the network of its open
-    /// computers. It is made again for the next one.
+    /// Takes away what the installation has on the engine beside computers and their volumes: the network of its open
+    /// computers, and programs that were uploaded. Both are made again for the next one.
     ///
     /// # Errors
     /// Where a computer is still on it, or the engine does not answer.
-    pub async fn remove_network(&self) -> Result<(), RuntimeError> {
-        network::remove(self.engine.docker().await?, &self.options.installation).await
+    pub async fn remove_shared(&self) -> Result<(), RuntimeError> {
+        let docker = self.engine.docker().await?;
+        network::remove(docker, &self.options.installation).await?;
+        program::remove_all(docker, &self.options.installation).await
+    }
+
+    /// The volume with the program, where the engine is on another machine.
+    async fn program(&self) -> Result<Option<String>, RuntimeError> {
+        let (true, Some(_)) = (self.options.remote, &self.options.program_file) else { return Ok(None) };
+        let runtime = self.clone();
+        // An upload that is cut short would have to begin again.
+        let work = async move {
+            let Some(file) = &runtime.options.program_file else { return Ok(None) };
+            let docker = runtime.engine.docker().await?;
+            runtime.uploaded.ensure(docker, &runtime.options, file).await.map(Some)
+        };
+        tokio::spawn(work).await.map_err(|error| RuntimeError::Unavailable(format!("cut short: {error}")))?
     }
 
     /// The container of a computer of this installation.
@@ -128,7 +150,7 @@ impl DockerRuntime {
     }
 
     /// Makes the container of a computer, or finds what somebody else made of that name meanwhile.
-    async fn make(&self, spec: &ComputerSpec) -> Result<Container, RuntimeError> {
+    async fn make(&self, spec: &ComputerSpec, program: Option<&str>) -> Result<Container, RuntimeError> {
         let docker = self.engine.docker().await?;
         volume::ensure(docker, &self.options.installation, spec.volume).await?;
         if spec.network.mode == NetworkMode::Open {
@@ -137,7 +159,7 @@ impl DockerRuntime {
         let name = container::container_name(spec.id);
         loop {
             let query = CreateContainerOptionsBuilder::new().name(&name).build();
-            match docker.create_container(Some(query), container::asked(&self.options, spec)).await {
+            match docker.create_container(Some(query), container::asked(&self.options, spec, program)).await {
                 Ok(made) => return Ok(Container::Made(made.id)),
                 Err(error) if error::is_missing(&error) => {
                     let image = spec.image.clone().unwrap_or_else(|| self.options.default_image.clone());
@@ -213,6 +235,8 @@ impl Runtime for DockerRuntime {
         capabilities.images = true;
         capabilities.root = true;
         capabilities.open_network = true;
+        // The way to the agents' listener is all the way that there is.
+        capabilities.closed_network = !self.options.remote;
         capabilities.limits = true;
         capabilities.keeps_root = true;
         capabilities.copy_volume = true;
@@ -240,11 +264,13 @@ impl Runtime for DockerRuntime {
             ensured.network_unproved =
                 Some("nothing shows that the engine's machine keeps computers from private addresses".into());
         }
+        let program = self.program().await?;
+        let program = program.as_deref();
         let mut found = self.container_named(spec.id).await?;
         // What is shown inside is fixed when a container is made, and has moved since: it could not be started any more.
         let is_ours = |found: &ContainerInspectResponse| self.computer_of(found) == Some(spec.id);
         let is_stale = |found: &ContainerInspectResponse| {
-            is_ours(found) && !look::is_running(found) && !container::shows(found, &self.options)
+            is_ours(found) && !look::is_running(found) && !container::shows(found, &self.options, program)
         };
         if found.as_ref().is_some_and(is_stale) {
             self.remove(spec.id).await?;
@@ -255,7 +281,7 @@ impl Runtime for DockerRuntime {
         }
         let container = match found {
             Some(found) => Container::Found(Box::new(found)),
-            None => self.make(spec).await?,
+            None => self.make(spec, program).await?,
         };
         // One that was started has its volume; of another nobody knows how far whoever made it came.
         let fresh = match container {
@@ -304,11 +330,14 @@ impl Runtime for DockerRuntime {
             // With what its image asked for in volumes without a name; the agent's own has one, and stays.
             let query = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
             match if_there(self.engine.docker().await?.remove_container(name, Some(query)).await) {
-                Ok(_) => return Ok(()),
+                Ok(_) => break,
                 // Somebody else removes it: gone soon.
                 Err(error) if status(&error) == Some(CONFLICT) => tokio::time::sleep(AGAIN).await,
                 Err(error) => return Err(error::of(what)(error)),
             }
+        }
+        if self.options.remote {
+            self.uploaded.sweep(self.engine.docker().await?, &self.options.installation).await;
         }
         Ok(())
     }

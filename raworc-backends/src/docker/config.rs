@@ -34,15 +34,22 @@ pub struct DockerOptions {
     pub installation: String,
     /// Where the engine answers: `unix:///var/run/docker.sock` or `tcp://host:port`.
     pub host: String,
+    /// For TLS to it: the directory with `ca.pem`, and `cert.pem` with `key.pem` where the engine asks who calls.
+    pub tls: Option<PathBuf>,
+    /// Whether it may be reached without TLS where it is on another machine. Whoever else reaches it so owns that machine.
+    pub without_tls: bool,
+    /// Whether it is on another machine. Nothing of this one can be shown to its computers then: the program's file is
+    /// uploaded, the agents' listener is reached over the network, and no computer's network can be closed.
+    pub remote: bool,
     /// The image of computers whose spec names none.
     pub default_image: String,
     /// How the default image is made on the engine. It is never pulled then, whoever offers one of its name.
     pub default_image_is_made: Option<String>,
-    /// The directory with the agents' socket on the engine's machine, shown inside at [`LINK_PATH`].
+    /// The directory with the agents' socket, shown inside at [`LINK_PATH`]; not with [`remote`](Self::remote).
     pub link_dir: Option<PathBuf>,
     /// The program in a computer and its arguments.
     pub program: Vec<String>,
-    /// The program's file on the engine's machine, shown inside at [`PROGRAM_PATH`].
+    /// The program's file on this machine, shown inside at [`PROGRAM_PATH`].
     pub program_file: Option<PathBuf>,
     /// Processor time where a spec names none.
     pub default_cpu: Option<Cpu>,
@@ -66,6 +73,9 @@ impl DockerOptions {
             name,
             installation: installation.into(),
             host: host.into(),
+            tls: None,
+            without_tls: false,
+            remote: false,
             default_image: image.into(),
             default_image_is_made: None,
             link_dir: None,
@@ -81,6 +91,27 @@ impl DockerOptions {
     #[must_use]
     pub fn with_default_image_made_by(mut self, how: impl Into<String>) -> Self {
         self.default_image_is_made = Some(how.into());
+        self
+    }
+
+    /// Uses TLS by the files of this directory.
+    #[must_use]
+    pub fn with_tls(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.tls = Some(directory.into());
+        self
+    }
+
+    /// Reaches an engine on another machine without TLS.
+    #[must_use]
+    pub const fn without_tls(mut self) -> Self {
+        self.without_tls = true;
+        self
+    }
+
+    /// Says that the engine is on another machine.
+    #[must_use]
+    pub const fn on_another_machine(mut self) -> Self {
+        self.remote = true;
         self
     }
 

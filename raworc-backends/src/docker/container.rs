@@ -12,6 +12,7 @@ use raworc_core::ids::{ComputerId, VolumeId};
 use raworc_core::runtime::{ComputerSpec, VOLUME_PATH};
 
 use super::config::{DockerOptions, LINK_PATH, PROGRAM_PATH};
+use super::program;
 
 /// The label that says whose a container, a volume or a network is.
 pub(super) const INSTALLATION: &str = "raworc.installation";
@@ -67,8 +68,8 @@ pub(super) fn labels(container: &ContainerInspectResponse) -> Option<&HashMap<St
     container.config.as_ref()?.labels.as_ref()
 }
 
-/// What the engine is asked for.
-pub(super) fn asked(options: &DockerOptions, spec: &ComputerSpec) -> ContainerCreateBody {
+/// What the engine is asked for. `program` is the volume with the program, where there is one.
+pub(super) fn asked(options: &DockerOptions, spec: &ComputerSpec, program: Option<&str>) -> ContainerCreateBody {
     let mut labels = owner(&options.installation);
     labels.insert(COMPUTER.into(), spec.id.to_string());
     let user = if spec.root { 0 } else { AGENT_UID };
@@ -85,17 +86,19 @@ pub(super) fn asked(options: &DockerOptions, spec: &ComputerSpec) -> ContainerCr
         stdin_once: Some(true),
         tty: Some(false),
         stop_signal: Some("SIGTERM".into()),
-        host_config: Some(host_config(options, spec)),
+        host_config: Some(host_config(options, spec, program)),
         ..ContainerCreateBody::default()
     }
 }
 
-fn host_config(options: &DockerOptions, spec: &ComputerSpec) -> HostConfig {
+fn host_config(options: &DockerOptions, spec: &ComputerSpec, program: Option<&str>) -> HostConfig {
     let resources = &spec.resources;
+    let mut mounts = vec![volume_mount(spec.volume, VOLUME_PATH)];
+    mounts.extend(shown(options, program));
     let memory = resources.memory.or(options.default_memory).map(|memory| signed(memory.get()));
     let cpu = resources.cpu.or(options.default_cpu).map(|cpu| i64::from(cpu.millis()) * CPU_PERIOD / 1000);
     HostConfig {
-        mounts: Some(mounts(options, spec.volume)),
+        mounts: Some(mounts),
         network_mode: Some(match spec.network.mode {
             NetworkMode::Closed => "none".into(),
             NetworkMode::Open => network_name(&options.installation),
@@ -122,7 +125,12 @@ fn host_config(options: &DockerOptions, spec: &ComputerSpec) -> HostConfig {
     }
 }
 
-fn mounts(options: &DockerOptions, volume: VolumeId) -> Vec<Mount> {
+/// What a computer is shown beside its own volume. On another machine that is the volume with the program, and nothing of
+/// this one's.
+fn shown(options: &DockerOptions, program: Option<&str>) -> Vec<Mount> {
+    if options.remote {
+        return program.map(program::mount).into_iter().collect();
+    }
     let bind = |source: &Path, target: &str| Mount {
         typ: Some(MountType::BIND),
         source: Some(source.display().to_string()),
@@ -131,35 +139,41 @@ fn mounts(options: &DockerOptions, volume: VolumeId) -> Vec<Mount> {
         bind_options: Some(MountBindOptions { non_recursive: Some(true), ..MountBindOptions::default() }),
         ..Mount::default()
     };
-    let mut mounts = vec![volume_mount(volume, VOLUME_PATH)];
-    mounts.extend(shown(options).map(|(source, target)| bind(source, target)));
-    mounts
+    let link = options.link_dir.as_deref().map(|dir| bind(dir, LINK_PATH));
+    link.into_iter().chain(options.program_file.as_deref().map(|file| bind(file, PROGRAM_PATH))).collect()
 }
 
-/// What of the engine's machine is shown inside, and where.
-fn shown(options: &DockerOptions) -> impl Iterator<Item = (&Path, &'static str)> {
-    let link = options.link_dir.as_deref().map(|dir| (dir, LINK_PATH));
-    link.into_iter().chain(options.program_file.as_deref().map(|file| (file, PROGRAM_PATH)))
-}
-
-/// Whether a container shows what it would be shown if it were made now. Another one cannot be started any more.
-pub(super) fn shows(container: &ContainerInspectResponse, options: &DockerOptions) -> bool {
+/// Whether a container shows what it would be shown if it were made now. Another one cannot be started any more, or with
+/// an older program.
+pub(super) fn shows(container: &ContainerInspectResponse, options: &DockerOptions, program: Option<&str>) -> bool {
     let mounts = container.mounts.as_deref().unwrap_or_default();
-    shown(options).all(|(source, target)| {
-        let found = mounts.iter().find(|mount| mount.destination.as_deref() == Some(target));
-        found.and_then(|mount| mount.source.as_deref()).is_some_and(|found| Path::new(found) == source)
+    shown(options, program).iter().all(|wanted| {
+        let found = mounts.iter().find(|mount| mount.destination == wanted.target);
+        found.is_some_and(|mount| match wanted.typ {
+            Some(MountType::VOLUME) => mount.name == wanted.source,
+            _ => mount.source == wanted.source,
+        })
     })
 }
 
-/// A volume, shown at this place. Nothing of the image is copied into it.
+/// A volume, shown at this place.
 pub(super) fn volume_mount(volume: VolumeId, target: &str) -> Mount {
+    volume_called(&volume_name(volume), target)
+}
+
+/// A volume by its name, shown at this place. Nothing of the image is copied into it.
+pub(super) fn volume_called(name: &str, target: &str) -> Mount {
     Mount {
         typ: Some(MountType::VOLUME),
-        source: Some(volume_name(volume)),
+        source: Some(name.into()),
         target: Some(target.into()),
         volume_options: Some(bollard::models::MountVolumeOptions { no_copy: Some(true), ..Default::default() }),
         ..Mount::default()
     }
+}
+
+pub(super) fn read_only(mount: Mount) -> Mount {
+    Mount { read_only: Some(true), ..mount }
 }
 
 fn signed(bytes: u64) -> i64 {

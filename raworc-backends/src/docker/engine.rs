@@ -3,11 +3,13 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bollard::errors::Error;
 use bollard::{API_DEFAULT_VERSION, BollardRequest, Docker};
 use http::{Response, StatusCode, Uri};
 use hyper::body::{Body, Incoming};
+use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{Connect, HttpConnector};
 use hyper_util::rt::TokioExecutor;
@@ -15,7 +17,13 @@ use hyperlocal::UnixConnector;
 use raworc_core::runtime::RuntimeError;
 use tokio::sync::OnceCell;
 
+use super::address::Place;
+use super::config::{DockerOptions, ENGINE_LIMIT};
 use super::error::{self, LIMIT};
+use super::tls;
+
+/// How long a connection is silent before the other side is asked whether it is there, and between two such questions.
+const ALIVE: Duration = Duration::from_secs(10);
 
 /// An engine, which need not answer yet.
 #[derive(Clone)]
@@ -32,9 +40,9 @@ impl fmt::Debug for Engine {
 }
 
 impl Engine {
-    /// The engine at this address.
-    pub(super) fn at(host: &str) -> Result<Self, RuntimeError> {
-        Ok(Self { docker: connect(host)?, unlimited: Arc::default() })
+    /// The engine at the options' address.
+    pub(super) fn at(options: &DockerOptions) -> Result<Self, RuntimeError> {
+        Ok(Self { docker: connect(options)?, unlimited: Arc::default() })
     }
 
     /// The way to it, in the newest version of its API that both sides know.
@@ -55,11 +63,12 @@ impl Engine {
     }
 }
 
-fn connect(host: &str) -> Result<Docker, RuntimeError> {
+fn connect(options: &DockerOptions) -> Result<Docker, RuntimeError> {
     let refused = |reason: String| RuntimeError::Refused { what: "be reached", reason };
-    let known = match host.split_once("://") {
-        Some(("unix", path)) => {
-            let (client, socket) = (client(UnixConnector), path.to_owned());
+    let place = Place::of(&options.host, options.tls.as_deref(), options.without_tls);
+    let known = match place.map_err(|error| refused(error.to_string()))? {
+        Place::Socket(socket) => {
+            let client = client(UnixConnector);
             let send = move |request: BollardRequest| {
                 let (client, socket) = (client.clone(), socket.clone());
                 async move {
@@ -71,9 +80,8 @@ fn connect(host: &str) -> Result<Docker, RuntimeError> {
             };
             Docker::connect_with_custom_transport(send, Some("http://engine"), LIMIT.as_secs(), API_DEFAULT_VERSION)
         }
-        Some(("tcp" | "http", address)) => {
-            let client = client(HttpConnector::new());
-            let url = format!("http://{}", address.trim_end_matches('/'));
+        Place::Tcp { authority, tls: None } => {
+            let (client, url) = (client(tcp()), format!("http://{authority}"));
             let named = url.clone();
             let send = move |request: BollardRequest| {
                 let (client, named) = (client.clone(), named.clone());
@@ -81,12 +89,48 @@ fn connect(host: &str) -> Result<Docker, RuntimeError> {
             };
             Docker::connect_with_custom_transport(send, Some(url), LIMIT.as_secs(), API_DEFAULT_VERSION)
         }
-        Some(_) | None => {
-            let hint = "name it as unix:///PATH or tcp://HOST:PORT";
-            return Err(refused(format!("{host:?} is no address of an engine; {hint}")));
+        Place::Tcp { authority, tls: Some(directory) } => {
+            let config = tls::config(&directory).map_err(refused)?;
+            let connector = HttpsConnectorBuilder::new().with_tls_config(config.clone()).https_only().enable_http1();
+            let (client, url) = (client(connector.wrap_connector(tcp())), format!("https://{authority}"));
+            let way = Arc::new((Arc::new(config), authority, directory));
+            let send = move |request: BollardRequest| {
+                let (client, way) = (client.clone(), Arc::clone(&way));
+                async move {
+                    let (config, authority, directory) = &*way;
+                    let answered = client.request(request).await;
+                    let objection = match &answered {
+                        Ok(_) => None,
+                        Err(error) => match tls::explained(error, directory) {
+                            Some(why) => Some(why),
+                            None => {
+                                let objection = tls::objection(Arc::clone(config), authority).await;
+                                objection.and_then(|error| tls::explained(&error, directory))
+                            }
+                        },
+                    };
+                    match objection {
+                        Some(why) => Err(io::Error::other(format!("https://{authority}: {why}")).into()),
+                        None => answer(answered, &format!("https://{authority}")),
+                    }
+                }
+            };
+            Docker::connect_with_custom_transport(send, Some(url), LIMIT.as_secs(), API_DEFAULT_VERSION)
         }
     };
     known.map_err(|error| refused(error.to_string()))
+}
+
+/// Another machine may be gone without a word: it is asked whether it is there while it says nothing.
+fn tcp() -> HttpConnector {
+    let mut connector = HttpConnector::new();
+    connector.enforce_http(false);
+    connector.set_nodelay(true);
+    connector.set_connect_timeout(Some(ENGINE_LIMIT));
+    connector.set_keepalive(Some(ALIVE));
+    connector.set_keepalive_interval(Some(ALIVE));
+    connector.set_keepalive_retries(Some(3));
+    connector
 }
 
 /// A client that keeps no connection: one that the engine closed meanwhile would fail a call that must not be repeated.

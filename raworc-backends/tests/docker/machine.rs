@@ -120,7 +120,7 @@ impl Machine {
             self.runtime.remove(spec.id).await.expect("removed");
             self.runtime.remove_volume(spec.volume).await.expect("removed");
         }
-        self.runtime.remove_network().await.expect("removed");
+        self.runtime.remove_shared().await.expect("removed");
         let docker = docker();
         let own = [("label", vec![format!("raworc.installation={}", self.installation)])].into();
         let query = ListContainersOptionsBuilder::new().all(true).filters(&own).build();

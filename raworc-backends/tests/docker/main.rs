@@ -8,7 +8,10 @@ mod engine;
 mod logs;
 mod machine;
 mod networks;
+mod restarts;
 mod strangers;
+mod tls;
+mod uploads;
 mod walls;
 
 use std::process::ExitCode;
@@ -18,7 +21,18 @@ use libtest_mimic::{Arguments, Trial};
 fn main() -> ExitCode {
     let required = std::env::var("RAWORC_TEST_BACKENDS").unwrap_or_default();
     let is_ignored = !required.split(',').any(|name| name == "docker") && !machine::answers();
-    let trials = [engine::trials(), logs::trials(), networks::trials(), strangers::trials(), walls::trials()].into_iter().flatten();
+    let trials = [
+        engine::trials(),
+        logs::trials(),
+        networks::trials(),
+        restarts::trials(),
+        strangers::trials(),
+        tls::trials(),
+        uploads::trials(),
+        walls::trials(),
+    ]
+    .into_iter()
+    .flatten();
     let trials: Vec<Trial> = trials.map(|trial| trial.with_ignored_flag(is_ignored)).collect();
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

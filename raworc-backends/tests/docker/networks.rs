@@ -20,7 +20,8 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 /// Tells its interfaces, and what its last start left outside of the volume.
-const SCRIPT: &str = "ls /kept 2>/dev/null; touch /kept; tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' ' | sort | tr '\\n' ' '; echo";
+const SCRIPT: &str =
+    "ls /kept 2>/dev/null; touch /kept; tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' ' | sort | tr '\\n' ' '; echo";
 
 /// It owns its system, so that it can leave something there.
 fn open() -> ComputerSpec {
@@ -85,7 +86,7 @@ async fn made_at_once() {
             first.runtime.remove(spec.id).await.expect("removed");
             first.runtime.remove_volume(spec.volume).await.expect("removed");
         }
-        first.runtime.remove_network().await.expect("removed");
+        first.runtime.remove_shared().await.expect("removed");
     }
     first.close(&[]).await;
 }
@@ -120,8 +121,8 @@ async fn a_strangers_network_is_left_alone() {
     let made = machine.runtime.ensure(&spec).await;
     let named = network_of(&machine);
     assert!(matches!(&made, Err(RuntimeError::Refused { reason, .. }) if reason.contains(&named)), "{made:?}");
-    machine.runtime.remove_network().await.expect("nothing of ours");
-    assert_eq!(networks(&machine).await, [stranger.clone()], "it was left alone");
+    machine.runtime.remove_shared().await.expect("nothing of ours");
+    assert_eq!(networks(&machine).await, std::slice::from_ref(&stranger), "it was left alone");
     docker().remove_network(&stranger).await.expect("removed");
     machine.close(&[spec]).await;
 }

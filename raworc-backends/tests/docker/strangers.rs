@@ -25,13 +25,17 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-async fn run_by_a_stranger(name: &str, labels: HashMap<String, String>, binds: Vec<String>) -> String {
+pub(crate) async fn run_by_a_stranger(name: &str, labels: HashMap<String, String>, binds: Vec<String>) -> String {
     let docker = docker();
     let body = ContainerCreateBody {
         image: Some(IMAGE.into()),
         cmd: Some(["sleep", "1000"].map(Into::into).to_vec()),
         labels: Some(labels),
-        host_config: Some(bollard::models::HostConfig { binds: Some(binds), ..Default::default() }),
+        host_config: Some(bollard::models::HostConfig {
+            binds: Some(binds),
+            network_mode: Some("none".into()),
+            ..Default::default()
+        }),
         ..Default::default()
     };
     let query = CreateContainerOptionsBuilder::new().name(name).build();
@@ -45,7 +49,7 @@ async fn is_running(id: &str) -> bool {
     found.is_ok_and(|found| found.state.is_some_and(|state| state.running == Some(true)))
 }
 
-async fn remove(id: &str) {
+pub(crate) async fn remove(id: &str) {
     let force = RemoveContainerOptionsBuilder::new().force(true).build();
     docker().remove_container(id, Some(force)).await.expect("removed");
 }

@@ -10,7 +10,7 @@ use libtest_mimic::{Failed, Trial};
 use raworc_core::runtime::Capabilities;
 use raworc_core::runtime::conformance::{RuntimeUnderTest, cases, why_ignored};
 
-use self::docker::Docker;
+use self::docker::{Docker, ELSEWHERE, HERE};
 use self::local::Local;
 use crate::required::{Required, run};
 
@@ -19,6 +19,9 @@ use crate::required::{Required, run};
 trait Subject: RuntimeUnderTest + Sized + 'static {
     /// As what it is required.
     const NAME: &'static str;
+
+    /// What the names of its cases begin with, where it is one of several of its name.
+    const KIND: &'static str = "";
 
     /// One of its own for each case; the reason where this machine does not have it.
     async fn new() -> Result<Self, String>;
@@ -35,7 +38,8 @@ trait Subject: RuntimeUnderTest + Sized + 'static {
 /// Every case against every runtime.
 pub(crate) fn trials(required: &Required) -> Vec<Trial> {
     let mut trials = trials_of::<Local>(required);
-    trials.extend(trials_of::<Docker>(required));
+    trials.extend(trials_of::<Docker<HERE>>(required));
+    trials.extend(trials_of::<Docker<ELSEWHERE>>(required));
     trials
 }
 
@@ -59,7 +63,7 @@ fn trials_of<S: Subject>(required: &Required) -> Vec<Trial> {
     };
     let is_required = required.contains(S::NAME);
     let trial = |case: raworc_core::conformance::Case<dyn RuntimeUnderTest>| {
-        let name = format!("{}::{}", S::NAME, case.name);
+        let name = format!("{}::{}{}", S::NAME, S::KIND, case.name);
         match &reached {
             Ok(capabilities) => {
                 let is_ignored = why_ignored(&case, capabilities).is_some();

@@ -1,4 +1,4 @@
-//! Docker, on the engine that this machine has.
+//! Docker, on the engine that this machine has: as one of this machine, and as one of another.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,14 +9,23 @@ use raworc_core::entropy::{Clock, EntropyExt, SystemClock, SystemEntropy};
 use raworc_core::ids::RuntimeName;
 use raworc_core::runtime::conformance::{RuntimeUnderTest, SHELL_PROGRAM};
 use raworc_core::runtime::{Capabilities, Runtime};
+use tempfile::TempDir;
 
 use super::Subject;
 
 /// What computers are made from: any image with a shell.
 const IMAGE: &str = "debian:bookworm-slim";
 
+/// The engine is on this machine.
+pub(super) const HERE: bool = true;
+
+/// The engine is treated as one on another machine: the program comes by upload, and networks are open.
+pub(super) const ELSEWHERE: bool = false;
+
 /// An installation of its own on the engine, and another one beside it.
-pub(super) struct Docker {
+pub(super) struct Docker<const IS_HERE: bool> {
+    /// What is uploaded.
+    _program: TempDir,
     options: DockerOptions,
     runtime: DockerRuntime,
     neighbour: DockerRuntime,
@@ -27,22 +36,27 @@ fn open(options: DockerOptions) -> DockerRuntime {
 }
 
 #[async_trait]
-impl Subject for Docker {
+impl<const IS_HERE: bool> Subject for Docker<IS_HERE> {
     const NAME: &'static str = "docker";
+    const KIND: &'static str = if IS_HERE { "" } else { "elsewhere_" };
 
     async fn new() -> Result<Self, String> {
         let host = std::env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".into());
         let name = RuntimeName::new("docker").expect("a name");
         let own = SystemEntropy.uuid(SystemClock.now()).simple();
+        let program = tempfile::tempdir().map_err(|error| error.to_string())?;
+        let file = program.path().join("program");
+        std::fs::write(&file, format!("#!/bin/sh\n{SHELL_PROGRAM}")).map_err(|error| error.to_string())?;
         let options = |side: &str| {
-            DockerOptions::new(name.clone(), format!("test-{own}-{side}"), host.clone(), IMAGE).with_program([
-                "/bin/sh",
-                "-c",
-                SHELL_PROGRAM,
-            ])
+            let options = DockerOptions::new(name.clone(), format!("test-{own}-{side}"), host.clone(), IMAGE);
+            if IS_HERE {
+                options.with_program(["/bin/sh", "-c", SHELL_PROGRAM])
+            } else {
+                options.on_another_machine().with_program_file(&file)
+            }
         };
         let (options, neighbour) = (options("own"), options("neighbour"));
-        Ok(Self { runtime: open(options.clone()), neighbour: open(neighbour), options })
+        Ok(Self { _program: program, runtime: open(options.clone()), neighbour: open(neighbour), options })
     }
 
     async fn capabilities(&self) -> Result<Capabilities, String> {
@@ -53,13 +67,13 @@ impl Subject for Docker {
 
     async fn close(&self) {
         for runtime in [&self.runtime, &self.neighbour] {
-            runtime.remove_network().await.unwrap_or_else(|error| panic!("{error}"));
+            runtime.remove_shared().await.unwrap_or_else(|error| panic!("{error}"));
         }
     }
 }
 
 #[async_trait]
-impl RuntimeUnderTest for Docker {
+impl<const IS_HERE: bool> RuntimeUnderTest for Docker<IS_HERE> {
     fn runtime(&self) -> Arc<dyn Runtime> {
         Arc::new(self.runtime.clone())
     }

@@ -1,0 +1,282 @@
+//! The program of computers on another machine: in a volume that is filled once, by a container that never runs.
+//!
+//! The volume is named by what is in the program's file. A mark that is unpacked after the file says that all of it is there.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use bollard::errors::Error;
+use bollard::models::{ContainerCreateBody, HostConfig, Mount, Volume, VolumeCreateRequest};
+use bollard::query_parameters::{
+    ContainerArchiveInfoOptionsBuilder, CreateContainerOptionsBuilder, ListContainersOptionsBuilder,
+    ListVolumesOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptions, UploadToContainerOptionsBuilder,
+};
+use bollard::{Docker, body_try_stream};
+use bytes::Bytes;
+use futures::stream;
+use raworc_core::entropy::{Clock, EntropyExt, SystemClock, SystemEntropy};
+use raworc_core::runtime::RuntimeError;
+use sha2::{Digest, Sha256};
+use tokio::sync::Mutex;
+
+use super::config::{DockerOptions, PROGRAM_PATH};
+use super::container::{INSTALLATION, is_own, owner, read_only, volume_called};
+use super::error::{self, CONFLICT, if_there, status};
+
+/// The label that says which program a volume holds, or which one a container fills it with.
+const PROGRAM: &str = "raworc.program";
+
+/// What lies beside the program once all of it is there.
+const MARK: &str = ".complete";
+
+/// How long an upload may take before what it left is taken for abandoned.
+const UPLOAD_LIMIT: jiff::SignedDuration = jiff::SignedDuration::from_hours(1);
+
+/// The volume with the program, as this process has seen it last.
+#[derive(Debug, Default)]
+pub(super) struct Uploaded(Mutex<Option<Seen>>);
+
+#[derive(Debug, Clone)]
+struct Seen {
+    name: String,
+    /// One that was made again is another one.
+    created: Option<String>,
+}
+
+/// Where the volume is shown.
+fn directory() -> &'static str {
+    PROGRAM_PATH.rsplit_once('/').map_or("/", |(directory, _)| directory)
+}
+
+/// The volume of this name, as computers are shown it.
+pub(super) fn mount(volume: &str) -> Mount {
+    read_only(volume_called(volume, directory()))
+}
+
+impl Uploaded {
+    /// Sees to it that the engine has the program's file, and gives the name of the volume that it is in.
+    pub(super) async fn ensure(
+        &self,
+        docker: &Docker,
+        options: &DockerOptions,
+        file: &Path,
+    ) -> Result<String, RuntimeError> {
+        let what = "upload the program";
+        let mut seen = self.0.lock().await;
+        if let Some(seen) = &*seen
+            && let Some(found) = if_there(docker.inspect_volume(&seen.name).await).map_err(error::of(what))?
+            && found.created_at == seen.created
+            && is_own(Some(&found.labels), &options.installation)
+        {
+            return Ok(seen.name.clone());
+        }
+        let read = tokio::fs::read(file).await;
+        let program = Bytes::from(read.map_err(|error| RuntimeError::Refused {
+            what,
+            reason: format!("{} cannot be read: {error}", file.display()),
+        })?);
+        let (hash, program) = hashed(program).await;
+        let name = format!("raworc-{}-program-{hash}", options.installation);
+        fill(docker, options, (&name, &hash), program).await?;
+        let found = docker.inspect_volume(&name).await.map_err(error::of(what))?;
+        *seen = Some(Seen { name: name.clone(), created: found.created_at });
+        drop(seen);
+        self.sweep(docker, &options.installation).await;
+        Ok(name)
+    }
+
+    /// Takes away older programs that no container uses any more. It is for room alone, so it is tried and no more.
+    pub(super) async fn sweep(&self, docker: &Docker, installation: &str) {
+        let Some(Seen { name, created }) = self.0.lock().await.clone() else { return };
+        let swept = async {
+            remove_abandoned(docker, installation).await?;
+            for volume in volumes(docker, installation).await? {
+                // A newer one is that of a process which is to follow this one.
+                if volume.name != name && time(volume.created_at.as_deref()) < time(created.as_deref()) {
+                    remove_unused(docker, &volume.name).await?;
+                }
+            }
+            Ok::<_, Error>(())
+        };
+        if let Err(error) = swept.await {
+            tracing::debug!(%error, "an older program was not looked for");
+        }
+    }
+}
+
+/// Takes away every program of the installation.
+pub(super) async fn remove_all(docker: &Docker, installation: &str) -> Result<(), RuntimeError> {
+    let removed = async {
+        for holder in holders(docker, installation).await? {
+            remove_holder(docker, &holder.0).await?;
+        }
+        for volume in volumes(docker, installation).await? {
+            if_there(docker.remove_volume(&volume.name, None::<RemoveVolumeOptions>).await)?;
+        }
+        Ok(())
+    };
+    removed.await.map_err(error::of("remove the program"))
+}
+
+/// Of a large file it takes a while.
+async fn hashed(program: Bytes) -> (String, Bytes) {
+    let hash = |program: &Bytes| Sha256::digest(program).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let (again, work) = (program.clone(), program.clone());
+    match tokio::task::spawn_blocking(move || hash(&work)).await {
+        Ok(hash) => (hash, program),
+        Err(_) => (hash(&again), program),
+    }
+}
+
+/// Makes the volume and puts the program into it, where it is not there as a whole.
+async fn fill(
+    docker: &Docker,
+    options: &DockerOptions,
+    (name, hash): (&str, &str),
+    program: Bytes,
+) -> Result<(), RuntimeError> {
+    let what = "upload the program";
+    let mut labels = owner(&options.installation);
+    labels.insert(PROGRAM.into(), hash.into());
+    let request =
+        VolumeCreateRequest { name: Some(name.into()), labels: Some(labels.clone()), ..VolumeCreateRequest::default() };
+    let volume = docker.create_volume(request).await.map_err(error::of(what))?;
+    if !is_own(Some(&volume.labels), &options.installation) {
+        let reason = format!("the volume {name} is there and not this installation's; rename or remove it");
+        return Err(RuntimeError::Refused { what, reason });
+    }
+    let holder = format!("{name}-{}", SystemEntropy.uuid(SystemClock.now()).simple());
+    let body = ContainerCreateBody {
+        image: Some(options.default_image.clone()),
+        entrypoint: Some(options.program.clone()),
+        labels: Some(labels),
+        host_config: Some(HostConfig {
+            mounts: Some(vec![volume_called(name, directory())]),
+            network_mode: Some("none".into()),
+            ..HostConfig::default()
+        }),
+        ..ContainerCreateBody::default()
+    };
+    let query = CreateContainerOptionsBuilder::new().name(&holder).build();
+    if let Err(error) = docker.create_container(Some(query), body).await {
+        if error::is_missing(&error) {
+            let image = options.default_image.clone();
+            return Err(RuntimeError::ImageMissing { image, reason: error.to_string() });
+        }
+        return Err(error::of(what)(error));
+    }
+    let uploaded = upload(docker, &holder, program).await;
+    let removed = remove_holder(docker, &holder).await;
+    uploaded.and(removed).map_err(error::of(what))
+}
+
+async fn upload(docker: &Docker, holder: &str, program: Bytes) -> Result<(), Error> {
+    let mark = ContainerArchiveInfoOptionsBuilder::new().path(&format!("{}/{MARK}", directory())).build();
+    if if_there(docker.get_container_archive_info(holder, Some(mark)).await)?.is_some() {
+        return Ok(());
+    }
+    tracing::info!(bytes = program.len(), "uploading the program to the engine, this once");
+    let query = UploadToContainerOptionsBuilder::new().path(directory()).build();
+    let parts = packed(program).map_err(|error| Error::IOError { err: error })?;
+    docker.upload_to_container(holder, Some(query), body_try_stream(stream::iter(parts.map(Ok)))).await
+}
+
+/// An archive of the program and of the mark after it, without a copy of the program.
+fn packed(program: Bytes) -> std::io::Result<[Bytes; 3]> {
+    let header = |name: &str, size: usize, mode: u32| {
+        let mut header = tar::Header::new_gnu();
+        header.set_path(name)?;
+        header.set_mode(mode);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_size(size as u64);
+        header.set_cksum();
+        Ok::<_, std::io::Error>(header)
+    };
+    let file = PROGRAM_PATH.rsplit_once('/').map_or(PROGRAM_PATH, |(_, file)| file);
+    let first = header(file, program.len(), 0o755)?;
+    // The file is followed by what fills its last block, and the archive by two that are empty.
+    let mut rest = vec![0; program.len().next_multiple_of(BLOCK) - program.len()];
+    rest.extend_from_slice(header(MARK, 0, 0o444)?.as_bytes());
+    rest.extend_from_slice(&[0; 2 * BLOCK]);
+    Ok([Bytes::copy_from_slice(first.as_bytes()), program, rest.into()])
+}
+
+/// What an archive is made of.
+const BLOCK: usize = 512;
+
+fn own(installation: &str) -> HashMap<String, Vec<String>> {
+    HashMap::from([("label".into(), vec![format!("{INSTALLATION}={installation}"), PROGRAM.into()])])
+}
+
+async fn volumes(docker: &Docker, installation: &str) -> Result<Vec<Volume>, Error> {
+    let query = ListVolumesOptionsBuilder::new().filters(&own(installation)).build();
+    Ok(docker.list_volumes(Some(query)).await?.volumes.unwrap_or_default())
+}
+
+/// The containers that fill a volume, and when each was made.
+async fn holders(docker: &Docker, installation: &str) -> Result<Vec<(String, Option<i64>)>, Error> {
+    let query = ListContainersOptionsBuilder::new().all(true).filters(&own(installation)).build();
+    let listed = docker.list_containers(Some(query)).await?;
+    Ok(listed.into_iter().filter_map(|found| Some((found.id?, found.created))).collect())
+}
+
+/// The time that the engine tells, in its own zone.
+fn time(told: Option<&str>) -> Option<jiff::Timestamp> {
+    told?.parse().ok()
+}
+
+/// What an upload left that was cut short.
+async fn remove_abandoned(docker: &Docker, installation: &str) -> Result<(), Error> {
+    let before = SystemClock.now().saturating_sub(UPLOAD_LIMIT).map_or(0, |before| before.as_second());
+    for (id, created) in holders(docker, installation).await? {
+        if created.is_some_and(|created| created < before) {
+            remove_holder(docker, &id).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn remove_holder(docker: &Docker, name: &str) -> Result<(), Error> {
+    let query = RemoveContainerOptionsBuilder::new().force(true).build();
+    match if_there(docker.remove_container(name, Some(query)).await) {
+        Err(error) if status(&error) == Some(CONFLICT) => Ok(()),
+        answer => answer.map(drop),
+    }
+}
+
+async fn remove_unused(docker: &Docker, volume: &str) -> Result<(), Error> {
+    match if_there(docker.remove_volume(volume, None::<RemoveVolumeOptions>).await) {
+        // In use.
+        Err(error) if status(&error) == Some(CONFLICT) => Ok(()),
+        answer => answer.map(drop),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    #[test]
+    fn what_is_uploaded_is_the_program_with_its_mark_behind_it_whatever_its_size() {
+        for size in [0, 1, BLOCK - 1, BLOCK, BLOCK + 1] {
+            let program = Bytes::from(vec![7; size]);
+            let whole = packed(program.clone()).expect("packed").concat();
+            let mut archive = tar::Archive::new(whole.as_slice());
+            let mut entries = archive.entries().expect("an archive");
+            let mut first = entries.next().expect("an entry").expect("read");
+            let mut content = Vec::new();
+            first.read_to_end(&mut content).expect("read");
+            assert_eq!(
+                (first.path().expect("a path").as_ref(), content),
+                (Path::new("raworc-agentd"), program.to_vec())
+            );
+            assert_eq!(first.header().mode().expect("a mode"), 0o755);
+            let second = entries.next().expect("an entry").expect("read");
+            assert_eq!(second.path().expect("a path").as_ref(), Path::new(MARK));
+            assert!(entries.next().is_none());
+        }
+    }
+}

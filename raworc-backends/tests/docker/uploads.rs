@@ -1,0 +1,180 @@
+//! Computers on another machine: the program comes by upload. The engine of this machine stands in for one.
+
+use std::path::Path;
+
+use bollard::query_parameters::{
+    ListContainersOptionsBuilder, ListVolumesOptionsBuilder, RemoveVolumeOptions, UploadToContainerOptionsBuilder,
+};
+use libtest_mimic::Trial;
+use raworc_core::agent::NetworkMode;
+use raworc_core::entropy::{Clock, SystemClock};
+use raworc_core::runtime::{ComputerSpec, Runtime, RuntimeError};
+
+use crate::machine::{Machine, container, docker, spec, trial};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("a_program_is_uploaded_once_and_shown_to_computers_read_only", uploaded_once),
+        trial("an_upload_that_was_cut_short_is_made_good", cut_short),
+        trial(
+            "a_computer_gets_the_next_program_at_its_next_start_and_the_old_one_goes_with_its_last_user",
+            the_next_program,
+        ),
+        trial("a_closed_network_cannot_be_had_on_another_machine", a_closed_network_cannot_be_had),
+        trial("a_program_that_a_person_took_away_is_uploaded_again", taken_away),
+    ]
+}
+
+fn program(directory: &Path, text: &str) -> std::path::PathBuf {
+    let path = directory.join("program");
+    std::fs::write(&path, format!("#!/bin/sh\ncat > /dev/null\n{text}\n")).expect("written");
+    path
+}
+
+/// An installation whose program is this file, on another machine.
+fn remote(installation: Option<&str>, file: &Path) -> Machine {
+    let mut machine = Machine::with("", |mut options| {
+        options.program = vec!["/opt/raworc/raworc-agentd".into()];
+        options.installation = installation.map_or(options.installation, str::to_owned);
+        options.on_another_machine().with_program_file(file).with_link_dir("/nowhere/link")
+    });
+    if let Some(installation) = installation {
+        machine.installation = installation.to_owned();
+    }
+    machine
+}
+
+fn open() -> ComputerSpec {
+    let mut spec = spec();
+    spec.network.mode = NetworkMode::Open;
+    spec
+}
+
+/// The volumes of programs.
+async fn programs(machine: &Machine) -> Vec<String> {
+    let label = format!("raworc.installation={}", machine.installation);
+    let filters = [("label", vec![label, "raworc.program".to_owned()])].into();
+    let query = ListVolumesOptionsBuilder::new().filters(&filters).build();
+    let listed = docker().list_volumes(Some(query)).await.expect("listed").volumes.unwrap_or_default();
+    listed.into_iter().map(|volume| volume.name).collect()
+}
+
+async fn uploaded_once() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let text = "ls -A /opt/raworc; stat -c '%u %a' $0; touch /opt/raworc/x 2>&1 | grep -o 'Read-only'; ls /run/raworc";
+    let machine = remote(None, &program(directory.path(), text));
+    let computers = [open(), open()];
+    for spec in &computers {
+        let log = machine.run(spec).await;
+        assert_eq!(log, ".complete\nraworc-agentd\n0 755\nRead-only\n");
+    }
+    let uploaded = programs(&machine).await;
+    assert_eq!(uploaded.len(), 1, "{uploaded:?}");
+    let before = docker().inspect_volume(&uploaded[0]).await.expect("there");
+    let another = remote(Some(&machine.installation), &directory.path().join("program"));
+    another.run(&computers[0]).await;
+    assert_eq!(programs(&machine).await, uploaded);
+    assert_eq!(docker().inspect_volume(&uploaded[0]).await.expect("there"), before, "nobody wrote to it again");
+    let label = [("label", vec![format!("raworc.installation={}", machine.installation)])].into();
+    let query = ListContainersOptionsBuilder::new().all(true).filters(&label).build();
+    assert_eq!(docker().list_containers(Some(query)).await.expect("listed").len(), 2, "what filled it is gone");
+    machine.close(&computers).await;
+}
+
+async fn cut_short() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = program(directory.path(), "echo all of it");
+    let machine = remote(None, &file);
+    let spec = open();
+    machine.run(&spec).await;
+    // As if the upload had ended in the middle of the file: the mark is not there, and the rest is wrong.
+    let uploaded = programs(&machine).await.remove(0);
+    machine.runtime.remove(spec.id).await.expect("removed");
+    docker().remove_volume(&uploaded, None::<RemoveVolumeOptions>).await.expect("removed");
+    let labels = [
+        ("raworc.installation".to_owned(), machine.installation.clone()),
+        ("raworc.program".to_owned(), "half".to_owned()),
+    ];
+    let request = bollard::models::VolumeCreateRequest {
+        name: Some(uploaded.clone()),
+        labels: Some(labels.into()),
+        ..Default::default()
+    };
+    docker().create_volume(request).await.expect("made");
+    let holder = half_a_program(&uploaded).await;
+    crate::strangers::remove(&holder).await;
+    let another = remote(Some(&machine.installation), &file);
+    assert_eq!(another.run(&spec).await, "all of it\n");
+    machine.close(&[spec]).await;
+}
+
+/// Writes the beginning of a program into this volume.
+async fn half_a_program(volume: &str) -> String {
+    let holder = crate::strangers::run_by_a_stranger(
+        &crate::machine::name(),
+        std::collections::HashMap::new(),
+        vec![format!("{volume}:/opt/raworc")],
+    )
+    .await;
+    let mut header = tar::Header::new_gnu();
+    header.set_mode(0o755);
+    header.set_size(10);
+    let mut archive = tar::Builder::new(Vec::new());
+    archive.append_data(&mut header, "raworc-agentd", b"#!/bin/sh\n".as_slice()).expect("packed");
+    let archive = bollard::body_full(archive.into_inner().expect("packed").into());
+    let options = UploadToContainerOptionsBuilder::new().path("/opt/raworc").build();
+    docker().upload_to_container(&holder, Some(options), archive).await.expect("written");
+    holder
+}
+
+async fn the_next_program() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let old = remote(None, &program(directory.path(), "touch kept; echo old"));
+    let computers = [open(), open(), open()];
+    for spec in &computers {
+        assert_eq!(old.run(spec).await, "old\n");
+    }
+    let [before] = programs(&old).await.try_into().expect("one");
+    // The engine tells whole seconds.
+    let made = docker().inspect_volume(&before).await.expect("there").created_at.expect("a time");
+    let made: jiff::Timestamp = made.parse().expect("a time");
+    while SystemClock.now().as_second() <= made.as_second() {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let new = remote(Some(&old.installation), &program(directory.path(), "ls; echo new"));
+    assert_eq!(new.run(&computers[0]).await, "kept\nnew\n", "on the same volume");
+    let both = programs(&old).await;
+    assert!(both.len() == 2 && both.contains(&before), "other computers still have it: {both:?}");
+    // One that follows the old program leaves the newer one alone, though no computer has it.
+    new.runtime.remove(computers[0].id).await.expect("removed");
+    old.runtime.remove(computers[2].id).await.expect("removed");
+    assert_eq!(programs(&old).await.len(), 2);
+    assert_eq!(new.run(&computers[1]).await, "kept\nnew\n");
+    let left = programs(&old).await;
+    assert!(left.len() == 1 && left[0] != before, "{left:?}");
+    new.close(&computers).await;
+}
+
+async fn a_closed_network_cannot_be_had() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let machine = remote(None, &program(directory.path(), "echo it runs"));
+    assert!(!machine.runtime.capabilities().closed_network);
+    let closed = spec();
+    let made = machine.runtime.ensure(&closed).await;
+    assert!(matches!(made, Err(RuntimeError::Unsupported(_))), "{made:?}");
+    docker().inspect_container(&container(closed.id), None).await.expect_err("nothing was made");
+    machine.close(&[closed]).await;
+}
+
+async fn taken_away() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let machine = remote(None, &program(directory.path(), "echo it runs"));
+    let (one, other) = (open(), open());
+    machine.run(&one).await;
+    machine.runtime.remove(one.id).await.expect("removed");
+    for volume in programs(&machine).await {
+        docker().remove_volume(&volume, None::<RemoveVolumeOptions>).await.expect("taken away");
+    }
+    assert_eq!(machine.run(&other).await, "it runs\n");
+    machine.close(&[one, other]).await;
+}
