@@ -27,6 +27,19 @@ impl From<RuntimeError> for Cut {
     }
 }
 
+/// Says what an engine did not do. That it does not answer at all is said once, by whoever follows its events: of a thousand
+/// agents that wait for it each would say so again and again.
+macro_rules! say_failed {
+    ($error:ident, $($what:tt)*) => {
+        if matches!($error, $crate::runtime::RuntimeError::Unavailable(_)) {
+            tracing::debug!(error = %$error, $($what)*);
+        } else {
+            tracing::warn!(error = %$error, $($what)*);
+        }
+    };
+}
+pub(super) use say_failed;
+
 /// Stands before each call of an engine but a job's first: the operator may have been told to stop meanwhile.
 pub(super) fn go_on(shared: &Shared) -> Result<(), Cut> {
     if shared.stop.is_cancelled() { Err(Cut::Stopped) } else { Ok(()) }

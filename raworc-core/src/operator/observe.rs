@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::calls::limited;
+use super::calls::{limited, say_failed};
 use super::jobs::Subject;
 use super::plan::{Observation, Work};
 use super::{Engine, Shared, spawn};
@@ -162,7 +162,7 @@ pub(super) fn begin(shared: &Arc<Shared>, engine: &Engine, agent: &Agent, questi
                     Some((question, seen.into()))
                 }
                 Err(error) => {
-                    tracing::warn!(agent = %id, computer = %question.computer, %error, "a computer cannot be observed");
+                    say_failed!(error, agent = %id, computer = %question.computer, "a computer cannot be observed");
                     let wait = Duration::from_secs(1 << shared.jobs.failed(subject).min(5)).min(PAUSE);
                     shared.queue.look_after(id, shared.entropy.jitter(wait));
                     None

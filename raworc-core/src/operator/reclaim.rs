@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::calls::{Cut, go_on, limited, pause, unless_stopped};
+use super::calls::{Cut, go_on, limited, pause, say_failed, unless_stopped};
 use super::jobs::Subject;
 use super::stop::stop_computer;
 use super::{Engine, Shared, spawn_job};
@@ -97,7 +97,7 @@ fn take_away(shared: &Arc<Shared>, computer: Computer) {
                 },
                 Err(Cut::Stopped) => return,
                 Err(Cut::Failed(error)) => {
-                    tracing::warn!(computer = %computer.id(), %error, "a computer cannot be taken away yet");
+                    say_failed!(error, computer = %computer.id(), "a computer cannot be taken away yet");
                     pause(&shared, subject).await;
                 }
             }
@@ -179,7 +179,7 @@ pub(super) fn orphan(shared: &Arc<Shared>, runtime: &RuntimeName, id: ComputerId
         match take_orphan(&shared, engine, id).await {
             Ok(true) => tracing::warn!(computer = %id, %runtime, "a computer that no agent ever had was taken away"),
             Ok(false) | Err(Cut::Stopped) => {}
-            Err(Cut::Failed(error)) => tracing::warn!(computer = %id, %error, "an orphan cannot be taken away yet"),
+            Err(Cut::Failed(error)) => say_failed!(error, computer = %id, "an orphan cannot be taken away yet"),
         }
         drop(job);
     });

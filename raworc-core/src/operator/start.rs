@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::calls::{Cut, go_on, limited, record, unless_stopped};
+use super::calls::{Cut, go_on, limited, record, say_failed, unless_stopped};
 use super::gate::Pass;
 use super::jobs::Subject;
 use super::plan::backoff;
@@ -28,7 +28,7 @@ pub(super) fn begin(shared: &Arc<Shared>, agent: Agent, computer: Option<Compute
             // The next operator finds it begun and nobody at it.
             Err(Cut::Stopped) => return,
             Err(Cut::Failed(error)) => {
-                tracing::warn!(agent = %agent.id, name = %agent.name, %error, "a computer could not be started");
+                say_failed!(error, agent = %agent.id, name = %agent.name, "a computer could not be started");
                 let failed = AgentOp::Transition {
                     event: AgentEvent::StartFailed,
                     reason: error.reason().into(),

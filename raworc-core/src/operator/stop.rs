@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::calls::{Cut, go_on, limited, pause, record, unless_stopped};
+use super::calls::{Cut, go_on, limited, pause, record, say_failed, unless_stopped};
 use super::jobs::Subject;
 use super::{Engine, Shared, death, spawn_job};
 use crate::agent::Agent;
@@ -37,7 +37,7 @@ pub(super) fn begin(shared: &Arc<Shared>, agent: Agent) {
             }
             Err(Cut::Stopped) => return,
             Err(Cut::Failed(error)) => {
-                tracing::warn!(agent = %agent.id, name = %agent.name, %error, "a computer could not be stopped");
+                say_failed!(error, agent = %agent.id, name = %agent.name, "a computer could not be stopped");
                 pause(&shared, subject).await;
             }
         }

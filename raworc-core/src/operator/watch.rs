@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::{FutureExt, StreamExt};
 use jiff::Timestamp;
 
-use super::calls::limited;
+use super::calls::{limited, say_failed};
 use super::{Shared, reclaim};
 use crate::computer::Computer;
 use crate::entropy::EntropyExt;
@@ -86,7 +86,7 @@ async fn resync(shared: &Arc<Shared>, name: &RuntimeName) {
             Ok(unknown) => unknown.into_iter().for_each(|id| reclaim::orphan(shared, name, id)),
             Err(error) => tracing::warn!(%error, runtime = %name, "computers cannot be looked up"),
         },
-        Err(error) => tracing::warn!(%error, runtime = %name, "the engine's computers cannot be listed"),
+        Err(error) => say_failed!(error, runtime = %name, "the engine's computers cannot be listed"),
     }
 }
 

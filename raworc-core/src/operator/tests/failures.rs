@@ -334,3 +334,60 @@ async fn an_engine_that_is_away_is_waited_for_and_nothing_is_lost() {
     world.engine.heal();
     assert_eq!(world.ended(&agent, &message).await.state, MessageState::Done);
 }
+
+/// Counts what is logged as a warning or worse.
+#[derive(Clone, Default)]
+struct Warnings(Arc<std::sync::Mutex<Vec<String>>>);
+
+impl tracing::Subscriber for Warnings {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() <= tracing::Level::WARN
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        let mut said = String::new();
+        event.record(&mut |field: &tracing::field::Field, value: &dyn std::fmt::Debug| {
+            said.push_str(&format!("{field}={value:?} "));
+        });
+        self.0.lock().expect("not poisoned").push(said);
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_engine_that_is_away_is_logged_once_and_told_to_each_agent() {
+    let warnings = Warnings::default();
+    let _guard = tracing::subscriber::set_default(warnings.clone());
+    let world = World::new().await;
+    let mut agents = Vec::new();
+    for n in 0..3 {
+        agents.push(world.idle(&format!("a-{n}"), AgentSpec::default()).await);
+    }
+    for round in 1..=2 {
+        let away = RuntimeError::Unavailable("no engine".into());
+        let methods = [Method::Watch, Method::List, Method::Observe, Method::Ensure, Method::Start, Method::Stop];
+        let rules = methods.map(|method| world.engine.inject(Rule::new(method, Fault::Fail(away.clone()))));
+        world.engine.crash_all("the engine went away");
+        world.engine.cut_events();
+        let asked = |rules: &[crate::runtime::simulated::Injected]| rules.iter().map(|rule| rule.hits()).sum::<u64>();
+        world.engine_until("asked again and again", |_| rules[0].hits() > 20 && asked(&rules[1..]) > 20).await;
+        let said = warnings.0.lock().expect("not poisoned").clone();
+        assert_eq!(said.len(), round, "{said:#?}");
+        assert!(said.iter().all(|said| said.contains("no engine")), "{said:#?}");
+        world.engine.heal();
+        for agent in &agents {
+            world.until(agent, "up again", |a| a.status.state() == State::Idle && ready(a).status).await;
+        }
+    }
+}
