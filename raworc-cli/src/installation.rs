@@ -3,6 +3,7 @@
 //! `raworc up`, `raworc quickstart` and the tests all start the same one.
 
 mod admin;
+mod agents;
 #[cfg(feature = "docker")]
 mod docker;
 mod key;
@@ -11,7 +12,7 @@ mod runtimes;
 
 pub use admin::{FirstAdmin, Password};
 #[cfg(feature = "docker")]
-pub use docker::DOCKERFILE;
+pub use docker::{DOCKERFILE, open_engine};
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -25,13 +26,14 @@ use raworc_core::runtime::Runtime;
 use raworc_core::store::StoreError;
 use raworc_http::server::agents::egress::{Egress, EgressOptions};
 use raworc_http::server::agents::gateway::Upstreams;
-use raworc_http::server::agents::{AgentsListener, AgentsState, Links, ListenerLimits, agents_router};
+use raworc_http::server::agents::{AgentsState, Links, ListenerLimits};
 use raworc_http::server::metrics::{self, MeteredStore};
 use raworc_http::server::{ConnectionLimits, Options, Tokens, serve_within};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use self::agents::Listeners;
 use self::runtimes::Opened;
 use crate::exit::{Exit, Failure};
 use crate::session;
@@ -85,12 +87,13 @@ impl Installation {
         let store = Arc::new(SqliteStore::open(options).await.map_err(|error| store_failed(&settings, error))?);
         // Before the runtime: computers are given the socket's directory.
         let (agents_limits, limits) = connection_limits();
-        let agents = AgentsListener::unix(settings.data.join("link").join(SOCKET), agents_limits).await?;
+        let mut listeners = Listeners::open(&settings, agents_limits).await?;
         let opened = Opened::open(&settings, said).await?;
         let runtimes = opened.runtimes.clone();
         let mut parts = Parts::new(store.clone(), runtimes.clone(), master_key).with_settings(settings.control());
         parts.store = Arc::new(MeteredStore::new(store.clone()));
         let control = ControlPlane::start(parts).await?;
+        let runtimes = listeners.open_tls(&settings, &control, runtimes).await?;
         let tokens = Tokens::new(&control);
         let links = Links::start(&control);
         let closing = CancellationToken::new();
@@ -105,19 +108,18 @@ impl Installation {
             egress: egress.clone(),
             closing: agents_closing.clone(),
         };
-        let listening = agents.listening();
-        let agents = tokio::spawn(agents.serve(agents_router(state), agents_closing.clone().cancelled_owned()));
+        let options = listeners.checked(Options::default());
+        let agents = listeners.serve(state, &agents_closing);
         let operator = Operator::start(&control, runtimes, OperatorSettings::default()).await?;
         let figures = metrics::install();
         let counting = figures.clone().map(|handle| metrics::follow(&control, handle, operator.queue_length()));
-        let mut options = Options::default()
+        let mut options = options
             .with_closing(closing.clone())
             .with_links(links.clone())
             .with_egress(egress)
             .with_streams_per_principal(settings.limits.streams_per_principal)
             .with_calls_per_computer(settings.limits.calls_per_computer)
-            .with_operator_check(&control)
-            .with_agents_check(listening);
+            .with_operator_check(&control);
         if let Some(handle) = figures {
             options = options.with_metrics(handle, false);
         }

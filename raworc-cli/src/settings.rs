@@ -12,6 +12,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use config::{Config, Environment, FileFormat};
+#[cfg(feature = "docker")]
+use raworc_backends::docker::{EngineAddress, Named};
 use raworc_core::agent::is_host_pattern;
 use raworc_core::control;
 use raworc_core::ids::UserName;
@@ -58,6 +60,9 @@ pub struct Settings {
     /// The way out of closed computers.
     #[serde(default)]
     pub egress: Egress,
+    /// Where agents' programs on other machines dial.
+    #[serde(default)]
+    pub agents: Agents,
     /// Limits.
     pub limits: Limits,
     /// Limits of the work on one message.
@@ -95,18 +100,85 @@ pub enum RuntimeKind {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Docker {
-    /// Where its engine answers; `DOCKER_HOST` or this machine's socket where absent.
+    /// Where its engine answers; where Docker's own command line finds it where absent.
     pub host: Option<String>,
+    /// The directory of TLS to it.
+    pub tls: Option<PathBuf>,
+    /// Whether it may be reached without TLS on another machine.
+    pub without_tls: bool,
+    /// Whether it is on another machine.
+    pub remote: bool,
     /// The image of a computer whose agent names none.
     pub image: String,
+    /// Processor time of a computer whose agent names none.
+    pub cpu: Limit<Cpu>,
+    /// Memory of a computer whose agent names none.
+    pub memory: Limit<Bytes>,
+    /// Processes of a computer whose agent names no limit; 0 for any number.
+    pub pids: u32,
 }
 
+#[cfg(feature = "docker")]
 impl Docker {
     /// Where its engine answers.
-    #[must_use]
-    pub fn address(&self) -> String {
-        let variable = || std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty());
-        self.host.clone().or_else(variable).unwrap_or_else(|| "unix:///var/run/docker.sock".to_owned())
+    ///
+    /// # Errors
+    /// Where Docker's configuration names one that is none.
+    pub fn address(&self) -> Result<EngineAddress, Failure> {
+        let named = Named::host(self.host.clone()).with_tls(self.tls.clone());
+        EngineAddress::find(&named).map_err(|error| {
+            Failure::new(Exit::Usage, "no Docker engine can be found")
+                .because(error)
+                .hint("name one by docker.host, such as unix:///var/run/docker.sock")
+        })
+    }
+}
+
+/// Where agents' programs on other machines dial.
+#[derive(Debug, Clone, PartialEq, Eq, std::default::Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Agents {
+    /// The address of the listener with TLS.
+    pub listen: Option<String>,
+    /// The address at which computers reach it.
+    pub address: Option<String>,
+}
+
+impl Agents {
+    /// The address of the listener with TLS, where there is to be one.
+    ///
+    /// # Errors
+    /// Where it is none, with an example of one.
+    pub fn listen_address(&self) -> Result<Option<SocketAddr>, Failure> {
+        let Some(text) = &self.listen else { return Ok(None) };
+        text.parse().map(Some).map_err(|_| {
+            Failure::new(Exit::Usage, format!("agents.listen: {text:?} is no address"))
+                .hint("write an address of this machine and a port, such as 0.0.0.0:9001 or 10.0.0.1:9001")
+        })
+    }
+
+    /// The address at which computers reach the listener at `listen`, with its port unless another one is named.
+    ///
+    /// # Errors
+    /// Where it is none, or follows from nothing.
+    pub fn reached_at(&self, listen: SocketAddr) -> Result<SocketAddr, Failure> {
+        // Programs resolve no names: what a computer is told of a name is up to its engine.
+        let hint =
+            "write the address at which computers reach this machine, such as 10.0.0.1 or 10.0.0.1:9001; no name";
+        match &self.address {
+            Some(text) => {
+                let with_port = text.parse::<SocketAddr>().ok();
+                let address = with_port.or_else(|| Some(SocketAddr::new(text.parse().ok()?, listen.port())));
+                address.filter(|address| !address.ip().is_unspecified()).ok_or_else(|| {
+                    Failure::new(Exit::Usage, format!("agents.address: {text:?} is no address")).hint(hint)
+                })
+            }
+            None if listen.ip().is_unspecified() => {
+                Err(Failure::new(Exit::Usage, format!("agents.address is missing, and nobody can dial {listen}"))
+                    .hint(hint))
+            }
+            None => Ok(listen),
+        }
     }
 }
 

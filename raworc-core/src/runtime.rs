@@ -474,6 +474,17 @@ impl Runtimes {
         self
     }
 
+    /// The same, with programs of the runtime `name` reaching the agents' listener elsewhere: a listener with TLS is there
+    /// only once its authority is known.
+    #[must_use]
+    pub fn reached_at(mut self, name: &RuntimeName, agent_url: &str, ca: Option<&str>) -> Self {
+        for entry in self.0.iter_mut().filter(|entry| entry.runtime.name() == name) {
+            agent_url.clone_into(&mut entry.agent_url);
+            entry.ca = ca.map(str::to_owned);
+        }
+        self
+    }
+
     /// The runtime of this name.
     #[must_use]
     pub fn get(&self, name: &RuntimeName) -> Option<&RuntimeEntry> {

@@ -42,7 +42,7 @@ pub struct EngineAddress {
     pub host: String,
     /// For TLS: the directory with `ca.pem`, and `cert.pem` with `key.pem` where the engine asks who calls.
     pub tls: Option<PathBuf>,
-    /// What named it: a key, a variable or a context.
+    /// What named it: a key, a variable, a context, or nothing but this machine.
     pub named_by: String,
 }
 
@@ -130,7 +130,7 @@ impl Surroundings<'_> {
         } else if let Some(tls) = self.tls(named)? {
             EngineAddress { host: WITH_TLS.into(), tls: Some(tls), named_by: "DOCKER_TLS_VERIFY".into() }
         } else {
-            EngineAddress { host: SOCKET.into(), tls: None, named_by: "nothing else".into() }
+            EngineAddress { host: SOCKET.into(), tls: None, named_by: "this machine".into() }
         };
         Ok(found)
     }

@@ -43,7 +43,7 @@ pub(super) async fn ensure(docker: &Docker, installation: &str) -> Result<String
         // Where another process makes it at this moment, the bridge is taken before the network is listed.
         match docker.create_network(asked(installation)).await {
             Ok(made) => return Ok(made.id),
-            Err(error) if error::status(&error).is_some() => refused = Some(error),
+            Err(error) if error::status(&error).is_some_and(|status| status < 500) => refused = Some(error),
             Err(error) => return Err(error::of(what)(error)),
         }
     }

@@ -16,7 +16,7 @@ pub enum ImageCommand {
 /// Make the image of agents' computers on the Docker engine.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "The engine is that of the configuration: docker.host, DOCKER_HOST, or this machine's socket.\n\nExamples:\n  \
+    after_help = "The engine is that of the configuration: docker.host, DOCKER_HOST, Docker's context, or this machine's socket.\n\nExamples:\n  \
                         raworc image build\n  raworc image build --file Dockerfile --tag mine/computer"
 )]
 pub struct ImageBuildArgs {

@@ -2,13 +2,11 @@
 
 use std::sync::Mutex;
 
-use raworc_backends::docker::{DockerOptions, DockerRuntime};
-use raworc_core::ids::RuntimeName;
 use serde::Serialize;
 
 use crate::args::{AssemblyArgs, ImageBuildArgs, ImageCommand};
 use crate::exit::{Exit, Failure};
-use crate::installation::DOCKERFILE;
+use crate::installation::{DOCKERFILE, open_engine};
 use crate::output::{Console, talk};
 use crate::settings::Settings;
 
@@ -39,13 +37,13 @@ async fn build(console: &Console, args: ImageBuildArgs) -> anyhow::Result<()> {
             Failure::new(Exit::Usage, format!("cannot read the Dockerfile {}", file.display())).because(error)
         })?,
     };
-    let built = Built { image: args.tag.unwrap_or(settings.docker.image.clone()), engine: settings.docker.address() };
-    let runtime =
-        DockerRuntime::open(DockerOptions::new(RuntimeName::new("docker")?, "none", &built.engine, &built.image))?;
+    let image = args.tag.unwrap_or_else(|| settings.docker.image.clone());
+    let (runtime, engine) = open_engine(&settings, "none", &image, |options| options)?;
+    let built = Built { image, engine };
     runtime.ping().await.map_err(|error| {
         Failure::new(Exit::Unreachable, format!("no Docker engine answers at {}", built.engine))
             .because(error)
-            .hint("start Docker, or name another engine by docker.host or DOCKER_HOST")
+            .hint("start Docker, or name another engine by docker.host, DOCKER_HOST or a context")
     })?;
     let progress = console.progress(format!("building {}", built.image));
     let last = Mutex::new(Vec::new());

@@ -6,7 +6,7 @@ mod story;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use raworc_core::agent::{Agent, State};
+use raworc_core::agent::{Agent, AgentSpec, NetworkMode, State};
 use raworc_core::control::{CreateAgent, SendMessage};
 use raworc_core::entropy::{EntropyExt, SystemEntropy};
 use raworc_core::ids::AgentName;
@@ -138,8 +138,16 @@ impl Tour<'_> {
             return self.up(&agent, began);
         }
         self.story.chapter("Make an agent: a computer of its own, and a program in it that takes messages")?;
-        self.story.command(&format!("agent create {} --wait", self.name))?;
-        let mut spec = raworc_core::agent::AgentSpec::default();
+        let mut spec = AgentSpec::default();
+        // On an engine elsewhere the link goes over the network.
+        let runtimes = self.installation.control().runtimes();
+        let network = if runtimes.first().is_some_and(|(_, able)| !able.closed_network) {
+            spec.network.mode = NetworkMode::Open;
+            " --network open"
+        } else {
+            ""
+        };
+        self.story.command(&format!("agent create {}{network} --wait", self.name))?;
         spec.labels.insert(LABEL.to_owned(), String::new());
         spec.description = Some("made by raworc quickstart".to_owned());
         let request = CreateAgent { name: self.name.clone(), spec };

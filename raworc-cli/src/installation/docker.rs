@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
-use raworc_backends::docker::{DockerOptions, DockerRuntime, ENGINE_LIMIT, PROGRAM_PATH};
-use raworc_core::agent::{Network, Resources};
+use raworc_backends::docker::{DockerOptions, DockerRuntime, ENGINE_LIMIT, EngineAddress, PROGRAM_PATH};
+use raworc_core::agent::{Network, NetworkMode, Resources};
 use raworc_core::entropy::{Clock, EntropyExt, SystemClock, SystemEntropy};
 use raworc_core::ids::RuntimeName;
 use raworc_core::runtime::{ComputerSpec, Runtime, RuntimeError};
 
+use super::agents::no_way_here;
 use super::program;
 use crate::exit::{Exit, Failure};
 use crate::session::write_private;
@@ -22,19 +23,51 @@ const TRIAL: &str = "trial";
 /// A computer with a shell and tools to build with, for `docker build`.
 pub const DOCKERFILE: &str = include_str!("../../../deploy/computer/Dockerfile");
 
-/// The runtime. Its program is a copy in the data directory: a container is made with its path, and has to find it there
-/// whatever becomes of the one that this process was started from.
-fn open(settings: &Settings) -> anyhow::Result<DockerRuntime> {
-    let (name, host) = (RuntimeName::new(DOCKER)?, settings.docker.address());
-    let mut options = DockerOptions::new(name, program::installation(settings)?, host, &settings.docker.image)
-        .with_link_dir(settings.data.join("link"))
-        .with_program_file(program_file(settings))
-        .with_program([PROGRAM_PATH, "agentd"]);
-    if settings.docker.image == DEFAULT_IMAGE {
-        options = options.with_default_image_made_by("make it with `raworc image build`");
+/// The name under which agents ask for it.
+pub(super) fn name() -> anyhow::Result<RuntimeName> {
+    Ok(RuntimeName::new(DOCKER)?)
+}
+
+/// The engine of the configuration, for computers of `installation` from `image`, and where it answers.
+pub fn open_engine(
+    settings: &Settings,
+    installation: impl Into<String>,
+    image: &str,
+    more: impl FnOnce(DockerOptions) -> DockerOptions,
+) -> anyhow::Result<(DockerRuntime, String)> {
+    let EngineAddress { host, tls, named_by, .. } = settings.docker.address()?;
+    let mut options = DockerOptions::new(name()?, installation, &host, image);
+    options.tls = tls;
+    options.without_tls = settings.docker.without_tls;
+    options.remote = settings.docker.remote;
+    match DockerRuntime::open(more(options)) {
+        Ok(runtime) => Ok((runtime, host)),
+        Err(error) => Err(Failure::new(Exit::Usage, format!("the Docker engine of {named_by} cannot be used"))
+            .because(error)
+            .into()),
     }
-    let opened = DockerRuntime::open(options);
-    Ok(opened.map_err(|error| Failure::new(Exit::Usage, "docker.host cannot be used").because(error))?)
+}
+
+/// The runtime, and where its engine answers. Its program is a copy in the data directory: a container is made with its
+/// path, and has to find it there whatever becomes of the one that this process was started from.
+fn open(settings: &Settings) -> anyhow::Result<(DockerRuntime, String)> {
+    let docker = &settings.docker;
+    if docker.remote && settings.agents.listen.is_none() {
+        return Err(no_way_here().into());
+    }
+    open_engine(settings, program::installation(settings)?, &docker.image, |options| {
+        let mut options = options
+            .with_link_dir(settings.data.join("link"))
+            .with_program_file(program_file(settings))
+            .with_program([PROGRAM_PATH, "agentd"]);
+        options.default_cpu = docker.cpu.0;
+        options.default_memory = docker.memory.0;
+        options.default_pids = (docker.pids > 0).then_some(docker.pids);
+        if docker.image == DEFAULT_IMAGE {
+            options = options.with_default_image_made_by("make it with `raworc image build`");
+        }
+        options
+    })
 }
 
 fn program_file(settings: &Settings) -> PathBuf {
@@ -70,6 +103,8 @@ pub(super) struct Chosen {
     pub(super) is_default: bool,
     /// Why it cannot be used now.
     pub(super) why: Option<String>,
+    /// Where its engine answers.
+    pub(super) host: String,
 }
 
 /// Decides by the configuration and by what there is. Says what it does where that takes long.
@@ -81,31 +116,33 @@ pub(super) async fn choose(settings: &Settings, said: &(dyn Fn(String) + Send + 
         RuntimeKind::Local => false,
     };
     if !is_wanted && !was_used(settings) {
-        return Ok(Chosen { runtime: None, is_default: false, why: None });
+        return Ok(Chosen { runtime: None, is_default: false, why: None, host: String::new() });
     }
-    let runtime = match open(settings) {
+    let (runtime, host) = match open(settings) {
         Err(error) if settings.runtime != RuntimeKind::Docker => {
-            return Ok(Chosen { runtime: None, is_default: false, why: Some(format!("{error:#}")) });
+            let why = Some(format!("{error:#}"));
+            return Ok(Chosen { runtime: None, is_default: false, why, host: String::new() });
         }
         opened => opened?,
     };
     place_program(settings)?;
-    let why = if is_wanted { have(&runtime, settings, said).await.err() } else { None };
+    let why = if is_wanted { have(&runtime, settings, &host, said).await.err() } else { None };
     let is_default = settings.runtime == RuntimeKind::Docker || (is_wanted && why.is_none());
     if is_default {
-        note_use(settings)?;
+        note_use(settings, &host)?;
     }
     let runtime = Some(runtime).filter(|_| is_default || was_used(settings));
-    Ok(Chosen { runtime, is_default, why })
+    Ok(Chosen { runtime, is_default, why, host })
 }
 
 /// Sees to it that the engine answers, has the image, and can make a computer. Tells why not.
 async fn have(
     runtime: &DockerRuntime,
     settings: &Settings,
+    host: &str,
     said: &(dyn Fn(String) + Send + Sync),
 ) -> Result<(), String> {
-    let (host, image) = (settings.docker.address(), settings.docker.image.as_str());
+    let image = settings.docker.image.as_str();
     if settings.runtime == RuntimeKind::Auto && !host.starts_with("unix://") {
         return Err(format!("the engine at {host} may be on another machine; `--runtime docker` uses it all the same"));
     }
@@ -121,7 +158,11 @@ async fn have(
         }
     }
     let spec = trial(settings).map_err(|error| error.to_string())?;
-    try_out(runtime, &spec).await.map_err(|error| error.to_string())?;
+    try_out(runtime, &spec).await.map_err(|error| {
+        let may_be_elsewhere = !settings.docker.remote && !host.starts_with("unix://");
+        let hint = if may_be_elsewhere { "; for an engine on another machine, set docker.remote" } else { "" };
+        format!("{error}{hint}")
+    })?;
     std::fs::remove_file(settings.data.join(TRIAL)).map_err(|error| error.to_string())
 }
 
@@ -130,18 +171,15 @@ async fn have(
 fn trial(settings: &Settings) -> Result<ComputerSpec, Failure> {
     let path = settings.data.join(TRIAL);
     let noted = std::fs::read_to_string(&path).ok();
-    if let Some(noted) = noted.and_then(|noted| serde_json::from_str(&noted).ok()) {
-        return Ok(noted);
-    }
+    let noted: Option<ComputerSpec> = noted.and_then(|noted| serde_json::from_str(&noted).ok());
     let now = SystemClock.now();
-    let spec = ComputerSpec {
-        id: SystemEntropy.computer_id(now),
-        volume: SystemEntropy.volume_id(now),
-        image: None,
-        resources: Resources::default(),
-        network: Network::default(),
-        root: false,
-    };
+    let ids = || (SystemEntropy.computer_id(now), SystemEntropy.volume_id(now));
+    let (id, volume) = noted.map_or_else(ids, |noted| (noted.id, noted.volume));
+    let mut network = Network::default();
+    if settings.docker.remote {
+        network.mode = NetworkMode::Open;
+    }
+    let spec = ComputerSpec { id, volume, image: None, resources: Resources::default(), network, root: false };
     // A struct of ids and numbers always serialises.
     let text = serde_json::to_string(&spec).unwrap_or_default();
     let failed = |error| Failure::new(Exit::Failed, format!("cannot write {}", path.display())).because(error);
@@ -164,8 +202,7 @@ async fn answers(runtime: &DockerRuntime) -> Result<(), String> {
 }
 
 /// What it makes computers of, for people, or why it cannot yet.
-pub(super) fn described(settings: &Settings, why: Option<String>) -> String {
-    let host = settings.docker.address();
+pub(super) fn described(settings: &Settings, host: &str, why: Option<String>) -> String {
     match why {
         None => format!("docker at {host}, computers from {}", settings.docker.image),
         Some(why) => format!("docker at {host}, which cannot be used yet: {why}"),
@@ -173,9 +210,9 @@ pub(super) fn described(settings: &Settings, why: Option<String>) -> String {
 }
 
 /// Notes that agents may be made on it, whatever makes computers at the next start.
-fn note_use(settings: &Settings) -> Result<(), Failure> {
+fn note_use(settings: &Settings, host: &str) -> Result<(), Failure> {
     let path = settings.data.join(DOCKER);
-    write_private(&path, &settings.docker.address())
+    write_private(&path, host)
         .map_err(|error| Failure::new(Exit::Failed, format!("cannot write {}", path.display())).because(error))
 }
 

@@ -35,7 +35,7 @@ impl Opened {
     /// Opens the runtime of the configuration, and beside it those that agents may have been made on before.
     #[cfg(feature = "docker")]
     pub(super) async fn open(settings: &Settings, said: &(dyn Fn(String) + Send + Sync)) -> anyhow::Result<Self> {
-        let Chosen { runtime, is_default, why } = docker::choose(settings, said).await?;
+        let Chosen { runtime, is_default, why, host } = docker::choose(settings, said).await?;
         let docker = match runtime {
             Some(docker) if is_default => docker,
             docker => {
@@ -47,7 +47,7 @@ impl Opened {
                 return Ok(opened);
             }
         };
-        let described = docker::described(settings, why);
+        let described = docker::described(settings, &host, why);
         let mut runtimes = with_docker(Runtimes::new(), docker);
         let local = match Self::local(settings).await {
             Ok(Self { local, .. }) => local,
@@ -106,6 +106,26 @@ fn with_local(runtimes: Runtimes, runtime: &Arc<LocalRuntime>) -> Runtimes {
 #[cfg(feature = "docker")]
 fn with_docker(runtimes: Runtimes, runtime: DockerRuntime) -> Runtimes {
     runtimes.with(metered(Arc::new(runtime)), DockerRuntime::agent_url(SOCKET), None)
+}
+
+/// Programs of an engine on another machine dial `url`; the others have the socket.
+#[cfg(feature = "docker")]
+pub(super) fn reached_over_tls(
+    settings: &Settings,
+    runtimes: Runtimes,
+    url: &str,
+    ca: &str,
+) -> anyhow::Result<Runtimes> {
+    if !settings.docker.remote {
+        return Ok(runtimes);
+    }
+    Ok(runtimes.reached_at(&docker::name()?, url, Some(ca)))
+}
+
+/// No other runtime has computers on other machines.
+#[cfg(not(feature = "docker"))]
+pub(super) fn reached_over_tls(_: &Settings, runtimes: Runtimes, _: &str, _: &str) -> anyhow::Result<Runtimes> {
+    Ok(runtimes)
 }
 
 fn not_isolated(error: RuntimeError) -> Failure {

@@ -64,6 +64,37 @@ fn what_a_computer_may_have_is_written_as_in_a_spec_and_none_as_0() {
     assert!(error.contains("512Mi"), "{error}");
 }
 
+#[cfg(feature = "docker")]
+#[test]
+fn a_container_has_what_the_runtime_gives_where_nothing_is_written_and_none_as_0() {
+    use raworc_backends::docker::{DEFAULT_CPU, DEFAULT_MEMORY, DEFAULT_PIDS};
+    let docker = |file: &str| read(file, &[], &AssemblyArgs::default()).expect("valid").docker;
+    let given = docker("");
+    assert_eq!((given.cpu, given.memory), (Limit(Some(DEFAULT_CPU)), Limit(Some(DEFAULT_MEMORY))));
+    assert_eq!(given.pids, DEFAULT_PIDS);
+    let none = docker("[docker]\ncpu = 0\nmemory = 0\npids = 0");
+    assert_eq!((none.cpu, none.memory, none.pids), (Limit(None), Limit(None), 0));
+}
+
+#[test]
+fn programs_on_other_machines_are_told_an_address_that_they_can_dial() {
+    let reached = |listen: &str, address: Option<&str>| {
+        let agents = Agents { listen: Some(listen.into()), address: address.map(Into::into) };
+        let listen = agents.listen_address().map_err(|error| error.to_string())?.expect("there is one");
+        agents.reached_at(listen).map(|address| address.to_string()).map_err(|error| error.to_string())
+    };
+    assert_eq!(reached("10.0.0.1:9001", None).as_deref(), Ok("10.0.0.1:9001"));
+    assert_eq!(reached("0.0.0.0:9001", Some("10.0.0.1")).as_deref(), Ok("10.0.0.1:9001"));
+    assert_eq!(reached("0.0.0.0:9001", Some("10.0.0.1:443")).as_deref(), Ok("10.0.0.1:443"));
+    assert_eq!(reached("[::]:9001", Some("fd00::1")).as_deref(), Ok("[fd00::1]:9001"));
+    assert!(reached("0.0.0.0:9001", None).is_err_and(|error| error.contains("agents.address is missing")));
+    assert!(reached("9001", None).is_err_and(|error| error.contains("agents.listen")));
+    for none in ["raworc.example", "0.0.0.0", "https://10.0.0.1:9001"] {
+        assert!(reached("0.0.0.0:9001", Some(none)).is_err_and(|error| error.contains(none)), "{none}");
+    }
+    assert_eq!(Agents::default().listen_address().expect("none is asked for"), None);
+}
+
 #[test]
 fn an_unknown_key_is_an_error_that_names_it() {
     for (file, variables, named) in [

@@ -44,7 +44,8 @@ impl Home {
 
     fn dressed(&self, mut command: Command, args: &[&str]) -> Command {
         let surroundings = std::env::vars_os().map(|(name, _)| name);
-        for name in surroundings.filter(|name| name.to_string_lossy().starts_with("RAWORC_")) {
+        let is_ours = |name: &str| name.starts_with("RAWORC_") || name.starts_with("DOCKER_");
+        for name in surroundings.filter(|name| is_ours(&name.to_string_lossy())) {
             command.env_remove(name);
         }
         command

@@ -9,6 +9,7 @@ mod crowd;
 #[allow(dead_code, reason = "the crash tests use the rest")]
 mod dockerd;
 mod egress;
+mod elsewhere;
 mod full;
 #[path = "../cli/home.rs"]
 #[allow(dead_code, reason = "another binary's tests use the rest")]
@@ -24,6 +25,7 @@ use std::process::{Command, ExitCode};
 use libtest_mimic::{Arguments, Trial};
 
 use self::dockerd::{IMAGE, answers, host};
+use self::elsewhere::Elsewhere;
 use self::home::{Home, Ran};
 use self::up::{Up, until};
 
@@ -43,6 +45,8 @@ fn main() -> ExitCode {
         trial("an_agent_waits_while_its_engine_is_away_and_goes_on_when_it_is_back", an_agent_waits_for_its_engine),
         trial("what_is_listed_is_reached_by_what_people_use", egress::what_is_listed_is_reached_by_what_people_use),
         trial("what_a_start_that_was_killed_left_of_its_trial_goes_with_the_next", a_trial_leaves_nothing),
+        trial("an_engine_that_takes_calls_and_answers_none_holds_up_nothing", an_engine_that_hangs),
+        trial("an_agent_lives_on_an_engine_on_another_machine", an_agent_lives_elsewhere),
         trial("an_image_that_cannot_be_built_says_at_which_step", an_image_that_cannot_be_built),
         trial("a_home_is_the_same_to_the_byte_after_ten_sleeps_and_kills", keeps::a_home_is_the_same_after_ten_ends),
         trial("a_bench_of_docker_gives_each_figure_beside_the_engines_own", a_bench_of_docker),
@@ -179,6 +183,81 @@ fn an_agent_waits_for_its_engine() {
     until("the message has ended", || run(&home, &["history", "ada"]).ok().contains("\nhere again\n"));
 }
 
+/// That a call has a limit is shown in paused time; here, what needs no engine waits for none.
+fn an_engine_that_hangs() {
+    let home = Home::new();
+    let socket = home.path().join("mute.sock");
+    let mute = std::os::unix::net::UnixListener::bind(&socket).expect("bound");
+    // What is accepted is kept, and nothing is said.
+    let kept = std::thread::spawn(move || mute.incoming().take_while(Result::is_ok).collect::<Vec<_>>());
+    let mut command = raworc(&home, &["up", "--listen", "127.0.0.1:0", "-o", "json", "--log", "error"]);
+    command.env("DOCKER_HOST", format!("unix://{}", socket.display())).env("RAWORC_RUNTIME", "docker");
+    let up = Up::of(command);
+    run(&home, &["agent", "create", "ada"]).ok();
+    run(&home, &["agent", "delete", "ada", "--yes"]).ok();
+    assert_ne!(run(&home, &["agent", "get", "ada"]).code, 0, "its name is free");
+    assert_eq!(up.end(), Some(0));
+    drop(kept);
+}
+
+/// Docker's own command line makes the context by which the engine is found.
+#[expect(clippy::print_stdout, reason = "scripts/test looks for it")]
+fn an_agent_lives_elsewhere() {
+    if let Some(reason) = elsewhere::why_not() {
+        println!("NOT TESTED on this machine: an engine on another machine, since {reason}");
+        return;
+    }
+    let engine = Elsewhere::start();
+    let home = Home::new();
+    let files = engine.files().display();
+    let endpoint = format!("host={},ca={files}/ca.pem,cert={files}/cert.pem,key={files}/key.pem", engine.host());
+    for context in [["create", "far", "--docker", &endpoint].as_slice(), &["use", "far"]] {
+        let made = home.program("docker").arg("context").args(context).output().expect("the docker command");
+        assert!(made.status.success(), "{made:?}");
+    }
+    let with = |args: &[&str], more: &[(&str, &str)]| {
+        let mut command = home.raworc(args);
+        command.env("RAWORC_RUNTIME", "docker").env("RAWORC_DOCKER__IMAGE", elsewhere::IMAGE);
+        command.envs(more.iter().copied());
+        command
+    };
+    let up = ["up", "--listen", "127.0.0.1:0", "-o", "json", "--log", "warn"];
+    let nowhere = Ran::of(with(&up, &[("RAWORC_DOCKER__REMOTE", "true")]).output().expect("raworc runs"));
+    assert!(nowhere.code == 2 && nowhere.err.contains("agents.listen"), "{nowhere:#?}");
+
+    let listen = engine.free_port();
+    let whole = [("RAWORC_DOCKER__REMOTE", "true"), ("RAWORC_AGENTS__LISTEN", listen.as_str())];
+    let start = || Up::of(with(&up, &whole));
+    let first = start();
+    let raworc = |args: &[&str]| Ran::of(home.raworc(args).output().expect("raworc runs"));
+    let closed = raworc(&["agent", "create", "ada"]);
+    assert!(closed.code != 0 && closed.err.contains("use the mode open"), "{closed:#?}");
+    raworc(&["agent", "create", "ada", "--network", "open", "--wait"]).ok();
+    let said = raworc(&["send", "ada", "!echo here > kept; cat kept; cat /proc/sys/kernel/hostname"]).ok();
+    assert!(said.contains("here"), "{said}");
+    assert_eq!(raworc(&["agent", "exec", "ada", "--", "cat", "kept"]).ok(), "here\n", "over the link");
+    assert_ne!(engine.docker(&["ps", "--quiet"]), "", "it is there that it runs");
+    let before = up::agent(&home, "ada")["status"]["incarnation"].clone();
+    first.kill();
+    let second = start();
+    until("the program has found the new server", || raworc(&["agent", "exec", "ada", "--", "cat", "kept"]).code == 0);
+    assert_eq!(up::agent(&home, "ada")["status"]["incarnation"], before, "it is one start all the time");
+    raworc(&["agent", "sleep", "ada"]).ok();
+    until("the computer has stopped", || engine.docker(&["ps", "--quiet"]).is_empty());
+    let woken = raworc(&["send", "ada", "!cat kept && echo again"]).ok();
+    assert!(woken.contains("here\nagain"), "{woken}");
+    raworc(&["agent", "delete", "ada", "--yes"]).ok();
+    until("the computer is gone", || engine.docker(&["ps", "--all", "--quiet"]).is_empty());
+    let programs = engine.docker(&["volume", "ls", "--quiet", "--filter", "label=raworc.program"]);
+    let volumes = || engine.docker(&["volume", "ls", "--quiet"]);
+    until("its volume is gone, and the program stays for the next one", || volumes() == programs);
+    assert_eq!(programs.lines().count(), 1, "{programs}");
+    assert_eq!(second.end(), Some(0));
+    let tour = with(&["quickstart", "--exit", "--listen", "127.0.0.1:0", "--no-model"], &whole).output();
+    let told = Ran::of(tour.expect("raworc runs")).ok();
+    assert!(told.contains("--network open") && told.contains("start 1 has become start 2"), "{told}");
+}
+
 fn an_image_that_cannot_be_built() {
     let home = Home::new();
     std::fs::write(home.path().join("Dockerfile"), "FROM debian:bookworm-slim\nRUN echo so far && exit 7\n")
@@ -190,6 +269,13 @@ fn an_image_that_cannot_be_built() {
     assert!(absent.code == 2 && absent.err.contains("nowhere"), "{absent:#?}");
     let mut elsewhere = raworc(&home, &["image", "build"]);
     let elsewhere = Ran::of(elsewhere.env("DOCKER_HOST", "unix:///nowhere.sock").output().expect("raworc runs"));
+    for (host, said) in [("ssh://ada@there", "unix:///PATH"), ("tcp://10.0.0.1:2375", "docker.without_tls")] {
+        let refused =
+            Ran::of(raworc(&home, &["image", "build"]).env("DOCKER_HOST", host).output().expect("raworc runs"));
+        let is_told =
+            refused.err.contains("the Docker engine of DOCKER_HOST cannot be used") && refused.err.contains(said);
+        assert!(refused.code == 2 && is_told, "{refused:#?}");
+    }
     assert!(
         elsewhere.code == 7 && elsewhere.err.contains("no Docker engine answers at unix:///nowhere.sock"),
         "{elsewhere:#?}"
