@@ -3,9 +3,11 @@
 mod docker;
 mod local;
 
+use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use futures::FutureExt;
 use libtest_mimic::{Failed, Trial};
 use raworc_core::runtime::Capabilities;
 use raworc_core::runtime::conformance::{RuntimeUnderTest, cases, why_ignored};
@@ -70,8 +72,13 @@ fn trials_of<S: Subject>(required: &Required) -> Vec<Trial> {
                 let test = move || {
                     run(async {
                         let subject = Arc::new(S::new().await.unwrap_or_else(|reason| panic!("{reason}")));
-                        case.run(Arc::clone(&subject) as Arc<dyn RuntimeUnderTest>).await;
+                        let ran = case.run(Arc::clone(&subject) as Arc<dyn RuntimeUnderTest>);
+                        let ran = AssertUnwindSafe(ran).catch_unwind().await;
+                        // Also where the case fails.
                         subject.close().await;
+                        if let Err(panic) = ran {
+                            resume_unwind(panic);
+                        }
                     })
                 };
                 Trial::test(name, test).with_ignored_flag(is_ignored)
