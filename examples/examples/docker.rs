@@ -15,7 +15,7 @@ use raworc_core::operator::{Operator, OperatorSettings};
 use raworc_core::principal::Principal;
 use raworc_core::runtime::{Runtime, Runtimes};
 use raworc_core::seal::MasterKey;
-use raworc_core::store::MemoryStore;
+use raworc_core::store::{ComputerQuery, MemoryStore, Store};
 use raworc_http::server::Tokens;
 use raworc_http::server::agents::egress::Egress;
 use raworc_http::server::agents::gateway::Upstreams;
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
     return tests::main();
     #[cfg(not(test))]
     match run(|line| println!("{line}")) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error:#}");
             ExitCode::FAILURE
@@ -45,18 +45,19 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(mut say: impl FnMut(String)) -> anyhow::Result<()> {
+/// Gives the name of the installation, for whoever looks at what is left of it.
+fn run(mut say: impl FnMut(String)) -> anyhow::Result<String> {
     let host = std::env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".into());
     tokio::runtime::Runtime::new()?.block_on(tell(&host, &mut say))
 }
 
-async fn tell(host: &str, say: &mut dyn FnMut(String)) -> anyhow::Result<()> {
+async fn tell(host: &str, say: &mut dyn FnMut(String)) -> anyhow::Result<String> {
     // Computers are given the directory with the agents' socket, and this program as theirs.
     let directory = tempfile::tempdir()?;
     let listener = AgentsListener::unix(directory.path().join("link/agents.sock"), ListenerLimits::default()).await?;
     // Computers of an installation that its store does not know are taken away, so each run is one of its own.
     let installation = format!("example-{}", SystemEntropy.uuid(SystemClock.now()).simple());
-    let options = DockerOptions::new(RuntimeName::new("docker")?, installation, host, IMAGE)
+    let options = DockerOptions::new(RuntimeName::new("docker")?, &installation, host, IMAGE)
         .with_link_dir(directory.path().join("link"))
         .with_program_file(std::env::current_exe()?)
         .with_program([PROGRAM_PATH, "agentd"]);
@@ -65,7 +66,8 @@ async fn tell(host: &str, say: &mut dyn FnMut(String)) -> anyhow::Result<()> {
     let runtimes = Runtimes::new().with(docker, DockerRuntime::agent_url("agents.sock"), None);
 
     let store = Arc::new(MemoryStore::default());
-    let control = ControlPlane::start(Parts::new(store, runtimes.clone(), MasterKey::generate(&SystemEntropy))).await?;
+    let control =
+        ControlPlane::start(Parts::new(store.clone(), runtimes.clone(), MasterKey::generate(&SystemEntropy))).await?;
     let closing = CancellationToken::new();
     let (tokens, links) = (Tokens::new(&control), Links::start(&control));
     let state = AgentsState {
@@ -100,12 +102,17 @@ async fn tell(host: &str, say: &mut dyn FnMut(String)) -> anyhow::Result<()> {
     say(format!("{} is {}, start {}", agent.name, agent.status.state(), agent.status.incarnation));
     let agent = control.delete(&call, &tenant, &name).await?;
     until(agent, |agent| agent.status.state() == State::Deleted && agent.status.computer.is_none()).await?;
+    // The agent is gone at once, and its computer as soon as the engine has taken it away.
+    let query = ComputerQuery { runtime: RuntimeName::new("docker")?, reclaim: true, after: None, limit: 1 };
+    while !store.computers(&query).await?.items.is_empty() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     say("nothing of it is left".to_owned());
 
     operator.shutdown().await;
     closing.cancel();
     serving.await?;
-    Ok(())
+    Ok(installation)
 }
 
 #[cfg(test)]
@@ -117,7 +124,13 @@ mod tests {
     /// What it prints, as the README has it.
     fn it_prints_what_the_readme_shows() {
         let mut printed = Vec::new();
-        super::run(|lines| printed.extend(lines.lines().map(str::to_owned))).expect("the engine answers");
+        let installation = super::run(|lines| printed.extend(lines.lines().map(str::to_owned)));
+        let label = format!("label=raworc.installation={}", installation.expect("the engine answers"));
+        for list in [["ps", "--all"], ["volume", "ls"]] {
+            let listed =
+                Command::new("docker").args(list).args(["--quiet", "--filter", &label]).output().expect("listed");
+            assert!(listed.status.success() && listed.stdout.is_empty(), "left behind: {listed:?}");
+        }
         let readme = include_str!("../../README.md");
         let (_, shown) = readme.split_once("--example docker\n").expect("the example in the README");
         let (shown, _) = shown.split_once("```").expect("its end");
