@@ -1,5 +1,6 @@
 //! The entry point of the process.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -7,11 +8,17 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::log::Log;
 use crate::program::{self, Options};
 
+/// Asks for the version alone: whether the program can run where it is, without a boot line.
+const VERSION: &str = "--version";
+
 /// Runs the program in this process until it is ended: `raworc-agentd`, and `raworc agentd`.
 ///
 /// It succeeds where a signal asked it to end; what it held is then queued again by the server.
 #[must_use]
 pub fn main() -> ExitCode {
+    if std::env::args_os().skip(1).any(|argument| argument == VERSION) {
+        return tell_version();
+    }
     let log = Log::default();
     log.install();
     // One thread does all but the disk: the program waits most of the time, and should be small.
@@ -26,6 +33,13 @@ pub fn main() -> ExitCode {
     // Standard input may still be read by a thread that nothing can stop.
     runtime.shutdown_background();
     code
+}
+
+fn tell_version() -> ExitCode {
+    match writeln!(std::io::stdout(), "raworc-agentd {}", env!("CARGO_PKG_VERSION")) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
 }
 
 async fn until_asked(log: Log) -> ExitCode {

@@ -1,5 +1,6 @@
 //! Runs the setup script, with its output as steps.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -35,6 +36,9 @@ pub(crate) async fn run(
     let mut outbox = Outbox::new(Arc::clone(calls), None);
     let ended = match start(task, home, shared) {
         Ok(script) => script.follow(Duration::from_secs(task.limit), &mut outbox).await?,
+        Err(error) if error.kind() == ErrorKind::NotFound && home.is_dir() => {
+            Some("the setup script cannot be started: this computer's image has no sh".into())
+        }
         Err(error) => Some(format!("the setup script cannot be started: {error}")),
     };
     outbox.flush().await?;

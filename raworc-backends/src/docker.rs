@@ -14,6 +14,7 @@ mod look;
 mod network;
 mod program;
 mod tls;
+mod unfit;
 mod volume;
 
 use std::collections::HashMap;
@@ -32,8 +33,8 @@ use futures::{StreamExt, TryStreamExt};
 use raworc_core::agent::NetworkMode;
 use raworc_core::ids::{ComputerId, RuntimeName, VolumeId};
 use raworc_core::runtime::{
-    Boot, Capabilities, ComputerSpec, Ensured, LogsOptions, Observed, Progress, Runtime, RuntimeError, RuntimeEvent,
-    StartId,
+    Boot, Capabilities, ComputerSpec, Ensured, LogsOptions, Observed, Phase, Progress, Runtime, RuntimeError,
+    RuntimeEvent, StartId,
 };
 use tokio::io::AsyncWriteExt;
 
@@ -99,6 +100,14 @@ impl DockerRuntime {
     /// Where it does not answer.
     pub async fn has_image(&self, image: &str) -> Result<bool, RuntimeError> {
         image::is_there(self.engine.docker().await?, image).await
+    }
+
+    /// The engine's identity of an image, which is another one where its name was given to another image.
+    ///
+    /// # Errors
+    /// Where the engine does not answer.
+    pub async fn image_id(&self, image: &str) -> Result<Option<String>, RuntimeError> {
+        image::id(self.engine.docker().await?, image).await
     }
 
     /// Makes an image from a Dockerfile that needs no other file, and passes on what the engine says, line by line.
@@ -343,7 +352,14 @@ impl Runtime for DockerRuntime {
     }
 
     async fn observe(&self, id: ComputerId) -> Result<Option<Observed>, RuntimeError> {
-        Ok(self.container(id).await?.map(|container| look::observed(id, &container)))
+        let Some(container) = self.container(id).await? else { return Ok(None) };
+        let mut observed = look::observed(id, &container);
+        if matches!(observed.phase, Phase::Stopped { .. })
+            && let Some(reason) = self.unfit(id, &container).await
+        {
+            observed.phase = Phase::Unfit { reason };
+        }
+        Ok(Some(observed))
     }
 
     async fn list(&self) -> Result<Vec<Observed>, RuntimeError> {
@@ -400,6 +416,15 @@ impl Runtime for DockerRuntime {
 }
 
 impl DockerRuntime {
+    /// Why a program that has ended could not begin, if it could not. A log that cannot be read tells nothing.
+    async fn unfit(&self, id: ComputerId, container: &ContainerInspectResponse) -> Option<String> {
+        if !unfit::may_be(container.state.as_ref()) {
+            return None;
+        }
+        let first = self.logs(id, LogsOptions::default()).await.ok()?.next().await?.ok()?;
+        unfit::why(&String::from_utf8_lossy(&first), &self.options)
+    }
+
     /// The filter for what is this installation's.
     fn own(&self) -> HashMap<String, Vec<String>> {
         let label = format!("{}={}", container::INSTALLATION, self.options.installation);

@@ -134,7 +134,11 @@ pub enum Command {
     Completion(CompletionArgs),
     /// The program inside an agent's computer.
     #[command(hide = true)]
-    Agentd,
+    Agentd {
+        /// Say the version and end: whether it can run here.
+        #[arg(long)]
+        version: bool,
+    },
     /// The installation that is measured, in a process of its own.
     #[cfg(feature = "bench")]
     #[command(hide = true)]

@@ -23,7 +23,7 @@ pub fn main() -> ExitCode {
     }
     clap_complete::CompleteEnv::with_factory(Cli::command).complete();
     let Cli { global, command } = Cli::parse();
-    if matches!(command, Command::Agentd) {
+    if matches!(command, Command::Agentd { .. }) {
         return raworc_agent::main();
     }
     let console = Console::new(&global);
@@ -97,7 +97,7 @@ async fn call(command: Command, global: &GlobalArgs, console: &Console) -> anyho
         | Command::Operator(_)
         | Command::Version
         | Command::Completion(_)
-        | Command::Agentd
+        | Command::Agentd { .. }
         | Command::Reference(_) => elsewhere(),
         #[cfg(feature = "bench")]
         Command::Bench(_) | Command::BenchServer(_) => elsewhere(),

@@ -195,10 +195,27 @@ pub enum Phase {
         /// How its last start ended, if the engine remembers: `exit code 137`, `out of memory`.
         reason: Option<String>,
     },
+    /// Stopped, and its last start came to nothing: the program could not even be begun in there, and cannot until it or the
+    /// image is another. An engine that does not tell that apart says `Stopped`.
+    Unfit {
+        /// What stood in the way, with the way out.
+        reason: String,
+    },
     /// Its program runs, or is on its way to: whatever a `stop` of this start would have to end.
     Running(StartId),
     /// It was told to stop, and something of this start is still there.
     Stopping(StartId),
+}
+
+impl Phase {
+    /// The start of which something is there.
+    #[must_use]
+    pub const fn start(&self) -> Option<&StartId> {
+        match self {
+            Self::Running(start) | Self::Stopping(start) => Some(start),
+            Self::Stopped { .. } | Self::Unfit { .. } => None,
+        }
+    }
 }
 
 /// What a computer turned out to be when it was made.
@@ -307,6 +324,9 @@ pub enum RuntimeError {
 /// The reason of the condition of an agent whose image cannot be had.
 pub(crate) const IMAGE_MISSING: &str = "ImageMissing";
 
+/// The reason of the condition of an agent whose image cannot run the program.
+pub(crate) const PROGRAM_UNFIT: &str = "ProgramUnfit";
+
 impl RuntimeError {
     /// Whether the same call may succeed later without anything being changed.
     #[must_use]
@@ -356,7 +376,7 @@ impl RuntimeError {
 /// - `R10` Files on the volume survive `stop`, `start` and `remove`.
 /// - `R11` Files outside the volume survive `stop` and `start` where `keeps_root` is declared.
 /// - `R12` `remove` takes away the computer, running or not, and leaves the volume; of what is not there it succeeds.
-/// - `R13` `observe` of what is not there is `None`; a program that ended is `Stopped`.
+/// - `R13` `observe` of what is not there is `None`; a program that ended is `Stopped`, or `Unfit` where it could not begin.
 /// - `R14` `list` tells all computers of this installation and no others.
 /// - `R15` `watch` tells `Changed` after a start, after an end and after a removal.
 /// - `R16` `logs` gives what the program wrote from the last start's first byte on, and with `follow` until its end; of

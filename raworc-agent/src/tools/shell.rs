@@ -33,6 +33,9 @@ use marks::{Finished, Marks};
 /// How long a command that is interrupted may take to end by itself.
 const INTERRUPTED: Duration = Duration::from_millis(400);
 
+/// What commands are given to: the first that the image has.
+const SHELLS: [&str; 2] = ["bash", "sh"];
+
 /// The exit code of a shell that was killed.
 const KILLED: i32 = 137;
 
@@ -219,8 +222,7 @@ impl Shell {
     }
 
     async fn start_here(&mut self, env: &BTreeMap<String, String>) -> io::Result<Running> {
-        let mut last = None;
-        for program in ["bash", "sh"] {
+        for program in SHELLS {
             match self.spawn(program, env) {
                 Ok(mut running) => {
                     let mut script = b"exec 9>&1\n".to_vec();
@@ -231,11 +233,12 @@ impl Shell {
                     running.stdin.write_all(&script).await?;
                     return Ok(running);
                 }
-                Err(error) if error.kind() == io::ErrorKind::NotFound => last = Some(error),
+                // A directory that is not there is told by the same error, whatever the program.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && self.cwd.is_dir() => {}
                 Err(error) => return Err(error),
             }
         }
-        Err(last.unwrap_or_else(|| io::ErrorKind::NotFound.into()))
+        Err(io::Error::new(io::ErrorKind::NotFound, "this computer's image has neither bash nor sh"))
     }
 
     fn spawn(&self, program: &str, env: &BTreeMap<String, String>) -> io::Result<Running> {

@@ -49,6 +49,8 @@ pub struct DockerOptions {
     pub link_dir: Option<PathBuf>,
     /// The program in a computer and its arguments.
     pub program: Vec<String>,
+    /// How a program is made that runs in images in which this one does not.
+    pub program_is_made: Option<String>,
     /// The program's file on this machine, shown inside at [`PROGRAM_PATH`].
     pub program_file: Option<PathBuf>,
     /// Processor time where a spec names none.
@@ -80,6 +82,7 @@ impl DockerOptions {
             default_image_is_made: None,
             link_dir: None,
             program: vec![PROGRAM_PATH.into()],
+            program_is_made: None,
             program_file: None,
             default_cpu: Some(DEFAULT_CPU),
             default_memory: Some(DEFAULT_MEMORY),
@@ -126,6 +129,13 @@ impl DockerOptions {
     #[must_use]
     pub fn with_program_file(mut self, file: impl Into<PathBuf>) -> Self {
         self.program_file = Some(file.into());
+        self
+    }
+
+    /// Says how a program is made that runs in images in which this one does not.
+    #[must_use]
+    pub fn with_program_made_by(mut self, how: impl Into<String>) -> Self {
+        self.program_is_made = Some(how.into());
         self
     }
 

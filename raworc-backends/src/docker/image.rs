@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use bollard::models::CreateImageInfo;
+use bollard::models::{CreateImageInfo, ImageInspect};
 use bollard::query_parameters::{BuildImageOptionsBuilder, CreateImageOptionsBuilder};
 use bollard::{Docker, body_full};
 use futures::StreamExt;
@@ -12,10 +12,19 @@ use super::error::{self, if_there};
 
 /// Whether the engine has the image.
 pub(super) async fn is_there(docker: &Docker, image: &str) -> Result<bool, RuntimeError> {
+    Ok(found(docker, image).await?.is_some())
+}
+
+/// The engine's identity of an image that it has.
+pub(super) async fn id(docker: &Docker, image: &str) -> Result<Option<String>, RuntimeError> {
+    Ok(found(docker, image).await?.and_then(|found| found.id))
+}
+
+async fn found(docker: &Docker, image: &str) -> Result<Option<ImageInspect>, RuntimeError> {
     if !is_name(image) {
-        return Ok(false);
+        return Ok(None);
     }
-    Ok(if_there(docker.inspect_image(image).await).map_err(error::of("look at an image"))?.is_some())
+    if_there(docker.inspect_image(image).await).map_err(error::of("look at an image"))
 }
 
 /// Sees to it that the image is there. What is `made_by` somebody is not pulled.

@@ -150,6 +150,36 @@ impl Drop for Machine {
     }
 }
 
+/// An image of a test's own, from the files of a directory. It goes with the test.
+#[derive(Debug)]
+pub(crate) struct Image(pub(crate) String);
+
+impl Image {
+    pub(crate) fn of(files: &std::path::Path) -> Self {
+        let mut archive = tar::Builder::new(Vec::new());
+        archive.follow_symlinks(false);
+        archive.append_dir_all(".", files).expect("packed");
+        let name = format!("localhost/{}:1", name());
+        let mut import = std::process::Command::new("docker");
+        import.args(["--host", &host(), "import", "-", &name]);
+        import.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::null());
+        let mut child = import.spawn().expect("the docker command");
+        let mut input = child.stdin.take().expect("an input");
+        std::io::Write::write_all(&mut input, &archive.into_inner().expect("packed")).expect("written");
+        drop(input);
+        assert!(child.wait().expect("ended").success(), "the image was made");
+        Self(name)
+    }
+}
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        let removed =
+            std::process::Command::new("docker").args(["--host", &host(), "image", "rm", "-f", &self.0]).output();
+        assert!(std::thread::panicking() || removed.is_ok_and(|output| output.status.success()), "{} is left", self.0);
+    }
+}
+
 /// The container of a computer.
 pub(crate) fn container(id: ComputerId) -> String {
     format!("raworc-{id}")

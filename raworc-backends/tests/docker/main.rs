@@ -11,6 +11,7 @@ mod networks;
 mod restarts;
 mod strangers;
 mod tls;
+mod unfit;
 mod uploads;
 mod walls;
 
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         restarts::trials(),
         strangers::trials(),
         tls::trials(),
+        unfit::trials(),
         uploads::trials(),
         walls::trials(),
     ]

@@ -115,6 +115,7 @@ impl Machine {
     pub(crate) async fn ended(&self, made: &Made) -> String {
         wait_for("the program ends", async || match self.phase(made).await {
             Some(Phase::Stopped { reason }) => reason,
+            Some(Phase::Unfit { reason }) => panic!("the program could not begin: {reason}"),
             Some(Phase::Running(_) | Phase::Stopping(_)) | None => None,
         })
         .await

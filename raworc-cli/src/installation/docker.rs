@@ -1,12 +1,12 @@
 //! Docker as an installation's runtime.
 
+mod trial;
+
 use std::path::PathBuf;
 
 use raworc_backends::docker::{DockerOptions, DockerRuntime, ENGINE_LIMIT, EngineAddress, PROGRAM_PATH};
-use raworc_core::agent::{Network, NetworkMode, Resources};
-use raworc_core::entropy::{Clock, EntropyExt, SystemClock, SystemEntropy};
 use raworc_core::ids::RuntimeName;
-use raworc_core::runtime::{ComputerSpec, Runtime, RuntimeError};
+use raworc_core::runtime::Runtime;
 
 use super::agents::no_way_here;
 use super::program;
@@ -17,11 +17,11 @@ use crate::settings::{DEFAULT_IMAGE, RuntimeKind, Settings};
 /// The name under which agents ask for it.
 const DOCKER: &str = "docker";
 
-/// Where the computer is noted that is made on trial, below the data directory.
-const TRIAL: &str = "trial";
-
 /// A computer with a shell and tools to build with, for `docker build`.
 pub const DOCKERFILE: &str = include_str!("../../../deploy/computer/Dockerfile");
+
+/// How a program is made that runs in any image.
+const STATIC: &str = "build the static one with scripts/agentd and set RAWORC_AGENTD to it";
 
 /// The name under which agents ask for it.
 pub(super) fn name() -> anyhow::Result<RuntimeName> {
@@ -51,6 +51,11 @@ pub fn open_engine(
 /// The runtime, and where its engine answers. Its program is a copy in the data directory: a container is made with its
 /// path, and has to find it there whatever becomes of the one that this process was started from.
 fn open(settings: &Settings) -> anyhow::Result<(DockerRuntime, String)> {
+    open_running(settings, &[PROGRAM_PATH, "agentd"])
+}
+
+/// The same with these words for the program in its computers.
+fn open_running(settings: &Settings, program: &[&str]) -> anyhow::Result<(DockerRuntime, String)> {
     let docker = &settings.docker;
     if docker.remote && settings.agents.listen.is_none() {
         return Err(no_way_here().into());
@@ -59,7 +64,8 @@ fn open(settings: &Settings) -> anyhow::Result<(DockerRuntime, String)> {
         let mut options = options
             .with_link_dir(settings.data.join("link"))
             .with_program_file(program_file(settings))
-            .with_program([PROGRAM_PATH, "agentd"]);
+            .with_program(program.iter().copied())
+            .with_program_made_by(STATIC);
         options.default_cpu = docker.cpu.0;
         options.default_memory = docker.memory.0;
         options.default_pids = (docker.pids > 0).then_some(docker.pids);
@@ -157,41 +163,11 @@ async fn have(
             runtime.prepare(Some(image), &|_| ()).await.map_err(|error| error.to_string())?;
         }
     }
-    let spec = trial(settings).map_err(|error| error.to_string())?;
-    try_out(runtime, &spec).await.map_err(|error| {
+    trial::try_out(runtime, settings).await.map_err(|error| {
         let may_be_elsewhere = !settings.docker.remote && !host.starts_with("unix://");
         let hint = if may_be_elsewhere { "; for an engine on another machine, set docker.remote" } else { "" };
         format!("{error}{hint}")
-    })?;
-    std::fs::remove_file(settings.data.join(TRIAL)).map_err(|error| error.to_string())
-}
-
-/// The computer that is made on trial, noted before it is: what a start that was killed left of one is what the next start
-/// makes, and takes away. No operator would take away its volume, which might hold somebody's files.
-fn trial(settings: &Settings) -> Result<ComputerSpec, Failure> {
-    let path = settings.data.join(TRIAL);
-    let noted = std::fs::read_to_string(&path).ok();
-    let noted: Option<ComputerSpec> = noted.and_then(|noted| serde_json::from_str(&noted).ok());
-    let now = SystemClock.now();
-    let ids = || (SystemEntropy.computer_id(now), SystemEntropy.volume_id(now));
-    let (id, volume) = noted.map_or_else(ids, |noted| (noted.id, noted.volume));
-    let mut network = Network::default();
-    if settings.docker.remote {
-        network.mode = NetworkMode::Open;
-    }
-    let spec = ComputerSpec { id, volume, image: None, resources: Resources::default(), network, root: false };
-    // A struct of ids and numbers always serialises.
-    let text = serde_json::to_string(&spec).unwrap_or_default();
-    let failed = |error| Failure::new(Exit::Failed, format!("cannot write {}", path.display())).because(error);
-    write_private(&path, &text).map_err(failed)?;
-    Ok(spec)
-}
-
-/// Makes a computer and takes it away: an engine that sees other files than this process cannot.
-async fn try_out(runtime: &DockerRuntime, spec: &ComputerSpec) -> Result<(), RuntimeError> {
-    let made = runtime.ensure(spec).await.map(drop);
-    let removed = runtime.remove(spec.id).await;
-    made.and(removed).and(runtime.remove_volume(spec.volume).await)
+    })
 }
 
 async fn answers(runtime: &DockerRuntime) -> Result<(), String> {

@@ -14,6 +14,7 @@ mod full;
 #[path = "../cli/home.rs"]
 #[allow(dead_code, reason = "another binary's tests use the rest")]
 mod home;
+mod images;
 mod keeps;
 mod restarted;
 #[path = "../cli/up.rs"]
@@ -61,18 +62,28 @@ fn main() -> ExitCode {
         ),
         trial("two_hundred_agents_live_on_one_engine", crowd::two_hundred_agents_live_on_one_engine)
             .with_ignored_flag(true),
+        trial("up_tries_out_whether_the_image_can_run_the_program_and_remembers_that_it_can", images::up_tries_it_out),
+        trial(
+            "an_agents_own_image_that_cannot_run_the_program_is_a_condition_with_the_way_out",
+            images::unfit_for_an_agent,
+        ),
+        trial("an_agent_lives_in_debian_with_the_static_program", images::debian),
+        trial("an_agent_lives_in_a_system_of_busybox_alone", images::busybox),
+        trial("an_agent_lives_in_an_image_with_one_static_shell_and_nothing_else", images::one_shell),
+        trial("an_agent_in_an_image_without_a_shell_says_so_and_moves_files", images::no_shell),
+        trial("an_image_for_another_processor_says_what_cannot_be_executed", images::another_processor),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
-fn docker(args: &[&str]) -> String {
+pub(crate) fn docker(args: &[&str]) -> String {
     let output = Command::new("docker").args(["--host", &host()]).args(args).output().expect("the docker command");
     assert!(output.status.success(), "docker {args:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("UTF-8").trim().to_owned()
 }
 
 /// The binary in this home, with the engine, and with `auto` as its runtime.
-fn raworc(home: &Home, args: &[&str]) -> Command {
+pub(crate) fn raworc(home: &Home, args: &[&str]) -> Command {
     let mut command = home.raworc(args);
     command.env("DOCKER_HOST", host()).env("RAWORC_RUNTIME", "auto");
     command
@@ -89,18 +100,18 @@ fn run_slim(home: &Home, args: &[&str]) -> Ran {
     Ran::of(on_slim(home, args).output().expect("raworc runs"))
 }
 
-fn run(home: &Home, args: &[&str]) -> Ran {
+pub(crate) fn run(home: &Home, args: &[&str]) -> Ran {
     Ran::of(raworc(home, args).output().expect("raworc runs"))
 }
 
 /// What finds all that the installation of this home has on the engine.
-fn label(home: &Home) -> String {
+pub(crate) fn label(home: &Home) -> String {
     let name = std::fs::read_to_string(home.path().join(".local/share/raworc/installation")).expect("there");
     format!("label=raworc.installation={}", name.trim())
 }
 
 /// Takes away at its end what the installation of a home has on the engine.
-struct Cleared<'a>(&'a Home);
+pub(crate) struct Cleared<'a>(pub(crate) &'a Home);
 
 impl Drop for Cleared<'_> {
     fn drop(&mut self) {

@@ -10,7 +10,7 @@ use crate::agent::{Agent, ConditionKind, Desired, State};
 use crate::error::Error;
 use crate::ids::{AgentName, TenantName};
 use crate::principal::Action;
-use crate::runtime::IMAGE_MISSING;
+use crate::runtime::{IMAGE_MISSING, PROGRAM_UNFIT};
 use crate::store::{AgentChange, AgentOp, Check, Commit};
 
 /// What somebody needs an agent's computer for. One call has one errand, however often it asks for the computer.
@@ -136,7 +136,7 @@ impl Outlook {
                 Some(at) if at == Timestamp::MAX => Self::Failed,
                 Some(_) if status.restarts >= TRIES => Self::Failed,
                 Some(_) => match status.conditions.get(ConditionKind::Ready) {
-                    Some(ready) if ready.reason == IMAGE_MISSING => Self::Failed,
+                    Some(ready) if [IMAGE_MISSING, PROGRAM_UNFIT].contains(&ready.reason.as_str()) => Self::Failed,
                     Some(_) | None => Self::Coming,
                 },
             },

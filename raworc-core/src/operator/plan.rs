@@ -8,7 +8,7 @@ use super::settings::OperatorSettings;
 use crate::agent::{Agent, AgentEvent, ClockMove, ConditionKind, Desired, HEARTBEAT_LIMIT, IDLE_TIMEOUT, Run, State};
 use crate::computer::Computer;
 use crate::ids::{ProcessId, VolumeId};
-use crate::runtime::{ComputerSpec, LimitsReached, Phase};
+use crate::runtime::{ComputerSpec, LimitsReached, PROGRAM_UNFIT, Phase};
 use crate::store::{AgentOp, Backoff, Check};
 
 /// How often a start that another operator carries out is looked at: the end of that operator triggers nothing.
@@ -193,7 +193,7 @@ fn plan_init(view: &View<'_>, settings: &OperatorSettings) -> Plan {
         _ => {}
     }
     match gone(view, run) {
-        Some(reason) => failed(view, settings, "ProgramExited", reason),
+        Some((reason, message)) => failed(view, settings, reason, message),
         None => Plan::Wait(Some(run.deadline)),
     }
 }
@@ -300,8 +300,8 @@ fn plan_lost(view: &View<'_>, settings: &OperatorSettings) -> Option<Plan> {
     if let Some(plan) = adopt(view, run) {
         return Some(plan);
     }
-    if let Some(reason) = gone(view, run) {
-        return lost("ProgramExited", reason);
+    if let Some((reason, message)) = gone(view, run) {
+        return lost(reason, message);
     }
     if heartbeat_limit(view).is_some_and(|limit| limit <= view.now) {
         let message = format!("its program was not heard for {} s", HEARTBEAT_LIMIT.as_secs());
@@ -327,21 +327,24 @@ fn adopt(view: &View<'_>, run: &Run) -> Option<Plan> {
     }
 }
 
-/// Why a run that the engine had started is over, if it is.
-fn gone(view: &View<'_>, run: &Run) -> Option<String> {
+/// Why a run that the engine had started is over, if it is: in a word, and in words.
+fn gone(view: &View<'_>, run: &Run) -> Option<(&'static str, String)> {
+    const EXITED: &str = "ProgramExited";
     // A program that booted was started, even if whoever did that died before it could record the start.
     if run.start_id.is_none() && (run.booted_at.is_none() || view.work != Work::None) {
         return None;
     }
     match &view.observed {
         Observation::Unknown => None,
-        Observation::Absent => Some("its computer is gone".into()),
-        Observation::Present(Phase::Stopped { reason }) => {
-            Some(reason.as_ref().map_or_else(|| "its program ended".into(), |why| format!("its program ended: {why}")))
+        Observation::Absent => Some((EXITED, "its computer is gone".into())),
+        Observation::Present(Phase::Stopped { reason: None }) => Some((EXITED, "its program ended".into())),
+        Observation::Present(Phase::Stopped { reason: Some(why) }) => {
+            Some((EXITED, format!("its program ended: {why}")))
         }
+        Observation::Present(Phase::Unfit { reason }) => Some((PROGRAM_UNFIT, reason.clone())),
         Observation::Present(Phase::Running(start) | Phase::Stopping(start)) => {
             let other = run.start_id.as_ref().is_some_and(|started| started != start);
-            other.then(|| "its computer was started by somebody else".into())
+            other.then(|| (EXITED, "its computer was started by somebody else".into()))
         }
     }
 }

@@ -7,7 +7,7 @@ use super::jobs::Subject;
 use super::{Engine, Shared, death, spawn_job};
 use crate::agent::Agent;
 use crate::ids::ComputerId;
-use crate::runtime::{Phase, RuntimeError, StartId};
+use crate::runtime::{RuntimeError, StartId};
 use crate::store::AgentOp;
 
 /// Asks the engine to end the present run, apart from the look.
@@ -72,10 +72,7 @@ pub(super) async fn stop_computer(shared: &Shared, engine: &Engine, id: Computer
 
 async fn running(shared: &Shared, engine: &Engine, id: ComputerId) -> Result<Option<StartId>, RuntimeError> {
     let seen = limited(shared, "look at the computer", engine.entry.runtime.observe(id)).await?;
-    Ok(match seen.map(|seen| seen.phase) {
-        Some(Phase::Running(start) | Phase::Stopping(start)) => Some(start),
-        Some(Phase::Stopped { .. }) | None => None,
-    })
+    Ok(seen.and_then(|seen| seen.phase.start().cloned()))
 }
 
 async fn stop_start(shared: &Shared, engine: &Engine, id: ComputerId, start: &StartId) -> Result<(), Cut> {

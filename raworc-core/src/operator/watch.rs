@@ -106,7 +106,7 @@ async fn compare(
             match phases.remove(&computer.id()) {
                 Some(_) if computer.reclaim_since.is_some() => reclaim::begin(shared, computer),
                 Some(Phase::Running(_) | Phase::Stopping(_)) => shared.queue.look(computer.agent),
-                Some(Phase::Stopped { .. }) | None => {}
+                Some(Phase::Stopped { .. } | Phase::Unfit { .. }) | None => {}
             }
         }
         if page.next.is_none() {

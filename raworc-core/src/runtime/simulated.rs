@@ -174,7 +174,7 @@ impl Runtime for SimulatedRuntime {
                 self.engine.set_image(name, Some(Image::Present));
                 tell(IMAGE_SIZE);
             }
-            Some(Image::Present) | None => (),
+            Some(Image::Present | Image::Unfit(_)) | None => (),
         }
         call.leave(()).await
     }

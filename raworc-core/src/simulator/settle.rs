@@ -14,7 +14,6 @@ use crate::agent::{Agent, Desired, State};
 use crate::event::EventKind;
 use crate::ids::{RuntimeName, TenantName};
 use crate::message::MessageState;
-use crate::runtime::Phase;
 use crate::store::{AuditQuery, ComputerQuery, MAX_PAGE, QuotaKind, Store};
 
 /// How long becoming what is wanted may take: the longest waits of an operator, some times over.
@@ -138,7 +137,7 @@ fn rests(world: &World) -> Result<(), String> {
         return no(format!("computer {} is not reclaimed", short(left.id())));
     }
     for seen in world.engine.computers() {
-        let is_running = !matches!(seen.phase, Phase::Stopped { .. });
+        let is_running = seen.phase.start().is_some();
         if !rows.iter().any(|computer| computer.id() == seen.computer) {
             return no(format!("computer {} belongs to nobody", short(seen.computer)));
         }

@@ -67,7 +67,10 @@ pub(super) async fn measure(console: &Console, args: &BenchArgs, dir: &Path) -> 
     let up = Process::up_on_docker(&data, &password).await?;
     let installation = std::fs::read_to_string(data.join("installation")).context("the installation has no name")?;
     let address = Settings::load(&AssemblyArgs::default())?.docker.address()?;
-    anyhow::ensure!(address.tls.is_none(), "figures are taken on this machine's engine; name its socket by docker.host");
+    anyhow::ensure!(
+        address.tls.is_none(),
+        "figures are taken on this machine's engine; name its socket by docker.host"
+    );
     let engine = Engine::at(&address.host, installation.trim()).await?;
     let measured = async {
         let client = up.client()?;

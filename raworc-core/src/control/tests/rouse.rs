@@ -45,13 +45,18 @@ async fn a_call_is_told_at_once_of_a_setup_that_failed_and_comes_through_after_a
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_is_told_at_once_of_an_image_that_is_missing() {
+async fn a_call_is_told_at_once_of_an_image_that_is_missing_or_cannot_run_the_program() {
     let world = World::new().await;
     world.engine.lose_image("ghost", "not found in any registry");
     let agent = world.create("a", AgentSpec { image: Some("ghost".into()), ..AgentSpec::default() }).await;
     let begun = tokio::time::Instant::now();
     assert_eq!(reason(world.rouse(&agent).await), "ImageMissing");
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    world.engine.make_unfit("bare", "no C library");
+    let agent = world.create("b", AgentSpec { image: Some("bare".into()), ..AgentSpec::default() }).await;
+    let begun = tokio::time::Instant::now();
+    assert_eq!(reason(world.rouse(&agent).await), "ProgramUnfit");
+    assert!(begun.elapsed() < Duration::from_millis(500), "{:?}", begun.elapsed());
 }
 
 #[tokio::test(start_paused = true)]

@@ -30,12 +30,13 @@ fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_000_000 + second).expect("a time")
 }
 
-fn seen() -> [(&'static str, Observation); 6] {
+fn seen() -> [(&'static str, Observation); 7] {
     let start = |id: &str| StartId(id.into());
     [
         ("unknown", Observation::Unknown),
         ("absent", Observation::Absent),
         ("stopped", Observation::Present(Phase::Stopped { reason: Some("exit code 1".into()) })),
+        ("unfit", Observation::Present(Phase::Unfit { reason: "no C library".into() })),
         ("running", Observation::Present(Phase::Running(start("this")))),
         ("running-other", Observation::Present(Phase::Running(start("other")))),
         ("stopping", Observation::Present(Phase::Stopping(start("this")))),

@@ -391,3 +391,22 @@ async fn an_engine_that_is_away_is_logged_once_and_told_to_each_agent() {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_image_that_cannot_run_the_program_is_a_reason_of_its_own_and_another_one_is_tried_at_once() {
+    let world = World::new().await;
+    world.engine.make_unfit("bare", "the image has no C library; link the program statically");
+    world.engine.offer_image("here");
+    let spec = AgentSpec { image: Some("bare".into()), ..AgentSpec::default() };
+    let agent = world.create("a", spec).await;
+    let failed = world.until(&agent, "failed", |a| a.status.restarts > 0).await;
+    assert_eq!(ready(&failed).reason, "ProgramUnfit");
+    assert!(ready(&failed).message.contains("link the program statically"), "{}", ready(&failed).message);
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    let tries = world.engine.calls(Method::Start);
+    assert!((5..40).contains(&tries), "{tries} tries in an hour");
+    let change = serde_json::from_str(r#"{"image": "here"}"#).expect("a change");
+    let edit = crate::control::EditAgent { spec: change };
+    world.control.edit_agent(&world.call, &world.tenant, &agent.name, &edit, None).await.expect("edited");
+    world.until(&agent, "up", |a| a.status.state() == State::Idle).await;
+}

@@ -107,7 +107,7 @@ async fn started_again(scope: &Scope, spec: &ComputerSpec) {
                 scope.done("R23: stop of what was begun", scope.runtime.stop(spec.id, &start, GRACE)).await;
                 None
             }
-            Some(Phase::Stopped { .. }) => {
+            Some(Phase::Stopped { .. } | Phase::Unfit { .. }) => {
                 let boot = scope.boot(spec, vec![Op::Log("again".into()), Op::Wait]);
                 match scope.tried("R23: start, again", scope.runtime.start(spec.id, &boot)).await {
                     Ok(start) => Some(start),

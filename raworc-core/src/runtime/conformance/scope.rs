@@ -247,6 +247,7 @@ impl Scope {
         let look = || async {
             match self.phase(id).await {
                 Some(Phase::Stopped { reason }) => Some(reason),
+                Some(Phase::Unfit { reason }) => Some(Some(reason)),
                 Some(Phase::Running(_) | Phase::Stopping(_)) | None => None,
             }
         };

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::engine::{Engine, Image, Removal, locked};
 use super::faults::{Fault, Injected, Method, Rule};
 use crate::ids::{ComputerId, VolumeId};
-use crate::runtime::{Observed, Phase, StartId};
+use crate::runtime::{Observed, StartId};
 
 /// The test's hand on a simulated engine. Nothing here has latency or faults.
 #[derive(Clone)]
@@ -50,11 +50,7 @@ impl SimulatedControl {
     #[must_use]
     pub fn running(&self) -> Vec<(ComputerId, StartId)> {
         let all = self.engine.list(None).into_iter();
-        all.filter_map(|observed| match observed.phase {
-            Phase::Stopped { .. } => None,
-            Phase::Running(start) | Phase::Stopping(start) => Some((observed.computer, start)),
-        })
-        .collect()
+        all.filter_map(|observed| Some((observed.computer, observed.phase.start()?.clone()))).collect()
     }
 
     /// How many processes live in a computer: its program, and what that left behind.
@@ -124,6 +120,11 @@ impl SimulatedControl {
     /// From now on this image cannot be had.
     pub fn lose_image(&self, image: &str, reason: &str) {
         self.engine.set_image(image, Some(Image::Missing(reason.into())));
+    }
+
+    /// From now on no program begins in computers of this image, for this reason.
+    pub fn make_unfit(&self, image: &str, reason: &str) {
+        self.engine.set_image(image, Some(Image::Unfit(reason.into())));
     }
 
     /// From now on this image can be had, and has to be pulled first.

@@ -91,14 +91,17 @@ struct Computer {
     reason: Option<String>,
     /// Limits that its last start has run into.
     reached: LimitsReached,
+    /// Why its last start could not begin the program.
+    unfit: Option<String>,
 }
 
 impl Computer {
     fn observed(&self) -> Observed {
-        let phase = match &self.life {
-            Life::Stopped(reason) => Phase::Stopped { reason: reason.clone() },
-            Life::Running(run) => Phase::Running(run.start.clone()),
-            Life::Stopping(run) => Phase::Stopping(run.start.clone()),
+        let phase = match (&self.life, &self.unfit) {
+            (Life::Stopped(_), Some(reason)) => Phase::Unfit { reason: reason.clone() },
+            (Life::Stopped(reason), None) => Phase::Stopped { reason: reason.clone() },
+            (Life::Running(run), _) => Phase::Running(run.start.clone()),
+            (Life::Stopping(run), _) => Phase::Stopping(run.start.clone()),
         };
         Observed { computer: self.spec.id, phase, reached: self.reached }
     }
@@ -117,6 +120,8 @@ pub(super) enum Image {
     Present,
     /// It cannot be had, for this reason.
     Missing(String),
+    /// It is there, and no program begins in it, for this reason.
+    Unfit(String),
 }
 
 #[derive(Debug, Default)]
@@ -193,7 +198,7 @@ impl Engine {
             Some(Image::Missing(reason)) => {
                 Err(RuntimeError::ImageMissing { image: image.clone(), reason: reason.clone() })
             }
-            Some(Image::Present) | None => Ok(()),
+            Some(Image::Present | Image::Unfit(_)) | None => Ok(()),
         }
     }
 
@@ -216,6 +221,7 @@ impl Engine {
             life: Life::Stopped(None),
             reason: None,
             reached: LimitsReached::default(),
+            unfit: None,
         };
         world.computers.insert(spec.id, computer);
         self.touch();
@@ -245,12 +251,17 @@ impl Engine {
         if self.options.profile == Profile::Pod {
             Self::check_image(world, &computer.spec)?;
         }
+        let unfit = match computer.spec.image.as_ref().and_then(|image| world.images.get(image)) {
+            Some(Image::Unfit(reason)) => Some(reason.clone()),
+            Some(Image::Present | Image::Missing(_)) | None => None,
+        };
         world.last = last;
         let installation = Arc::clone(&computer.installation);
         let Some(computer) = world.computers.get_mut(&id) else { return Err(RuntimeError::NotFound(id)) };
         computer.log = Arc::default();
         computer.reason = None;
         computer.reached = LimitsReached::default();
+        computer.unfit = unfit;
         if self.options.profile == Profile::Pod {
             computer.root.clear();
             computer.address = last;
@@ -267,7 +278,8 @@ impl Engine {
         };
         let (start, stop, processes) = (inside.start.clone(), inside.stop.clone(), Arc::clone(&inside.processes));
         let program = Arc::clone(&self.options.program);
-        let task = tokio::spawn(async move { program.run(inside).await });
+        let begins = computer.unfit.is_none();
+        let task = tokio::spawn(async move { if begins { program.run(inside).await } else { Exit(127) } });
         let ended = CancellationToken::new();
         let run = Run { start: start.clone(), stop, ended, program: task.abort_handle(), processes };
         tokio::spawn(Arc::clone(self).supervise(id, run.clone(), task));

@@ -106,10 +106,7 @@ impl Flawed {
     }
 
     fn run(&self, id: ComputerId) -> Option<StartId> {
-        match self.real(id)? {
-            Phase::Running(start) | Phase::Stopping(start) => Some(start),
-            Phase::Stopped { .. } => None,
-        }
+        self.real(id)?.start().cloned()
     }
 
     /// A lock that nobody takes away where its holder is dropped.

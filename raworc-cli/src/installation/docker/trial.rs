@@ -1,0 +1,126 @@
+//! A computer that is made to be taken away again: whether agents' computers can be had of this engine and image.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::time::{Duration, UNIX_EPOCH};
+
+use raworc_backends::docker::{DockerRuntime, PROGRAM_PATH};
+use raworc_core::agent::{Network, NetworkMode, Resources};
+use raworc_core::entropy::{Clock, EntropyExt, SystemClock, SystemEntropy};
+use raworc_core::ids::Incarnation;
+use raworc_core::runtime::{Boot, ComputerSpec, Phase, Runtime, RuntimeError, RuntimeExt};
+
+use super::{open_running, program_file};
+use crate::exit::{Exit, Failure};
+use crate::session::write_private;
+use crate::settings::Settings;
+
+/// Where the computer is noted that is made on trial, below the data directory.
+const TRIAL: &str = "trial";
+
+/// How long a program may take to say its version.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Time between two looks at it.
+const AGAIN: Duration = Duration::from_millis(20);
+
+/// Makes a computer and takes it away: an engine that sees other files than this process cannot. Unless this program has run
+/// in this image before, it is run there too, and asked for no more than its version.
+pub(super) async fn try_out(runtime: &DockerRuntime, settings: &Settings) -> Result<(), String> {
+    let known = pair(runtime, settings).await?;
+    let is_known = known.is_some() && std::fs::read_to_string(remembered(settings)).ok() == known;
+    let opened = open_running(settings, &[PROGRAM_PATH, "agentd", "--version"]);
+    let (asking, _) = opened.map_err(|error| format!("{error:#}"))?;
+    let spec = noted(settings).map_err(|error| error.to_string())?;
+    let tried = async {
+        asking.ensure(&spec).await.map_err(|error| error.to_string())?;
+        if is_known { Ok(()) } else { run(&asking, &spec).await }
+    };
+    let tried = tried.await;
+    let removed = async {
+        runtime.remove(spec.id).await?;
+        runtime.remove_volume(spec.volume).await
+    };
+    let removed = removed.await.map_err(|error: RuntimeError| error.to_string());
+    tried.and(removed)?;
+    std::fs::remove_file(settings.data.join(TRIAL)).map_err(|error| error.to_string())?;
+    if let Some(known) = known.filter(|_| !is_known)
+        && let Err(error) = write_private(&remembered(settings), &known)
+    {
+        tracing::info!(%error, "that the program runs in the image is not remembered");
+    }
+    Ok(())
+}
+
+/// The computer that is made on trial, noted before it is: what a start that was killed left of one is what the next start
+/// makes, and takes away. No operator would take away its volume, which might hold somebody's files.
+fn noted(settings: &Settings) -> Result<ComputerSpec, Failure> {
+    let path = settings.data.join(TRIAL);
+    let noted = std::fs::read_to_string(&path).ok();
+    let noted: Option<ComputerSpec> = noted.and_then(|noted| serde_json::from_str(&noted).ok());
+    let now = SystemClock.now();
+    let ids = || (SystemEntropy.computer_id(now), SystemEntropy.volume_id(now));
+    let (id, volume) = noted.map_or_else(ids, |noted| (noted.id, noted.volume));
+    let mut network = Network::default();
+    if settings.docker.remote {
+        network.mode = NetworkMode::Open;
+    }
+    let spec = ComputerSpec { id, volume, image: None, resources: Resources::default(), network, root: false };
+    // A struct of ids and numbers always serialises.
+    let text = serde_json::to_string(&spec).unwrap_or_default();
+    let failed = |error| Failure::new(Exit::Failed, format!("cannot write {}", path.display())).because(error);
+    write_private(&path, &text).map_err(failed)?;
+    Ok(spec)
+}
+
+/// Runs the program, which is asked for its version, to its end.
+async fn run(runtime: &DockerRuntime, spec: &ComputerSpec) -> Result<(), String> {
+    let boot = Boot {
+        agent_url: String::new(),
+        ca: None,
+        computer: spec.id,
+        incarnation: Incarnation(0),
+        // Nothing is opened by it.
+        key: String::new().into(),
+    };
+    let ended = async {
+        runtime.start(spec.id, &boot).await?;
+        loop {
+            match runtime.observe(spec.id).await?.map(|seen| seen.phase) {
+                Some(Phase::Running(_) | Phase::Stopping(_)) => tokio::time::sleep(AGAIN).await,
+                ended => return Ok::<_, RuntimeError>(ended),
+            }
+        }
+    };
+    let ended = tokio::time::timeout(LIMIT, ended).await;
+    let ended = ended.map_err(|_| format!("the program did not say its version within {} s", LIMIT.as_secs()))?;
+    match ended.map_err(|error| error.to_string())? {
+        Some(Phase::Unfit { reason }) => return Err(reason),
+        Some(Phase::Stopped { reason }) if reason.as_deref() != Some("exit code 0") => {
+            let mut why = "the program cannot say its version".to_owned();
+            if let Some(reason) = reason {
+                let _ = write!(why, ": {reason}");
+            }
+            let log = runtime.log_tail(spec.id, 1 << 10).await;
+            return Err(log.lines().last().map_or(why.clone(), |last| format!("{why}: {last}")));
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// What the last trial that went well was of.
+fn remembered(settings: &Settings) -> PathBuf {
+    settings.data.join("program").join("tried")
+}
+
+/// This program and this image, so that another of either is told apart; `None` where that cannot be told.
+async fn pair(runtime: &DockerRuntime, settings: &Settings) -> Result<Option<String>, String> {
+    let Some(image) = runtime.image_id(&settings.docker.image).await.map_err(|error| error.to_string())? else {
+        return Ok(None);
+    };
+    let program = std::fs::metadata(program_file(settings)).and_then(|file| Ok((file.len(), file.modified()?)));
+    let Ok((size, changed)) = program else { return Ok(None) };
+    let changed = changed.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+    Ok(Some(format!("{size} bytes of {changed} in {image}\n")))
+}
