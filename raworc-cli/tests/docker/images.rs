@@ -174,7 +174,8 @@ fn live(image: &str) {
     run(&home, &["agent", "delete", "ada", "--yes"]).ok();
     let label = label(&home);
     until("all of it is gone", || {
-        docker(&["ps", "-aq", "--filter", &label]) + &docker(&["volume", "ls", "-q", "--filter", &label]) == ""
+        let lists: [&[&str]; 2] = [&["ps", "-aq"], &["volume", "ls", "-q"]];
+        lists.iter().all(|list| docker(&[list, &["--filter", label.as_str()][..]].concat()).is_empty())
     });
 }
 
@@ -284,4 +285,40 @@ pub(crate) fn another_processor() {
     run(&home, &["agent", "create", "ada", "--image", &image.0, "--wait"]).ok();
     let told = run(&home, &["send", "ada", "!echo hello"]);
     assert!(format!("{}{}", told.out, told.err).contains("Exec format error"), "{told:#?}");
+}
+
+/// What the image of `deploy/computer` has for an agent at a shell, as its own user and as root.
+pub(crate) fn the_computer_image(home: &Home) {
+    let mut command = raworc(home, &["up", "--listen", "127.0.0.1:0", "-o", "json", "--log", "warn"]);
+    command.env("RAWORC_RUNTIME", "docker");
+    let _up = Up::of(command);
+    run(home, &["agent", "create", "builder", "--wait"]).ok();
+    let shell = |name: &str, script: &str| run(home, &["agent", "exec", name, "--", "bash", "-ec", script]);
+    let who = shell("builder", "id -un; id -u; echo ~").ok();
+    assert_eq!(who, "agent\n1000\n/agent\n");
+    shell("builder", "git init -q repo; cd repo; git config user.email a@b; git config user.name a; echo x > f; git add f; git commit -qm one; git log --oneline").ok();
+    let made = shell("builder", "python3 -m venv v; v/bin/pip --version; v/bin/python -c 'print(6 * 7)'").ok();
+    assert!(made.starts_with("pip ") && made.ends_with("\n42\n"), "{made}");
+    let built = shell("builder", "echo 'int main(void) { return 42; }' > a.c; cc -o a a.c; ./a || echo $?").ok();
+    assert_eq!(built, "42\n");
+    let tools =
+        shell("builder", "curl --version | head -n 1; rg --version | head -n 1; jq -n 1; rsync --version | head -n 1")
+            .ok();
+    assert!(tools.starts_with("curl "), "{tools}");
+    let walls = shell("builder", "touch /usr/x");
+    assert!(walls.code != 0 && walls.err.contains("Permission denied"), "{walls:#?}");
+    // What loses its parent is reaped by process 1, and not by the program.
+    let reaped = "for i in 1 2 3 4 5; do (sleep 0.05 &) done; until ! pgrep -x sleep; do sleep 0.01; done >/dev/null; ps -eo stat= | grep -c ^Z || true";
+    assert_eq!(shell("builder", reaped).ok(), "0\n");
+    run(home, &["agent", "create", "root", "--root", "--wait"]).ok();
+    let packages = shell(
+        "root",
+        "id -u; apt-get --version | head -n 1; dpkg --print-architecture; dpkg -S /bin/bash; apt-get check",
+    )
+    .ok();
+    assert!(packages.starts_with("0\napt ") && packages.contains("bash: /bin/bash"), "{packages}");
+    let installs = "mkdir -p p/DEBIAN; printf 'Package: tiny\\nVersion: 1\\nArchitecture: all\\nMaintainer: a\\nDescription: a\\n' > p/DEBIAN/control; \
+        dpkg-deb -b p tiny.deb >/dev/null; apt-get install -y ./tiny.deb >/dev/null 2>&1; dpkg -s tiny | grep Status";
+    assert_eq!(shell("root", installs).ok(), "Status: install ok installed\n");
+    run(home, &["agent", "delete", "builder", "root", "--yes"]).ok();
 }

@@ -146,6 +146,7 @@ fn the_tour_holds() {
     assert!(first.contains("the same to the letter") && first.contains("start 1 has become start 2"), "{first}");
     let second = run(&home, &tour).ok();
     assert!(second.contains("below 1 of earlier runs"), "{second}");
+    images::the_computer_image(&home);
     assert_eq!(docker(&["ps", "-q", "--filter", &label(&home)]), "", "no computer runs on after the tour");
 }
 
