@@ -49,8 +49,12 @@ pub struct Settings {
     pub admin_password_file: Option<PathBuf>,
     /// What to log.
     pub log: String,
-    /// How to log it.
+    /// How to log it on standard error.
     pub log_format: LogFormat,
+    /// Where the log is kept as well.
+    pub log_dir: Option<PathBuf>,
+    /// How many files of it are kept.
+    pub log_files: usize,
     /// What makes computers whose agent names no runtime.
     pub runtime: RuntimeKind,
     /// The runtime `local`.
@@ -78,6 +82,8 @@ pub struct Settings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
+    /// For people on a terminal, else for programs.
+    Auto,
     /// Lines for people.
     Text,
     /// A line of JSON each.
@@ -373,6 +379,9 @@ impl Settings {
         })?;
         settings.limits.check()?;
         settings.egress.check()?;
+        if settings.log_files == 0 {
+            return Err(Failure::new(Exit::Usage, "log_files: 0 cannot be kept").hint("choose 1 or more"));
+        }
         Ok(settings)
     }
 

@@ -23,6 +23,8 @@ mod health;
 mod home;
 #[path = "cli/limits.rs"]
 mod limits;
+#[path = "cli/logs.rs"]
+mod logs;
 #[path = "cli/lossy.rs"]
 mod lossy;
 #[path = "cli/secrets.rs"]

@@ -209,6 +209,12 @@ impl Incarnation {
     pub const fn next(self) -> Self {
         Self(self.0 + 1)
     }
+
+    /// The number of the start before this one; 0 where this is the first.
+    #[must_use]
+    pub const fn before(self) -> Self {
+        Self(self.0.saturating_sub(1))
+    }
 }
 
 impl fmt::Display for Incarnation {

@@ -44,6 +44,7 @@ use self::jobs::Jobs;
 use self::observe::Answers;
 use self::queue::Queue;
 use self::shards::Shards;
+use crate::agent::Agent;
 use crate::control::{ControlPlane, Subscription};
 use crate::entropy::{Clock, Entropy, EntropyExt};
 use crate::error::Error;
@@ -225,6 +226,15 @@ fn spawn(shared: &Arc<Shared>, task: impl Future<Output = ()> + Send + 'static) 
             () = task => {}
         }
     });
+}
+
+/// What every line about an agent bears. In JSON a field `name` would give way to the span's own.
+fn span_of(agent: &Agent) -> tracing::Span {
+    let status = &agent.status;
+    tracing::info_span!(
+        "agent", agent = %agent.id, agent_name = %agent.name, tenant = %agent.tenant, incarnation = %status.incarnation,
+        computer = status.computer.map(tracing::field::display), message_id = status.message.map(tracing::field::display),
+    )
 }
 
 /// Runs what an engine is asked for to its end, unless the operator is dropped before.

@@ -307,7 +307,7 @@ pub struct LogsArgs {
     /// Only the last so many bytes.
     #[arg(long, value_name = "BYTES")]
     pub tail: Option<u64>,
-    /// The log of the start that died last before the present one, as far as it is kept.
+    /// The log of the start before the present one, as far as it is kept.
     #[arg(long, conflicts_with = "follow")]
     pub previous: bool,
 }

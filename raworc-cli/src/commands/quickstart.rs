@@ -26,7 +26,7 @@ use crate::exit::{Exit, Failure};
 use crate::installation::Installation;
 use crate::logging;
 use crate::output::Console;
-use crate::settings::Settings;
+use crate::settings::{LogFormat, Settings};
 
 /// How long an agent may take to come up or to fall asleep before the tour gives up.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -47,7 +47,11 @@ pub async fn run(console: &Console, args: QuickstartArgs) -> anyhow::Result<()> 
         // The story is not to be drowned; what goes wrong still shows. Of a model that does not answer it tells itself.
         settings.log = "warn,raworc_http::server::agents::gateway=error".to_owned();
     }
-    logging::start(&settings, console.err.colours())?;
+    if settings.log_format == LogFormat::Auto {
+        // It is for people, wherever they read it.
+        settings.log_format = LogFormat::Text;
+    }
+    logging::start(&settings, console)?;
     let story = Story::new(console);
     story.title(&settings)?;
     let progress = console.progress("starting the server");

@@ -30,7 +30,7 @@ pub async fn run(console: &Console, args: UpArgs) -> anyhow::Result<()> {
     let mut settings = Settings::load(&args.assembly)?;
     settings.admin = args.admin.unwrap_or(settings.admin);
     settings.admin_password_file = args.admin_password_file.or(settings.admin_password_file);
-    logging::start(&settings, console.err.colours())?;
+    logging::start(&settings, console)?;
     let progress = console.progress("starting");
     let installation = Installation::start(settings, &|what| progress.tell(console, what)).await?;
     drop(progress);

@@ -54,10 +54,11 @@ pub(super) fn installation(settings: &Settings) -> Result<String, Failure> {
     Ok(name)
 }
 
-/// What no computer may be shown: the data, the files of keys and passwords, and the logins of this user.
+/// What no computer may be shown: the data, the log, the files of keys and passwords, and the logins of this user.
 pub(super) fn private(settings: &Settings) -> Vec<PathBuf> {
     let mut paths = vec![settings.data.clone(), settings.master_key_path()];
     paths.extend(settings.admin_password_file.clone());
+    paths.extend(settings.log_dir.clone().filter(|directory| directory.exists()));
     paths.extend(settings.all_models().filter_map(|model| model.key_file.clone()));
     // Some users' home directories are shown, and hold nothing of ours.
     paths.extend(config_dir().ok().filter(|directory| directory.exists()));

@@ -80,7 +80,19 @@ pub const KEYS: &[Key] = &[
         "The file with the first admin's password: 10 characters or more.",
     ),
     key("log", Default::Text("info"), Some("--log"), "What to log, such as `info` or `warn,raworc_core=debug`."),
-    key("log_format", Default::Text("text"), None, "`text` for people, `json` for a line of JSON each."),
+    key(
+        "log_format",
+        Default::Text("auto"),
+        None,
+        "How the log is written to standard error: `text` for people, `json` for a line of JSON each, or `auto`, text on a terminal and else JSON.",
+    ),
+    key(
+        "log_dir",
+        Default::Unset("standard error alone"),
+        None,
+        "A directory where the log is kept as well, as JSON, in a file for each day.",
+    ),
+    key("log_files", Default::Plain(14), None, "How many files are kept in `log_dir`, the newest."),
     key(
         "runtime",
         Default::Text("auto"),

@@ -197,13 +197,13 @@ pub struct SetupRecord {
     pub failure: Option<String>,
 }
 
-/// What is kept of the log of a start that died. The text stands apart, and goes with the agent or with the next death.
+/// What is kept of the log of a start that is over. The text stands apart, and goes with the agent or with the next one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct KeptLog {
     /// Which start.
     pub incarnation: Incarnation,
-    /// When it was found dead.
+    /// When it was found dead, or the next one began.
     pub at: Timestamp,
     /// Bytes that are kept, from the end of the log.
     pub bytes: u64,

@@ -15,7 +15,7 @@ use crate::principal::Action;
 use crate::runtime::{LogsOptions, RuntimeError};
 use crate::store::{RecordKey, RecordKind};
 
-/// Bytes of its log that are kept of a start that died.
+/// Bytes of its log that are kept of a start that is over.
 pub(crate) const DEATH_LOG_LIMIT: usize = 64 << 10;
 
 /// How long an engine may take to begin.
@@ -27,7 +27,7 @@ const FIRST_LIMIT: Duration = Duration::from_secs(1);
 /// A log as it comes.
 pub type LogStream = BoxStream<'static, Result<Bytes, RuntimeError>>;
 
-/// What is kept of the log of a start that died: the body of a record.
+/// What is kept of the log of a start that is over: the body of a record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct DeathLog {
     /// Which start.
@@ -74,10 +74,10 @@ impl ControlPlane {
         kept.map(|kept| given(&kept, options)).ok_or_else(|| no_log("log of agent", name))
     }
 
-    /// What was kept of the log of an earlier start than the present one: the one that died last.
+    /// What was kept of the log of an earlier start than the present one: the last one that died or was put to sleep.
     ///
     /// # Errors
-    /// [`Error::NotFound`] where the agent is not there, or no earlier start of it died with a log.
+    /// [`Error::NotFound`] where the agent is not there, or nothing of an earlier start's log.
     pub async fn previous_log(
         &self,
         call: &Call,
@@ -87,7 +87,7 @@ impl ControlPlane {
     ) -> Result<LogStream, Error> {
         let agent = self.find(call, tenant, name, Action::Exec).await?;
         let kept = self.kept_log(&agent).await?.filter(|kept| kept.incarnation < agent.status.incarnation);
-        kept.map(|kept| given(&kept, options)).ok_or_else(|| no_log("log of an earlier start that died of agent", name))
+        kept.map(|kept| given(&kept, options)).ok_or_else(|| no_log("log of an earlier start of agent", name))
     }
 
     async fn engine_log(&self, agent: &Agent, options: LogsOptions) -> Option<LogStream> {

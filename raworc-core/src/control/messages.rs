@@ -119,7 +119,10 @@ impl ControlPlane {
                 committed => Ok(call.note(committed?)),
             }
         };
-        accepted(self.once(call, tenant, verb, name, &request, accept).await?)
+        let accepted = accepted(self.once(call, tenant, verb, name, &request, accept).await?)?;
+        let Message { id, agent, seq, .. } = &accepted.message;
+        tracing::info!(message_id = %id, seq, %agent, agent_name = %name, %tenant, "a message is accepted");
+        Ok(accepted)
     }
 
     /// Says something to an agent and waits for its answer, for so long. Where the message has not ended by then, it is

@@ -222,6 +222,11 @@ impl ControlPlane {
         match self.inner.store.commit(Commit::of(self.commit_id(), change)).await {
             Ok(committed) => {
                 let message = message_in(committed, message.id)?;
+                let Agent { tenant, name, status, .. } = &agent;
+                tracing::info!(
+                    message_id = %message.id, attempt = message.attempt, agent = %agent.id, agent_name = %name, %tenant,
+                    incarnation = %status.incarnation, "a message is taken up"
+                );
                 let earlier_steps =
                     if message.attempt > 1 { self.steps_of(&agent, &message).await? } else { Vec::new() };
                 Ok(Some(LeaseReply { message, earlier_steps, work: self.work_of(&agent) }))
@@ -350,8 +355,20 @@ impl ControlPlane {
             ops.push(AgentOp::AddSteps { message: Some(report.message), attempt, steps: report.steps });
         }
         let reply = parts.map(|parts| Reply { id: self.reply_id(), parts });
+        let how = match &report.ending {
+            Ending::Done => "done",
+            Ending::Failed { .. } => "failed",
+            Ending::Cancelled => "cancelled",
+            Ending::Parked => "parked",
+        };
         ops.push(AgentOp::End { message: report.message, ending: report.ending, reply });
-        self.commit_own(&agent, call, ops, Some(report.commit)).await
+        let after = self.commit_own(&agent, call, ops, Some(report.commit)).await?;
+        let Agent { tenant, name, status, .. } = &agent;
+        tracing::info!(
+            message_id = %report.message, how, agent = %agent.id, agent_name = %name, %tenant,
+            incarnation = %status.incarnation, "a message has ended"
+        );
+        Ok(after)
     }
 
     fn reply_id(&self) -> MessageId {

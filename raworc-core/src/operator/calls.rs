@@ -90,7 +90,7 @@ pub(super) async fn record(shared: &Shared, agent: &Agent, ops: Vec<AgentOp>) ->
     match persist(shared, Commit::of(commit_id(shared), change)).await {
         Ok(committed) => committed.agents.into_iter().next(),
         Err(error) => {
-            tracing::info!(agent = %agent.id, %error, "what an engine did came too late");
+            tracing::info!(%error, "what an engine did came too late");
             None
         }
     }

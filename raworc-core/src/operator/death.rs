@@ -1,7 +1,9 @@
-//! What is kept of a death: the end of the program's log, in a record beside the agent and shortened in its condition.
+//! What is kept of a start that is over: the end of the program's log, in a record beside the agent, and after a death
+//! shortened in its condition.
 //!
 //! The death itself is committed without it. The log is fetched in the job that ends the run, before the next start and
-//! before what is left of the run is stopped: a pod's log goes with it.
+//! before what is left of the run is stopped: a pod's log goes with it. The log of one that was put to sleep is fetched when
+//! the next one starts: until then the engine has it, and then forgets it.
 
 use std::time::Duration;
 
@@ -10,6 +12,7 @@ use super::execute::commit_id;
 use super::{Engine, Shared};
 use crate::agent::{Agent, AgentEvent};
 use crate::control::{DEATH_LOG_LIMIT, DeathLog, end_of};
+use crate::ids::Incarnation;
 use crate::runtime::RuntimeExt;
 use crate::store::{AgentChange, AgentOp, Change, Check, Commit, RecordChange, RecordCheck, StoreError};
 
@@ -45,19 +48,39 @@ pub(super) async fn keep(shared: &Shared, engine: &Engine, agent: &Agent) {
     if log.trim().is_empty() {
         return;
     }
-    if let Err(error) = record(shared, agent, log).await {
-        tracing::info!(agent = %agent.id, %error, "the log of what died was not kept");
+    if let Err(error) = record(shared, agent, status.incarnation, log).await {
+        tracing::info!(%error, "the log of what died was not kept");
     }
 }
 
-async fn record(shared: &Shared, agent: &Agent, log: String) -> Result<(), StoreError> {
+/// The engine's log of the start before the present one, where that was put to sleep and not kept by its death.
+pub(super) async fn log_before(engine: &Engine, agent: &Agent) -> Option<String> {
+    let status = &agent.status;
+    // Where starts have failed since, what the engine has is of one before them.
+    let slept = status.restarts == 0 && status.incarnation > Incarnation::default().next();
+    let kept = status.kept_log.is_some_and(|kept| kept.incarnation.next() == status.incarnation);
+    if !slept || kept {
+        return None;
+    }
+    Some(log_of(engine, agent).await).filter(|log| !log.trim().is_empty())
+}
+
+/// Keeps the log of the start before the present one.
+pub(super) async fn keep_before(shared: &Shared, agent: &Agent, log: String) {
+    if let Err(error) = record(shared, agent, agent.status.incarnation.before(), log).await {
+        tracing::info!(%error, "the log of the start before was not kept");
+    }
+}
+
+async fn record(shared: &Shared, agent: &Agent, of: Incarnation, log: String) -> Result<(), StoreError> {
     let key = DeathLog::key(&agent.tenant, agent.id);
     let there = shared.store.record(&key).await?;
-    let keep = AgentOp::KeepLog { bytes: log.len() as u64, told: end_of(log.trim_end(), TOLD).to_owned() };
+    let told = end_of(log.trim_end(), TOLD).to_owned();
+    let keep = AgentOp::KeepLog { incarnation: of, bytes: log.len() as u64, told };
     let when = vec![Check::Alive, Check::Incarnation(agent.status.incarnation)];
     let mut commit = Commit::of(commit_id(shared), AgentChange { agent: agent.id, when, ops: vec![keep] });
     let when = there.map_or(RecordCheck::Absent, |record| RecordCheck::Version(record.version));
-    let body = Some(DeathLog { incarnation: agent.status.incarnation, log }.into_body());
+    let body = Some(DeathLog { incarnation: of, log }.into_body());
     commit.changes.push(Change::Record(RecordChange { key, when, body, ttl: None }));
     persist(shared, commit).await.map(drop)
 }

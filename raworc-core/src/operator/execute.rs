@@ -7,10 +7,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::observe::{self, Question};
 use super::plan::{Place, Plan, View, Work, plan, wanted};
-use super::{Again, RETRY_LOOK, Shared, death, reclaim, start, stop};
+use super::{Again, RETRY_LOOK, Shared, death, reclaim, span_of, start, stop};
 use crate::agent::{Agent, AgentEvent, ConditionKind, Desired, Run, State};
 use crate::computer::Computer;
 use crate::control::key_hash;
@@ -73,7 +74,8 @@ async fn try_look(shared: &Arc<Shared>, id: AgentId, look: bool) -> Result<Again
         now: read.now,
     };
     let plan = plan(&view, &shared.settings);
-    let again = carry_out(shared, agent, computer, plan, read.now).await?;
+    let span = span_of(&agent);
+    let again = carry_out(shared, agent, computer, plan, read.now).instrument(span).await?;
     shared.time.settle(id, upto);
     Ok(again)
 }
@@ -89,7 +91,11 @@ async fn carry_out(
         Plan::Wait(at) => Ok(wait(at, now)),
         Plan::Commit { when, ops, release } => {
             let log = death::forget(shared, &agent, &ops).await?;
+            let moves = moves(&ops);
             commit(shared, &agent, when, ops, release, log).await?;
+            for (event, reason) in moves {
+                tracing::info!(state = %agent.status.state(), ?event, reason, "an agent moves on");
+            }
             if agent.desired == Desired::Deleted
                 && let Some(id) = agent.status.computer
             {
@@ -114,6 +120,15 @@ async fn carry_out(
             Ok(Again::Triggered)
         }
     }
+}
+
+/// What happens to an agent by these, and the word for why.
+fn moves(ops: &[AgentOp]) -> Vec<(AgentEvent, String)> {
+    let moves = ops.iter().filter_map(|op| match op {
+        AgentOp::Transition { event, reason, .. } => Some((event.clone(), reason.clone())),
+        _ => None,
+    });
+    moves.collect()
 }
 
 fn wait(at: Option<Timestamp>, now: Timestamp) -> Again {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::calls::{Cut, go_on, limited, pause, say_failed, unless_stopped};
 use super::jobs::Subject;
@@ -71,7 +72,9 @@ fn take_away(shared: &Arc<Shared>, computer: Computer) {
     let subject = Subject::Reclaim(computer.id());
     let Some(job) = shared.jobs.begin(subject) else { return };
     let task = Arc::clone(shared);
-    spawn_job(shared, async move {
+    let Computer { tenant, agent, .. } = &computer;
+    let span = tracing::info_span!("reclaim", %agent, %tenant, computer = %computer.id());
+    let work = async move {
         let shared = task;
         let Some(engine) = shared.engines.get(&computer.runtime) else { return };
         let settled = settled_at(&shared, &computer).await;
@@ -97,7 +100,7 @@ fn take_away(shared: &Arc<Shared>, computer: Computer) {
                 },
                 Err(Cut::Stopped) => return,
                 Err(Cut::Failed(error)) => {
-                    say_failed!(error, computer = %computer.id(), "a computer cannot be taken away yet");
+                    say_failed!(error, "a computer cannot be taken away yet");
                     pause(&shared, subject).await;
                 }
             }
@@ -107,11 +110,13 @@ fn take_away(shared: &Arc<Shared>, computer: Computer) {
         }
         shared.jobs.succeeded(subject);
         shared.jobs.forget(computer.id());
-        if let Err(error) = forget(&shared, &computer).await {
-            tracing::warn!(computer = %computer.id(), %error, "a computer is gone and stays on the reclaim list");
+        match forget(&shared, &computer).await {
+            Ok(()) => tracing::info!("a computer is taken away"),
+            Err(error) => tracing::warn!(%error, "a computer is gone and stays on the reclaim list"),
         }
         drop(job);
-    });
+    };
+    spawn_job(shared, work.instrument(span));
 }
 
 /// Until when a start of the computer that was begun before may still be under way, and make its volume once more. Until

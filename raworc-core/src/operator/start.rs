@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use tracing::Instrument;
+
 use super::calls::{Cut, go_on, limited, record, say_failed, unless_stopped};
 use super::gate::Pass;
 use super::jobs::Subject;
 use super::plan::backoff;
 use super::pull::prepare;
-use super::{Engine, Shared, reclaim, spawn_job};
+use super::{Engine, Shared, death, reclaim, span_of, spawn_job};
 use crate::agent::{Agent, AgentEvent, ConditionKind};
 use crate::computer::Computer;
 use crate::runtime::{Boot, Ensured, RuntimeError, StartId};
@@ -16,19 +18,24 @@ use crate::store::AgentOp;
 /// Asks the engine to start the run that was begun, apart from the look.
 pub(super) fn begin(shared: &Arc<Shared>, agent: Agent, computer: Option<Computer>) {
     let Some(job) = shared.jobs.begin(Subject::Agent(agent.id)) else { return };
-    let task = Arc::clone(shared);
-    spawn_job(shared, async move {
+    let (task, span) = (Arc::clone(shared), span_of(&agent));
+    let work = async move {
         let shared = task;
         let result = match &computer {
             Some(computer) => started(&shared, &agent, computer).await,
             None => Err(refused("the computer's row is missing")),
         };
+        let mut before = None;
         let ops = match result {
-            Ok((start_id, ensured)) => started_ops(&agent, start_id, &ensured),
+            Ok((start_id, ensured, earlier)) => {
+                tracing::info!(start = %start_id, "a computer is started");
+                before = earlier;
+                started_ops(&agent, start_id, &ensured)
+            }
             // The next operator finds it begun and nobody at it.
             Err(Cut::Stopped) => return,
             Err(Cut::Failed(error)) => {
-                say_failed!(error, agent = %agent.id, name = %agent.name, "a computer could not be started");
+                say_failed!(error, "a computer could not be started");
                 let failed = AgentOp::Transition {
                     event: AgentEvent::StartFailed,
                     reason: error.reason().into(),
@@ -43,6 +50,9 @@ pub(super) fn begin(shared: &Arc<Shared>, agent: Agent, computer: Option<Compute
         let answered =
             matches!(ops.first(), Some(AgentOp::Started { .. } | AgentOp::Settled)) && !agent.status.unsettled;
         let after = record(&shared, &agent, ops).await;
+        if let Some(log) = before {
+            death::keep_before(&shared, &agent, log).await;
+        }
         drop(job);
         if let Some(computer) = computer
             && after.as_ref().is_none_or(|after| after.status.computer != Some(computer.id()))
@@ -53,7 +63,8 @@ pub(super) fn begin(shared: &Arc<Shared>, agent: Agent, computer: Option<Compute
             reclaim::late(&shared, computer).await;
         }
         shared.queue.look(agent.id);
-    });
+    };
+    spawn_job(shared, work.instrument(span));
 }
 
 fn started_ops(agent: &Agent, start_id: StartId, ensured: &Ensured) -> Vec<AgentOp> {
@@ -77,7 +88,10 @@ fn started_ops(agent: &Agent, start_id: StartId, ensured: &Ensured) -> Vec<Agent
     ops
 }
 
-async fn started(shared: &Shared, agent: &Agent, computer: &Computer) -> Result<(StartId, Ensured), Cut> {
+/// A start, what the computer turned out to be, and the log of the start before, which the engine forgets with this one.
+type Started = (StartId, Ensured, Option<String>);
+
+async fn started(shared: &Shared, agent: &Agent, computer: &Computer) -> Result<Started, Cut> {
     let engine = &shared.engines[&computer.runtime];
     let runtime = &engine.entry.runtime;
     prepare(shared, engine, agent, computer).await?;
@@ -94,10 +108,11 @@ async fn started(shared: &Shared, agent: &Agent, computer: &Computer) -> Result<
     let _pass = turn(shared, engine, agent).await?;
     // The way here may have been long: what is over is not started.
     still_wanted(shared, agent).await?;
+    let before = death::log_before(engine, agent).await;
     let ensured = limited(shared, "make the computer", runtime.ensure(&computer.spec)).await?;
     go_on(shared)?;
     let start_id = limited(shared, "start the computer", runtime.start(computer.id(), &boot)).await?;
-    Ok((start_id, ensured))
+    Ok((start_id, ensured, before))
 }
 
 /// Waits for the agent's turn at the engine. The time for that is not the program's.

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use tracing::Instrument;
+
 use super::calls::{Cut, go_on, limited, pause, record, say_failed, unless_stopped};
 use super::jobs::Subject;
-use super::{Engine, Shared, death, spawn_job};
+use super::{Engine, Shared, death, span_of, spawn_job};
 use crate::agent::Agent;
 use crate::ids::ComputerId;
 use crate::runtime::{RuntimeError, StartId};
@@ -14,8 +16,8 @@ use crate::store::AgentOp;
 pub(super) fn begin(shared: &Arc<Shared>, agent: Agent) {
     let subject = Subject::Agent(agent.id);
     let Some(job) = shared.jobs.begin(subject) else { return };
-    let task = Arc::clone(shared);
-    spawn_job(shared, async move {
+    let (task, span) = (Arc::clone(shared), span_of(&agent));
+    let work = async move {
         let shared = task;
         let incarnation = agent.status.incarnation;
         shared.jobs.take_key(agent.id, incarnation);
@@ -34,16 +36,18 @@ pub(super) fn begin(shared: &Arc<Shared>, agent: Agent) {
             Ok(()) => {
                 shared.jobs.succeeded(subject);
                 record(&shared, &agent, vec![AgentOp::RunEnded { incarnation }]).await;
+                tracing::info!("a computer is stopped");
             }
             Err(Cut::Stopped) => return,
             Err(Cut::Failed(error)) => {
-                say_failed!(error, agent = %agent.id, name = %agent.name, "a computer could not be stopped");
+                say_failed!(error, "a computer could not be stopped");
                 pause(&shared, subject).await;
             }
         }
         drop(job);
         shared.queue.look(agent.id);
-    });
+    };
+    spawn_job(shared, work.instrument(span));
 }
 
 /// Ends the run that was given up: the start that is known to be its, or the one that the engine says runs.

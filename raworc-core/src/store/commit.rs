@@ -171,8 +171,10 @@ pub enum AgentOp {
     },
     /// The end of the present run's log is to be kept, before another one begins.
     WantLog,
-    /// The end of the present run's log is kept, in a record of the same commit.
+    /// The end of a run's log is kept, in a record of the same commit.
     KeepLog {
+        /// Which run: the present one where it died, else the one before it.
+        incarnation: Incarnation,
         /// How many bytes of it.
         bytes: u64,
         /// What is told of it beside the reason why the agent does not run.

@@ -106,7 +106,7 @@ impl Client {
         Ok(self.stream(self.open(request).await?))
     }
 
-    /// What is kept of the log of the start that died last before the present one, at most the last 64 KiB.
+    /// What is kept of the log of the start before the present one, at most the last 64 KiB.
     ///
     /// # Errors
     /// Where there is none.

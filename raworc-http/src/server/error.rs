@@ -54,6 +54,18 @@ pub fn status_of(code: &str) -> Option<StatusCode> {
     })
 }
 
+/// What is told of a fault of the server, before it is known which request it is of.
+#[derive(Debug, Clone)]
+pub(super) struct Fault(ErrorInfo);
+
+impl Fault {
+    /// The body of the answer to this request. Who reports a fault says by it which lines of the log it is about.
+    pub(super) fn of_request(mut self, id: &str) -> Vec<u8> {
+        self.0.details.insert("request_id".to_owned(), id.into());
+        serde_json::to_vec(&ErrorBody { error: self.0 }).unwrap_or_default()
+    }
+}
+
 /// An error on its way to a caller.
 #[derive(Debug)]
 pub struct ApiError {
@@ -184,7 +196,11 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         self.log();
         let info = ErrorInfo { code: self.code.to_owned(), message: self.message, details: self.details };
+        let fault = self.status.is_server_error().then(|| Fault(info.clone()));
         let mut response = (self.status, Json(ErrorBody { error: info })).into_response();
+        if let Some(fault) = fault {
+            response.extensions_mut().insert(fault);
+        }
         if self.status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"raworc\""));
         }

@@ -6,12 +6,14 @@ use axum::body::Body;
 use axum::extract::{MatchedPath, Request};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use tokio::time::Instant;
 use tracing::Instrument;
 use uuid::Uuid;
 
 use super::ApiError;
+use super::error::Fault;
 use crate::api::REQUEST_ID;
 
 /// The id of a request: the caller's, or one that was made for it.
@@ -35,11 +37,15 @@ pub(super) async fn observe(mut request: Request, next: Next) -> Response {
     let method = method_label(request.method());
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("unmatched", MatchedPath::as_str).to_owned();
-    let header = HeaderValue::from_str(&id);
+    let (header, is_head) = (HeaderValue::from_str(&id), request.method() == Method::HEAD);
     // Neither queries nor headers: they may hold what is secret.
-    let span = tracing::info_span!("request", %id, method, path = request.uri().path());
-    request.extensions_mut().insert(RequestId(id));
+    let span = tracing::info_span!("request", request_id = %id, method, path = request.uri().path());
+    request.extensions_mut().insert(RequestId(id.clone()));
     let mut response = next.run(request).instrument(span.clone()).await;
+    if let Some(fault) = response.extensions_mut().remove::<Fault>().filter(|_| !is_head) {
+        response.headers_mut().remove(CONTENT_LENGTH);
+        *response.body_mut() = Body::from(fault.of_request(&id));
+    }
     if let Ok(header) = header {
         response.headers_mut().insert(HEADER, header);
     }
@@ -73,4 +79,37 @@ pub(super) fn panicked(cause: Box<dyn Any + Send + 'static>) -> Response<Body> {
     let text = cause.downcast_ref::<&str>().copied().or_else(|| cause.downcast_ref::<String>().map(String::as_str));
     tracing::error!(panic = text.unwrap_or("without a text"), "a handler panicked");
     ApiError::new("internal", "something is wrong on the server; its log says what").into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::middleware::from_fn;
+    use axum::routing::get;
+    use http_body_util::BodyExt;
+    use serde_json::Value;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_fault_of_the_server_bears_the_id_of_its_request_and_a_callers_mistake_does_not() {
+        let fault = || async { ApiError::new("internal", "its log says what") };
+        let mistake = || async { ApiError::invalid("name", "use letters") };
+        let router = Router::new().route("/fault", get(fault)).route("/mistake", get(mistake)).layer(from_fn(observe));
+        for (method, path, told) in
+            [("GET", "/fault", Some("mine-1")), ("GET", "/mistake", None), ("HEAD", "/fault", None)]
+        {
+            let request = Request::builder().method(method).uri(path).header(REQUEST_ID, "mine-1");
+            let answer =
+                router.clone().oneshot(request.body(Body::empty()).expect("a request")).await.expect("an answer");
+            assert_eq!(answer.headers()[REQUEST_ID], "mine-1");
+            let length = answer.headers().get(CONTENT_LENGTH).map(|length| length.to_str().expect("text").to_owned());
+            let body = answer.into_body().collect().await.expect("a body").to_bytes();
+            assert!(method == "HEAD" || length.is_none_or(|length| length == body.len().to_string()));
+            assert_eq!(body.is_empty(), method == "HEAD", "{body:?}");
+            let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+            assert_eq!(body["error"]["details"]["request_id"].as_str(), told, "{body:#}");
+        }
+    }
 }

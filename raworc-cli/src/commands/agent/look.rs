@@ -72,6 +72,12 @@ pub(super) async fn logs(context: &Context, args: LogsArgs) -> anyhow::Result<()
     });
     let (mut next, mut log) = begun.await?;
     let console = &context.console;
+    if !args.previous
+        && let Ok(agent) = context.client.agent(name).await
+        && matches!(agent.status.state(), State::Init | State::Slept)
+    {
+        console.note(format!("{name} is {}: this is the log of its last start.", agent.status.state()));
+    }
     let mut lines = Lines::default();
     while let Some(bytes) = next {
         // As it is for programs, and for people without what would play with their terminal.

@@ -100,3 +100,26 @@ async fn a_start_whose_program_never_ran_keeps_the_log_of_the_one_before() {
     assert_eq!(kept.incarnation.0, 1, "{failed:#?}");
     assert!(!ready(&failed).message.contains("crash"), "what the engine has is not of this start");
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_log_of_a_start_that_was_put_to_sleep_is_kept_once_the_next_one_begins() {
+    let world = World::with(talkative(), Profile::Container).await;
+    let agent = world.idle("a", AgentSpec::default()).await;
+    let (call, tenant, name) = (&world.call, &world.tenant, &agent.name);
+    for (n, word) in (1..).zip(["one", "two", "three"]) {
+        world.done(&agent, word).await;
+        world.control.sleep(call, tenant, name, SleepMode::Now).await.expect("asked");
+        world.until(&agent, "stopped", |a| a.status.state() == State::Slept && a.status.run.is_none()).await;
+        if n > 1 {
+            let previous = read(world.control.previous_log(call, tenant, name, LogsOptions::default()).await).await;
+            assert!(!previous.contains(word), "it is of the start before, also while this one's computer sleeps");
+        }
+        world.control.wake(call, tenant, name, false).await.expect("asked");
+        let kept = |a: &crate::agent::Agent| a.status.kept_log.is_some_and(|log| log.incarnation.0 == n);
+        let up = world.until(&agent, "kept", |a| kept(a) && a.status.state() == State::Idle).await;
+        assert_eq!(ready(&up).reason, "Ready");
+        let previous = read(world.control.previous_log(call, tenant, name, LogsOptions::default()).await).await;
+        assert_eq!(previous.len(), DEATH_LOG_LIMIT);
+        assert!(previous.lines().filter(|line| *line == word).count() > 10_000, "it is the log of start {n}");
+    }
+}

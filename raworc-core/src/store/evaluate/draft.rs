@@ -214,7 +214,7 @@ impl Draft {
                     self.status_changed(agent, json!({ "log_wanted": agent.status.incarnation }));
                 }
             }
-            AgentOp::KeepLog { bytes, told } => self.keep_log(agent, *bytes, told),
+            AgentOp::KeepLog { incarnation, bytes, told } => self.keep_log(agent, *incarnation, *bytes, told),
             AgentOp::SetSetup(record) => {
                 agent.check_run()?;
                 agent.status.setup = Some(record.clone());

@@ -12,7 +12,7 @@ use crate::agent::{
 };
 use crate::computer::Computer;
 use crate::event::EventKind;
-use crate::ids::ProcessId;
+use crate::ids::{Incarnation, ProcessId};
 use crate::message::MessageEvent;
 use crate::store::commit::{Backoff, Conflict, NewComputer};
 
@@ -100,12 +100,13 @@ impl Draft {
         Ok(())
     }
 
-    pub(super) fn keep_log(&mut self, agent: &mut Agent, bytes: u64, told: &str) {
+    pub(super) fn keep_log(&mut self, agent: &mut Agent, incarnation: Incarnation, bytes: u64, told: &str) {
         let (now, status) = (self.rows.now, &mut agent.status);
-        let incarnation = status.incarnation;
         status.kept_log = Some(KeptLog { incarnation, at: now, bytes });
         let down = status.conditions.get(ConditionKind::Ready).filter(|ready| !ready.status);
-        if let Some(ready) = down.filter(|_| status.state() == State::Init).cloned() {
+        if let Some(ready) =
+            down.filter(|_| status.state() == State::Init && incarnation == status.incarnation).cloned()
+        {
             let message = format!("{}. The end of its log:\n{told}", ready.message);
             status.set_condition(ConditionKind::Ready, false, &ready.reason, &message, ready.since);
         }

@@ -265,9 +265,11 @@ impl Links {
             match tokio::time::timeout(CANCEL_LIMIT, sender.send_request(request)).await {
                 Ok(Ok(answer)) if !answer.status().is_server_error() => return,
                 // The next heartbeat tells it too.
-                Ok(Ok(answer)) => tracing::debug!(%agent, %message, status = %answer.status(), "a cancel failed"),
-                Ok(Err(error)) => tracing::debug!(%agent, %message, %error, "a cancel was not delivered"),
-                Err(_) => tracing::debug!(%agent, %message, "a cancel was not answered"),
+                Ok(Ok(answer)) => {
+                    tracing::debug!(%agent, message_id = %message, status = %answer.status(), "a cancel failed")
+                }
+                Ok(Err(error)) => tracing::debug!(%agent, message_id = %message, %error, "a cancel was not delivered"),
+                Err(_) => tracing::debug!(%agent, message_id = %message, "a cancel was not answered"),
             }
         }
     }

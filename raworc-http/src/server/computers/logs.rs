@@ -36,7 +36,7 @@ pub(super) struct LogsQuery {
 /// Read the log of the agent's program.
 ///
 /// It is the log of the present start. Where the computer does not run, it is that of its last start as far as the
-/// engine keeps it, else the last 64 KiB of the start that died last. To read it keeps no agent awake, and one that is
+/// engine keeps it, else what was kept of one that died. To read it keeps no agent awake, and one that is
 /// followed ends with its start.
 #[utoipa::path(
     get, path = "/logs", tag = "computers",
@@ -44,7 +44,7 @@ pub(super) struct LogsQuery {
            ("follow" = Option<bool>, Query, description = "go on with what is written from now on"),
            ("wake" = Option<bool>, Query, description = "whether a slept agent is woken; false where absent"),
            ("previous" = Option<bool>, Query,
-            description = "the last 64 KiB of the start that died last before the present one")),
+            description = "the last 64 KiB of the start before the present one, as far as they are kept")),
     responses((status = 200, description = "text", content_type = "application/octet-stream"),
               (status = 404, description = "there is no such log", body = ErrorBody)),
 )]

@@ -345,7 +345,7 @@ async fn the_log_of_a_start_that_died_is_there_after_it_and_after_the_next_start
         message: "exit code 1".into(),
         backoff: None,
     };
-    let ops = vec![died, AgentOp::KeepLog { bytes: 7, told: String::new() }];
+    let ops = vec![died, AgentOp::KeepLog { incarnation: agent.status.incarnation, bytes: 7, told: String::new() }];
     let change = AgentChange { agent: agent.id, when: vec![Check::Alive], ops };
     let name = agent.id.to_string();
     let key = RecordKey { kind: RecordKind::DeathLog, tenant: Some(agent.tenant.clone()), name };
