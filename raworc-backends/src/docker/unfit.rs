@@ -40,10 +40,12 @@ enum Found {
 
 fn of_init((_, cause): (&str, &str)) -> Found {
     match cause {
-        // It is there, for it is shown inside: it is its loader that is not.
-        "No such file or directory" => {
-            Found::InTheImage("the program needs a C library, and the image has none of its kind".into())
-        }
+        // It is there, for it is shown inside: it is its loader that is not. One of another processor is said to be the same
+        // where there is no shell, to which what cannot be executed is given.
+        "No such file or directory" => Found::InTheImage(
+            "the program needs a C library of which the image has none of its kind, or is made for another processor"
+                .into(),
+        ),
         "Exec format error" => Found::InTheProgram("the program is made for another kind of processor".into()),
         cause => Found::InTheProgram(format!("the program cannot be executed: {}", cause.to_lowercase())),
     }
@@ -77,7 +79,7 @@ mod tests {
         for (log, says) in [
             (
                 "[FATAL tini (7)] exec /opt/p failed: No such file or directory\n",
-                "has none of its kind: build it with make",
+                "is made for another processor: build it with make",
             ),
             (
                 "[FATAL tini (7)] exec /opt/p failed: Exec format error\n",

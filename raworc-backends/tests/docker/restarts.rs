@@ -48,7 +48,9 @@ impl Engine {
     async fn start(&mut self) {
         let log = std::fs::File::create(self.path("log")).expect("a log");
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "TERM", "dockerd", "--bridge=none", "--iptables=false", "--host", &self.host()]);
+        // In a network of its own: without a bridge an engine takes away the one of the machine's.
+        command.args(["--pdeathsig", "TERM", "unshare", "--net", "dockerd", "--bridge=none", "--iptables=false"]);
+        command.args(["--host", &self.host()]);
         for (name, file) in [("data-root", "data"), ("exec-root", "exec"), ("pidfile", "pid")] {
             command.arg(format!("--{name}={}", self.path(file).display()));
         }

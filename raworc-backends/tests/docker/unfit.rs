@@ -52,7 +52,10 @@ fn assert_unfit((phase, log): (Option<Phase>, String), says: &str) {
 
 async fn an_image_without_a_c_library() {
     let bare = tempfile::tempdir().expect("a directory");
-    assert_unfit(ends(bare.path(), DYNAMIC).await, "the image has none of its kind: link it statically");
+    assert_unfit(
+        ends(bare.path(), DYNAMIC).await,
+        "has none of its kind, or is made for another processor: link it statically",
+    );
 }
 
 /// The loader that programs of this machine ask for.
@@ -110,7 +113,7 @@ async fn a_file_that_is_no_program() {
     // As one of another kind of processor.
     std::fs::write(&file, b"\x7fELF\x02\x01\x01").expect("written");
     std::fs::set_permissions(&file, Permissions::from_mode(0o755)).expect("set");
-    assert_unfit(ends(bare.path(), path).await, "the program is made for another kind of processor");
+    assert_unfit(ends(bare.path(), path).await, "or is made for another processor: link it statically");
 }
 
 async fn a_program_that_ends() {

@@ -108,7 +108,8 @@ impl Dockerd {
         let log = log.map_err(failed)?;
         let mut command = Command::new("setpriv");
         // It does not outlive the test: it ends with the thread that starts it.
-        command.args(["--pdeathsig", "TERM", "dockerd", "--host"]).arg(self.host());
+        // In a network of its own: without a bridge an engine takes away the one of the machine's.
+        command.args(["--pdeathsig", "TERM", "unshare", "--net", "dockerd", "--host"]).arg(self.host());
         for (option, name) in [("--data-root", "data"), ("--exec-root", "exec"), ("--pidfile", "pid")] {
             command.arg(option).arg(self.path().join(name));
         }

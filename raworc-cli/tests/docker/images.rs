@@ -100,7 +100,7 @@ pub(crate) fn up_tries_it_out() {
         child.wait().expect("ended");
         line.expect("it says what computers are made of")
     };
-    let why = "needs a C library, and the image has none of its kind: build the static one with scripts/agentd and set RAWORC_AGENTD";
+    let why = "needs a C library of which the image has none of its kind, or is made for another processor: build the static one with scripts/agentd and set RAWORC_AGENTD";
     let auto = described(up(&home, None, "auto", &bare.0));
     assert!(auto.contains("local, ") && auto.contains("; not docker: ") && auto.contains(why), "{auto}");
     let asked = described(up(&home, None, "docker", &bare.0));
