@@ -21,9 +21,11 @@ mod restarted;
 #[allow(dead_code, reason = "another binary's tests use the rest")]
 mod up;
 
-use std::process::{Command, ExitCode};
+use std::io::{BufRead, BufReader};
+use std::process::{Command, ExitCode, Stdio};
 
 use libtest_mimic::{Arguments, Trial};
+use raworc_core::entropy::{Clock, EntropyExt, SystemClock, SystemEntropy};
 
 use self::dockerd::{IMAGE, answers, host};
 use self::elsewhere::Elsewhere;
@@ -299,26 +301,29 @@ fn a_trial_leaves_nothing() {
     let home = Home::new();
     let _cleared = Cleared(&home);
     let up = ["up", "--listen", "127.0.0.1:0", "-o", "json", "--log", "warn"];
-    let volumes = || match home.path().join(".local/share/raworc/installation").exists() {
-        true => docker(&["volume", "ls", "-q", "--filter", &label(&home)]),
-        false => String::new(),
-    };
-    // The moment is met where a volume is left.
-    for _ in 0..20 {
-        if !volumes().is_empty() {
-            break;
-        }
-        let mut starting = on_slim(&home, &up).stdout(std::process::Stdio::piped()).spawn().expect("raworc starts");
-        // One that came too late has said where it serves by the time that it can be killed.
-        let mut looks = 0..200;
-        while volumes().is_empty() && looks.next().is_some() {}
-        starting.kill().expect("killed");
-        starting.wait().expect("it is gone");
-    }
-    assert_ne!(volumes(), "", "the moment was met");
+    // Its name is known before its first start, so that the engine can be asked for what becomes of it.
+    let data = home.path().join(".local/share/raworc");
+    std::fs::create_dir_all(&data).expect("made");
+    let name = format!("{:016x}", u64::from_le_bytes(SystemEntropy.bytes()));
+    std::fs::write(data.join("installation"), name).expect("written");
+    let label = label(&home);
+    let volumes = || docker(&["volume", "ls", "-q", "--filter", &label]);
+    let now = SystemClock.now().as_second().to_string();
+    let mut events = Command::new("docker");
+    events.args(["--host", &host(), "events", "--since", &now, "--filter", "event=create", "--filter", &label]);
+    let mut events = events.stdout(Stdio::piped()).spawn().expect("the docker command");
+    let mut starting = on_slim(&home, &up).stdout(Stdio::piped()).spawn().expect("raworc starts");
+    let mut made = String::new();
+    BufReader::new(events.stdout.take().expect("a pipe")).read_line(&mut made).expect("an event");
+    starting.kill().expect("killed");
+    starting.wait().expect("it is gone");
+    events.kill().expect("killed");
+    events.wait().expect("it is gone");
+    assert!(made.contains("container create"), "{made}");
+    assert_ne!(volumes(), "", "it was killed in the middle");
     let served = Up::of(on_slim(&home, &up));
     assert_eq!(volumes(), "", "the trial's volume is gone");
-    assert_eq!(docker(&["ps", "-aq", "--filter", &label(&home)]), "", "and its container");
+    assert_eq!(docker(&["ps", "-aq", "--filter", &label]), "", "and its container");
     assert_eq!(served.end(), Some(0));
 }
 
