@@ -231,8 +231,9 @@ fn spawn(shared: &Arc<Shared>, task: impl Future<Output = ()> + Send + 'static) 
 /// What every line about an agent bears. In JSON a field `name` would give way to the span's own.
 fn span_of(agent: &Agent) -> tracing::Span {
     let status = &agent.status;
-    tracing::info_span!(
-        "agent", agent = %agent.id, agent_name = %agent.name, tenant = %agent.tenant, incarnation = %status.incarnation,
+    // Of the highest level, or lines that are shown would lose it where less is logged.
+    tracing::error_span!(
+        parent: None, "agent", agent = %agent.id, agent_name = %agent.name, tenant = %agent.tenant, incarnation = %status.incarnation,
         computer = status.computer.map(tracing::field::display), message_id = status.message.map(tracing::field::display),
     )
 }

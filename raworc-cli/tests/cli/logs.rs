@@ -70,6 +70,9 @@ fn a_messages_way_is_logged_by_its_id_over_server_and_operator_and_no_secret_wit
     until("it is idle", || agent(&home, "ada")["status"]["state"] == "idle");
     let ada = agent(&home, "ada");
     home.run(&["agent", "delete", "ada", "--yes"]).ok();
+    // A name is free before its computer is gone.
+    let is_gone = |line: &Value| line["fields"]["message"] == "a computer is taken away";
+    until("its computer is gone", || lines(&directory).iter().any(is_gone));
     assert_eq!(up.end(), Some(0));
 
     let lines = lines(&directory);

@@ -73,7 +73,7 @@ fn take_away(shared: &Arc<Shared>, computer: Computer) {
     let Some(job) = shared.jobs.begin(subject) else { return };
     let task = Arc::clone(shared);
     let Computer { tenant, agent, .. } = &computer;
-    let span = tracing::info_span!("reclaim", %agent, %tenant, computer = %computer.id());
+    let span = tracing::error_span!("reclaim", %agent, %tenant, computer = %computer.id());
     let work = async move {
         let shared = task;
         let Some(engine) = shared.engines.get(&computer.runtime) else { return };

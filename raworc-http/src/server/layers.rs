@@ -39,7 +39,8 @@ pub(super) async fn observe(mut request: Request, next: Next) -> Response {
     let route = route.as_ref().map_or("unmatched", MatchedPath::as_str).to_owned();
     let (header, is_head) = (HeaderValue::from_str(&id), request.method() == Method::HEAD);
     // Neither queries nor headers: they may hold what is secret.
-    let span = tracing::info_span!("request", request_id = %id, method, path = request.uri().path());
+    // Of the highest level, or a fault would be logged without it where less is logged.
+    let span = tracing::error_span!("request", request_id = %id, method, path = request.uri().path());
     request.extensions_mut().insert(RequestId(id.clone()));
     let mut response = next.run(request).instrument(span.clone()).await;
     if let Some(fault) = response.extensions_mut().remove::<Fault>().filter(|_| !is_head) {
