@@ -64,8 +64,8 @@ pub struct DockerRuntime {
 
 /// The container of a computer's name.
 enum Container {
-    /// Made just now, with this id: it is this installation's, and was never started.
-    Made(String),
+    /// Made just now, with this id: it is this installation's, and was never started. Its volume may have begun with a home.
+    Made { id: String, has_home: bool },
     /// There already, whoever's it is.
     Found(Box<ContainerInspectResponse>),
 }
@@ -147,6 +147,12 @@ impl DockerRuntime {
         tokio::spawn(work).await.map_err(|error| RuntimeError::Unavailable(format!("cut short: {error}")))?
     }
 
+    /// Whether the image of a computer has a home for the agent, which its new volume begins with.
+    async fn has_home(&self, spec: &ComputerSpec) -> Result<bool, RuntimeError> {
+        let image = spec.image.as_deref().unwrap_or(&self.options.default_image);
+        image::has_home(self.engine.docker().await?, image).await
+    }
+
     /// The container of a computer of this installation.
     async fn container(&self, id: ComputerId) -> Result<Option<ContainerInspectResponse>, RuntimeError> {
         Ok(self.container_named(id).await?.filter(|found| self.computer_of(found) == Some(id)))
@@ -166,10 +172,11 @@ impl DockerRuntime {
             network::ensure(docker, &self.options.installation).await?;
         }
         let name = container::container_name(spec.id);
+        let has_home = self.has_home(spec).await?;
         loop {
             let query = CreateContainerOptionsBuilder::new().name(&name).build();
-            match docker.create_container(Some(query), container::asked(&self.options, spec, program)).await {
-                Ok(made) => return Ok(Container::Made(made.id)),
+            match docker.create_container(Some(query), container::asked(&self.options, spec, program, has_home)).await {
+                Ok(made) => return Ok(Container::Made { id: made.id, has_home }),
                 Err(error) if error::is_missing(&error) => {
                     let image = spec.image.clone().unwrap_or_else(|| self.options.default_image.clone());
                     return Err(RuntimeError::ImageMissing { image, reason: error.to_string() });
@@ -294,7 +301,7 @@ impl Runtime for DockerRuntime {
         };
         // One that was started has its volume; of another nobody knows how far whoever made it came.
         let fresh = match container {
-            Container::Made(id) => Some(id),
+            Container::Made { id, has_home } => Some(id).filter(|_| !has_home),
             Container::Found(found) if !is_ours(&found) => {
                 let name = container::container_name(spec.id);
                 let reason = format!("the name {name} has a container that is not this installation's; remove it");

@@ -68,8 +68,14 @@ pub(super) fn labels(container: &ContainerInspectResponse) -> Option<&HashMap<St
     container.config.as_ref()?.labels.as_ref()
 }
 
-/// What the engine is asked for. `program` is the volume with the program, where there is one.
-pub(super) fn asked(options: &DockerOptions, spec: &ComputerSpec, program: Option<&str>) -> ContainerCreateBody {
+/// What the engine is asked for. `program` is the volume with the program, where there is one; with `has_home` a new volume
+/// begins with what the image has in its place.
+pub(super) fn asked(
+    options: &DockerOptions,
+    spec: &ComputerSpec,
+    program: Option<&str>,
+    has_home: bool,
+) -> ContainerCreateBody {
     let mut labels = owner(&options.installation);
     labels.insert(COMPUTER.into(), spec.id.to_string());
     let user = if spec.root { 0 } else { AGENT_UID };
@@ -86,14 +92,18 @@ pub(super) fn asked(options: &DockerOptions, spec: &ComputerSpec, program: Optio
         stdin_once: Some(true),
         tty: Some(false),
         stop_signal: Some("SIGTERM".into()),
-        host_config: Some(host_config(options, spec, program)),
+        host_config: Some(host_config(options, spec, program, has_home)),
         ..ContainerCreateBody::default()
     }
 }
 
-fn host_config(options: &DockerOptions, spec: &ComputerSpec, program: Option<&str>) -> HostConfig {
+fn host_config(options: &DockerOptions, spec: &ComputerSpec, program: Option<&str>, has_home: bool) -> HostConfig {
     let resources = &spec.resources;
-    let mut mounts = vec![volume_mount(spec.volume, VOLUME_PATH)];
+    let mut home = volume_mount(spec.volume, VOLUME_PATH);
+    if has_home {
+        home.volume_options = None;
+    }
+    let mut mounts = vec![home];
     mounts.extend(shown(options, program));
     let memory = resources.memory.or(options.default_memory).map(|memory| signed(memory.get()));
     let cpu = resources.cpu.or(options.default_cpu).map(|cpu| i64::from(cpu.millis()) * CPU_PERIOD / 1000);

@@ -8,7 +8,11 @@ use bollard::{Docker, body_full};
 use futures::StreamExt;
 use raworc_core::runtime::{Progress, RuntimeError};
 
+use super::container::AGENT_UID;
 use super::error::{self, if_there};
+
+/// The label by which an image says whose its `/agent` is.
+const HOME: &str = "raworc.home";
 
 /// Whether the engine has the image.
 pub(super) async fn is_there(docker: &Docker, image: &str) -> Result<bool, RuntimeError> {
@@ -18,6 +22,13 @@ pub(super) async fn is_there(docker: &Docker, image: &str) -> Result<bool, Runti
 /// The engine's identity of an image that it has.
 pub(super) async fn id(docker: &Docker, image: &str) -> Result<Option<String>, RuntimeError> {
     Ok(found(docker, image).await?.and_then(|found| found.id))
+}
+
+/// Whether an image says that its `/agent` is the agent's. The engine gives a new volume what an image has in its place,
+/// the owner too.
+pub(super) async fn has_home(docker: &Docker, image: &str) -> Result<bool, RuntimeError> {
+    let labels = found(docker, image).await?.and_then(|found| found.config?.labels);
+    Ok(labels.is_some_and(|labels| labels.get(HOME).is_some_and(|owner| *owner == AGENT_UID.to_string())))
 }
 
 async fn found(docker: &Docker, image: &str) -> Result<Option<ImageInspect>, RuntimeError> {

@@ -2,10 +2,11 @@
 
 use libtest_mimic::Trial;
 use raworc_core::agent::Resources;
+use raworc_core::entropy::{Clock, SystemClock};
 use raworc_core::quantity::{Bytes, Cpu};
 use raworc_core::runtime::{ComputerSpec, Runtime};
 
-use crate::machine::{Machine, spec, trial};
+use crate::machine::{IMAGE, Image, Machine, container, host, name, spec, trial};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -19,6 +20,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("more_processors_than_the_machine_has_are_no_limit", more_processors_than_there_are),
         trial("neighbours_with_an_open_network_do_not_reach_each_other", neighbours_do_not_reach_each_other),
         trial("a_program_owns_its_home_and_no_other_part", a_program_owns_its_home),
+        trial("an_image_that_says_whose_its_home_is_is_believed", an_image_with_a_home),
     ]
 }
 
@@ -154,4 +156,31 @@ async fn a_program_owns_its_home() {
     let log = told(script, spec()).await;
     assert!(log.starts_with("1000 1000 700\n/agent\nwrote\n"), "{log}");
     assert!(log.contains("Permission denied") && log.ends_with("scratch\ntmpfs\n"), "{log}");
+}
+
+/// What an image has at `/agent` a new volume begins with, so that nobody has to give it to the agent.
+async fn an_image_with_a_home() {
+    let image = Image(format!("localhost/{}:1", name()));
+    let dockerfile =
+        format!("FROM {IMAGE}\nRUN mkdir -m 0700 /agent && chown 1000:1000 /agent\nLABEL raworc.home=1000\n");
+    for (own, given) in [(IMAGE, true), (image.0.as_str(), false)] {
+        let machine = Machine::new("stat -c '%u %g %a' /agent; touch kept && echo wrote");
+        if !given {
+            machine.runtime.build_image(own, &dockerfile, &|_| ()).await.expect("built");
+        }
+        let spec = ComputerSpec { image: Some(own.into()), ..spec() };
+        let began = SystemClock.now().as_second().to_string();
+        assert_eq!(machine.run(&spec).await, "1000 1000 700\nwrote\n");
+        let now = SystemClock.now().as_second() + 1;
+        let container = container(spec.id);
+        let events = std::process::Command::new("docker")
+            .args(["--host", &host(), "events", "--since", &began, "--until", &now.to_string()])
+            .args(["--filter", &format!("container={container}"), "--format", "{{.Action}}"])
+            .output()
+            .expect("the docker command");
+        let events = String::from_utf8_lossy(&events.stdout).into_owned();
+        assert!(events.starts_with("create\n"), "{events}");
+        assert_eq!(events.contains("extract-to-dir"), given, "{own}: {events}");
+        machine.close(&[spec]).await;
+    }
 }
