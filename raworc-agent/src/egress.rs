@@ -34,6 +34,13 @@ const VARIABLES: [&str; 4] = ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_
 /// What is inside and needs none.
 const INSIDE: &str = "localhost,127.0.0.1,::1";
 
+/// Whether the program has a network of its own, by which it goes out: on this machine itself, a computer without walls. What
+/// is listed for one agent would be everybody's there.
+pub(crate) fn has_network() -> bool {
+    // The first line says what the others are.
+    std::fs::read_to_string("/proc/net/route").is_ok_and(|routes| routes.lines().count() > 1)
+}
+
 /// The proxy, which listens.
 #[derive(Debug)]
 pub(crate) struct Proxy {
@@ -64,10 +71,12 @@ impl Proxy {
     pub(crate) async fn serve(self, calls: Arc<Calls>) -> Infallible {
         let opening = Arc::new(Semaphore::new(OPENING));
         loop {
+            // Whoever comes in greater numbers waits outside, and takes no descriptors. The semaphore is never closed.
+            let turn = Arc::clone(&opening).acquire_owned().await;
             match self.listener.accept().await {
                 Ok((stream, from)) => {
-                    let (calls, opening) = (Arc::clone(&calls), Arc::clone(&opening));
-                    tokio::spawn(async move { pass_on(stream, from, &calls, &opening).await });
+                    let calls = Arc::clone(&calls);
+                    tokio::spawn(async move { pass_on(stream, from, &calls, turn).await });
                 }
                 Err(error) => {
                     tracing::warn!("a connection to the proxy could not be accepted: {error}");
@@ -78,13 +87,10 @@ impl Proxy {
     }
 }
 
-async fn pass_on(mut stream: TcpStream, from: SocketAddr, calls: &Calls, opening: &Semaphore) {
+async fn pass_on<T>(mut stream: TcpStream, from: SocketAddr, calls: &Calls, turn: T) {
     let _ = stream.set_nodelay(true);
-    let opened = {
-        // The semaphore is never closed.
-        let _turn = opening.acquire().await;
-        open(calls).await
-    };
+    let opened = open(calls).await;
+    drop(turn);
     let copied = match opened {
         Ok(upgraded) => {
             copy_bidirectional_with_sizes(&mut stream, &mut TokioIo::new(upgraded), BUFFER, BUFFER).await.map(drop)

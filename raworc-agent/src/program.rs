@@ -12,7 +12,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::boot::{self, NoBoot};
 use crate::calls::{CallError, Calls};
-use crate::egress::Proxy;
+use crate::egress::{self, Proxy};
 use crate::link::{self, Hands};
 use crate::log::Log;
 use crate::server::Server;
@@ -105,7 +105,7 @@ pub(crate) async fn run_with_log(
     if let Err(error) = tokio::fs::create_dir_all(&options.home).await {
         tracing::warn!(%error, "the home {} is not there", options.home.display());
     }
-    let proxy = if spec.proxied { proxy().await } else { None };
+    let proxy = if spec.proxied && !egress::has_network() { proxy().await } else { None };
     let base = proxy.as_ref().and_then(|proxy| proxy.environment().ok()).unwrap_or_default();
     let shared = Arc::new(Shared::with_base(base));
     shared.set_env(&spec.work.env);

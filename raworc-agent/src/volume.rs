@@ -159,7 +159,7 @@ impl Meter {
         self.0.send_modify(|state| {
             // What cannot be measured is no reason to keep anybody waiting, and is tried again by the clock.
             if state.limit.is_some() {
-                state.held = held.or(state.held);
+                state.held = held.or(state.held).or(Some(0));
                 state.measured = Some(writes);
             }
             state.resting = true;

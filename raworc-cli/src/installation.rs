@@ -256,8 +256,8 @@ fn cannot_listen(address: &str, error: std::io::Error) -> Failure {
     failure.because(error)
 }
 
-/// Agents' connections get half of what this process may open, raised as far as it can be, and no more, and those of the
-/// API a quarter: whatever either do, the database and the computers' own pipes can still be opened.
+/// Agents' connections get half of what this process may open, raised as far as it can be, and no more: a third, half of
+/// which may be ways out that take as many again. Those of the API get a quarter: whatever either do, the database and the computers' own pipes can still be opened.
 fn connection_limits() -> (ListenerLimits, ConnectionLimits) {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut files = getrlimit(Resource::Nofile);
@@ -270,7 +270,7 @@ fn connection_limits() -> (ListenerLimits, ConnectionLimits) {
     let files = getrlimit(Resource::Nofile).current.and_then(|files| usize::try_from(files).ok());
     let files = files.unwrap_or(usize::MAX);
     let (agents, api) = (ListenerLimits::default(), ConnectionLimits::default());
-    let connections = (agents.connections.min(files / 2), api.connections.min(files / 4));
+    let connections = (agents.connections.min(files / 3), api.connections.min(files / 4));
     (agents.with_connections(connections.0), api.with_connections(connections.1))
 }
 

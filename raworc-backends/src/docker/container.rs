@@ -161,7 +161,8 @@ pub(super) fn shows(container: &ContainerInspectResponse, options: &DockerOption
         let found = mounts.iter().find(|mount| mount.destination == wanted.target);
         found.is_some_and(|mount| match wanted.typ {
             Some(MountType::VOLUME) => mount.name == wanted.source,
-            _ => mount.source == wanted.source,
+            // As paths: the engine writes them its own way.
+            _ => mount.source.as_deref().map(Path::new) == wanted.source.as_deref().map(Path::new),
         })
     })
 }

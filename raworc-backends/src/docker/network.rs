@@ -16,7 +16,10 @@ use sha2::{Digest, Sha256};
 
 use super::AGAIN;
 use super::container::{is_own, network_name, owner};
-use super::error::{self, if_there};
+use super::error::{self, CONFLICT, if_there, status};
+
+/// What the engine answers where something that runs is on a network.
+const IN_USE: u16 = 403;
 
 /// How often it is looked for what another process has begun to make.
 const LOOKS: usize = 100;
@@ -131,7 +134,11 @@ async fn only_one(docker: &Docker, found: Vec<Network>) -> Result<Vec<Network>, 
     let first = ranked.next();
     for other in ranked {
         if let Some(id) = &other.id {
-            if_there(docker.remove_network(id).await)?;
+            match if_there(docker.remove_network(id).await) {
+                // Computers run on it. It goes once they have stopped.
+                Err(error) if matches!(status(&error), Some(IN_USE | CONFLICT)) => {}
+                answer => answer.map(drop)?,
+            }
         }
     }
     Ok(first.into_iter().collect())

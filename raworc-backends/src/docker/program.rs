@@ -22,6 +22,7 @@ use tokio::sync::Mutex;
 use super::config::{DockerOptions, PROGRAM_PATH};
 use super::container::{INSTALLATION, is_own, owner, read_only, volume_called};
 use super::error::{self, CONFLICT, if_there, status};
+use super::volume;
 
 /// The label that says which program a volume holds, or which one a container fills it with.
 const PROGRAM: &str = "raworc.program";
@@ -87,7 +88,8 @@ impl Uploaded {
 
     /// Takes away older programs that no container uses any more. It is for room alone, so it is tried and no more.
     pub(super) async fn sweep(&self, docker: &Docker, installation: &str) {
-        let Some(Seen { name, created }) = self.0.lock().await.clone() else { return };
+        // While one is uploaded nobody waits for room.
+        let Some(Seen { name, created }) = self.0.try_lock().ok().and_then(|seen| seen.clone()) else { return };
         let swept = async {
             remove_abandoned(docker, installation).await?;
             for volume in volumes(docker, installation).await? {
@@ -140,8 +142,7 @@ async fn fill(
     labels.insert(PROGRAM.into(), hash.into());
     let request =
         VolumeCreateRequest { name: Some(name.into()), labels: Some(labels.clone()), ..VolumeCreateRequest::default() };
-    let volume = docker.create_volume(request).await.map_err(error::of(what))?;
-    if !is_own(Some(&volume.labels), &options.installation) {
+    if !volume::is_made(docker, request, &options.installation).await.map_err(error::of(what))? {
         let reason = format!("the volume {name} is there and not this installation's; rename or remove it");
         return Err(RuntimeError::Refused { what, reason });
     }

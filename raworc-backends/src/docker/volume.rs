@@ -20,16 +20,23 @@ pub(super) async fn ensure(docker: &Docker, installation: &str, id: VolumeId) ->
     let name = volume_name(id);
     let request =
         VolumeCreateRequest { name: Some(name.clone()), labels: Some(owner(installation)), ..Default::default() };
-    let (what, own) = ("make a volume", |volume: &Volume| is_own(Some(&volume.labels), installation));
-    if own(&docker.create_volume(request).await.map_err(error::of(what))?) {
-        return Ok(());
-    }
-    // Of one that was there before the engine was started it tells no labels here.
-    if if_there(docker.inspect_volume(&name).await).map_err(error::of(what))?.as_ref().is_some_and(own) {
+    let what = "make a volume";
+    if is_made(docker, request, installation).await.map_err(error::of(what))? {
         return Ok(());
     }
     let reason = format!("the volume {name} is there and not this installation's; rename or remove it");
     Err(RuntimeError::Refused { what, reason })
+}
+
+/// Makes a volume where there is none of its name. Whether there is one of the installation's then.
+pub(super) async fn is_made(docker: &Docker, request: VolumeCreateRequest, installation: &str) -> Result<bool, Error> {
+    let own = |volume: &Volume| is_own(Some(&volume.labels), installation);
+    let name = request.name.clone().unwrap_or_default();
+    if own(&docker.create_volume(request).await?) {
+        return Ok(true);
+    }
+    // Of one that was there before the engine was started it tells no labels here.
+    Ok(if_there(docker.inspect_volume(&name).await)?.as_ref().is_some_and(own))
 }
 
 /// Gives the root of a container's volume to the agent's user, whatever image it has.

@@ -5,7 +5,9 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use super::settings::OperatorSettings;
-use crate::agent::{Agent, AgentEvent, ClockMove, ConditionKind, Desired, HEARTBEAT_LIMIT, IDLE_TIMEOUT, Run, State};
+use crate::agent::{
+    Agent, AgentEvent, ClockMove, ConditionKind, Desired, HEARTBEAT_LIMIT, IDLE_TIMEOUT, Network, Run, State,
+};
 use crate::computer::Computer;
 use crate::ids::{ProcessId, VolumeId};
 use crate::runtime::{ComputerSpec, LimitsReached, PROGRAM_UNFIT, Phase};
@@ -379,7 +381,8 @@ pub(super) fn wanted(agent: &Agent, on: &ComputerSpec, disk_limit: bool) -> Comp
         volume: on.volume,
         image: spec.image.clone(),
         resources: spec.resources.of_engine(disk_limit),
-        network: spec.network.clone(),
+        // What its list names is asked at each connection, and is no engine's.
+        network: Network { mode: spec.network.mode, egress: Vec::new() },
         root: spec.root,
     }
 }

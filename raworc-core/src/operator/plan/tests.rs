@@ -316,6 +316,16 @@ fn a_computer_that_is_not_as_the_spec_wants_it_is_replaced_at_the_next_start_on_
     assert_eq!(line(&next(&view(&agent, None, at(1))), at(1)), "begin on its first computer, waking");
 }
 
+#[test]
+fn a_list_of_what_may_be_reached_needs_no_other_computer() {
+    let mut agent = agent("slept", Desired::Awake);
+    let computer = computer_of(&agent).expect("a computer");
+    agent.spec.network.egress = vec![crate::agent::EgressRule { host: "example.org".into(), ports: Vec::new() }];
+    assert_eq!(place(&view(&agent, Some(&computer), at(0))), Place::Same);
+    agent.spec.network.mode = crate::agent::NetworkMode::Open;
+    assert_eq!(place(&view(&agent, Some(&computer), at(0))), Place::Fresh(computer.spec.volume));
+}
+
 /// What is known of an agent, with everything that an engine would do at once done at once.
 struct Model {
     agent: Agent,

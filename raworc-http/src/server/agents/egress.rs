@@ -43,6 +43,9 @@ const DIALS_PER_COMPUTER: usize = 16;
 /// Names that are looked up at one time. Each takes a thread.
 const LOOKUPS: usize = 64;
 
+/// Names of them that may be one computer's.
+const LOOKUPS_PER_COMPUTER: usize = 4;
+
 /// What can be chosen about the egress proxy.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -53,11 +56,18 @@ pub struct EgressOptions {
     pub connections_per_computer: usize,
     /// How long looking up a name and connecting to it may take.
     pub dial: Duration,
+    /// How long a host may be silent once the computer says no more, or is gone.
+    pub linger: Duration,
 }
 
 impl Default for EgressOptions {
     fn default() -> Self {
-        Self { private: Vec::new(), connections_per_computer: 128, dial: Duration::from_secs(15) }
+        Self {
+            private: Vec::new(),
+            connections_per_computer: 128,
+            dial: Duration::from_secs(15),
+            linger: Duration::from_secs(60),
+        }
     }
 }
 
@@ -95,7 +105,7 @@ pub struct Egress(Arc<Inner>);
 struct Inner {
     options: EgressOptions,
     computers: Mutex<HashMap<ComputerId, Computer>>,
-    lookups: Semaphore,
+    lookups: Arc<Semaphore>,
     counts: Counts,
     remarks: Remarks,
 }
@@ -111,7 +121,7 @@ impl Inner {
         Self {
             options,
             computers: Mutex::default(),
-            lookups: Semaphore::new(LOOKUPS),
+            lookups: Arc::new(Semaphore::new(LOOKUPS)),
             counts: Counts::default(),
             remarks: Remarks::default(),
         }
@@ -123,6 +133,7 @@ impl Inner {
 struct Computer {
     open: usize,
     dials: Arc<Semaphore>,
+    lookups: Arc<Semaphore>,
 }
 
 impl Egress {
@@ -142,15 +153,18 @@ impl Egress {
     fn enter(&self, computer: ComputerId) -> Result<Slot, ApiError> {
         let limit = self.0.options.connections_per_computer;
         let mut computers = self.0.computers.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = computers
-            .entry(computer)
-            .or_insert_with(|| Computer { open: 0, dials: Arc::new(Semaphore::new(DIALS_PER_COMPUTER)) });
+        let own = computers.entry(computer).or_insert_with(|| Computer {
+            open: 0,
+            dials: Arc::new(Semaphore::new(DIALS_PER_COMPUTER)),
+            lookups: Arc::new(Semaphore::new(LOOKUPS_PER_COMPUTER)),
+        });
         if own.open >= limit {
             let message = format!("this computer has {limit} connections to the outside, and may have no more");
             return Err(ApiError::new("too_many_requests", message).with_detail("limit", limit).with_retry_after(1));
         }
         own.open += 1;
-        Ok(Slot { egress: self.clone(), computer, dials: Arc::clone(&own.dials) })
+        let (dials, lookups) = (Arc::clone(&own.dials), Arc::clone(&own.lookups));
+        Ok(Slot { egress: self.clone(), computer, dials, lookups })
     }
 }
 
@@ -160,6 +174,7 @@ struct Slot {
     egress: Egress,
     computer: ComputerId,
     dials: Arc<Semaphore>,
+    lookups: Arc<Semaphore>,
 }
 
 impl Drop for Slot {

@@ -6,14 +6,19 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use raworc_core::ids::AgentId;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep};
 
 use crate::api::EgressCount;
 
 /// Names that are counted apart for one agent.
-const NAMES: usize = 1000;
+const NAMES: usize = 256;
+
+/// Agents that are counted apart. Another one takes the place of any.
+const AGENTS: usize = 1000;
 
 const CONNECTIONS: &str = "raworc_egress_connections_total";
 const BYTES: &str = "raworc_egress_bytes_total";
@@ -61,6 +66,12 @@ impl Counts {
     /// The count of one agent and one `host:port`.
     pub(super) fn count(&self, agent: AgentId, target: &str) -> Arc<Count> {
         let mut agents = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if agents.len() >= AGENTS
+            && !agents.contains_key(&agent)
+            && let Some(any) = agents.keys().next().copied()
+        {
+            agents.remove(&any);
+        }
         let names = agents.entry(agent).or_default();
         let name = if names.len() < NAMES || names.contains_key(target) { target } else { OTHERS };
         Arc::clone(names.entry(name.to_owned()).or_default())
@@ -79,13 +90,29 @@ pub(super) struct Counted<S> {
     count: Arc<Count>,
     sent: u64,
     received: u64,
+    /// How long the host may be silent once the computer says no more.
+    linger: Duration,
+    /// How long it may be silent, where somebody waits for it who may be gone.
+    patience: Option<Duration>,
+    silent: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Counted<S> {
-    pub(super) fn new(stream: S, count: Arc<Count>) -> Self {
+    pub(super) fn new(stream: S, count: Arc<Count>, linger: Duration) -> Self {
         count.connections.fetch_add(1, Ordering::Relaxed);
         metrics::counter!(CONNECTIONS, "outcome" => "made").increment(1);
-        Self { stream, count, sent: 0, received: 0 }
+        Self { stream, count, sent: 0, received: 0, linger, patience: None, silent: None }
+    }
+
+    /// It ends where the host is silent for so long.
+    pub(super) fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = Some(patience);
+        self
+    }
+
+    fn lost_patience(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(patience) = self.patience else { return false };
+        self.silent.get_or_insert_with(|| Box::pin(sleep(patience))).as_mut().poll(cx).is_ready()
     }
 }
 
@@ -99,7 +126,12 @@ impl<S> Drop for Counted<S> {
 impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        match Pin::new(&mut self.stream).poll_read(cx, buffer) {
+            Poll::Ready(read) => read?,
+            Poll::Pending if self.lost_patience(cx) => return Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => return Poll::Pending,
+        }
+        self.silent = None;
         let read = (buffer.filled().len() - before) as u64;
         self.received += read;
         self.count.received.fetch_add(read, Ordering::Relaxed);
@@ -119,7 +151,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
+    /// The computer says no more, or is gone: what the host still has to say it says soon.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.patience = Some(self.patience.unwrap_or(self.linger));
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

@@ -1,7 +1,8 @@
 //! Connecting to a host: its name is looked up here, and only an address that was checked is connected to.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
 
 use raworc_core::agent::names;
 use tokio::net::TcpStream;
@@ -10,6 +11,7 @@ use tokio::time::{Instant, timeout_at};
 use super::Slot;
 use super::address::{canonical, is_public};
 use super::refusal::Refusal;
+use crate::server::alive;
 
 impl Slot {
     /// Connects to a port of a host, unless that is where nobody may come.
@@ -34,10 +36,17 @@ impl Slot {
         if let Ok(address) = host.parse::<IpAddr>() {
             return Ok(vec![SocketAddr::new(address, port)]);
         }
-        let _turn = self.egress.0.lookups.acquire().await;
-        match tokio::net::lookup_host((host, port)).await {
-            Ok(addresses) => Ok(addresses.collect()),
-            Err(error) => Err(Refusal::Unknown(error.to_string())),
+        // The semaphores are never closed. A lookup goes on whoever waits for it, and so does its turn.
+        let own = Arc::clone(&self.lookups).acquire_owned().await;
+        let turn = Arc::clone(&self.egress.0.lookups).acquire_owned().await;
+        let named = host.to_owned();
+        let looked_up = tokio::task::spawn_blocking(move || {
+            let _turns = (own, turn);
+            (named.as_str(), port).to_socket_addrs().map(Vec::from_iter)
+        });
+        match looked_up.await.map_err(io::Error::other) {
+            Ok(Ok(addresses)) => Ok(addresses),
+            Ok(Err(error)) | Err(error) => Err(Refusal::Unknown(error.to_string())),
         }
     }
 
@@ -56,7 +65,7 @@ impl Slot {
             if own && !self.is_listed(host, address.ip()) {
                 return Err(Refusal::NotPublic(address.ip()));
             }
-            let _ = stream.set_nodelay(true);
+            let _ = stream.set_nodelay(true).and_then(|()| alive::ask(&stream));
             return Ok(stream);
         }
         Err(Refusal::Unreachable(last))

@@ -12,7 +12,7 @@ use hyper::service::service_fn;
 use hyper::upgrade::Upgraded;
 use hyper::{client, server};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use raworc_core::agent::NetworkMode;
+use raworc_core::agent::{NetworkMode, is_host_pattern};
 use raworc_core::control::{Call, ControlPlane};
 use raworc_core::ids::AgentId;
 use tokio::io::copy_bidirectional_with_sizes;
@@ -26,6 +26,9 @@ use crate::server::agents::listener::Place;
 
 /// How long a connection may wait for a request.
 const HEAD_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long a host may be silent that was asked by a plain request, before its answer and in the middle of it.
+const ANSWER_LIMIT: Duration = Duration::from_secs(300);
 
 /// Bytes that are under way in each direction of a tunnel.
 const BUFFER: usize = 64 << 10;
@@ -72,7 +75,12 @@ impl Target {
             (_, Some(scheme)) if *scheme == Scheme::HTTP => authority.port_u16().unwrap_or(80),
             _ => return Err(Refusal::Malformed("only http is proxied so; use CONNECT for everything else")),
         };
-        Ok(Self { host: name(authority), port })
+        let host = name(authority);
+        // Before it is looked for, counted or told.
+        if host.contains('*') || !is_host_pattern(&host) {
+            return Err(Refusal::Malformed("its host is neither a name nor an address"));
+        }
+        Ok(Self { host, port })
     }
 }
 
@@ -146,7 +154,13 @@ impl Proxy {
             Err(refusal) => Err(refusal),
         };
         let refusal = match dialled {
-            Ok(stream) => return Ok(Counted::new(stream, egress.counts.count(self.agent, &target.to_string()))),
+            Ok(stream) => {
+                return Ok(Counted::new(
+                    stream,
+                    egress.counts.count(self.agent, &target.to_string()),
+                    egress.options.linger,
+                ));
+            }
             Err(refusal) => refusal,
         };
         if refusal.is_told() {
@@ -197,13 +211,16 @@ async fn forward(
     let garbled = |error: hyper::Error| Refusal::Garbled(error.to_string());
     let (mut parts, body) = request.into_parts();
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-    parts.uri = path.parse::<Uri>().map_err(|_| Refusal::Malformed("its path cannot be passed on"))?;
+    let slash = if path.starts_with('/') { "" } else { "/" };
+    parts.uri =
+        format!("{slash}{path}").parse::<Uri>().map_err(|_| Refusal::Malformed("its path cannot be passed on"))?;
     only_end_to_end(&mut parts.headers);
     let host = target.to_string();
     let host = HeaderValue::try_from(host.strip_suffix(":80").unwrap_or(&host))
         .map_err(|_| Refusal::Malformed("its host cannot be passed on"))?;
     parts.headers.insert(header::HOST, host);
-    let (mut sender, connection) = client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(garbled)?;
+    let (mut sender, connection) =
+        client::conn::http1::handshake(TokioIo::new(stream.with_patience(ANSWER_LIMIT))).await.map_err(garbled)?;
     tokio::spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(%error, "a connection to the outside ended in an error");

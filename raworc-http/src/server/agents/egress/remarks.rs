@@ -78,7 +78,7 @@ impl Remarks {
     async fn write(self, control: ControlPlane, call: Call, agent: AgentId) {
         while let Some(gathered) = self.take(agent) {
             if let Err(error) = control.add_remarks(&call, gathered.steps()).await {
-                tracing::debug!(%agent, %error, "what was refused is not among the agent's steps");
+                tracing::warn!(%agent, %error, "what was refused is not among the agent's steps");
             }
             gathered.written.cancel();
             tokio::time::sleep(GATHER).await;

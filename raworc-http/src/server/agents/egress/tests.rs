@@ -87,11 +87,11 @@ async fn read_head(stream: &mut (impl tokio::io::AsyncBufRead + Unpin)) -> Strin
 
 /// A world whose configuration lets `localhost` be on this machine.
 async fn world() -> World {
-    let host = |host: &str| PrivateHost {
-        host: host.into(),
-        ranges: vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
-    };
-    with(EgressOptions::default().with_private([host("localhost")])).await
+    with(EgressOptions::default().with_private([here()])).await
+}
+
+fn here() -> PrivateHost {
+    PrivateHost { host: "localhost".into(), ranges: vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()] }
 }
 
 async fn with(options: EgressOptions) -> World {
@@ -192,7 +192,10 @@ async fn a_plain_request_goes_to_the_host_that_was_checked_without_what_is_the_p
         assert!(head.starts_with("HTTP/1.1 200 OK") && head.contains("x-end: 1") && !head.contains("x-hop"), "{head}");
         assert_eq!(body, "hello");
     }
-    let heads = outside.heads.lock().unwrap().clone();
+    let bare = format!("GET http://localhost:{port}?c HTTP/1.1\r\nhost: a\r\n\r\n");
+    assert!(ask(&mut way, &bare).await.0.starts_with("HTTP/1.1 200 "));
+    let mut heads = outside.heads.lock().unwrap().clone();
+    assert!(heads.pop().is_some_and(|head| head.starts_with("GET /?c HTTP/1.1\r\n")));
     assert_eq!(heads.len(), 2, "one connection may carry several requests");
     let head = heads[0].to_ascii_lowercase();
     assert!(
@@ -289,11 +292,15 @@ async fn what_is_no_request_to_a_proxy_or_leads_nowhere_is_told_apart() {
         ("CONNECT localhost HTTP/1.1\r\nhost: localhost\r\n\r\n".to_owned(), "400"),
         (format!("CONNECT localhost:{free} HTTP/1.1\r\nhost: localhost\r\n\r\n"), "502"),
         ("CONNECT no.such.name.invalid:443 HTTP/1.1\r\nhost: a\r\n\r\n".to_owned(), "502"),
+        (format!("CONNECT {}:443 HTTP/1.1\r\nhost: a\r\n\r\n", "a".repeat(60_000)), "400"),
+        ("CONNECT *.example:443 HTTP/1.1\r\nhost: a\r\n\r\n".to_owned(), "400"),
         ("\u{0}\u{1} nonsense\r\n\r\n".to_owned(), "400"),
     ] {
         let (head, _) = ask(&mut open(&program).await, &request).await;
         assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{request:?}: {head}");
     }
+    let known = world.state.egress.counts(program.agent.id);
+    assert!(known.iter().all(|count| count.target.len() < 300), "what is no name is not remembered");
     let outside = Outside::echo().await;
     let program = up(&world, "b", reaching(&[("localhost", outside.port())])).await;
     let request = format!("GET http://localhost:{}/ HTTP/1.1\r\nhost: a\r\n\r\n", outside.port());
@@ -336,6 +343,25 @@ async fn a_computer_has_so_many_ways_out_and_they_take_none_of_its_calls_places(
     assert!(head.starts_with("HTTP/1.1 200 "), "what one computer takes, another has all the same: {head}");
     ways.pop();
     until("another way out", || async { try_open(&program).await.is_ok() }).await;
+}
+
+#[tokio::test]
+async fn a_host_that_says_nothing_and_never_leaves_does_not_keep_the_way_of_a_computer_that_left() {
+    let outside = Outside::serving(Arc::default(), |stream| async move {
+        std::future::pending::<()>().await;
+        drop(stream);
+    })
+    .await;
+    let mut options = EgressOptions::default().with_private([here()]);
+    options.linger = std::time::Duration::from_millis(100);
+    let world = with(options).await;
+    let program = up(&world, "a", reaching(&[("localhost", outside.port())])).await;
+    let (way, head, _) = connect(&program, &format!("localhost:{}", outside.port())).await;
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    let is_open = || world.state.egress.0.computers.lock().unwrap().len() == 1;
+    assert!(is_open());
+    drop(way);
+    until("the way to be given back", || async { !is_open() }).await;
 }
 
 #[tokio::test]
