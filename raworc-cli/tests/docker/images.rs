@@ -18,10 +18,10 @@ use crate::up::{Up, condition, until};
 use crate::{Cleared, docker, host, label, raworc, run};
 
 /// What computers are made of here unless an agent names another: it is small, and the engine of tests has it.
-const DEBIAN: &str = "debian:bookworm-slim";
+pub(crate) const DEBIAN: &str = "debian:bookworm-slim";
 
 /// The program as releases have it, and what says which one that is.
-fn static_program() -> &'static Path {
+pub(crate) fn static_program() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/agentd");
@@ -67,7 +67,7 @@ fn busybox_program() -> PathBuf {
     found.expect("busybox, linked statically; scripts/setup busybox-static installs it")
 }
 
-fn up(home: &Home, program: Option<&Path>, runtime: &str, image: &str) -> Command {
+pub(crate) fn up(home: &Home, program: Option<&Path>, runtime: &str, image: &str) -> Command {
     let mut command = raworc(home, &["up", "--listen", "127.0.0.1:0", "--log", "warn"]);
     command.env("RAWORC_RUNTIME", runtime).env("RAWORC_DOCKER__IMAGE", image);
     command.envs(program.map(|program| ("RAWORC_AGENTD", program)));
@@ -75,7 +75,7 @@ fn up(home: &Home, program: Option<&Path>, runtime: &str, image: &str) -> Comman
 }
 
 /// As programs read it.
-fn json(mut command: Command) -> Command {
+pub(crate) fn json(mut command: Command) -> Command {
     command.args(["-o", "json"]);
     command
 }
