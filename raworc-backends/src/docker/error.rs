@@ -28,7 +28,8 @@ pub(super) const fn is_missing(error: &Error) -> bool {
 pub(super) fn is_stuck(error: &Error) -> bool {
     match error {
         Error::DockerResponseServerError { message, .. } => {
-            message.starts_with("task ") && message.ends_with(": already exists")
+            // The task is containerd's, the id that of what it runs containers with.
+            message.starts_with("task ") && message.ends_with(": already exists") || message == "id already in use"
         }
         _ => false,
     }
@@ -87,5 +88,14 @@ mod tests {
         let full = told("mkdir /var/lib/docker/volumes/raworc-1: no space left on device");
         assert!(matches!(&full, RuntimeError::Full { reason, .. } if reason.contains("docker system df")), "{full:?}");
         assert!(matches!(told("invalid mount config"), RuntimeError::Refused { .. }));
+    }
+    #[test]
+    fn a_container_that_can_never_start_again_is_known_by_what_the_engine_says_of_it() {
+        let stuck =
+            |message: &str| is_stuck(&Error::DockerResponseServerError { status_code: 500, message: message.into() });
+        assert!(stuck("task 0a1b2c: already exists"));
+        assert!(stuck("id already in use"));
+        assert!(!stuck("driver failed programming external connectivity: id already in use"));
+        assert!(!stuck("network 0a1b2c not found"));
     }
 }
