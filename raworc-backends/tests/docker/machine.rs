@@ -13,8 +13,7 @@ use raworc_core::entropy::{Clock, EntropyExt, SystemClock, SystemEntropy};
 use raworc_core::ids::{ComputerId, Incarnation, RuntimeName};
 use raworc_core::runtime::{Boot, ComputerSpec, LogsOptions, Phase, Runtime, RuntimeExt, StartId};
 
-/// What computers are made from: any image with a shell.
-pub(crate) const IMAGE: &str = "debian:bookworm-slim";
+pub(crate) use crate::dockerd::{IMAGE, host};
 
 /// How long anything may take.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -28,11 +27,6 @@ pub(crate) fn trial<F: Future<Output = ()> + 'static>(name: &'static str, body: 
         })?;
         Ok(())
     })
-}
-
-/// Where the engine of this machine answers.
-pub(crate) fn host() -> String {
-    std::env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".into())
 }
 
 /// Whether an engine answers and has the image.

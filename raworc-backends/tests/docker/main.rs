@@ -4,6 +4,8 @@
 //! ignored.
 
 mod between;
+#[allow(dead_code, reason = "the command line's tests use the rest")]
+mod dockerd;
 mod engine;
 mod logs;
 mod machine;

@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use bollard::query_parameters::{
-    ListContainersOptionsBuilder, ListVolumesOptionsBuilder, RemoveVolumeOptions, UploadToContainerOptionsBuilder,
+    EventsOptionsBuilder, ListContainersOptionsBuilder, ListVolumesOptionsBuilder, RemoveVolumeOptions,
+    UploadToContainerOptionsBuilder,
 };
+use futures::StreamExt;
 use libtest_mimic::Trial;
 use raworc_core::agent::NetworkMode;
-use raworc_core::entropy::{Clock, SystemClock};
 use raworc_core::runtime::{ComputerSpec, Runtime, RuntimeError};
 
 use crate::machine::{Machine, container, docker, spec, trial};
@@ -135,12 +136,11 @@ async fn the_next_program() {
         assert_eq!(old.run(spec).await, "old\n");
     }
     let [before] = programs(&old).await.try_into().expect("one");
-    // The engine tells whole seconds.
+    // The engine tells whole seconds: its own clock has to come to the next one.
     let made = docker().inspect_volume(&before).await.expect("there").created_at.expect("a time");
     let made: jiff::Timestamp = made.parse().expect("a time");
-    while SystemClock.now().as_second() <= made.as_second() {
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
+    let until = EventsOptionsBuilder::new().until(&(made.as_second() + 1).to_string()).build();
+    docker().events(Some(until)).for_each(|_| std::future::ready(())).await;
     let new = remote(Some(&old.installation), &program(directory.path(), "ls; echo new"));
     assert_eq!(new.run(&computers[0]).await, "kept\nnew\n", "on the same volume");
     let both = programs(&old).await;

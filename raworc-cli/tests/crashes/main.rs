@@ -13,7 +13,7 @@
 
 mod check;
 mod clients;
-#[path = "../docker/dockerd.rs"]
+#[path = "../../../raworc-backends/tests/docker/dockerd.rs"]
 #[allow(dead_code, reason = "tests of another binary use the rest")]
 mod dockerd;
 mod history;

@@ -2,11 +2,9 @@
 //! and everything goes on by itself once there is room.
 
 use std::io::Write;
-use std::process::Command;
 
-use crate::dockerd::{self, Dockerd, IMAGE};
+use crate::dockerd::{self, Dockerd};
 use crate::home::{Home, Ran};
-use crate::raworc;
 use crate::up::{self, Up, until};
 
 /// Room for the image, once as it is sent and once unpacked, and little more.
@@ -20,11 +18,7 @@ pub(crate) fn a_full_disk_of_the_engine_is_told_and_heals() {
     }
     let engine = Dockerd::start_within(SIZE).expect("an engine");
     let home = Home::new();
-    let on_engine = |args: &[&str]| {
-        let mut command: Command = raworc(&home, args);
-        command.env("RAWORC_RUNTIME", "docker").env("DOCKER_HOST", engine.host()).env("RAWORC_DOCKER__IMAGE", IMAGE);
-        command
-    };
+    let on_engine = |args: &[&str]| crate::on_engine(&engine, &home, args);
     let run = |args: &[&str]| Ran::of(on_engine(args).output().expect("raworc runs"));
     let _up = Up::of(on_engine(&["up", "--listen", "127.0.0.1:0", "-o", "json", "--log", "warn"]));
     run(&["agent", "create", "ada", "--wait"]).ok();

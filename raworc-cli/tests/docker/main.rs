@@ -6,7 +6,8 @@
 //! ignored.
 
 mod crowd;
-#[allow(dead_code, reason = "the crash tests use the rest")]
+#[path = "../../../raworc-backends/tests/docker/dockerd.rs"]
+#[allow(dead_code, reason = "other binaries' tests use the rest")]
 mod dockerd;
 mod egress;
 mod elsewhere;
@@ -28,7 +29,7 @@ use std::process::{Command, ExitCode, Stdio};
 use libtest_mimic::{Arguments, Trial};
 use raworc_core::entropy::{Clock, EntropyExt, SystemClock, SystemEntropy};
 
-use self::dockerd::{IMAGE, answers, host};
+use self::dockerd::{Dockerd, IMAGE, answers, host};
 use self::elsewhere::Elsewhere;
 use self::home::{Home, Ran};
 use self::up::{Up, until};
@@ -97,6 +98,13 @@ pub(crate) fn raworc(home: &Home, args: &[&str]) -> Command {
 fn on_slim(home: &Home, args: &[&str]) -> Command {
     let mut command = raworc(home, args);
     command.env("RAWORC_RUNTIME", "docker").env("RAWORC_DOCKER__IMAGE", IMAGE);
+    command
+}
+
+/// The same on an engine of the test's own.
+pub(crate) fn on_engine(engine: &Dockerd, home: &Home, args: &[&str]) -> Command {
+    let mut command = on_slim(home, args);
+    command.env("DOCKER_HOST", engine.host());
     command
 }
 

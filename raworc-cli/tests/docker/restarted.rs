@@ -1,8 +1,7 @@
 //! An engine that is killed and started again says less of what it had before.
 
-use crate::dockerd::{self, Dockerd, IMAGE};
+use crate::dockerd::{self, Dockerd};
 use crate::home::{Home, Ran};
-use crate::raworc;
 use crate::up::{self, Up, until};
 
 #[expect(clippy::print_stdout, reason = "scripts/test looks for it")]
@@ -13,11 +12,7 @@ pub(crate) fn an_agent_gets_another_computer_on_its_volume() {
     }
     let engine = Dockerd::start().expect("an engine");
     let home = Home::new();
-    let on_engine = |args: &[&str]| {
-        let mut command = raworc(&home, args);
-        command.env("RAWORC_RUNTIME", "docker").env("DOCKER_HOST", engine.host()).env("RAWORC_DOCKER__IMAGE", IMAGE);
-        command
-    };
+    let on_engine = |args: &[&str]| crate::on_engine(&engine, &home, args);
     let run = |args: &[&str]| Ran::of(on_engine(args).output().expect("raworc runs"));
     let _up = Up::of(on_engine(&["up", "--listen", "127.0.0.1:0", "-o", "json", "--log", "warn"]));
     run(&["agent", "create", "ada", "--wait"]).ok();

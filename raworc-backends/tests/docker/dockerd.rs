@@ -1,13 +1,15 @@
 //! A Docker engine of a test's own, to be killed, frozen and started anew. Its computers have no network but loopback.
 
 use std::ffi::OsStr;
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use tokio::time::Instant;
 
 /// What computers are made from: any image with a shell.
@@ -117,18 +119,18 @@ impl Dockerd {
         if self.live_restore.load(Ordering::SeqCst) {
             command.arg("--live-restore");
         }
+        // It says when it answers, as it would to systemd.
+        let notes = self.path().join("notes");
+        let _ = std::fs::remove_file(&notes);
+        let told = UnixDatagram::bind(&notes).map_err(failed)?;
+        command.env("NOTIFY_SOCKET", &notes);
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().map_err(failed)?;
+        let is_told = waits_for(&told, &child).map_err(|error| failed(error.into()))?;
         *self.process.lock().unwrap_or_else(PoisonError::into_inner) = Some(child);
-        let deadline = Instant::now() + LIMIT;
-        while self.docker(["version"]).is_err() {
-            let ended = self.process.lock().unwrap_or_else(PoisonError::into_inner).as_mut().map(Child::try_wait);
-            let is_over = matches!(ended, Some(Ok(Some(_))));
-            if is_over || Instant::now() >= deadline {
-                return Err(format!("dockerd does not answer; its log ends with\n{}", self.log_tail()));
-            }
-            std::thread::park_timeout(Duration::from_millis(50));
+        match is_told && self.docker(["version"]).is_ok() {
+            true => Ok(()),
+            false => Err(format!("dockerd does not answer; its log ends with\n{}", self.log_tail())),
         }
-        Ok(())
     }
 
     /// Waits until its containerd has ended with it: the next one would take it for one that serves. Takes away the note of it.
@@ -217,6 +219,11 @@ impl Dockerd {
         for container in self.docker(["ps", "-aq"])?.lines() {
             self.docker(["rm", "-f", "-v", container])?;
         }
+        self.stop()
+    }
+
+    /// Asks it to end, and waits for that.
+    pub(crate) fn stop(&self) -> Result<(), String> {
         self.signal(Signal::TERM);
         let mut child = self.process.lock().unwrap_or_else(PoisonError::into_inner).take().ok_or("it does not run")?;
         let deadline = Instant::now() + LIMIT;
@@ -230,6 +237,16 @@ impl Dockerd {
         }
         Ok(())
     }
+}
+
+/// Whether an engine says that it answers, before it ends and in time.
+fn waits_for(told: &UnixDatagram, engine: &Child) -> rustix::io::Result<bool> {
+    let pid = i32::try_from(engine.id()).ok().and_then(Pid::from_raw).ok_or(rustix::io::Errno::SRCH)?;
+    let engine = pidfd_open(pid, PidfdFlags::empty())?;
+    let mut ends = [PollFd::new(told, PollFlags::IN), PollFd::new(&engine, PollFlags::IN)];
+    let limit = Timespec { tv_sec: LIMIT.as_secs().cast_signed(), tv_nsec: 0 };
+    poll(&mut ends, Some(&limit))?;
+    Ok(ends[0].revents().contains(PollFlags::IN))
 }
 
 /// What is left of an engine that did not end in order: processes that have its directory in their command line or among their
