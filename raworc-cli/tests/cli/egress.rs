@@ -72,6 +72,18 @@ fn a_closed_computer_reaches_what_its_list_and_the_configuration_name_and_nothin
     assert!(refused.contains("403 Not on the agent's egress list"), "at once, without a new start: {refused}");
 }
 
+/// What is listed for one agent would be everybody's on this machine.
+#[test]
+fn a_computer_without_walls_has_no_proxy_for_it_goes_out_as_this_machine_does() {
+    let routes = std::fs::read_to_string("/proc/net/route").expect("Linux");
+    assert!(routes.lines().count() > 1, "this machine has a network");
+    let home = Home::new();
+    let _up = Up::of(home.raworc(&["up", "--no-isolation", "--listen", "127.0.0.1:0", "-o", "json", "--log", "error"]));
+    home.run(&["agent", "create", "ada", "--wait", "--egress", "elsewhere.example"]).ok();
+    let told = home.run(&["agent", "exec", "ada", "--", "sh", "-c", "echo \"[$http_proxy]\""]).ok();
+    assert_eq!(told, "[]\n");
+}
+
 #[test]
 fn a_configuration_that_names_no_host_or_range_is_refused_by_its_key() {
     let home = Home::new();
