@@ -167,12 +167,12 @@ impl DockerRuntime {
     /// Makes the container of a computer, or finds what somebody else made of that name meanwhile.
     async fn make(&self, spec: &ComputerSpec, program: Option<&str>) -> Result<Container, RuntimeError> {
         let docker = self.engine.docker().await?;
-        volume::ensure(docker, &self.options.installation, spec.volume).await?;
+        let has_home =
+            volume::ensure(docker, &self.options.installation, spec.volume).await? && self.has_home(spec).await?;
         if spec.network.mode == NetworkMode::Open {
             network::ensure(docker, &self.options.installation).await?;
         }
         let name = container::container_name(spec.id);
-        let has_home = self.has_home(spec).await?;
         loop {
             let query = CreateContainerOptionsBuilder::new().name(&name).build();
             match docker.create_container(Some(query), container::asked(&self.options, spec, program, has_home)).await {

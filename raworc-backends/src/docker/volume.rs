@@ -15,14 +15,15 @@ use super::config::DockerOptions;
 use super::container::{AGENT_UID, is_own, labels, owner, volume_mount, volume_name};
 use super::error::{self, CONFLICT, if_there, status};
 
-/// Makes the volume where it is not there.
-pub(super) async fn ensure(docker: &Docker, installation: &str, id: VolumeId) -> Result<(), RuntimeError> {
+/// Makes the volume where it is not there. Whether it was not.
+pub(super) async fn ensure(docker: &Docker, installation: &str, id: VolumeId) -> Result<bool, RuntimeError> {
     let name = volume_name(id);
+    let is_new = if_there(docker.inspect_volume(&name).await).map_err(error::of("look at a volume"))?.is_none();
     let request =
         VolumeCreateRequest { name: Some(name.clone()), labels: Some(owner(installation)), ..Default::default() };
     let what = "make a volume";
     if is_made(docker, request, installation).await.map_err(error::of(what))? {
-        return Ok(());
+        return Ok(is_new);
     }
     let reason = format!("the volume {name} is there and not this installation's; rename or remove it");
     Err(RuntimeError::Refused { what, reason })

@@ -136,6 +136,13 @@ struct Computer {
     lookups: Arc<Semaphore>,
 }
 
+impl Computer {
+    /// Whether it has something open, or a lookup of its own still goes on.
+    fn is_held(&self) -> bool {
+        self.open > 0 || self.lookups.available_permits() < LOOKUPS_PER_COMPUTER
+    }
+}
+
 impl Egress {
     /// A proxy with these options.
     #[must_use]
@@ -182,10 +189,8 @@ impl Drop for Slot {
         let mut computers = self.egress.0.computers.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(own) = computers.get_mut(&self.computer) {
             own.open -= 1;
-            if own.open == 0 {
-                computers.remove(&self.computer);
-            }
         }
+        computers.retain(|_, own| own.is_held());
     }
 }
 
