@@ -96,8 +96,8 @@ impl Meter {
         self.0.send_if_modified(|state| {
             let changed = state.limit != limit;
             state.limit = limit;
-            if limit.is_none() {
-                // By the time that somebody wants to know again, it is old.
+            if changed {
+                // It may have been told what the file system holds, which another limit is not held against.
                 (state.measured, state.held, state.told) = (None, None, None);
             }
             changed
@@ -158,7 +158,7 @@ impl Meter {
         };
         self.0.send_modify(|state| {
             // What cannot be measured is no reason to keep anybody waiting, and is tried again by the clock.
-            if state.limit.is_some() {
+            if state.limit == Some(limit) {
                 state.held = held.or(state.held).or(Some(0));
                 state.measured = Some(writes);
             }

@@ -327,6 +327,24 @@ async fn a_volume_on_a_file_system_that_holds_less_than_the_limit_need_not_be_wa
     .await;
 }
 
+/// While there is far more room than the file system holds, that is told and nothing is walked.
+#[tokio::test]
+async fn a_lower_limit_is_held_against_what_the_volume_holds_and_not_its_file_system() {
+    let home = Home::new();
+    home.write("file", 64 << 10);
+    metered(&home, async |meter| {
+        meter.limit(Some(u64::MAX));
+        meter.news().await;
+        let whole = meter.report().disk_used.expect("a figure");
+        meter.told(meter.report());
+        meter.limit(Some(whole / 2));
+        assert_eq!(meter.report().disk_used, None, "nothing is known by the new limit");
+        meter.news().await;
+        assert_eq!(meter.report().disk_used, Some(home.walked().bytes));
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_home_that_cannot_be_measured_keeps_nobody_waiting_for_ever() {
     let home = Home::new();
