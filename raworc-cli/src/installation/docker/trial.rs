@@ -1,6 +1,5 @@
 //! A computer that is made to be taken away again: whether agents' computers can be had of this engine and image.
 
-use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -33,6 +32,8 @@ pub(super) async fn try_out(runtime: &DockerRuntime, settings: &Settings) -> Res
     let (asking, _) = opened.map_err(|error| format!("{error:#}"))?;
     let spec = noted(settings).map_err(|error| error.to_string())?;
     let tried = async {
+        // What was left was made from what image and with what program there were then.
+        asking.remove(spec.id).await.map_err(|error| error.to_string())?;
         asking.ensure(&spec).await.map_err(|error| error.to_string())?;
         if is_known { Ok(()) } else { run(&asking, &spec).await }
     };
@@ -94,19 +95,16 @@ async fn run(runtime: &DockerRuntime, spec: &ComputerSpec) -> Result<(), String>
     };
     let ended = tokio::time::timeout(LIMIT, ended).await;
     let ended = ended.map_err(|_| format!("the program did not say its version within {} s", LIMIT.as_secs()))?;
+    let mut why = "the program cannot say its version".to_owned();
     match ended.map_err(|error| error.to_string())? {
         Some(Phase::Unfit { reason }) => return Err(reason),
-        Some(Phase::Stopped { reason }) if reason.as_deref() != Some("exit code 0") => {
-            let mut why = "the program cannot say its version".to_owned();
-            if let Some(reason) = reason {
-                let _ = write!(why, ": {reason}");
-            }
-            let log = runtime.log_tail(spec.id, 1 << 10).await;
-            return Err(log.lines().last().map_or(why.clone(), |last| format!("{why}: {last}")));
-        }
-        _ => {}
+        Some(Phase::Stopped { reason: Some(reason) }) if reason == "exit code 0" => return Ok(()),
+        Some(Phase::Stopped { reason: Some(reason) }) => why = format!("{why}: {reason}"),
+        Some(_) => {}
+        None => return Err(format!("{why}: its computer was taken away meanwhile")),
     }
-    Ok(())
+    let log = runtime.log_tail(spec.id, 1 << 10).await;
+    Err(log.lines().last().map_or(why.clone(), |last| format!("{why}: {last}")))
 }
 
 /// What the last trial that went well was of.
