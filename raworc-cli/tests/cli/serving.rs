@@ -256,9 +256,12 @@ fn the_log_of_a_computer_that_sleeps_or_died_is_printed() {
     let home = Home::new();
     let up = Up::start(&home);
     home.run(&["agent", "create", "ada", "--wait"]).ok();
+    let running = home.run(&["agent", "logs", "ada"]);
+    assert!(running.code == 0 && !running.err.contains("its last start"), "that start goes on: {running:#?}");
     home.run(&["agent", "sleep", "ada"]).ok();
-    let log = home.run(&["agent", "logs", "ada"]).ok();
-    assert!(!log.trim().is_empty(), "the runtime keeps the log of the last start");
+    let slept = home.run(&["agent", "logs", "ada"]);
+    assert!(slept.code == 0 && !slept.out.trim().is_empty(), "the runtime keeps the log of the last start: {slept:#?}");
+    assert!(slept.err.contains("ada is slept: this is the log of its last start"), "{slept:#?}");
     let none = home.run(&["agent", "logs", "ada", "--previous"]);
     assert_eq!(none.code, 3, "nothing has died: {none:#?}");
     // Its program is the parent of its shell.

@@ -2,6 +2,7 @@
 
 use futures::TryStreamExt;
 use raworc_core::agent::State;
+use raworc_core::ids::Incarnation;
 
 use crate::args::{GetArgs, ListArgs, LogsArgs, NameArg};
 use crate::commands::context::{Context, now};
@@ -74,7 +75,8 @@ pub(super) async fn logs(context: &Context, args: LogsArgs) -> anyhow::Result<()
     let console = &context.console;
     if !args.previous
         && let Ok(agent) = context.client.agent(name).await
-        && matches!(agent.status.state(), State::Init | State::Slept)
+        && agent.status.run.is_none()
+        && agent.status.incarnation > Incarnation(0)
     {
         console.note(format!("{name} is {}: this is the log of its last start.", agent.status.state()));
     }
