@@ -101,6 +101,8 @@ fn connect(options: &DockerOptions) -> Result<Docker, RuntimeError> {
                     let answered = client.request(request).await;
                     let objection = match &answered {
                         Ok(_) => None,
+                        // What it says of itself, where the connection came to nothing.
+                        Err(error) if error.is_connect() => tls::explained(error, directory),
                         Err(error) => match tls::explained(error, directory) {
                             Some(why) => Some(why),
                             None => {

@@ -7,7 +7,7 @@ use tracing::Instrument;
 use super::calls::{Cut, go_on, limited, pause, record, say_failed, unless_stopped};
 use super::jobs::Subject;
 use super::{Engine, Shared, death, span_of, spawn_job};
-use crate::agent::Agent;
+use crate::agent::{Agent, ConditionKind, State};
 use crate::ids::ComputerId;
 use crate::runtime::{RuntimeError, StartId};
 use crate::store::AgentOp;
@@ -41,6 +41,7 @@ pub(super) fn begin(shared: &Arc<Shared>, agent: Agent) {
             Err(Cut::Stopped) => return,
             Err(Cut::Failed(error)) => {
                 say_failed!(error, "a computer could not be stopped");
+                tell_waits(&shared, &agent, &error).await;
                 pause(&shared, subject).await;
             }
         }
@@ -48,6 +49,16 @@ pub(super) fn begin(shared: &Arc<Shared>, agent: Agent) {
         shared.queue.look(agent.id);
     };
     spawn_job(shared, work.instrument(span));
+}
+
+/// Says, once, why the next start does not begin: this one has to end first.
+async fn tell_waits(shared: &Shared, agent: &Agent, error: &RuntimeError) {
+    let told = agent.status.conditions.get(ConditionKind::Ready).is_some_and(|ready| ready.reason == error.reason());
+    if agent.status.state() == State::Init && !told {
+        let (kind, reason) = (ConditionKind::Ready, error.reason().into());
+        let message = format!("its last start has to end before the next one begins: {error}");
+        record(shared, agent, vec![AgentOp::SetCondition { kind, status: false, reason, message }]).await;
+    }
 }
 
 /// Ends the run that was given up: the start that is known to be its, or the one that the engine says runs.

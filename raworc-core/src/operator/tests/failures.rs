@@ -385,6 +385,9 @@ async fn an_engine_that_is_away_is_logged_once_and_told_to_each_agent() {
         let said = warnings.0.lock().expect("not poisoned").clone();
         assert_eq!(said.len(), round, "{said:#?}");
         assert!(said.iter().all(|said| said.contains("no engine")), "{said:#?}");
+        for agent in &agents {
+            world.until(agent, "told", |a| ready(a).reason == "EngineUnavailable").await;
+        }
         world.engine.heal();
         for agent in &agents {
             world.until(agent, "up again", |a| a.status.state() == State::Idle && ready(a).status).await;
@@ -407,6 +410,8 @@ async fn an_image_that_cannot_run_the_program_is_a_reason_of_its_own_and_another
     assert!((5..40).contains(&tries), "{tries} tries in an hour");
     let change = serde_json::from_str(r#"{"image": "here"}"#).expect("a change");
     let edit = crate::control::EditAgent { spec: change };
+    let begun = tokio::time::Instant::now();
     world.control.edit_agent(&world.call, &world.tenant, &agent.name, &edit, None).await.expect("edited");
     world.until(&agent, "up", |a| a.status.state() == State::Idle).await;
+    assert!(begun.elapsed() < Duration::from_secs(5), "at once: {:?}", begun.elapsed());
 }

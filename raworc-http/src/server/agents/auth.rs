@@ -62,22 +62,8 @@ impl<T: DeserializeOwned, S: Send + Sync, const LIMIT: usize> FromRequest<S> for
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
         let (bytes, _room) = read(request, LIMIT).await?;
-        serde_json::from_slice(&bytes).map(Self).map_err(|error| ApiError::invalid("body", error))
-    }
-}
-
-/// The same, where older programs say nothing: no body, or `null`.
-#[derive(Debug)]
-pub(super) struct MaybeJson<T, const LIMIT: usize>(pub(super) Option<T>);
-
-impl<T: DeserializeOwned, S: Send + Sync, const LIMIT: usize> FromRequest<S> for MaybeJson<T, LIMIT> {
-    type Rejection = ApiError;
-
-    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
-        let (bytes, _room) = read(request, LIMIT).await?;
-        if bytes.is_empty() {
-            return Ok(Self(None));
-        }
-        serde_json::from_slice(&bytes).map(Self).map_err(|error| ApiError::invalid("body", error))
+        // Where older programs say nothing.
+        let bytes = if bytes.is_empty() { b"null" } else { &bytes[..] };
+        serde_json::from_slice(bytes).map(Self).map_err(|error| ApiError::invalid("body", error))
     }
 }

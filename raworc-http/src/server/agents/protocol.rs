@@ -15,7 +15,7 @@ use raworc_core::program::{
 use serde::Deserialize;
 
 use super::AgentsState;
-use super::auth::{JsonBody, MaybeJson, Program};
+use super::auth::{JsonBody, Program};
 use crate::server::error::ApiError;
 
 /// Bytes of a request for a token, which a stranger sends.
@@ -116,7 +116,7 @@ pub(super) async fn end(
 pub(super) async fn heartbeat(
     State(state): State<AgentsState>,
     program: Program,
-    MaybeJson(report): MaybeJson<HeartbeatReport, HEARTBEAT_BODY>,
+    JsonBody(report): JsonBody<Option<HeartbeatReport>, HEARTBEAT_BODY>,
 ) -> Result<Json<HeartbeatReply>, ApiError> {
     Ok(Json(state.control.heartbeat(&program.call, report).await?))
 }

@@ -183,9 +183,13 @@ async fn a_sign_of_life_of_any_age_counts_and_what_a_newer_one_says_of_its_volum
         assert_eq!((status, &answer["disk_limit"]), (StatusCode::OK, &json!(16 << 20)), "{body}: {answer}");
         assert_eq!(is_full().await, full, "{body}");
     }
-    for body in [json!({ "disk_used": -1 }), json!({ "disk_used": "much" }), json!("x".repeat(8 << 10))] {
-        let (status, _) = beat(body.clone()).await;
-        assert!(status.is_client_error(), "{body}: {status}");
+    let large = json!({ "of_a_later_release": "x".repeat(8 << 10) });
+    for (body, refused) in [
+        (json!({ "disk_used": -1 }), StatusCode::BAD_REQUEST),
+        (json!({ "disk_used": "much" }), StatusCode::BAD_REQUEST),
+        (large, StatusCode::PAYLOAD_TOO_LARGE),
+    ] {
+        assert_eq!(beat(body.clone()).await.0, refused, "{body}");
     }
 }
 
