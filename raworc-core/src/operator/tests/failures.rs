@@ -408,6 +408,8 @@ async fn an_image_that_cannot_run_the_program_is_a_reason_of_its_own_and_another
     tokio::time::sleep(Duration::from_secs(3600)).await;
     let tries = world.engine.calls(Method::Start);
     assert!((5..40).contains(&tries), "{tries} tries in an hour");
+    let restarts = world.until(&agent, "waiting", |a| a.status.restarts > 0).await.status.restarts;
+    world.until(&agent, "tried once more, with the next try far off", |a| a.status.restarts > restarts).await;
     let change = serde_json::from_str(r#"{"image": "here"}"#).expect("a change");
     let edit = crate::control::EditAgent { spec: change };
     let begun = tokio::time::Instant::now();
