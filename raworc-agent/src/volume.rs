@@ -12,7 +12,7 @@ mod walk;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use raworc_core::program::HeartbeatReport;
+use raworc_core::program::{HeartbeatReport, has_disk_room};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -30,9 +30,6 @@ const SHORTEST: Duration = Duration::from_millis(100);
 
 /// How long a message waits for the measure of what came before it. A volume that takes longer is measured meanwhile.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-/// Percent of the limit at which the server takes a full volume for one that has room.
-const ROOM: u64 = 95;
 
 /// What is known of the volume, and who waits to know more.
 #[derive(Debug, Default)]
@@ -65,7 +62,7 @@ impl Side {
     fn of(bytes: u64, limit: u64) -> Self {
         if bytes > limit {
             Self::Full
-        } else if u128::from(bytes) * 100 > u128::from(limit) * u128::from(ROOM) {
+        } else if !has_disk_room(bytes, limit) {
             Self::Between
         } else {
             Self::Room

@@ -11,7 +11,7 @@ mod times;
 
 pub use condition::{Condition, ConditionKind, Conditions};
 pub(crate) use disk::{IDLE_TIMEOUT, Measured};
-pub use egress::{DEFAULT_EGRESS_PORTS, EgressRule, is_host_pattern, names};
+pub use egress::{EgressRule, is_host_pattern, names};
 pub use spec::{
     AgentSpec, DEFAULT_BUSY_TIMEOUT, DEFAULT_IDLE_TIMEOUT, InvalidSpec, Network, NetworkMode, Port, Resources,
     SpecChange,

@@ -20,6 +20,16 @@ pub const PROTOCOL: Protocol = Protocol { major: 1, minor: 1 };
 /// Seconds between two heartbeats of a program.
 pub const HEARTBEAT_SECONDS: u64 = 5;
 
+/// Percent of its limit that a full volume has to be down to before messages run again: a file that comes and goes at the limit
+/// itself would start and stop them.
+pub const DISK_ROOM_PERCENT: u64 = 95;
+
+/// Whether messages run again on a volume that was full.
+#[must_use]
+pub const fn has_disk_room(used: u64, limit: u64) -> bool {
+    used as u128 * 100 <= limit as u128 * DISK_ROOM_PERCENT as u128
+}
+
 /// A version of this protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Protocol {

@@ -3,15 +3,12 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Agent, AgentSpec, ConditionKind, Desired, State};
+use crate::program::{DISK_ROOM_PERCENT, has_disk_room};
 use crate::quantity::Bytes;
 use crate::store::AgentOp;
 
 /// The reason of a sleep by time.
 pub(crate) const IDLE_TIMEOUT: &str = "IdleTimeout";
-
-/// Percent of the limit that a full volume has to be down to before messages run again: a file that comes and goes at the
-/// limit itself would start and stop them.
-const ROOM: u64 = 95;
 
 /// How long a volume counts as full at least. A program that says now this and now that is not to fill the log.
 const LEAST: SignedDuration = SignedDuration::from_secs(10);
@@ -50,7 +47,7 @@ impl Agent {
         let rule = format!("its volume may hold {limit} (resources.disk)");
         match there {
             None if used <= limit.get() => None,
-            Some(_) if u128::from(used) * 100 <= u128::from(limit.get()) * u128::from(ROOM) => settled.then_some(room),
+            Some(_) if has_disk_room(used, limit.get()) => settled.then_some(room),
             // Told once for each limit, not again with each figure.
             Some(there) if there.message.starts_with(&rule) => None,
             None | Some(_) => Some(AgentOp::SetCondition {
@@ -59,7 +56,7 @@ impl Agent {
                 reason: "VolumeFull".into(),
                 message: format!(
                     "{rule} and holds {}: new messages wait; delete files (raworc agent exec) until it is down to \
-                     {ROOM} % of that, or raise resources.disk",
+                     {DISK_ROOM_PERCENT} % of that, or raise resources.disk",
                     binary(used)
                 ),
             }),

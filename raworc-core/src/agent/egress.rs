@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{InvalidSpec, Network, NetworkMode};
 
 /// Ports of a rule that names none.
-pub const DEFAULT_EGRESS_PORTS: [u16; 2] = [80, 443];
+const DEFAULT_PORTS: [u16; 2] = [80, 443];
 
 /// Rules that one agent may have.
 const RULES_LIMIT: usize = 256;
@@ -32,7 +32,7 @@ impl EgressRule {
     /// Its ports.
     #[must_use]
     pub fn ports(&self) -> &[u16] {
-        if self.ports.is_empty() { &DEFAULT_EGRESS_PORTS } else { &self.ports }
+        if self.ports.is_empty() { &DEFAULT_PORTS } else { &self.ports }
     }
 
     fn allows(&self, host: &str, port: u16) -> bool {
