@@ -249,19 +249,22 @@ fn waits_for(told: &UnixDatagram, engine: &Child) -> rustix::io::Result<bool> {
     Ok(ends[0].revents().contains(PollFlags::IN))
 }
 
-/// What is left of an engine that did not end in order: processes that have its directory in their command line or among their
-/// mounts, and mounts below it.
-fn sweep(directory: &Path) {
+/// Takes away what is left of an engine that did not end in order: processes that have its directory in their command line or
+/// their root in it, and mounts below it. A process that any other engine is about to start sees those mounts too, for it
+/// begins with a copy of the machine's.
+pub(crate) fn sweep(directory: &Path) {
     let name = directory.display().to_string();
-    let own = std::fs::read_link("/proc/self/ns/mnt").ok();
+    let is_at_root = |line: &str| line.split(' ').nth(4) == Some("/");
     for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw) else {
             continue;
         };
-        let read = |what: &str| std::fs::read(entry.path().join(what)).unwrap_or_default();
-        let has_it = |what: &str| String::from_utf8_lossy(&read(what)).contains(&name);
-        let is_inside = std::fs::read_link(entry.path().join("ns/mnt")).ok() != own && has_it("mountinfo");
-        if is_inside || has_it("cmdline") {
+        let read = |what: &str| {
+            let bytes = std::fs::read(entry.path().join(what)).unwrap_or_default();
+            String::from_utf8_lossy(&bytes).into_owned()
+        };
+        let is_inside = || read("mountinfo").lines().any(|line| is_at_root(line) && line.contains(&name));
+        if read("cmdline").contains(&name) || is_inside() {
             let _ = kill_process(pid, Signal::KILL);
         }
     }

@@ -1,16 +1,22 @@
 //! An engine that is ended and begun again, with its containers: one of the test's own.
 
+use std::process::Stdio;
 use std::time::Duration;
 
 use futures::StreamExt;
 use libtest_mimic::Trial;
 use raworc_core::runtime::{Phase, Runtime, RuntimeError, RuntimeEvent};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::process::Command;
 
 use crate::dockerd::{self, Dockerd};
 use crate::machine::{Machine, trial};
 
 pub(crate) fn trials() -> Vec<Trial> {
-    vec![trial("what_ran_on_an_engine_that_was_ended_or_killed_is_seen_stopped_and_starts_again", an_engine_restarts)]
+    vec![
+        trial("what_ran_on_an_engine_that_was_ended_or_killed_is_seen_stopped_and_starts_again", an_engine_restarts),
+        trial("the_end_of_an_engine_of_a_test_leaves_what_others_are_starting_alone", an_engines_end),
+    ]
 }
 
 #[expect(clippy::print_stdout, reason = "scripts/test looks for it")]
@@ -56,4 +62,29 @@ async fn an_engine_restarts() {
     machine.runtime.remove(made.id).await.expect("removed");
     machine.runtime.remove_volume(made.volume).await.expect("removed");
     assert_eq!(machine.runtime.list().await.expect("listed"), vec![]);
+}
+
+#[expect(clippy::print_stdout, reason = "scripts/test looks for it")]
+async fn an_engines_end() {
+    if let Some(obstacle) = dockerd::obstacle() {
+        println!("NOT TESTED on this machine: what the end of an engine takes with it, since {obstacle}");
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let data = directory.path().join("data");
+    std::fs::create_dir(&data).expect("made");
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(&data).status().await.expect("run");
+    assert!(mounted.success());
+    // As what an engine starts is at first: with a copy of the machine's mounts.
+    let mut other = Command::new("unshare");
+    let other = other.args(["--mount", "sh", "-c", "echo begun; read -r line; echo $line"]);
+    let mut other = other.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn().expect("begun");
+    let mut says = BufReader::new(other.stdout.take().expect("its output")).lines();
+    assert_eq!(says.next_line().await.expect("read").as_deref(), Some("begun"));
+    dockerd::sweep(directory.path());
+    // It may have been killed.
+    let _ = other.stdin.take().expect("its input").write_all(b"goes on\n").await;
+    assert_eq!(says.next_line().await.expect("read").as_deref(), Some("goes on"));
+    let mounts = tokio::fs::read_to_string("/proc/self/mountinfo").await.expect("read");
+    assert!(!mounts.contains(&*data.to_string_lossy()), "its own mount is gone");
 }
