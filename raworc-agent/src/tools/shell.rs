@@ -30,8 +30,8 @@ mod terminal;
 
 use marks::{Finished, Marks};
 
-/// How long a command that is interrupted may take to end by itself.
-const INTERRUPTED: Duration = Duration::from_millis(400);
+/// How long a command that is interrupted may take to end by itself, unless said otherwise.
+const GRACE: Duration = Duration::from_millis(400);
 
 /// What commands are given to: the first that the image has.
 const SHELLS: [&str; 2] = ["bash", "sh"];
@@ -69,6 +69,8 @@ pub(super) struct Shell {
     cwd: PathBuf,
     /// The exported variables as the shell last told them: a script that sets them again.
     exports: Vec<u8>,
+    /// How long a command that is interrupted may take to end by itself.
+    grace: Duration,
     running: Option<Running>,
 }
 
@@ -104,7 +106,7 @@ impl Drop for Running {
 
 impl Shell {
     pub(super) fn new(home: &Path) -> Self {
-        Self { home: home.to_owned(), cwd: home.to_owned(), exports: Vec::new(), running: None }
+        Self { home: home.to_owned(), cwd: home.to_owned(), exports: Vec::new(), grace: GRACE, running: None }
     }
 
     /// The agent's home.
@@ -159,7 +161,7 @@ impl Shell {
         };
         let ended = match ended {
             Some(ended) => ended,
-            None => interrupt(&mut running, &before).await,
+            None => interrupt(&mut running, &before, self.grace).await,
         };
         let (code, why) = match ended {
             Ended::Itself(finished) => {
@@ -281,10 +283,10 @@ enum Ended {
 }
 
 /// Interrupts the command as Ctrl-C does. Where that does not help it is ended, with all that it has started.
-async fn interrupt(running: &mut Running, before: &Identities) -> Ended {
+async fn interrupt(running: &mut Running, before: &Identities, grace: Duration) -> Ended {
     let cwd = cwd_of(running.pid);
     let asked = processes::interrupt_family(running.pid, before);
-    let finished = tokio::time::timeout(INTERRUPTED, finish(running, "")).await;
+    let finished = tokio::time::timeout(grace, finish(running, "")).await;
     match finished {
         Ok(Ok(Ended::Itself(finished))) => {
             // What it left in the background was started by it as well.

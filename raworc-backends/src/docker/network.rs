@@ -18,8 +18,8 @@ use super::AGAIN;
 use super::container::{is_own, network_name, owner};
 use super::error::{self, CONFLICT, if_there, status};
 
-/// What the engine answers where something that runs is on a network.
-const IN_USE: u16 = 403;
+/// What the engine answers where something that runs is on a network, and where another network has the same bridge.
+const FORBIDDEN: u16 = 403;
 
 /// How often it is looked for what another process has begun to make.
 const LOOKS: usize = 100;
@@ -46,7 +46,7 @@ pub(super) async fn ensure(docker: &Docker, installation: &str) -> Result<String
         // Where another process makes it at this moment, the bridge is taken before the network is listed.
         match docker.create_network(asked(installation)).await {
             Ok(made) => return Ok(made.id),
-            Err(error) if error::status(&error).is_some_and(|status| status < 500) => refused = Some(error),
+            Err(error) if matches!(status(&error), Some(FORBIDDEN | CONFLICT)) => refused = Some(error),
             Err(error) => return Err(error::of(what)(error)),
         }
     }
@@ -136,7 +136,7 @@ async fn only_one(docker: &Docker, found: Vec<Network>) -> Result<Vec<Network>, 
         if let Some(id) = &other.id {
             match if_there(docker.remove_network(id).await) {
                 // Computers run on it. It goes once they have stopped.
-                Err(error) if matches!(status(&error), Some(IN_USE | CONFLICT)) => {}
+                Err(error) if matches!(status(&error), Some(FORBIDDEN | CONFLICT)) => {}
                 answer => answer.map(drop)?,
             }
         }

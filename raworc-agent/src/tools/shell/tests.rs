@@ -98,6 +98,8 @@ async fn what_a_command_makes_of_its_terminal_hurts_neither_marks_nor_the_next_c
 #[tokio::test]
 async fn an_interrupted_command_may_clear_up() {
     let mut f = Fixture::new();
+    // Longer than a busy machine needs for that.
+    f.shell.grace = Duration::from_secs(60);
     let cancelled = f.cancel_once("begun");
     let clears = "sh -c 'trap \"echo cleared; exit 0\" INT; touch begun; while :; do sleep 0.01; done'";
     let ran = f.run(clears).await;
