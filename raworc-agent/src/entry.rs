@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::log::Log;
 use crate::program::{self, Options};
@@ -42,18 +42,31 @@ fn tell_version() -> ExitCode {
     }
 }
 
+/// The signals that ask it to end.
+///
+/// All that are commonly ignored by what runs in the background are among them: what this process had been made to ignore,
+/// the agent's programs would ignore too. Of a signal that is received, programs begin with what it does by itself.
+fn signals() -> std::io::Result<[Signal; 4]> {
+    Ok([
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+        signal(SignalKind::quit())?,
+        signal(SignalKind::hangup())?,
+    ])
+}
+
 async fn until_asked(log: Log) -> ExitCode {
-    let (mut terminate, mut interrupt) = match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
-        (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
-        (Err(error), _) | (_, Err(error)) => {
+    let mut signals = match signals() {
+        Ok(signals) => signals,
+        Err(error) => {
             tracing::error!(%error, "signals cannot be received");
             return ExitCode::FAILURE;
         }
     };
+    let asked = futures::future::select_all(signals.iter_mut().map(|signal| Box::pin(signal.recv())));
     tokio::select! {
         biased;
-        _ = terminate.recv() => tracing::info!("asked to end"),
-        _ = interrupt.recv() => tracing::info!("asked to end"),
+        _ = asked => tracing::info!("asked to end"),
         result = program::run_with_log(tokio::io::stdin(), Options::from_env(), log) => {
             let Err(error) = result;
             let mut reason = error.to_string();

@@ -272,9 +272,14 @@ impl Runtime for DockerRuntime {
     async fn ensure(&self, spec: &ComputerSpec) -> Result<Ensured, RuntimeError> {
         self.capabilities().check(spec)?;
         let mut ensured = Ensured::default();
-        let unlimited = self.engine.unlimited().await?;
-        if !unlimited.is_empty() {
-            ensured.limits_missing = Some(format!("the engine does not limit {}", unlimited.join(", ")));
+        let abilities = self.engine.abilities().await?;
+        if !abilities.unlimited.is_empty() {
+            ensured.limits_missing = Some(format!("the engine does not limit {}", abilities.unlimited.join(", ")));
+        }
+        if spec.root && !abilities.maps_root {
+            let why =
+                "root inside is root of the engine's machine too: the engine has no `userns-remap` and is not rootless";
+            ensured.root_unmapped = Some(why.into());
         }
         if spec.network.mode == NetworkMode::Open {
             ensured.network_unproved =

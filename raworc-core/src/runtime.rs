@@ -226,6 +226,8 @@ pub struct Ensured {
     pub limits_missing: Option<String>,
     /// Why the network cannot be shown to be cut off, where it cannot.
     pub network_unproved: Option<String>,
+    /// Why root inside is root of the machine too, where the spec asks for root and it is.
+    pub root_unmapped: Option<String>,
 }
 
 /// Progress of [`Runtime::prepare`].

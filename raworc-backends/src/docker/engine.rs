@@ -29,37 +29,49 @@ const ALIVE: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub(super) struct Engine {
     docker: Docker,
-    /// Which limits it cannot enforce, once it was asked.
-    unlimited: Arc<OnceCell<Vec<&'static str>>>,
+    /// What it can do, once it was asked.
+    abilities: Arc<OnceCell<Abilities>>,
+}
+
+/// What an engine can do.
+#[derive(Debug)]
+pub(super) struct Abilities {
+    /// Which limits it cannot enforce.
+    pub(super) unlimited: Vec<&'static str>,
+    /// Whether root of a container is an unprivileged user of its machine.
+    pub(super) maps_root: bool,
 }
 
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Engine").field("unlimited", &self.unlimited).finish_non_exhaustive()
+        f.debug_struct("Engine").field("abilities", &self.abilities).finish_non_exhaustive()
     }
 }
 
 impl Engine {
     /// The engine at the options' address.
     pub(super) fn at(options: &DockerOptions) -> Result<Self, RuntimeError> {
-        Ok(Self { docker: connect(options)?, unlimited: Arc::default() })
+        Ok(Self { docker: connect(options)?, abilities: Arc::default() })
     }
 
     /// The way to it, in the newest version of its API that both sides know.
     pub(super) async fn docker(&self) -> Result<&Docker, RuntimeError> {
-        self.unlimited().await?;
+        self.abilities().await?;
         Ok(&self.docker)
     }
 
-    /// Which limits it cannot enforce.
-    pub(super) async fn unlimited(&self) -> Result<&[&'static str], RuntimeError> {
-        let asked = self.unlimited.get_or_try_init(async || {
+    /// What it can do.
+    pub(super) async fn abilities(&self) -> Result<&Abilities, RuntimeError> {
+        let asked = self.abilities.get_or_try_init(async || {
             let docker = self.docker.clone().negotiate_version().await?;
             let info = docker.info().await?;
             let limits = [("cpu", info.cpu_cfs_quota), ("memory", info.memory_limit), ("pids", info.pids_limit)];
-            Ok(limits.into_iter().filter(|(_, enforced)| *enforced == Some(false)).map(|(name, _)| name).collect())
+            let unlimited = limits.into_iter().filter(|(_, enforced)| *enforced == Some(false)).map(|(name, _)| name);
+            let options = info.security_options.unwrap_or_default();
+            let maps_root = options.iter().any(|option| option == "name=userns" || option == "name=rootless");
+            Ok(Abilities { unlimited: unlimited.collect(), maps_root })
         });
-        asked.await.map(Vec::as_slice).map_err(error::of("tell what it can do"))
+        asked.await.map_err(error::of("tell what it can do"))
     }
 }
 

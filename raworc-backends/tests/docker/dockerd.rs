@@ -1,6 +1,8 @@
 //! A Docker engine of a test's own, to be killed, frozen and started anew. Its computers have no network but loopback.
 
 use std::ffi::OsStr;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -25,7 +27,12 @@ pub(crate) struct Dockerd {
     process: Mutex<Option<Child>>,
     /// Whether containers go on while it is not there.
     live_restore: AtomicBool,
+    /// Whether users of containers are others outside.
+    is_mapped: bool,
 }
+
+/// Root of a container, as an engine's machine sees it where that maps users.
+pub(crate) const MAPPED_ROOT: u32 = 100_000;
 
 /// Why this machine does not let a test have an engine of its own.
 pub(crate) fn obstacle() -> Option<&'static str> {
@@ -57,7 +64,16 @@ impl Dockerd {
     /// One that answers, with the image.
     pub(crate) fn start() -> Result<Self, String> {
         let dir = tempfile::tempdir().map_err(|error| error.to_string())?;
-        Self::start_in(dir)
+        Self::start_in(dir, false)
+    }
+
+    /// One whose users of containers are unprivileged ones outside.
+    pub(crate) fn start_mapped() -> Result<Self, String> {
+        let dir = tempfile::tempdir().map_err(|error| error.to_string())?;
+        // Its root has to come by here.
+        let open = Permissions::from_mode(0o711);
+        std::fs::set_permissions(dir.path(), open).map_err(|error| error.to_string())?;
+        Self::start_in(dir, true)
     }
 
     /// One whose data have a disk of their own, of this size.
@@ -71,11 +87,11 @@ impl Dockerd {
         if !mounted.status.success() {
             return Err(format!("no disk of its own: {}", String::from_utf8_lossy(&mounted.stderr)));
         }
-        Self::start_in(dir)
+        Self::start_in(dir, false)
     }
 
-    fn start_in(dir: tempfile::TempDir) -> Result<Self, String> {
-        let engine = Self { dir, process: Mutex::default(), live_restore: AtomicBool::default() };
+    fn start_in(dir: tempfile::TempDir, is_mapped: bool) -> Result<Self, String> {
+        let engine = Self { dir, process: Mutex::default(), live_restore: AtomicBool::default(), is_mapped };
         engine.resume()?;
         engine.load()?;
         Ok(engine)
@@ -111,11 +127,22 @@ impl Dockerd {
         let mut command = Command::new("setpriv");
         // It does not outlive the test: it ends with the thread that starts it.
         // In a network of its own: without a bridge an engine takes away the one of the machine's.
-        command.args(["--pdeathsig", "TERM", "unshare", "--net", "dockerd", "--host"]).arg(self.host());
+        command.args(["--pdeathsig", "TERM", "unshare", "--net"]);
+        if self.is_mapped {
+            // Which users it may take is read from files of the machine, which sees others there.
+            let users = self.path().join("users");
+            std::fs::write(&users, format!("daemon:{MAPPED_ROOT}:65536\n")).map_err(failed)?;
+            let script = "mount --bind $0 /etc/subuid && mount --bind $0 /etc/subgid && exec \"$@\"";
+            command.args(["--mount", "sh", "-c", script]).arg(users);
+        }
+        command.args(["dockerd", "--host"]).arg(self.host());
         for (option, name) in [("--data-root", "data"), ("--exec-root", "exec"), ("--pidfile", "pid")] {
             command.arg(option).arg(self.path().join(name));
         }
         command.args(["--bridge", "none", "--iptables=false", "--ip6tables=false", "--shutdown-timeout", "2"]);
+        if self.is_mapped {
+            command.args(["--userns-remap", "daemon"]);
+        }
         if self.live_restore.load(Ordering::SeqCst) {
             command.arg("--live-restore");
         }

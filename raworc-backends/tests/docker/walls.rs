@@ -1,11 +1,14 @@
 //! What a program tries, and must not be able to do.
 
+use std::os::unix::fs::MetadataExt;
+
 use libtest_mimic::Trial;
 use raworc_core::agent::Resources;
 use raworc_core::entropy::{Clock, SystemClock};
 use raworc_core::quantity::{Bytes, Cpu};
 use raworc_core::runtime::{ComputerSpec, Runtime};
 
+use crate::dockerd::{self, Dockerd, MAPPED_ROOT};
 use crate::machine::{IMAGE, Image, Machine, container, host, name, spec, trial};
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -13,6 +16,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_closed_computer_has_nothing_but_loopback", a_closed_computer_has_nothing_but_loopback),
         trial("an_agents_program_has_no_capabilities_and_gets_none", an_agents_program_has_no_capabilities),
         trial("root_inside_has_a_short_list_of_capabilities", root_inside_has_a_short_list_of_capabilities),
+        trial(
+            "root_inside_is_an_unprivileged_user_outside_where_the_engine_maps_it_and_said_to_be_root_where_not",
+            root_outside,
+        ),
         trial("neither_agent_nor_root_mounts_or_makes_devices_or_writes_to_the_kernel", nobody_reaches_the_kernel),
         trial("the_boot_line_is_nowhere_but_on_standard_input", the_boot_line_is_nowhere_else),
         trial("limits_are_the_containers_own", limits_are_the_containers_own),
@@ -57,6 +64,42 @@ async fn root_inside_has_a_short_list_of_capabilities() {
     // chown, dac_override, fowner, fsetid, kill, setgid, setuid, net_bind_service.
     assert!(log.contains("0\nCapEff:\t00000000000004fb\n"), "{log}");
     assert!(log.contains("/usr/kept\n"), "root changes its own system: {log}");
+}
+
+/// Shows which user of this machine writes to a computer's volume, and what whoever makes it is told.
+#[expect(clippy::print_stdout, reason = "scripts/test looks for it")]
+async fn root_outside() {
+    let map = |log: &str| log.split_whitespace().nth(1).expect("a map").parse::<u32>().expect("a number");
+    for root in [true, false] {
+        let machine = Machine::new("cat /proc/self/uid_map");
+        let spec = ComputerSpec { root, ..spec() };
+        let ensured = machine.runtime.ensure(&spec).await.expect("made");
+        let log = machine.run(&spec).await;
+        assert_eq!(ensured.root_unmapped.is_some(), root && map(&log) == 0, "{ensured:?}: {log}");
+        machine.close(&[spec]).await;
+    }
+    if let Some(obstacle) = dockerd::obstacle() {
+        println!("NOT TESTED on this machine: an engine that maps users, since {obstacle}");
+        return;
+    }
+    let engine = Dockerd::start_mapped().expect("an engine");
+    for (root, user) in [(true, 0), (false, 1000)] {
+        let machine = Machine::with("cat /proc/self/uid_map; touch /agent/mine; id -u", |mut options| {
+            options.host = engine.host();
+            options
+        });
+        let spec = ComputerSpec { root, ..spec() };
+        let ensured = machine.runtime.ensure(&spec).await.expect("made");
+        assert_eq!(ensured.root_unmapped, None);
+        machine.start(&spec).await;
+        let log = machine.said(spec.id, &format!("{user}\n")).await;
+        assert_eq!(map(&log), MAPPED_ROOT, "{log}");
+        let volume = format!("{MAPPED_ROOT}.{MAPPED_ROOT}/volumes/raworc-{}/_data/mine", spec.volume);
+        let written = std::fs::metadata(engine.data().join(volume)).expect("written");
+        assert_eq!(written.uid(), MAPPED_ROOT + user, "{log}");
+        machine.runtime.remove(spec.id).await.expect("removed");
+        machine.runtime.remove_volume(spec.volume).await.expect("removed");
+    }
 }
 
 async fn nobody_reaches_the_kernel() {

@@ -73,19 +73,8 @@ fn note(agent: &Agent) -> String {
 /// What is not as it should be. Nobody expects a sleeping agent to be ready.
 fn troubles(agent: &Agent) -> impl Iterator<Item = &Condition> {
     let asleep = agent.status.state() == State::Slept;
-    let conditions = agent.status.conditions.iter().filter(|condition| is_bad(condition));
+    let conditions = agent.status.conditions.iter().filter(|condition| condition.is_remarkable());
     conditions.filter(move |condition| !(asleep && condition.kind == ConditionKind::Ready))
-}
-
-/// Whether a condition is not as it should be.
-fn is_bad(condition: &Condition) -> bool {
-    match condition.kind {
-        ConditionKind::Ready | ConditionKind::NetworkIsolated | ConditionKind::LimitsEnforced => !condition.status,
-        ConditionKind::SleepPending
-        | ConditionKind::RestartNeeded
-        | ConditionKind::LimitReached
-        | ConditionKind::DiskFull => condition.status,
-    }
 }
 
 /// One agent, in some lines.

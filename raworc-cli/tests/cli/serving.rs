@@ -119,6 +119,18 @@ fn a_command_in_the_computer_passes_its_streams_and_its_exit_code_on() {
 }
 
 #[test]
+fn programs_of_agents_ignore_no_signal_that_the_server_was_made_to_ignore() {
+    let home = Home::new();
+    let args = ["up", "--listen", "127.0.0.1:0", "-o", "json", "--log", "error"];
+    let _up = Up::of(home.raworc_in("trap '' HUP INT QUIT; exec \"$@\"", &args));
+    home.run(&["agent", "create", "ada", "--wait"]).ok();
+    let told = home.run(&["agent", "exec", "ada", "--", "grep", "SigIgn", "/proc/self/status"]).ok();
+    let mask = told.trim().rsplit('\t').next().and_then(|mask| u64::from_str_radix(mask, 16).ok()).expect("a mask");
+    // The first three signals; what else these tests were made to ignore is not the server's.
+    assert_eq!(mask & 0b111, 0, "{told}");
+}
+
+#[test]
 fn files_and_trees_are_copied_both_ways() {
     let home = Home::new();
     let _up = Up::start(&home);

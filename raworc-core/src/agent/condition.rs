@@ -17,6 +17,8 @@ pub enum ConditionKind {
     NetworkIsolated,
     /// Whether its limits on cpu, memory and processes are enforced.
     LimitsEnforced,
+    /// Whether root inside is nobody of importance outside. Told of computers whose spec asks for root.
+    RootMapped,
     /// A process of it was ended because memory ran out, or could not be made because there were too many. It stays until
     /// the agent is woken from sleep or its spec changes.
     LimitReached,
@@ -46,6 +48,23 @@ pub struct Condition {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(transparent)]
 pub struct Conditions(Vec<Condition>);
+
+impl Condition {
+    /// Whether it tells of what is not as it should be, or not yet.
+    #[must_use]
+    pub const fn is_remarkable(&self) -> bool {
+        match self.kind {
+            ConditionKind::Ready
+            | ConditionKind::NetworkIsolated
+            | ConditionKind::LimitsEnforced
+            | ConditionKind::RootMapped => !self.status,
+            ConditionKind::SleepPending
+            | ConditionKind::RestartNeeded
+            | ConditionKind::LimitReached
+            | ConditionKind::DiskFull => self.status,
+        }
+    }
+}
 
 impl Conditions {
     /// The condition of this kind.

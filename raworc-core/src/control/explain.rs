@@ -70,13 +70,6 @@ fn explain(agent: &Agent, mut activity: Vec<ActivityReason>, now: Timestamp) -> 
     let asleep_by_time = status.state() == State::Idle && agent.spec.idle_timeout > 0;
     let sleeps_at = if asleep_by_time && !agent.has_work() { status.awake_until } else { None };
     let retry_at = status.retry_at.filter(|&at| at < Timestamp::MAX);
-    let remarkable = |condition: &&Condition| match condition.kind {
-        ConditionKind::Ready | ConditionKind::NetworkIsolated | ConditionKind::LimitsEnforced => !condition.status,
-        ConditionKind::SleepPending
-        | ConditionKind::RestartNeeded
-        | ConditionKind::LimitReached
-        | ConditionKind::DiskFull => condition.status,
-    };
     Explanation {
         state: status.state(),
         desired: agent.desired,
@@ -85,7 +78,7 @@ fn explain(agent: &Agent, mut activity: Vec<ActivityReason>, now: Timestamp) -> 
         sleeps_at,
         retry_at,
         queued: agent.inbox.queued,
-        conditions: status.conditions.iter().filter(remarkable).cloned().collect(),
+        conditions: status.conditions.iter().filter(|condition| condition.is_remarkable()).cloned().collect(),
     }
 }
 

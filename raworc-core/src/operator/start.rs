@@ -72,6 +72,7 @@ fn started_ops(agent: &Agent, start_id: StartId, ensured: &Ensured) -> Vec<Agent
     let facts = [
         (ConditionKind::LimitsEnforced, &ensured.limits_missing),
         (ConditionKind::NetworkIsolated, &ensured.network_unproved),
+        (ConditionKind::RootMapped, &ensured.root_unmapped),
     ];
     for (kind, missing) in facts {
         match missing {

@@ -87,7 +87,7 @@ names!(AgentName, RuntimeName, SecretName, TenantName, UserName);
 words! {
     Action { Create, Get, List, Update, Operate, Message, Exec, Delete, Serve }
     ActivityKind { Message, ModelCall, Command, Files, Setup, KeepAwake }
-    ConditionKind { Ready, SleepPending, RestartNeeded, NetworkIsolated, LimitsEnforced, LimitReached, DiskFull }
+    ConditionKind { Ready, SleepPending, RestartNeeded, NetworkIsolated, LimitsEnforced, RootMapped, LimitReached, DiskFull }
     Desired { Awake, Asleep, Deleted }
     EventKind {
         AgentCreated, AgentEdited, AgentDesired, AgentState, AgentStatus, MessageAccepted, MessageState, MessageCancel,

@@ -100,6 +100,8 @@ async fn an_interrupted_command_may_clear_up() {
     let mut f = Fixture::new();
     // Longer than a busy machine needs for that.
     f.shell.grace = Duration::from_secs(60);
+    // What runs these tests in the background may have made them ignore it, and with them what they start.
+    let _interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt()).expect("a signal");
     let cancelled = f.cancel_once("begun");
     let clears = "sh -c 'trap \"echo cleared; exit 0\" INT; touch begun; while :; do sleep 0.01; done'";
     let ran = f.run(clears).await;
