@@ -21,15 +21,18 @@ pub(super) fn begin(shared: &Arc<Shared>, agent: Agent, computer: Option<Compute
     let (task, span) = (Arc::clone(shared), span_of(&agent));
     let work = async move {
         let shared = task;
-        let result = match &computer {
-            Some(computer) => started(&shared, &agent, computer).await,
-            None => Err(refused("the computer's row is missing")),
+        let (result, before) = match &computer {
+            Some(computer) => {
+                let engine = &shared.engines[&computer.runtime];
+                // The engine forgets it with this start, whatever comes of that.
+                let before = death::log_before(engine, &agent).await;
+                (started(&shared, engine, &agent, computer).await, before)
+            }
+            None => (Err(refused("the computer's row is missing")), None),
         };
-        let mut before = None;
         let ops = match result {
-            Ok((start_id, ensured, earlier)) => {
+            Ok((start_id, ensured)) => {
                 tracing::info!(start = %start_id, "a computer is started");
-                before = earlier;
                 started_ops(&agent, start_id, &ensured)
             }
             // The next operator finds it begun and nobody at it.
@@ -89,11 +92,12 @@ fn started_ops(agent: &Agent, start_id: StartId, ensured: &Ensured) -> Vec<Agent
     ops
 }
 
-/// A start, what the computer turned out to be, and the log of the start before, which the engine forgets with this one.
-type Started = (StartId, Ensured, Option<String>);
-
-async fn started(shared: &Shared, agent: &Agent, computer: &Computer) -> Result<Started, Cut> {
-    let engine = &shared.engines[&computer.runtime];
+async fn started(
+    shared: &Shared,
+    engine: &Engine,
+    agent: &Agent,
+    computer: &Computer,
+) -> Result<(StartId, Ensured), Cut> {
     let runtime = &engine.entry.runtime;
     prepare(shared, engine, agent, computer).await?;
     let incarnation = agent.status.incarnation;
@@ -109,11 +113,10 @@ async fn started(shared: &Shared, agent: &Agent, computer: &Computer) -> Result<
     let _pass = turn(shared, engine, agent).await?;
     // The way here may have been long: what is over is not started.
     still_wanted(shared, agent).await?;
-    let before = death::log_before(engine, agent).await;
     let ensured = limited(shared, "make the computer", runtime.ensure(&computer.spec)).await?;
     go_on(shared)?;
     let start_id = limited(shared, "start the computer", runtime.start(computer.id(), &boot)).await?;
-    Ok((start_id, ensured, before))
+    Ok((start_id, ensured))
 }
 
 /// Waits for the agent's turn at the engine. The time for that is not the program's.

@@ -4,7 +4,7 @@ use futures::StreamExt;
 
 use super::*;
 use crate::control::{DEATH_LOG_LIMIT, SleepMode};
-use crate::runtime::LogsOptions;
+use crate::runtime::{LogsOptions, RuntimeError};
 use crate::runtime::simulated::{Fault, Method, Rule};
 use crate::store::RecordKind;
 
@@ -99,6 +99,24 @@ async fn a_start_whose_program_never_ran_keeps_the_log_of_the_one_before() {
     let kept = failed.status.kept_log.expect("a log");
     assert_eq!(kept.incarnation.0, 1, "{failed:#?}");
     assert!(!ready(&failed).message.contains("crash"), "what the engine has is not of this start");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_log_of_a_start_that_was_put_to_sleep_is_kept_though_the_next_one_fails() {
+    for method in [Method::Ensure, Method::Start] {
+        let world = World::with(talkative(), Profile::Container).await;
+        let agent = world.idle("a", AgentSpec::default()).await;
+        let (call, tenant, name) = (&world.call, &world.tenant, &agent.name);
+        world.done(&agent, "one").await;
+        world.control.sleep(call, tenant, name, SleepMode::Now).await.expect("asked");
+        world.until(&agent, "stopped", |a| a.status.state() == State::Slept && a.status.run.is_none()).await;
+        let refused = RuntimeError::Refused { what: "do it", reason: "not today".into() };
+        world.engine.inject(Rule::new(method, Fault::Fail(refused)).times(1));
+        world.control.wake(call, tenant, name, false).await.expect("asked");
+        world.until(&agent, "up at last", |a| a.status.state() == State::Idle && a.status.incarnation.0 == 3).await;
+        let previous = read(world.control.previous_log(call, tenant, name, LogsOptions::default()).await).await;
+        assert!(previous.lines().filter(|line| *line == "one").count() > 10_000, "{method:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
