@@ -141,12 +141,13 @@ impl Meter {
             // On a file system that is as it was, nothing was written.
             let same = clock && space.is_some() && space == before;
             let Some(limit) = self.0.borrow().limit.filter(|_| !same) else { continue };
-            before = space;
-            self.measure(home, limit, space).await;
+            let is_measured = self.measure(home, limit, space).await;
+            before = space.filter(|_| is_measured);
         }
     }
 
-    async fn measure(&self, home: &Path, limit: u64, space: Option<Space>) {
+    /// Measures once and rests, and tells whether it could be measured.
+    async fn measure(&self, home: &Path, limit: u64, space: Option<Space>) -> bool {
         let (begun, writes) = (Instant::now(), self.0.borrow().writes);
         let held = match space.filter(|space| Side::of(space.used, limit) == Side::Room) {
             // It holds no more than its whole file system does.
@@ -163,6 +164,7 @@ impl Meter {
         });
         tokio::time::sleep((begun.elapsed() * RESTS).max(SHORTEST)).await;
         self.0.send_modify(|state| state.resting = false);
+        held.is_some()
     }
 }
 

@@ -345,6 +345,32 @@ async fn a_lower_limit_is_held_against_what_the_volume_holds_and_not_its_file_sy
     .await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_home_that_cannot_be_measured_is_tried_again_though_its_file_system_stays_as_it_was() {
+    // Where nobody else writes.
+    let home = Home(tempfile::tempdir_in("/dev/shm").expect("a directory"));
+    let volume = home.path("volume");
+    fs::write(&volume, "").expect("what is no directory");
+    home.write("file", 64 << 10);
+    let meter = Meter::default();
+    meter.limit(Some(1));
+    let test = async {
+        sees(&meter, |_| true).await;
+        meter.told(meter.report());
+        fs::remove_file(&volume).expect("removed");
+        fs::create_dir(&volume).expect("made");
+        fs::rename(home.path("file"), volume.join("file")).expect("moved");
+        let mut state = meter.0.subscribe();
+        let again = tokio::time::timeout(SLOW * 2, state.wait_for(|state| state.held > Some(0)));
+        again.await.expect("by the clock").expect("a meter");
+    };
+    tokio::select! {
+        biased;
+        () = test => {}
+        never = meter.run(&volume) => match never {},
+    }
+}
+
 #[tokio::test]
 async fn a_home_that_cannot_be_measured_keeps_nobody_waiting_for_ever() {
     let home = Home::new();

@@ -4,8 +4,8 @@ use futures::StreamExt;
 
 use super::*;
 use crate::control::{DEATH_LOG_LIMIT, SleepMode};
-use crate::runtime::{LogsOptions, RuntimeError};
 use crate::runtime::simulated::{Fault, Method, Rule};
+use crate::runtime::{LogsOptions, RuntimeError};
 use crate::store::RecordKind;
 
 /// An agent whose every program logs which message it got, and much of it.
