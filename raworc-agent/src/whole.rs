@@ -30,7 +30,7 @@ impl Draft {
     pub(crate) fn begin(path: &Path, mode: Option<u32>) -> io::Result<Self> {
         let place = path.canonicalize().unwrap_or_else(|_| path.to_owned());
         let name = place.file_name().ok_or(io::ErrorKind::InvalidFilename)?.to_string_lossy();
-        let random = SystemEntropy.bytes::<6>().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let random = hex::encode(SystemEntropy.bytes::<6>());
         let short = crate::truncate::beginning(&name, 200);
         let part = format!(".{short}.{random}.part");
         let before = fs::metadata(&place).ok();

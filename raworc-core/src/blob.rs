@@ -28,8 +28,7 @@ impl BlobId {
 
 impl fmt::Display for BlobId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("sha256:")?;
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        write!(f, "sha256:{}", hex::encode(self.0))
     }
 }
 
@@ -49,13 +48,12 @@ impl FromStr for BlobId {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let digits = text.strip_prefix("sha256:").ok_or(InvalidBlobId)?;
-        if digits.len() != 64 || !digits.bytes().all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c)) {
+        // There is one way to write an id.
+        if digits.bytes().any(|digit| digit.is_ascii_uppercase()) {
             return Err(InvalidBlobId);
         }
         let mut bytes = [0; 32];
-        for (n, byte) in bytes.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(&digits[2 * n..2 * n + 2], 16).map_err(|_| InvalidBlobId)?;
-        }
+        hex::decode_to_slice(digits, &mut bytes).map_err(|_| InvalidBlobId)?;
         Ok(Self(bytes))
     }
 }

@@ -9,7 +9,6 @@ pub mod control;
 pub mod entropy;
 pub mod error;
 pub mod event;
-mod hex;
 pub mod ids;
 pub mod labels;
 pub mod message;

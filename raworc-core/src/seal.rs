@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::entropy::{Entropy, EntropyExt};
-use crate::hex::hex;
 
 /// The one key outside the store. 32 bytes, written as base64 in a file.
 #[derive(Debug)]
@@ -50,7 +49,7 @@ impl MasterKey {
     /// A key of these bytes.
     #[must_use]
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
-        let id = hex(&Sha256::digest([b"raworc master key id\0".as_slice(), &bytes].concat())[..6]);
+        let id = hex::encode(&Sha256::digest([b"raworc master key id\0".as_slice(), &bytes].concat())[..6]);
         Self { key: SecretBox::new(Box::new(bytes)), id }
     }
 

@@ -67,7 +67,7 @@ impl Execs {
             return Err(LinkError::conflict(format!("{COMMANDS} commands run already; end some of them")));
         }
         let (exec, ended) = command::start(&request, home, &shared.env())?;
-        let id = SystemEntropy.bytes::<8>().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let id = hex::encode(SystemEntropy.bytes::<8>());
         lock(&self.0).insert(id.clone(), Arc::new(exec));
         tokio::spawn({
             let (execs, shared, id) = (Arc::downgrade(self), Arc::clone(shared), id.clone());

@@ -132,7 +132,7 @@ impl Shell {
         cancel: &CancellationToken,
     ) -> io::Result<Ran> {
         let mut remarks = Vec::from_iter(self.refresh(env));
-        let token = hex(&SystemEntropy.bytes::<16>());
+        let token = hex::encode(SystemEntropy.bytes::<16>());
         let script = script(command, &token);
         let mut running = match self.running.take() {
             Some(running) => running,
@@ -390,10 +390,6 @@ fn script(command: &str, token: &str) -> String {
 
 fn joined(remarks: &[String]) -> Option<String> {
     (!remarks.is_empty()).then(|| remarks.join("; "))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

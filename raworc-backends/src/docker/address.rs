@@ -186,7 +186,7 @@ impl Surroundings<'_> {
         let Some(directory) = self.directory().map(|directory| directory.join("contexts")) else {
             return invalid(format!("{named_by}: set DOCKER_CONFIG to where the context {context:?} is kept"));
         };
-        let key: String = Sha256::digest(context.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+        let key = hex::encode(Sha256::digest(context.as_bytes()));
         let path = directory.join("meta").join(&key).join("meta.json");
         let Some(meta) = self.json::<Meta>(&path)? else {
             return invalid(format!(

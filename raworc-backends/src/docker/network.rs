@@ -106,8 +106,7 @@ fn asked(installation: &str) -> NetworkCreateRequest {
 
 /// As long as an interface's name may be: 15 bytes.
 fn bridge_name(installation: &str) -> String {
-    let hash = Sha256::digest(installation.as_bytes());
-    hash.iter().take(6).fold("rw-".to_owned(), |name, byte| format!("{name}{byte:02x}"))
+    format!("rw-{}", hex::encode(&Sha256::digest(installation.as_bytes())[..6]))
 }
 
 /// All networks of this name, whoever's they are.

@@ -122,7 +122,7 @@ pub(super) async fn remove_all(docker: &Docker, installation: &str) -> Result<()
 
 /// Of a large file it takes a while.
 async fn hashed(program: Bytes) -> (String, Bytes) {
-    let hash = |program: &Bytes| Sha256::digest(program).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let hash = |program: &Bytes| hex::encode(&Sha256::digest(program)[..8]);
     let (again, work) = (program.clone(), program.clone());
     match tokio::task::spawn_blocking(move || hash(&work)).await {
         Ok(hash) => (hash, program),

@@ -11,7 +11,6 @@ use super::access::TokenRecord;
 use crate::agent::Agent;
 use crate::entropy::EntropyExt;
 use crate::error::{Error, refusal};
-use crate::hex::hex;
 use crate::ids::{AgentName, TenantName};
 use crate::principal::{Action, Denied, Principal, Resource, authorize};
 use crate::store::{
@@ -137,7 +136,7 @@ impl ControlPlane {
                 }
                 Some(IdempotencyRecord {
                     key: IdempotencyKey { principal: call.principal.to_string(), key: key.clone() },
-                    request: hex(&hash.finalize()),
+                    request: hex::encode(hash.finalize()),
                     ttl: self.settings().idempotency_ttl,
                 })
             }

@@ -13,7 +13,6 @@ use super::messages::{check_parts, message_in};
 use crate::agent::{Agent, AgentEvent, ConditionKind, Desired, NetworkMode, SetupRecord, State};
 use crate::entropy::EntropyExt;
 use crate::error::Error;
-use crate::hex::hex;
 use crate::ids::{CommitId, ComputerId, MessageId};
 use crate::message::Message;
 use crate::principal::Principal;
@@ -57,7 +56,7 @@ pub struct Booted {
 
 /// SHA-256 of a boot key, as the store keeps it.
 pub(crate) fn key_hash(key: &str) -> String {
-    hex(&Sha256::digest(key.as_bytes()))
+    hex::encode(Sha256::digest(key.as_bytes()))
 }
 
 /// The program takes messages from now on.

@@ -10,14 +10,13 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::observe::{self, Question};
-use super::plan::{Place, Plan, View, Work, plan, wanted};
+use super::plan::{Place, Plan, View, Work, plan};
 use super::{Again, RETRY_LOOK, Shared, death, reclaim, span_of, start, stop};
 use crate::agent::{Agent, AgentEvent, ConditionKind, Desired, Run, State};
 use crate::computer::Computer;
 use crate::control::key_hash;
 use crate::entropy::EntropyExt;
 use crate::ids::{AgentId, CommitId};
-use crate::runtime::ComputerSpec;
 use crate::store::{AgentChange, AgentOp, Change, Check, Commit, NewComputer, QuotaDelta, QuotaKind, StoreError};
 
 /// Looks at an agent and takes one step for it.
@@ -180,15 +179,7 @@ async fn begin(shared: &Shared, agent: &Agent, on: Place, wake: bool) -> Result<
     let runtime = agent.spec.runtime.clone();
     let disk_limit = runtime.as_ref().is_some_and(|name| shared.engines[name].disk_limit());
     let fresh = |volume| {
-        let spec = ComputerSpec {
-            id: shared.entropy.computer_id(now),
-            volume,
-            image: None,
-            resources: agent.spec.resources,
-            network: agent.spec.network.clone(),
-            root: false,
-        };
-        let spec = wanted(agent, &spec, disk_limit);
+        let spec = agent.wanted(shared.entropy.computer_id(now), volume, disk_limit);
         runtime.map(|runtime| NewComputer { runtime, spec, disk_limit })
     };
     let new = match on {

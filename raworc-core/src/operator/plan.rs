@@ -5,9 +5,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use super::settings::OperatorSettings;
-use crate::agent::{
-    Agent, AgentEvent, ClockMove, ConditionKind, Desired, HEARTBEAT_LIMIT, IDLE_TIMEOUT, Network, Run, State,
-};
+use crate::agent::{Agent, AgentEvent, ClockMove, ConditionKind, Desired, HEARTBEAT_LIMIT, IDLE_TIMEOUT, Run, State};
 use crate::computer::Computer;
 use crate::ids::{ProcessId, VolumeId};
 use crate::runtime::{ComputerSpec, LimitsReached, PROGRAM_UNFIT, Phase};
@@ -367,23 +365,11 @@ fn stop(view: &View<'_>) -> Plan {
 fn place(view: &View<'_>) -> Place {
     match view.computer {
         None => Place::First,
-        Some(computer) if wanted(view.agent, &computer.spec, view.disk_limit) == computer.spec => Place::Same,
-        Some(computer) => Place::Fresh(computer.spec.volume),
-    }
-}
-
-/// What an engine is asked for: the agent's wishes that are the engine's to fulfil, on a computer and volume that are
-/// decided on.
-pub(super) fn wanted(agent: &Agent, on: &ComputerSpec, disk_limit: bool) -> ComputerSpec {
-    let spec = &agent.spec;
-    ComputerSpec {
-        id: on.id,
-        volume: on.volume,
-        image: spec.image.clone(),
-        resources: spec.resources.of_engine(disk_limit),
-        // What its list names is asked at each connection, and is no engine's.
-        network: Network { mode: spec.network.mode, egress: Vec::new() },
-        root: spec.root,
+        Some(computer) => {
+            let ComputerSpec { id, volume, .. } = computer.spec;
+            let is_same = view.agent.wanted(id, volume, view.disk_limit) == computer.spec;
+            if is_same { Place::Same } else { Place::Fresh(volume) }
+        }
     }
 }
 

@@ -109,15 +109,7 @@ fn agent(life: &str, desired: Desired) -> Agent {
 
 /// A computer as the agent's spec wants it now.
 fn made_for(agent: &Agent, id: ComputerId, volume: VolumeId) -> ComputerSpec {
-    let spec = ComputerSpec {
-        id,
-        volume,
-        image: None,
-        resources: agent.spec.resources,
-        network: agent.spec.network.clone(),
-        root: false,
-    };
-    wanted(agent, &spec, true)
+    agent.wanted(id, volume, true)
 }
 
 /// The operator that plans, and that has begun what was begun.

@@ -168,7 +168,7 @@ impl World {
         let begin = AgentOp::Begin {
             operator: SystemEntropy.process_id(now),
             computer: present.is_none().then_some(NewComputer { runtime, spec, disk_limit: false }),
-            key_hash: hex(&Sha256::digest(key.as_bytes())),
+            key_hash: hex::encode(Sha256::digest(key.as_bytes())),
             deadline: Duration::from_secs(120),
             generation: agent.generation,
         };
@@ -239,10 +239,6 @@ impl Drop for World {
         self.stop.cancel();
         self.state.links.close();
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A program, played by the test.
