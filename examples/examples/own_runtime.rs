@@ -348,6 +348,10 @@ impl Runtime for Directories {
         Ok(chunks.boxed())
     }
 
+    async fn has_volume(&self, id: VolumeId) -> Result<bool, RuntimeError> {
+        Ok(self.volume(id).is_dir())
+    }
+
     async fn copy_volume(&self, from: VolumeId, to: VolumeId) -> Result<(), RuntimeError> {
         let (from, to) = (self.volume(from), self.volume(to));
         if !from.exists() {

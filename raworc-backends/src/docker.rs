@@ -288,10 +288,13 @@ impl Runtime for DockerRuntime {
         let program = self.program().await?;
         let program = program.as_deref();
         let mut found = self.container_named(spec.id).await?;
-        // What is shown inside is fixed when a container is made, and has moved since: it could not be started any more.
+        // What is shown inside is fixed when a container is made, and has moved since, or a removal was not finished: it could
+        // not be started any more.
         let is_ours = |found: &ContainerInspectResponse| self.computer_of(found) == Some(spec.id);
         let is_stale = |found: &ContainerInspectResponse| {
-            is_ours(found) && !look::is_running(found) && !container::shows(found, &self.options, program)
+            is_ours(found)
+                && !look::is_running(found)
+                && (look::is_dead(found) || !container::shows(found, &self.options, program))
         };
         if found.as_ref().is_some_and(is_stale) {
             self.remove(spec.id).await?;
@@ -303,6 +306,10 @@ impl Runtime for DockerRuntime {
         let container = match found {
             Some(found) => Container::Found(Box::new(found)),
             None => self.make(spec, program).await?,
+        };
+        ensured.is_new = match &container {
+            Container::Made { .. } => true,
+            Container::Found(found) => look::started_at(found).is_none(),
         };
         // One that was started has its volume; of another nobody knows how far whoever made it came.
         let fresh = match container {
@@ -380,7 +387,7 @@ impl Runtime for DockerRuntime {
             self.engine.docker().await?.list_containers(Some(query)).await.map_err(error::of("list computers"))?;
         let installation = &self.options.installation;
         let ids = listed.iter().filter_map(|found| container::computer_of(found.labels.as_ref(), installation));
-        let looks: Vec<_> = ids.map(|id| self.observe(id)).collect();
+        let looks: Vec<_> = ids.map(|id| self.looked_at(id)).collect();
         let looks = stream::iter(looks).buffer_unordered(LOOKS);
         looks.try_filter_map(async |observed| Ok(observed)).try_collect().await
     }
@@ -418,6 +425,10 @@ impl Runtime for DockerRuntime {
         log::read(docker.clone(), name, since, options).await
     }
 
+    async fn has_volume(&self, id: VolumeId) -> Result<bool, RuntimeError> {
+        volume::is_there(self.engine.docker().await?, &self.options.installation, id).await
+    }
+
     async fn copy_volume(&self, from: VolumeId, to: VolumeId) -> Result<(), RuntimeError> {
         volume::copy(self.engine.docker().await?, &self.options, from, to).await
     }
@@ -428,6 +439,17 @@ impl Runtime for DockerRuntime {
 }
 
 impl DockerRuntime {
+    /// One of a list. What the engine cannot tell of a single computer says nothing of the others.
+    async fn looked_at(&self, id: ComputerId) -> Result<Option<Observed>, RuntimeError> {
+        match self.observe(id).await {
+            Err(error @ RuntimeError::Refused { .. }) => {
+                tracing::warn!(computer = %id, %error, "a computer is left out of the list");
+                Ok(None)
+            }
+            observed => observed,
+        }
+    }
+
     /// Why a program that has ended could not begin, if it could not. A log that cannot be read tells nothing.
     async fn unfit(&self, id: ComputerId, container: &ContainerInspectResponse) -> Option<String> {
         if !unfit::may_be(container.state.as_ref()) {

@@ -176,6 +176,10 @@ impl Runtime for LocalRuntime {
         Ok(Arc::new(Log::finished(&directory).at("read the log", &directory)?).read(options))
     }
 
+    async fn has_volume(&self, id: VolumeId) -> Result<bool, RuntimeError> {
+        self.installation.has_volume(id)
+    }
+
     async fn copy_volume(&self, from: VolumeId, to: VolumeId) -> Result<(), RuntimeError> {
         let installation = Arc::clone(&self.installation);
         to_its_end(async move { installation.copy_volume(from, to).await }).await

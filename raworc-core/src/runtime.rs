@@ -222,6 +222,9 @@ impl Phase {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Ensured {
+    /// Whether the computer was never started though it may have been before under this id: what was installed outside of its
+    /// volume is not there. Only told where `keeps_root` is declared.
+    pub is_new: bool,
     /// Why limits are not enforced, where they are not.
     pub limits_missing: Option<String>,
     /// Why the network cannot be shown to be cut off, where it cannot.
@@ -288,6 +291,12 @@ pub enum RuntimeError {
         /// Where it was looked for.
         reason: String,
     },
+    /// The volume with an agent's files is not there any more.
+    #[error(
+        "volume {0}, which has its files, is not on the engine: see that this is the engine that had it and bring the volume \
+         back there, or make an empty one of its name"
+    )]
+    VolumeMissing(VolumeId),
     /// The computer is not there.
     #[error("computer {0} is not there")]
     NotFound(ComputerId),
@@ -336,6 +345,7 @@ impl RuntimeError {
         match self {
             Self::Unavailable(_) | Self::TimedOut { .. } => true,
             Self::ImageMissing { .. }
+            | Self::VolumeMissing(_)
             | Self::NotFound(_)
             | Self::Unsupported(_)
             | Self::Refused { .. }
@@ -348,6 +358,7 @@ impl RuntimeError {
     pub const fn reason(&self) -> &'static str {
         match self {
             Self::ImageMissing { .. } => IMAGE_MISSING,
+            Self::VolumeMissing(_) => "VolumeMissing",
             Self::NotFound(_) => "ComputerMissing",
             Self::Unsupported(_) => "Unsupported",
             Self::Unavailable(_) => "EngineUnavailable",
@@ -394,6 +405,7 @@ impl RuntimeError {
 ///   not bring to its end. A program whose boot line never came is not left waiting for it unseen.
 /// - `R24` Where `tells_limits` is declared, `observe` tells which limits on memory and processes a start has run into,
 ///   also when it is over, until the next one; and `watch` tells `Changed` when one is reached.
+/// - `R25` `has_volume` tells whether a volume is there, and makes none.
 #[async_trait]
 pub trait Runtime: Send + Sync + fmt::Debug {
     /// The name under which agents ask for it.
@@ -439,6 +451,9 @@ pub trait Runtime: Send + Sync + fmt::Debug {
         id: ComputerId,
         options: LogsOptions,
     ) -> Result<BoxStream<'static, Result<Bytes, RuntimeError>>, RuntimeError>;
+
+    /// Whether a volume is there. `ensure` would make it anew, empty.
+    async fn has_volume(&self, id: VolumeId) -> Result<bool, RuntimeError>;
 
     /// Copies a volume to a new one. A repeated call copies again, so it is for a target that no computer has yet. Of a
     /// source that is not there it is `Refused`.

@@ -65,12 +65,14 @@ pub(super) async fn prepare(
         match info {
             Ok(info) => {
                 if let Some(reason) = info.error_detail.as_ref().and_then(|detail| detail.message.clone()) {
-                    return Err(missing(reason));
+                    return Err(missing(told_no_login(reason)));
                 }
                 progress(layers.take(info));
             }
-            Err(bollard::errors::Error::DockerResponseServerError { message, .. }) => return Err(missing(message)),
-            Err(bollard::errors::Error::DockerStreamError { error }) => return Err(missing(error)),
+            Err(bollard::errors::Error::DockerResponseServerError { message: reason, .. })
+            | Err(bollard::errors::Error::DockerStreamError { error: reason }) => {
+                return Err(missing(told_no_login(reason)));
+            }
             Err(error) => return Err(error::of("pull an image")(error)),
         }
     }
@@ -78,6 +80,16 @@ pub(super) async fn prepare(
         return Ok(());
     }
     Err(missing("it was pulled and is not there; see that its platform is the engine's".into()))
+}
+
+/// The engine's own hint would lead nowhere: it is given no login.
+fn told_no_login(reason: String) -> String {
+    if reason.contains("docker login") || reason.contains("no basic auth credentials") {
+        return format!(
+            "{reason}; a registry that asks for a login is not asked with one: `docker pull` the image on the engine's machine"
+        );
+    }
+    reason
 }
 
 /// Makes an image from a Dockerfile that needs no other file.

@@ -25,6 +25,11 @@ pub(super) fn is_running(container: &ContainerInspectResponse) -> bool {
     }
 }
 
+/// Whether its removal was begun and not finished.
+pub(super) fn is_dead(container: &ContainerInspectResponse) -> bool {
+    container.state.as_ref().and_then(|state| state.status) == Some(Status::DEAD)
+}
+
 pub(super) fn observed(computer: ComputerId, container: &ContainerInspectResponse) -> Observed {
     let state = container.state.as_ref();
     let phase = match start_id(container) {

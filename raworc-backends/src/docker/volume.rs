@@ -15,6 +15,12 @@ use super::config::DockerOptions;
 use super::container::{AGENT_UID, is_own, labels, owner, volume_mount, volume_name};
 use super::error::{self, CONFLICT, if_there, status};
 
+/// Whether the installation has this volume on the engine.
+pub(super) async fn is_there(docker: &Docker, installation: &str, id: VolumeId) -> Result<bool, RuntimeError> {
+    let found = if_there(docker.inspect_volume(&volume_name(id)).await).map_err(error::of("look at a volume"))?;
+    Ok(found.is_some_and(|volume| is_own(Some(&volume.labels), installation)))
+}
+
 /// Makes the volume where it is not there. Whether it was not.
 pub(super) async fn ensure(docker: &Docker, installation: &str, id: VolumeId) -> Result<bool, RuntimeError> {
     let name = volume_name(id);

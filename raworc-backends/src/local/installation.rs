@@ -336,6 +336,10 @@ impl Installation {
         Ok(Some(Observed { computer: id, phase: Phase::Stopped { reason }, reached }))
     }
 
+    pub(crate) fn has_volume(&self, id: VolumeId) -> Result<bool, RuntimeError> {
+        Ok(volume::owner(&self.home.volume(id))?.is_some())
+    }
+
     pub(crate) async fn copy_volume(&self, from: VolumeId, to: VolumeId) -> Result<(), RuntimeError> {
         let what = "copy the volume";
         let _turn = self.computers.turn(to.as_uuid()).await;

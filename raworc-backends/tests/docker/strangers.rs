@@ -121,15 +121,17 @@ async fn a_strangers_volume_is_left_alone() {
 
 async fn a_removed_container_is_made_again() {
     let machine = Machine::new("ls; touch kept; echo written; sleep 1000");
-    let made = machine.made().await;
+    let made = spec();
+    assert!(machine.runtime.ensure(&made).await.expect("made").is_new);
     let start = machine.start(&made).await;
     machine.said(made.id, "written\n").await;
+    assert!(!machine.runtime.ensure(&made).await.expect("there").is_new);
     remove(&container(made.id)).await;
     assert_eq!(machine.phase(made.id).await, None);
     machine.runtime.stop(made.id, &start, std::time::Duration::ZERO).await.expect("nothing to stop");
     let started = machine.runtime.start(made.id, &boot(made.id)).await;
     assert!(matches!(started, Err(RuntimeError::NotFound(_))), "{started:?}");
-    machine.runtime.ensure(&made).await.expect("made again");
+    assert!(machine.runtime.ensure(&made).await.expect("made again").is_new);
     machine.start(&made).await;
     machine.said(made.id, "kept\n").await;
     machine.close(&[made]).await;

@@ -182,6 +182,8 @@ fn shown_on_a_terminal(home: &Home, args: &[&str], expected: &str) -> String {
     let line = format!("exec '{}' {}", env!("CARGO_BIN_EXE_raworc"), words.join(" "));
     let mut command = home.program("script");
     command.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
+    // Whatever runs these tests may have no terminal of its own.
+    command.env("TERM", "xterm");
     let mut child =
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("script(1) of util-linux is there");
     let mut keys = child.stdin.take().expect("a pipe");

@@ -55,6 +55,7 @@ fn main() -> ExitCode {
         trial("an_image_that_cannot_be_built_says_at_which_step", an_image_that_cannot_be_built),
         trial("a_home_is_the_same_to_the_byte_after_ten_sleeps_and_kills", keeps::a_home_is_the_same_after_ten_ends),
         trial("a_bench_of_docker_gives_each_figure_beside_the_engines_own", a_bench_of_docker),
+        trial("an_agent_whose_volume_was_removed_by_hand_waits_for_it", keeps::a_volume_that_was_removed_by_hand),
         trial("each_difference_of_a_home_would_be_seen", keeps::each_difference_of_a_home_is_seen),
         trial(
             "an_agent_gets_another_computer_on_its_volume_after_its_engine_was_started_anew",
@@ -95,7 +96,7 @@ pub(crate) fn raworc(home: &Home, args: &[&str]) -> Command {
 }
 
 /// The same with an image that is made of nothing but a Debian, and with Docker alone.
-fn on_slim(home: &Home, args: &[&str]) -> Command {
+pub(crate) fn on_slim(home: &Home, args: &[&str]) -> Command {
     let mut command = raworc(home, args);
     command.env("RAWORC_RUNTIME", "docker").env("RAWORC_DOCKER__IMAGE", IMAGE);
     command
@@ -108,7 +109,7 @@ pub(crate) fn on_engine(engine: &Dockerd, home: &Home, args: &[&str]) -> Command
     command
 }
 
-fn run_slim(home: &Home, args: &[&str]) -> Ran {
+pub(crate) fn run_slim(home: &Home, args: &[&str]) -> Ran {
     Ran::of(on_slim(home, args).output().expect("raworc runs"))
 }
 

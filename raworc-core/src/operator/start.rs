@@ -113,8 +113,16 @@ async fn started(
     let _pass = turn(shared, engine, agent).await?;
     // The way here may have been long: what is over is not started.
     still_wanted(shared, agent).await?;
+    let volume = computer.spec.volume;
+    if agent.status.has_files && !limited(shared, "look at the volume", runtime.has_volume(volume)).await? {
+        return Err(Cut::Failed(RuntimeError::VolumeMissing(volume)));
+    }
     let ensured = limited(shared, "make the computer", runtime.ensure(&computer.spec)).await?;
     go_on(shared)?;
+    let is_set_up = agent.status.setup.as_ref().is_some_and(|setup| setup.computer == computer.id());
+    if ensured.is_new && is_set_up && record(shared, agent, vec![AgentOp::ForgetSetup]).await.is_none() {
+        return Err(refused("this start is over"));
+    }
     let start_id = limited(shared, "start the computer", runtime.start(computer.id(), &boot)).await?;
     Ok((start_id, ensured))
 }

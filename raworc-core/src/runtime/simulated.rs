@@ -186,11 +186,12 @@ impl Runtime for SimulatedRuntime {
         if !call.is_pretence() {
             self.engine.make(&self.installation, spec)?;
         }
+        let is_new = capabilities.keeps_root && self.engine.is_new(spec.id);
         let limits = spec.resources;
         let limited = limits.cpu.is_some() || limits.memory.is_some() || limits.pids.is_some();
         let none = (limited && !capabilities.limits).then(|| "this engine enforces no limits".into());
         let limits_missing = self.engine.limits_missing().or(none);
-        call.leave(Ensured { limits_missing, ..Ensured::default() }).await
+        call.leave(Ensured { is_new, limits_missing, ..Ensured::default() }).await
     }
 
     async fn start(&self, id: ComputerId, boot: &Boot) -> Result<StartId, RuntimeError> {
@@ -279,6 +280,11 @@ impl Runtime for SimulatedRuntime {
         let call = self.enter(Method::Logs, Some(id)).await?;
         let log = self.engine.log(id).filter(|_| !call.is_denied()).ok_or(RuntimeError::NotFound(id))?;
         call.leave(log.read(options)).await
+    }
+
+    async fn has_volume(&self, id: VolumeId) -> Result<bool, RuntimeError> {
+        let call = self.enter(Method::HasVolume, None).await?;
+        call.leave(self.engine.volume(id).is_some()).await
     }
 
     async fn copy_volume(&self, from: VolumeId, to: VolumeId) -> Result<(), RuntimeError> {

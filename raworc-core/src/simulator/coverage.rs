@@ -142,6 +142,7 @@ pub(super) const fn op_word(op: &AgentOp) -> &'static str {
         AgentOp::Boot { .. } => "Boot",
         AgentOp::RunEnded { .. } => "RunEnded",
         AgentOp::SetSetup(_) => "SetSetup",
+        AgentOp::ForgetSetup => "ForgetSetup",
         AgentOp::SetCondition { .. } => "SetCondition",
         AgentOp::ClearCondition(_) => "ClearCondition",
         AgentOp::KeepAwake(_) => "KeepAwake",

@@ -162,6 +162,10 @@ impl Runtime for SimulatedEngine {
         self.look(self.inner.logs(id, options)).await
     }
 
+    async fn has_volume(&self, id: VolumeId) -> Result<bool, RuntimeError> {
+        self.look(self.inner.has_volume(id)).await
+    }
+
     async fn copy_volume(&self, from: VolumeId, to: VolumeId) -> Result<(), RuntimeError> {
         self.act("copy a volume".into(), |_| (), self.inner.copy_volume(from, to)).await
     }

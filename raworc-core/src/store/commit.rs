@@ -182,6 +182,8 @@ pub enum AgentOp {
     },
     /// The setup script was run.
     SetSetup(SetupRecord),
+    /// The setup script has to run again: what it did outside of the volume is gone.
+    ForgetSetup,
     /// A condition is so.
     SetCondition {
         /// Which.

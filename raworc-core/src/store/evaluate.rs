@@ -242,6 +242,7 @@ impl AgentChange {
                 | AgentOp::WantLog
                 | AgentOp::KeepLog { .. }
                 | AgentOp::SetSetup(_)
+                | AgentOp::ForgetSetup
                 | AgentOp::SetCondition { .. }
                 | AgentOp::ClearCondition(_)
                 | AgentOp::KeepAwake(_)

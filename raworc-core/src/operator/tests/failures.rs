@@ -185,6 +185,52 @@ async fn a_setup_that_fails_shows_its_output_and_waits_for_a_change_or_a_retry()
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_setup_runs_again_in_a_computer_that_was_made_anew_and_in_no_other() {
+    let runs = Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let counted = Arc::clone(&runs);
+    let program = SimulatedAgent::echo().with_setup(move |_| {
+        counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        SetupAct::Succeed
+    });
+    let world = World::with(program, Profile::Container).await;
+    let spec = AgentSpec { setup: Some("apt-get install jq".into()), ..AgentSpec::default() };
+    let agent = world.idle("a", spec).await;
+    for (is_lost, expected) in [(false, 1), (true, 2), (false, 2)] {
+        world.control.sleep(&world.call, &world.tenant, &agent.name, SleepMode::Now).await.expect("asked");
+        let stopped = |a: &Agent| a.status.state() == State::Slept && a.status.run.is_none();
+        let slept = world.until(&agent, "stopped", stopped).await;
+        if is_lost {
+            world.engine.lose(computer(&slept)).await;
+        }
+        world.done(&agent, "work").await;
+        assert_eq!(runs.load(std::sync::atomic::Ordering::Relaxed), expected, "lost: {is_lost}");
+        assert_eq!(world.agent(&agent).await.status.computer, slept.status.computer);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn on_an_engine_without_its_volume_an_agent_waits_and_does_not_begin_anew_with_nothing() {
+    let world = World::with(SimulatedAgent::new(act), Profile::Container).await;
+    let agent = world.idle("a", AgentSpec::default()).await;
+    world.done(&agent, "first").await;
+    world.control.sleep(&world.call, &world.tenant, &agent.name, SleepMode::Now).await.expect("asked");
+    let stopped = |a: &Agent| a.status.state() == State::Slept && a.status.run.is_none();
+    let slept = world.until(&agent, "stopped", stopped).await;
+    let volume = world.volume(computer(&slept)).await;
+    world.engine.lose(computer(&slept)).await;
+    world.engine.lose_volume(volume);
+    let message = world.send(&agent, "second").await;
+    let told = world.until(&agent, "told", |a| a.status.restarts > 2).await;
+    assert_eq!(ready(&told).reason, "VolumeMissing");
+    assert!(ready(&told).message.contains(&volume.to_string()), "{:?}", ready(&told));
+    assert_eq!(world.engine.volumes(), vec![], "none was made in its place");
+    // Somebody brings it back.
+    world.engine.bring_volume(volume, [("messages", "first\n")]);
+    assert_eq!(world.ended(&agent, &message).await.state, MessageState::Done);
+    assert_eq!(world.engine.volume_file(volume, "messages").expect("the file"), "first\nsecond\n");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_setup_that_hangs_is_stopped_at_its_limit_and_by_sleep_at_once() {
     let program = SimulatedAgent::echo().with_setup(|_| SetupAct::Hang);
     let world = World::with(program, Profile::Container).await;

@@ -1,4 +1,4 @@
-//! `remove` and `remove_volume`: R12, R18.
+//! `remove`, `remove_volume` and `has_volume`: R12, R18, R25.
 
 use std::sync::Arc;
 
@@ -14,6 +14,7 @@ pub(super) fn cases() -> Vec<Listed> {
         case!(Nothing, ["R12"], remove_of_what_is_not_there_succeeds),
         case!(Nothing, ["R18"], remove_volume_takes_the_files_away),
         case!(Nothing, ["R18"], remove_volume_of_what_is_not_there_succeeds),
+        case!(Nothing, ["R25"], a_volume_is_told_to_be_there_until_it_is_removed),
     ]
 }
 
@@ -65,4 +66,21 @@ async fn remove_volume_of_what_is_not_there_succeeds(scope: Arc<Scope>) {
     let volume = scope.new_volume();
     scope.done("R18: remove_volume of what never was", scope.runtime.remove_volume(volume)).await;
     scope.done("R18: remove_volume, again", scope.runtime.remove_volume(volume)).await;
+}
+
+async fn a_volume_is_told_to_be_there_until_it_is_removed(scope: Arc<Scope>) {
+    let absent = scope.new_volume();
+    for _ in 0..2 {
+        let is_there = scope.done("R25: has_volume of what never was", scope.runtime.has_volume(absent)).await;
+        assert!(!is_there, "R25: a volume that nobody made is told, or was made by the question");
+    }
+    let spec = scope.made_computer().await;
+    assert!(scope.done("R25: has_volume", scope.runtime.has_volume(spec.volume)).await, "R25: it was made");
+    scope.done("remove", scope.runtime.remove(spec.id)).await;
+    assert!(
+        scope.done("R25: has_volume", scope.runtime.has_volume(spec.volume)).await,
+        "R25: it outlives its computer"
+    );
+    scope.done("remove_volume", scope.runtime.remove_volume(spec.volume)).await;
+    assert!(!scope.done("R25: has_volume", scope.runtime.has_volume(spec.volume)).await, "R25: it was removed");
 }

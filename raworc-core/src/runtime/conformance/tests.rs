@@ -174,6 +174,7 @@ fn flaw_for(case: &str) -> Flaw {
         "remove_of_what_is_not_there_succeeds" => Flaw::RemoveMissesWhatIsNotThere,
         "remove_volume_takes_the_files_away" => Flaw::RemoveVolumePretends,
         "remove_volume_of_what_is_not_there_succeeds" => Flaw::RemoveVolumeMissesWhatIsNotThere,
+        "a_volume_is_told_to_be_there_until_it_is_removed" => Flaw::HasVolumeMakesIt,
         "observe_of_what_is_not_there_is_none" => Flaw::ObserveInvents,
         "a_program_that_ended_is_stopped" => Flaw::ObserveIsStale,
         "list_tells_all_computers_of_this_installation_and_no_others" => Flaw::ListTellsOthers,

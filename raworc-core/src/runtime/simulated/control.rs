@@ -117,6 +117,17 @@ impl SimulatedControl {
         }
     }
 
+    /// Takes a volume away with its files, behind the back of whoever made it.
+    pub fn lose_volume(&self, id: VolumeId) {
+        self.engine.set_volume(id, None);
+    }
+
+    /// Makes a volume with these files, as somebody would who has a copy of it.
+    pub fn bring_volume(&self, id: VolumeId, files: impl IntoIterator<Item = (&'static str, &'static str)>) {
+        let files = files.into_iter().map(|(path, content)| (path.to_owned(), Bytes::from_static(content.as_bytes())));
+        self.engine.set_volume(id, Some(files.collect()));
+    }
+
     /// From now on this image cannot be had.
     pub fn lose_image(&self, image: &str, reason: &str) {
         self.engine.set_image(image, Some(Image::Missing(reason.into())));

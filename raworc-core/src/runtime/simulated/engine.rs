@@ -228,6 +228,11 @@ impl Engine {
         Ok(())
     }
 
+    /// Whether a computer was never started.
+    pub(super) fn is_new(&self, id: ComputerId) -> bool {
+        locked(&self.world).computers.get(&id).is_some_and(|computer| matches!(computer.life, Life::Stopped(None)))
+    }
+
     /// A start that is none: no other is called so.
     pub(super) fn pretended(&self) -> StartId {
         let world = &mut *locked(&self.world);

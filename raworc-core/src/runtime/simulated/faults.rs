@@ -22,6 +22,7 @@ pub enum Method {
     List,
     Watch,
     Logs,
+    HasVolume,
     CopyVolume,
     RemoveVolume,
 }

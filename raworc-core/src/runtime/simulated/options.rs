@@ -96,7 +96,7 @@ impl Latency {
             Method::Start => self.start,
             Method::Stop => self.stop,
             Method::Remove => self.remove,
-            Method::Observe | Method::List | Method::Watch | Method::Logs => self.look,
+            Method::Observe | Method::List | Method::Watch | Method::Logs | Method::HasVolume => self.look,
             Method::CopyVolume | Method::RemoveVolume => self.volume,
         }
     }

@@ -196,6 +196,7 @@ impl Draft {
                 }
                 run.key_hash = None;
                 run.booted_at = Some(now);
+                agent.status.has_files = true;
                 agent.status.unsettled = false;
                 agent.status.heard_at = Some(now);
                 self.status_changed(agent, json!({ "booted": agent.status.incarnation }));
@@ -220,6 +221,11 @@ impl Draft {
                 agent.status.setup = Some(record.clone());
                 let how = if record.failure.is_some() { "failed" } else { "done" };
                 self.status_changed(agent, json!({ "setup": how }));
+            }
+            AgentOp::ForgetSetup => {
+                agent.check_run()?;
+                agent.status.setup = None;
+                self.status_changed(agent, json!({ "setup": "forgotten" }));
             }
             AgentOp::SetCondition { kind, status, reason, message } => {
                 self.set_condition(agent, *kind, *status, reason, message);

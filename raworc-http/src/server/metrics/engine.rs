@@ -112,6 +112,10 @@ impl Runtime for MeteredRuntime {
         self.timed("logs", self.0.logs(id, options)).await
     }
 
+    async fn has_volume(&self, id: VolumeId) -> Result<bool, RuntimeError> {
+        self.timed("has_volume", self.0.has_volume(id)).await
+    }
+
     async fn copy_volume(&self, from: VolumeId, to: VolumeId) -> Result<(), RuntimeError> {
         self.timed("copy_volume", self.0.copy_volume(from, to)).await
     }

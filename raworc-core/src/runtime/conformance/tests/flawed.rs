@@ -52,6 +52,7 @@ pub(super) enum Flaw {
     OneVolumeForAll,
     RemoveVolumePretends,
     RemoveVolumeMissesWhatIsNotThere,
+    HasVolumeMakesIt,
     ObserveInvents,
     ObserveIsStale,
     ListTellsOthers,
@@ -325,6 +326,13 @@ impl Runtime for Flawed {
             _ => return self.inner.logs(id, options).await,
         };
         Ok(stream::once(async { Ok(Bytes::from(log)) }).boxed())
+    }
+
+    async fn has_volume(&self, id: VolumeId) -> Result<bool, RuntimeError> {
+        if self.flaw == Flaw::HasVolumeMakesIt {
+            self.inner.control().bring_volume(id, []);
+        }
+        self.inner.has_volume(id).await
     }
 
     async fn copy_volume(&self, from: VolumeId, to: VolumeId) -> Result<(), RuntimeError> {
