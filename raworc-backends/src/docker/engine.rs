@@ -65,7 +65,12 @@ impl Engine {
         let asked = self.abilities.get_or_try_init(async || {
             let docker = self.docker.clone().negotiate_version().await?;
             let info = docker.info().await?;
-            let limits = [("cpu", info.cpu_cfs_quota), ("memory", info.memory_limit), ("swap", info.swap_limit), ("pids", info.pids_limit)];
+            let limits = [
+                ("cpu", info.cpu_cfs_quota),
+                ("memory", info.memory_limit),
+                ("swap", info.swap_limit),
+                ("pids", info.pids_limit),
+            ];
             let unlimited = limits.into_iter().filter(|(_, enforced)| *enforced == Some(false)).map(|(name, _)| name);
             let options = info.security_options.unwrap_or_default();
             let maps_root = options.iter().any(|option| option == "name=userns" || option == "name=rootless");
