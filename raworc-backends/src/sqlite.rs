@@ -79,7 +79,7 @@ impl SqliteStore {
     /// [`StoreError::Unusable`] names the directory and the way out: in use by another process, not writable,
     /// damaged, or written by a newer release.
     pub async fn open(options: SqliteOptions) -> Result<Self, StoreError> {
-        let lock = DirectoryLock::take(&options.directory)?;
+        let lock = DirectoryLock::take(&options.directory).await?;
         let place = options.database();
         let fault = |error: sqlx::Error| Fault::of(&error, &place);
         let mut conn = schema::prepare(&options).await?;

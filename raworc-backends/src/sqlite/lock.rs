@@ -3,8 +3,13 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::path::Path;
+use std::time::Duration;
 
 use raworc_core::store::StoreError;
+use tokio::time::Instant;
+
+/// How long the lock is waited for: what another thread begins holds a copy of each open file until it runs its own program.
+const LOCK_LIMIT: Duration = Duration::from_secs(1);
 
 /// Holds the directory until it is dropped or the process ends, however that ends.
 #[derive(Debug)]
@@ -14,7 +19,7 @@ pub(super) struct DirectoryLock {
 
 impl DirectoryLock {
     /// Makes the directory, readable by its owner alone, and takes it.
-    pub(super) fn take(directory: &Path) -> Result<Self, StoreError> {
+    pub(super) async fn take(directory: &Path) -> Result<Self, StoreError> {
         let unusable = |what: &str, error: &std::io::Error| StoreError::Unusable {
             reason: format!(
                 "cannot {what} the data directory {}: {error}; make it writable or choose another directory",
@@ -29,19 +34,25 @@ impl DirectoryLock {
             .truncate(false)
             .open(directory.join("raworc.lock"))
             .map_err(|error| unusable("write to", &error))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::Error(error)) => return Err(unusable("lock", &error)),
-            Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                let known = file.read_to_string(&mut holder).is_ok() && !holder.trim().is_empty();
-                let holder = if known { format!("process {}", holder.trim()) } else { "another process".into() };
-                return Err(StoreError::Unusable {
-                    reason: format!(
-                        "{holder} uses the data directory {}; stop that process or choose another directory",
-                        directory.display()
-                    ),
-                });
+        let deadline = Instant::now() + LOCK_LIMIT;
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::Error(error)) => return Err(unusable("lock", &error)),
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                Err(TryLockError::WouldBlock) => {
+                    let mut holder = String::new();
+                    let known = file.read_to_string(&mut holder).is_ok() && !holder.trim().is_empty();
+                    let holder = if known { format!("process {}", holder.trim()) } else { "another process".into() };
+                    return Err(StoreError::Unusable {
+                        reason: format!(
+                            "{holder} uses the data directory {}; stop that process or choose another directory",
+                            directory.display()
+                        ),
+                    });
+                }
             }
         }
         let pid = format!("{}\n", std::process::id());

@@ -14,8 +14,9 @@ pub(crate) fn trials() -> Vec<Trial> {
 
 /// Each start writes its number once it has its boot line, and waits for its end on every second one.
 async fn each_start_has_its_own_log() {
+    // What it says is waited for, so it writes before.
     let script =
-        "n=$(cat n 2>/dev/null || echo 0); n=$((n + 1)); echo start $n; echo $n > n; [ $((n % 2)) = 0 ] || sleep 1000";
+        "n=$(cat n 2>/dev/null || echo 0); n=$((n + 1)); echo $n > n; echo start $n; [ $((n % 2)) = 0 ] || sleep 1000";
     let machine = Machine::new(script);
     let made = machine.made().await;
     for n in 1..=6 {

@@ -15,15 +15,15 @@ use raworc_core::runtime::{Boot, ComputerSpec, LogsOptions, Phase, Runtime, Runt
 
 pub(crate) use crate::dockerd::{IMAGE, host};
 
-/// How long anything may take.
-const LIMIT: Duration = Duration::from_secs(60);
+/// How long a test may take before it is taken to hang.
+const LIMIT: Duration = Duration::from_secs(300);
 
 /// A test, with its own time limit.
 pub(crate) fn trial<F: Future<Output = ()> + 'static>(name: &'static str, body: fn() -> F) -> Trial {
     Trial::test(format!("docker::{name}"), move || {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         runtime.block_on(async {
-            tokio::time::timeout(LIMIT * 2, body()).await.map_err(|_| format!("{name} took too long"))
+            tokio::time::timeout(LIMIT, body()).await.map_err(|_| format!("{name} took too long"))
         })?;
         Ok(())
     })

@@ -26,7 +26,8 @@ async fn an_engine_restarts() {
         return;
     }
     let engine = Dockerd::start().expect("an engine");
-    let machine = Machine::with("cat kept 2>/dev/null; echo runs; echo here > kept; sleep 1000", |mut options| {
+    // What it says is waited for, so it writes before.
+    let machine = Machine::with("cat kept 2>/dev/null; echo here > kept; echo runs; sleep 1000", |mut options| {
         options.host = engine.host();
         options
     });

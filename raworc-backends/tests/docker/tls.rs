@@ -148,7 +148,9 @@ impl Drop for Door {
 async fn computers_live_behind_tls() {
     let door = Door::open().await;
     let files = Door::files(&door.authority, Some(&door.authority));
-    let machine = Machine::with("echo it runs; cat kept 2>/dev/null; echo here > kept; sleep 1000", |mut options| {
+    // What it says is waited for, so it writes before.
+    let script = "kept=$(cat kept 2>/dev/null); echo here > kept; echo it runs; echo $kept; sleep 1000";
+    let machine = Machine::with(script, |mut options| {
         options.host = door.host();
         options.with_tls(files.path())
     });

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 
 use libtest_mimic::Trial;
@@ -150,8 +150,17 @@ fn serving(server: &mut Child) {
     assert!(lines.map_while(Result::ok).any(|line| line == "serving"), "the server did not come up");
 }
 
-fn own_binary() -> std::path::PathBuf {
+fn own_binary() -> PathBuf {
     std::env::current_exe().expect("this binary")
+}
+
+/// This binary in a directory that others may enter: it may lie where they cannot go. Another process copies it, since
+/// whatever another thread begins meanwhile would hold this one's file open for writing, and nobody runs such a file.
+fn copied_binary(directory: &Path) -> PathBuf {
+    let binary = directory.join("server");
+    let copied = Command::new("cp").arg("-p").arg(own_binary()).arg(&binary).status().expect("cp runs");
+    assert!(copied.success(), "{} is copied", binary.display());
+    binary
 }
 
 /// What a server says whose environment holds `secret`.
@@ -223,9 +232,7 @@ async fn without_isolation_a_stop_ends_all() {
 async fn an_ordinary_user_isolates_as_well() {
     let directory = tempfile::tempdir().expect("a directory");
     std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).expect("opened");
-    // The binary may lie where others cannot go.
-    let binary = directory.path().join("server");
-    std::fs::copy(own_binary(), &binary).expect("copied");
+    let binary = copied_binary(directory.path());
     let state_dir = directory.path().join("state");
     std::fs::create_dir(&state_dir).and_then(|()| chown(&state_dir, Some(NOBODY), Some(NOBODY))).expect("handed over");
     let installation = Machine::name();
@@ -244,8 +251,7 @@ async fn without_control_groups_leftovers_are_ended() {
     for what in ["plain", "isolated"] {
         let directory = tempfile::tempdir().expect("a directory");
         std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).expect("opened");
-        let binary = directory.path().join("server");
-        std::fs::copy(own_binary(), &binary).expect("copied");
+        let binary = copied_binary(directory.path());
         let state_dir = directory.path().join("state");
         std::fs::create_dir(&state_dir).and_then(|()| chown(&state_dir, Some(NOBODY), Some(NOBODY))).expect("made");
         let (installation, made) = (Machine::name(), Made::new());

@@ -238,7 +238,7 @@ fn an_option_after_the_text_is_an_option_and_a_text_that_begins_like_one_goes_af
 fn a_log_that_is_followed_keeps_nobody_awake_and_ends_when_its_agent_sleeps() {
     let home = Home::new();
     let _up = Up::start(&home);
-    home.run(&["agent", "create", "ada", "--wait", "--idle-timeout", "5s"]).ok();
+    home.run(&["agent", "create", "ada", "--wait", "--idle-timeout", "15s"]).ok();
     let mut command = home.raworc(&["agent", "logs", "ada", "--follow"]);
     let followed = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("raworc runs");
     let ended = Ran::of(followed.wait_with_output().expect("it ends"));

@@ -62,11 +62,13 @@ pub(crate) fn what_is_listed_is_reached_by_what_people_use() {
     assert!(history.contains("egress refused: by-a-message.example:80"), "the refusal is a step: {history}");
 
     // apt, which brings npm and a browser.
-    inside(&home, "apt-get -qq update").ok();
-    let install = "apt-get -qq install -y --no-install-recommends -o Dpkg::Options::=--force-unsafe-io npm chromium";
-    inside(&home, install).ok();
+    let apt = "apt-get -qq -o Acquire::Retries=5";
+    inside(&home, &format!("{apt} update")).ok();
+    let install = "install -y --no-install-recommends -o Dpkg::Options::=--force-unsafe-io npm chromium";
+    inside(&home, &format!("{apt} {install}")).ok();
 
-    // pip, which the refusal tells where else it goes. The list counts from the next connection on.
+    // pip, which the refusal tells where else it goes, and which tries five times unasked. The list counts from the next
+    // connection on.
     run(&home, &["agent", "cp", AUTHORITIES, "ada:ca.pem"]).ok();
     let download = "pip download -q --no-deps --no-cache-dir -d packages idna";
     let refused = inside(&home, download);
@@ -79,7 +81,7 @@ pub(crate) fn what_is_listed_is_reached_by_what_people_use() {
     assert!(inside(&home, "ls packages").ok().starts_with("idna-"));
 
     // npm.
-    let packed = inside(&home, "npm pack --silent is-odd").ok();
+    let packed = inside(&home, "npm pack --silent --fetch-retries 5 is-odd").ok();
     assert!(packed.starts_with("is-odd-"), "{packed}");
 
     // A browser.

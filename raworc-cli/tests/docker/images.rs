@@ -4,7 +4,7 @@ use std::fs::Permissions;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
 use futures::TryStreamExt;
@@ -15,7 +15,7 @@ use raworc_http::client::Client;
 
 use crate::home::{Home, Ran};
 use crate::up::{Up, condition, until};
-use crate::{Cleared, docker, host, label, raworc, run};
+use crate::{Cleared, docker, host, label, label_ahead, raworc, run};
 
 /// What computers are made of here unless an agent names another: it is small, and the engine of tests has it.
 pub(crate) const DEBIAN: &str = "debian:bookworm-slim";
@@ -80,16 +80,50 @@ pub(crate) fn json(mut command: Command) -> Command {
     command
 }
 
-/// How often the engine has started a container of this home's installation.
-fn starts(home: &Home) -> usize {
-    let (label, now) = (label(home), docker(&["info", "--format", "{{.SystemTime}}"]));
-    let told = ["events", "--since", "10m", "--until", &now, "--filter", &label, "--filter", "event=start"];
-    docker(&told).lines().count()
+/// What the engine tells of containers of a home's installation, from now on: of what is past it keeps little, and that is
+/// everybody's.
+struct Starts {
+    label: String,
+    told: PathBuf,
+    events: Child,
+}
+
+impl Starts {
+    fn of(home: &Home) -> Self {
+        let (label, now) = (label_ahead(home), docker(&["info", "--format", "{{.SystemTime}}"]));
+        let told = home.path().join("events");
+        let mut events = Command::new("docker");
+        events.args(["--host", &host(), "events", "--since", &now, "--filter", &label, "--filter", "event=create"]);
+        events.args(["--filter", "event=start", "--format", "{{.Action}} {{.Actor.ID}}"]);
+        let events = events.stdout(std::fs::File::create(&told).expect("made")).spawn().expect("the docker command");
+        Self { label, told, events }
+    }
+
+    /// How many there were so far.
+    fn count(&self) -> usize {
+        // What the engine tells of this one comes after all that was before.
+        let last = docker(&["create", "--label", self.label.trim_start_matches("label="), DEBIAN, "true"]);
+        docker(&["rm", &last]);
+        let mut told = String::new();
+        until("the engine has told all", || {
+            told = std::fs::read_to_string(&self.told).expect("there");
+            told.contains(&last)
+        });
+        told.lines().filter(|line| line.starts_with("start ")).count()
+    }
+}
+
+impl Drop for Starts {
+    fn drop(&mut self) {
+        self.events.kill().expect("killed");
+        self.events.wait().expect("it is gone");
+    }
 }
 
 pub(crate) fn up_tries_it_out() {
     let (home, bare) = (Home::new(), Image::bare());
     let _cleared = Cleared(&home);
+    let starts = Starts::of(&home);
     let described = |mut command: Command| {
         // The page for people says what computers are made of.
         let mut child = command.stdout(Stdio::piped()).spawn().expect("raworc starts");
@@ -105,16 +139,16 @@ pub(crate) fn up_tries_it_out() {
     assert!(auto.contains("local, ") && auto.contains("; not docker: ") && auto.contains(why), "{auto}");
     let asked = described(up(&home, None, "docker", &bare.0));
     assert!(asked.contains("which cannot be used yet: ") && asked.contains(why), "{asked}");
-    let before = starts(&home);
+    let before = starts.count();
     assert!(before >= 2, "it was tried each time: {before}");
     for expected in [1, 1] {
         let taken = described(up(&home, Some(static_program()), "auto", &bare.0));
         assert!(taken.contains("docker at ") && !taken.contains("cannot"), "{taken}");
-        assert_eq!(starts(&home) - before, expected, "it is tried once and then known");
+        assert_eq!(starts.count() - before, expected, "it is tried once and then known");
     }
     let other = described(up(&home, Some(static_program()), "auto", DEBIAN));
     assert!(other.contains("docker at "), "{other}");
-    assert_eq!(starts(&home) - before, 2, "another image is tried");
+    assert_eq!(starts.count() - before, 2, "another image is tried");
     assert_eq!(docker(&["ps", "-aq", "--filter", &label(&home)]), "", "no trial is left");
     assert_eq!(docker(&["volume", "ls", "-q", "--filter", &label(&home)]), "", "nor its volume");
 }
@@ -289,9 +323,7 @@ pub(crate) fn another_processor() {
 
 /// What the image of `deploy/computer` has for an agent at a shell, as its own user and as root.
 pub(crate) fn the_computer_image(home: &Home) {
-    let mut command = raworc(home, &["up", "--listen", "127.0.0.1:0", "-o", "json", "--log", "warn"]);
-    command.env("RAWORC_RUNTIME", "docker");
-    let _up = Up::of(command);
+    let _up = Up::of(raworc(home, &["up", "--listen", "127.0.0.1:0", "-o", "json", "--log", "warn"]));
     run(home, &["agent", "create", "builder", "--wait"]).ok();
     let shell = |name: &str, script: &str| run(home, &["agent", "exec", name, "--", "bash", "-ec", script]);
     let who = shell("builder", "id -un; id -u; echo ~").ok();

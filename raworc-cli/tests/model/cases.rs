@@ -23,14 +23,14 @@ fn said(request: &Value) -> Vec<String> {
     messages.iter().map(|message| format!("{}: {}", text(&message["role"]), text(&message["content"]))).collect()
 }
 
-/// Waits until it is so, for a few seconds at most.
+/// Waits until it is so, for a minute at most.
 async fn soon(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let look = async {
         while !is_so().await {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(8), look).await.unwrap_or_else(|_| panic!("not within seconds: {what}"));
+    tokio::time::timeout(Duration::from_secs(60), look).await.unwrap_or_else(|_| panic!("not within a minute: {what}"));
 }
 
 #[track_caller]

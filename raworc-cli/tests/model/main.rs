@@ -21,7 +21,9 @@ use self::models::Model;
 const LIMIT: Duration = Duration::from_secs(300);
 
 fn main() -> ExitCode {
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
+    // A model that several write with writes slowly for each.
+    arguments.test_threads = arguments.test_threads.or(Some(1));
     let backends = std::env::var("RAWORC_TEST_BACKENDS").unwrap_or_default();
     let is_required = backends.split(',').any(|name| name.trim() == "model");
     libtest_mimic::run(&arguments, trials(is_required)).exit_code()

@@ -33,6 +33,17 @@ async fn a_directory_in_use_is_refused_with_the_process_that_uses_it() {
 }
 
 #[tokio::test]
+async fn a_directory_that_is_held_for_a_moment_more_is_waited_for() {
+    let directory = directory();
+    let held = std::fs::File::create(directory.path().join("raworc.lock")).expect("can be made");
+    held.lock().expect("is free");
+    let opening = SqliteStore::open(SqliteOptions::new(directory.path()));
+    // It has looked once when the other lets go.
+    let (store, ()) = tokio::join!(opening, async { drop(held) });
+    store.expect("opens").close().await;
+}
+
+#[tokio::test]
 async fn a_path_that_can_hold_no_database_is_refused() {
     let directory = directory();
     let file = directory.path().join("file");

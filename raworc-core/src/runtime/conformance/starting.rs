@@ -68,12 +68,13 @@ async fn start_of_what_runs_is_refused_and_changes_nothing(scope: Arc<Scope>) {
 
 async fn start_of_what_is_stopping_is_refused(scope: Arc<Scope>) {
     let spec = scope.made_computer().await;
-    let start = scope.start(&spec, vec![Op::IgnoreStop, Op::Log("deaf".into()), Op::Wait]).await;
+    // It ends by itself before its grace is over, and long after a start could come.
+    let ops = vec![Op::IgnoreStop, Op::Log("deaf".into()), Op::Pause(8), Op::Exit(0)];
+    let start = scope.start(&spec, ops).await;
     scope.log_with(&spec, "deaf\n").await;
-    let grace = Duration::from_secs(3);
-    let stop = scope.done("stop", scope.runtime.stop(spec.id, &start, grace));
+    let stop = scope.done("stop", scope.runtime.stop(spec.id, &start, Duration::from_secs(15)));
     let start_meanwhile = async {
-        tokio::time::sleep(grace / 3).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
         let boot = scope.boot(&spec, vec![Op::Wait]);
         scope.tried("R5: start", scope.runtime.start(spec.id, &boot)).await
     };
@@ -104,7 +105,7 @@ async fn of_many_starts_at_once_one_succeeds(scope: Arc<Scope>) {
 
 async fn observe_tells_the_start_until_the_program_ends(scope: Arc<Scope>) {
     let spec = scope.made_computer().await;
-    let start = scope.start(&spec, vec![Op::Pause(1), Op::Exit(0)]).await;
+    let start = scope.start(&spec, vec![Op::Pause(5), Op::Exit(0)]).await;
     scope.assert_running("R6: `observe` says `Running` right after `start`", spec.id, &start).await;
     let look = || async {
         match scope.phase(spec.id).await {

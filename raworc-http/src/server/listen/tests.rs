@@ -83,17 +83,21 @@ const IDLE_H2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
 #[tokio::test]
 async fn a_connection_on_which_nothing_is_asked_is_ended() {
-    let limits = ConnectionLimits { idle: Duration::from_millis(100), ..ConnectionLimits::default() };
+    let limits = ConnectionLimits { idle: Duration::from_secs(2), ..ConnectionLimits::default() };
     let served = Served::within(limits).await;
+    let mut wires = Vec::new();
     for begun in [b"".as_slice(), b"P", b"PRI * HTTP/2", IDLE_H2, b"GET /livez HTTP/1.1\r\nhost:"] {
         let mut wire = served.dial().await;
         wire.write(begun).await;
+        wires.push(wire);
+    }
+    let (head, mut wire) = (served.head("ada", "/api/v0/agents"), served.dial().await);
+    wire.write(head).await;
+    assert_eq!(wire.answer().await, StatusCode::OK);
+    wires.push(wire);
+    for wire in &mut wires {
         wire.hung_up().await;
     }
-    let mut wire = served.dial().await;
-    wire.write(served.head("ada", "/api/v0/agents")).await;
-    assert_eq!(wire.answer().await, StatusCode::OK);
-    wire.hung_up().await;
     served.end().await;
 }
 
@@ -112,20 +116,21 @@ async fn a_client_of_http_2_that_does_not_answer_is_not_there() {
 
 #[tokio::test]
 async fn a_call_that_takes_its_time_is_no_connection_at_rest() {
-    let limits = ConnectionLimits { idle: Duration::from_millis(50), ..ConnectionLimits::default() };
+    let limits = ConnectionLimits { idle: Duration::from_secs(2), ..ConnectionLimits::default() };
     let served = Served::within(limits).await;
     let agent = served.api.agent("ada", "one").await;
-    let mut wire = served.dial().await;
+    let (head, mut stream) = (served.head("ada", "/api/v0/events"), served.dial().await);
+    stream.write(head).await;
     // Without an operator it never wakes.
-    wire.write(served.head("ada", "/api/v0/agents/one?wait=1s")).await;
+    let (head, mut wire) = (served.head("ada", "/api/v0/agents/one?wait=4s"), served.dial().await);
+    wire.write(head).await;
+    assert_eq!(stream.answer().await, StatusCode::OK);
     assert_eq!(wire.answer().await, StatusCode::OK, "{agent}");
-    let mut wire = served.dial().await;
-    wire.write(served.head("ada", "/api/v0/events")).await;
-    assert_eq!(wire.answer().await, StatusCode::OK);
+    // By now the stream would have been ended.
     let longer =
-        tokio::time::timeout(Duration::from_millis(500), async { while soon(wire.0.read_u8()).await.is_ok() {} });
+        tokio::time::timeout(Duration::from_millis(500), async { while soon(stream.0.read_u8()).await.is_ok() {} });
     assert!(longer.await.is_err(), "a stream of events is open for as long as it is wanted");
-    drop(wire);
+    drop(stream);
     served.end().await;
 }
 
@@ -221,7 +226,7 @@ async fn the_connections_of_a_proxy_are_not_the_first_users_alone() {
 
 #[tokio::test]
 async fn a_stranger_who_goes_on_asking_does_not_stay() {
-    let limits = ConnectionLimits { introduction: Duration::from_millis(300), ..ConnectionLimits::default() };
+    let limits = ConnectionLimits { introduction: Duration::from_secs(2), ..ConnectionLimits::default() };
     let served = Served::within(limits).await;
     let mut known = served.dial().await;
     known.write(served.head("ada", "/api/v0/agents")).await;
@@ -229,7 +234,9 @@ async fn a_stranger_who_goes_on_asking_does_not_stay() {
     let (head, mut wire) = (served.head("", "/livez"), served.dial().await);
     let asking = async {
         let mut answer = [0; 4096];
-        while wire.0.write_all(head.as_bytes()).await.is_ok() && wire.0.read(&mut answer).await.is_ok_and(|n| n > 0) {}
+        while wire.0.write_all(head.as_bytes()).await.is_ok() && wire.0.read(&mut answer).await.is_ok_and(|n| n > 0) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     };
     soon(asking).await;
     known.write(served.head("ada", "/api/v0/agents")).await;
@@ -239,7 +246,7 @@ async fn a_stranger_who_goes_on_asking_does_not_stay() {
 
 #[tokio::test]
 async fn a_call_of_a_stranger_whose_time_is_over_is_answered_first() {
-    let limits = ConnectionLimits { introduction: Duration::from_millis(300), ..ConnectionLimits::default() };
+    let limits = ConnectionLimits { introduction: Duration::from_secs(2), ..ConnectionLimits::default() };
     let served = Served::within(limits).await;
     let body = format!(r#"{{"name":"ada","password":"{PASSWORD}"}}"#);
     let length = body.len();

@@ -291,15 +291,16 @@ async fn a_provider_that_is_down_is_told_as_unavailable() {
 
 #[tokio::test]
 async fn a_provider_that_says_nothing_is_given_up() {
-    let limits = GatewayLimits::default().with_silence(Duration::from_millis(150));
     // Before its first words.
+    let limits = GatewayLimits::default().with_silence(Duration::from_millis(150));
     let url = provider(Router::new().route("/api/chat", post(std::future::pending::<()>))).await;
-    let world = World::with(upstreams(ModelWire::Ollama, url, limits.clone())).await;
+    let world = World::with(upstreams(ModelWire::Ollama, url, limits)).await;
     let program = world.up("a").await;
     let (status, body) = ask(&program, "gateway/api/chat", question()).await;
     assert_eq!(status, StatusCode::GATEWAY_TIMEOUT);
     assert!(body.contains("model_timeout"), "{body}");
-    // In the middle.
+    // In the middle, with time enough for the first ones.
+    let limits = GatewayLimits::default().with_silence(Duration::from_secs(2));
     for (kind, path) in PATHS {
         let text = if kind == ModelWire::Ollama { OLLAMA } else { OPENAI };
         let url = provider(chats(move |_, _| {
@@ -318,7 +319,7 @@ async fn a_provider_that_says_nothing_is_given_up() {
 
 #[tokio::test]
 async fn an_answer_without_end_is_ended() {
-    let limits = GatewayLimits::default().with_total(Duration::from_millis(200));
+    let limits = GatewayLimits::default().with_total(Duration::from_secs(2));
     let url = provider(chats(move |_, _| {
         let line = OLLAMA.split_inclusive('\n').next().unwrap();
         let endless = futures::stream::repeat(line).then(|line| async move {

@@ -141,7 +141,7 @@ async fn connections_that_say_nothing_keep_no_other_program_out() {
 
 #[tokio::test]
 async fn a_stranger_who_drips_is_hung_up_on() {
-    let limits = ListenerLimits { introduction: Duration::from_millis(100), ..ListenerLimits::default() };
+    let limits = ListenerLimits { introduction: Duration::from_secs(2), ..ListenerLimits::default() };
     let world = within(limits).await;
     let a = world.up("a").await;
     let mut known = Wire::dial(&world).await;
