@@ -44,7 +44,15 @@ impl ControlPlane {
         let read = self.inner.store.agent_by_id(agent.id).await?;
         let agent = read.value.unwrap_or(agent);
         let held = self.inner.activity.reasons(agent.id);
-        Ok(explain(&agent, held, read.now))
+        let mut told = explain(&agent, held, read.now);
+        let engines = &self.inner.engines;
+        if let Some(runtime) = agent.spec.runtime.as_ref().filter(|name| engines.get(name).is_none()) {
+            told.because.push(format!(
+                "this server does not have the runtime {runtime}, and can neither start, stop nor delete it; the server's log \
+                 says at its start why it is left out"
+            ));
+        }
+        Ok(told)
     }
 }
 

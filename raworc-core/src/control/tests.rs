@@ -18,7 +18,7 @@ use self::twisted::Twisted;
 use super::{Call, ControlPlane, CreateAgent, EditAgent, Parts, SendMessage};
 use crate::agent::{Agent, AgentSpec, State};
 use crate::entropy::{Clock, SystemEntropy, TokioClock};
-use crate::ids::{AgentName, TenantName, UserName};
+use crate::ids::{AgentName, RuntimeName, TenantName, UserName};
 use crate::message::Message;
 use crate::operator::{Operator, OperatorSettings};
 use crate::principal::Principal;
