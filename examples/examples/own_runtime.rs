@@ -212,6 +212,7 @@ impl Runtime for Directories {
         let limits = spec.resources;
         let limited = limits.cpu.is_some() || limits.memory.is_some() || limits.pids.is_some();
         let mut ensured = Ensured::default();
+        ensured.is_new = self.last(spec.id).is_none();
         ensured.limits_missing = limited.then(|| "plain processes have no limits".into());
         ensured.network_unproved = Some("plain processes have the network of this machine".into());
         Ok(ensured)

@@ -276,10 +276,9 @@ impl Runtime for DockerRuntime {
         if !abilities.unlimited.is_empty() {
             ensured.limits_missing = Some(format!("the engine does not limit {}", abilities.unlimited.join(", ")));
         }
-        if spec.root && !abilities.maps_root {
-            let why =
-                "root inside is root of the engine's machine too: the engine has no `userns-remap` and is not rootless";
-            ensured.root_unmapped = Some(why.into());
+        if let Some(who) = abilities.root_outside.filter(|_| spec.root) {
+            ensured.root_unmapped =
+                Some(format!("root inside is {who} outside: the engine runs without `userns-remap`"));
         }
         if spec.network.mode == NetworkMode::Open {
             ensured.network_unproved =
@@ -307,22 +306,21 @@ impl Runtime for DockerRuntime {
             Some(found) => Container::Found(Box::new(found)),
             None => self.make(spec, program).await?,
         };
-        ensured.is_new = match &container {
-            Container::Made { .. } => true,
-            Container::Found(found) => look::started_at(found).is_none(),
-        };
-        // One that was started has its volume; of another nobody knows how far whoever made it came.
-        let fresh = match container {
-            Container::Made { id, has_home } => Some(id).filter(|_| !has_home),
+        let (id, is_new, has_home) = match container {
+            Container::Made { id, has_home } => (Some(id), true, has_home),
             Container::Found(found) if !is_ours(&found) => {
                 let name = container::container_name(spec.id);
                 let reason = format!("the name {name} has a container that is not this installation's; remove it");
                 return Err(RuntimeError::Refused { what: "make a computer", reason });
             }
-            Container::Found(found) if look::started_at(&found).is_none() => found.id,
-            Container::Found(_) => None,
+            Container::Found(found) => {
+                let is_new = look::started_at(&found).is_none();
+                (found.id, is_new, false)
+            }
         };
-        if let Some(id) = fresh.filter(|_| !spec.root) {
+        ensured.is_new = is_new;
+        // One that was started has its volume; of another nobody knows how far whoever made it came.
+        if let Some(id) = id.filter(|_| is_new && !has_home && !spec.root) {
             volume::give_to_agent(self.engine.docker().await?, &id).await?;
         }
         Ok(ensured)
@@ -442,7 +440,7 @@ impl DockerRuntime {
     /// One of a list. What the engine cannot tell of a single computer says nothing of the others.
     async fn looked_at(&self, id: ComputerId) -> Result<Option<Observed>, RuntimeError> {
         match self.observe(id).await {
-            Err(error @ RuntimeError::Refused { .. }) => {
+            Err(error) if !error.is_retryable() => {
                 tracing::warn!(computer = %id, %error, "a computer is left out of the list");
                 Ok(None)
             }

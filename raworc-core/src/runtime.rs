@@ -222,8 +222,8 @@ impl Phase {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Ensured {
-    /// Whether the computer was never started though it may have been before under this id: what was installed outside of its
-    /// volume is not there. Only told where `keeps_root` is declared.
+    /// Whether nothing was ever started in what is there now: outside of its volume, the computer is as its image. Only told where
+    /// `keeps_root` is declared.
     pub is_new: bool,
     /// Why limits are not enforced, where they are not.
     pub limits_missing: Option<String>,
@@ -335,6 +335,9 @@ pub enum RuntimeError {
 /// The reason of the condition of an agent whose image cannot be had.
 pub(crate) const IMAGE_MISSING: &str = "ImageMissing";
 
+/// The reason of the condition of an agent whose volume is gone.
+pub(crate) const VOLUME_MISSING: &str = "VolumeMissing";
+
 /// The reason of the condition of an agent whose image cannot run the program.
 pub(crate) const PROGRAM_UNFIT: &str = "ProgramUnfit";
 
@@ -358,7 +361,7 @@ impl RuntimeError {
     pub const fn reason(&self) -> &'static str {
         match self {
             Self::ImageMissing { .. } => IMAGE_MISSING,
-            Self::VolumeMissing(_) => "VolumeMissing",
+            Self::VolumeMissing(_) => VOLUME_MISSING,
             Self::NotFound(_) => "ComputerMissing",
             Self::Unsupported(_) => "Unsupported",
             Self::Unavailable(_) => "EngineUnavailable",
@@ -390,7 +393,8 @@ impl RuntimeError {
 /// - `R11` Files outside the volume survive `stop` and `start` where `keeps_root` is declared.
 /// - `R12` `remove` takes away the computer, running or not, and leaves the volume; of what is not there it succeeds.
 /// - `R13` `observe` of what is not there is `None`; a program that ended is `Stopped`, or `Unfit` where it could not begin.
-/// - `R14` `list` tells all computers of this installation and no others.
+/// - `R14` `list` tells all computers of this installation and no others. One of which the engine cannot tell anything may be
+///   left out.
 /// - `R15` `watch` tells `Changed` after a start, after an end and after a removal.
 /// - `R16` `logs` gives what the program wrote from the last start's first byte on, and with `follow` until its end; of
 ///   what is not there, `NotFound`. An engine may forget it all when the start was stopped.
@@ -406,6 +410,7 @@ impl RuntimeError {
 /// - `R24` Where `tells_limits` is declared, `observe` tells which limits on memory and processes a start has run into,
 ///   also when it is over, until the next one; and `watch` tells `Changed` when one is reached.
 /// - `R25` `has_volume` tells whether a volume is there, and makes none.
+/// - `R26` Where `keeps_root` is declared, `ensure` says `is_new` until the first start, and again after `remove`.
 #[async_trait]
 pub trait Runtime: Send + Sync + fmt::Debug {
     /// The name under which agents ask for it.

@@ -38,8 +38,8 @@ pub(super) struct Engine {
 pub(super) struct Abilities {
     /// Which limits it cannot enforce.
     pub(super) unlimited: Vec<&'static str>,
-    /// Whether root of a container is an unprivileged user of its machine.
-    pub(super) maps_root: bool,
+    /// Who root of a container is outside of it; `None` where that is an unprivileged user of its own.
+    pub(super) root_outside: Option<&'static str>,
 }
 
 impl fmt::Debug for Engine {
@@ -73,8 +73,13 @@ impl Engine {
             ];
             let unlimited = limits.into_iter().filter(|(_, enforced)| *enforced == Some(false)).map(|(name, _)| name);
             let options = info.security_options.unwrap_or_default();
-            let maps_root = options.iter().any(|option| option == "name=userns" || option == "name=rootless");
-            Ok(Abilities { unlimited: unlimited.collect(), maps_root })
+            let has = |option: &str| options.iter().any(|has| has == option);
+            let root_outside = match (has("name=userns"), has("name=rootless")) {
+                (true, _) => None,
+                (false, true) => Some("the user who runs the engine"),
+                (false, false) => Some("root of the engine's machine"),
+            };
+            Ok(Abilities { unlimited: unlimited.collect(), root_outside })
         });
         asked.await.map_err(error::of("tell what it can do"))
     }

@@ -12,13 +12,16 @@ use raworc_core::ids::VolumeId;
 use raworc_core::runtime::{RuntimeError, VOLUME_PATH};
 
 use super::config::DockerOptions;
-use super::container::{AGENT_UID, is_own, labels, owner, volume_mount, volume_name};
+use super::container::{AGENT_UID, INSTALLATION, is_own, labels, owner, volume_mount, volume_name};
 use super::error::{self, CONFLICT, if_there, status};
 
 /// Whether the installation has this volume on the engine.
 pub(super) async fn is_there(docker: &Docker, installation: &str, id: VolumeId) -> Result<bool, RuntimeError> {
-    let found = if_there(docker.inspect_volume(&volume_name(id)).await).map_err(error::of("look at a volume"))?;
-    Ok(found.is_some_and(|volume| is_own(Some(&volume.labels), installation)))
+    let what = "look at a volume";
+    match if_there(docker.inspect_volume(&volume_name(id)).await).map_err(error::of(what))? {
+        Some(volume) if !is_own(Some(&volume.labels), installation) => Err(strangers(what, installation, id)),
+        found => Ok(found.is_some()),
+    }
 }
 
 /// Makes the volume where it is not there. Whether it was not.
@@ -31,8 +34,16 @@ pub(super) async fn ensure(docker: &Docker, installation: &str, id: VolumeId) ->
     if is_made(docker, request, installation).await.map_err(error::of(what))? {
         return Ok(is_new);
     }
-    let reason = format!("the volume {name} is there and not this installation's; rename or remove it");
-    Err(RuntimeError::Refused { what, reason })
+    Err(strangers(what, installation, id))
+}
+
+/// What has the volume's name is somebody else's.
+fn strangers(what: &'static str, installation: &str, id: VolumeId) -> RuntimeError {
+    let name = volume_name(id);
+    let label = format!("{INSTALLATION}={installation}");
+    let reason =
+        format!("the volume {name} is there and not this installation's, for it has no label {label}; remove it");
+    RuntimeError::Refused { what, reason }
 }
 
 /// Makes a volume where there is none of its name. Whether there is one of the installation's then.

@@ -8,7 +8,8 @@ use std::time::Duration;
 use raworc_core::store::StoreError;
 use tokio::time::Instant;
 
-/// How long the lock is waited for: what another thread begins holds a copy of each open file until it runs its own program.
+/// How long the lock is waited for. Where a store is closed and opened again in one process, a child that another thread forks in
+/// between holds a copy of the lock until it executes its program.
 const LOCK_LIMIT: Duration = Duration::from_secs(1);
 
 /// Holds the directory until it is dropped or the process ends, however that ends.

@@ -17,7 +17,7 @@ pub enum ConditionKind {
     NetworkIsolated,
     /// Whether its limits on cpu, memory and processes are enforced.
     LimitsEnforced,
-    /// Whether root inside is nobody of importance outside. Told of computers whose spec asks for root.
+    /// Whether root inside is an unprivileged user of its own outside. Told of computers whose spec asks for root.
     RootMapped,
     /// A process of it was ended because memory ran out, or could not be made because there were too many. It stays until
     /// the agent is woken from sleep or its spec changes.

@@ -52,9 +52,9 @@ pub struct Status {
     pub cancel_by: Option<Timestamp>,
     /// The latest start, until the engine has confirmed its end.
     pub run: Option<Run>,
-    /// Whether its program has ever run, so that its volume has to be there.
+    /// Whether its program has ever run. From then on its volume has to be there.
     #[serde(default)]
-    pub has_files: bool,
+    pub has_booted: bool,
     /// The setup script that was run last.
     pub setup: Option<SetupRecord>,
     /// What is kept of the log of the start that died last.
@@ -91,7 +91,7 @@ impl Status {
             busy_until: None,
             cancel_by: None,
             run: None,
-            has_files: false,
+            has_booted: false,
             setup: None,
             kept_log: None,
             unsettled: false,

@@ -14,7 +14,8 @@ use crate::labels::Selector;
 use crate::principal::{Action, Principal, Resource};
 use crate::runtime::Capabilities;
 use crate::store::{
-    AgentChange, AgentOp, AgentQuery, Check, Commit, Committed, MAX_PAGE, NewAgent, Page, QuotaDelta, QuotaKind,
+    AgentChange, AgentOp, AgentQuery, Check, Commit, Committed, Conflict, MAX_PAGE, NewAgent, Page, QuotaDelta,
+    QuotaKind, StoreError,
 };
 
 /// Asks for an agent.
@@ -180,19 +181,25 @@ impl ControlPlane {
     ) -> Result<Agent, Error> {
         let verb = "agents.update";
         let edit = async {
-            let agent = self.seek(call, tenant, name, Action::Update).await?;
-            if let Some(wanted) = generation
-                && wanted != agent.generation
-            {
-                return Err(Error::GenerationMismatch { wanted, found: agent.generation }.into());
+            loop {
+                let agent = self.seek(call, tenant, name, Action::Update).await?;
+                if let Some(wanted) = generation
+                    && wanted != agent.generation
+                {
+                    return Err(Error::GenerationMismatch { wanted, found: agent.generation }.into());
+                }
+                let spec = request.spec.apply(&agent.spec).map_err(Error::from)?;
+                self.check_spec(&spec, &self.runtime_of(&spec)?.1)?;
+                let ops = vec![AgentOp::SetSpec(Box::new(spec))];
+                let when = vec![Check::Alive, Check::Generation(agent.generation)];
+                let commit = Commit::of(self.commit_id(), AgentChange { agent: agent.id, when, ops });
+                let commit = self.sign(call, commit, tenant, verb, name.as_str(), request)?;
+                match self.inner.store.commit(commit).await {
+                    // Who names no generation wants the change made to whatever is there.
+                    Err(StoreError::Conflict(Conflict::Generation { .. })) if generation.is_none() => {}
+                    committed => return Ok(call.note(committed?)),
+                }
             }
-            let spec = request.spec.apply(&agent.spec).map_err(Error::from)?;
-            self.check_spec(&spec, &self.runtime_of(&spec)?.1)?;
-            let ops = vec![AgentOp::SetSpec(Box::new(spec))];
-            let when = vec![Check::Alive, Check::Generation(agent.generation)];
-            let commit = Commit::of(self.commit_id(), AgentChange { agent: agent.id, when, ops });
-            let commit = self.sign(call, commit, tenant, verb, name.as_str(), request)?;
-            Ok(call.note(self.inner.store.commit(commit).await?))
         };
         first_agent(self.once(call, tenant, verb, name, request, edit).await?)
     }

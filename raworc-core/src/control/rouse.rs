@@ -10,7 +10,7 @@ use crate::agent::{Agent, ConditionKind, Desired, State};
 use crate::error::Error;
 use crate::ids::{AgentName, TenantName};
 use crate::principal::Action;
-use crate::runtime::{IMAGE_MISSING, PROGRAM_UNFIT};
+use crate::runtime::{IMAGE_MISSING, PROGRAM_UNFIT, VOLUME_MISSING};
 use crate::store::{AgentChange, AgentOp, Check, Commit};
 
 /// What somebody needs an agent's computer for. One call has one errand, however often it asks for the computer.
@@ -122,6 +122,9 @@ enum Outlook {
     Gone,
 }
 
+/// Of which another try alone makes nothing better.
+const HOPELESS: [&str; 3] = [IMAGE_MISSING, PROGRAM_UNFIT, VOLUME_MISSING];
+
 impl Outlook {
     fn of(agent: &Agent) -> Self {
         let status = &agent.status;
@@ -136,7 +139,7 @@ impl Outlook {
                 Some(at) if at == Timestamp::MAX => Self::Failed,
                 Some(_) if status.restarts >= TRIES => Self::Failed,
                 Some(_) => match status.conditions.get(ConditionKind::Ready) {
-                    Some(ready) if [IMAGE_MISSING, PROGRAM_UNFIT].contains(&ready.reason.as_str()) => Self::Failed,
+                    Some(ready) if HOPELESS.contains(&ready.reason.as_str()) => Self::Failed,
                     Some(_) | None => Self::Coming,
                 },
             },

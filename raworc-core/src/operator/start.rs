@@ -73,18 +73,15 @@ pub(super) fn begin(shared: &Arc<Shared>, agent: Agent, computer: Option<Compute
 fn started_ops(agent: &Agent, start_id: StartId, ensured: &Ensured) -> Vec<AgentOp> {
     let mut ops = vec![AgentOp::Started { start_id }];
     let facts = [
-        (ConditionKind::LimitsEnforced, &ensured.limits_missing),
-        (ConditionKind::NetworkIsolated, &ensured.network_unproved),
-        (ConditionKind::RootMapped, &ensured.root_unmapped),
+        (ConditionKind::LimitsEnforced, "NotEnforced", &ensured.limits_missing),
+        (ConditionKind::NetworkIsolated, "NotEnforced", &ensured.network_unproved),
+        (ConditionKind::RootMapped, "NotMapped", &ensured.root_unmapped),
     ];
-    for (kind, missing) in facts {
+    for (kind, reason, missing) in facts {
         match missing {
-            Some(why) => ops.push(AgentOp::SetCondition {
-                kind,
-                status: false,
-                reason: "NotEnforced".into(),
-                message: why.clone(),
-            }),
+            Some(why) => {
+                ops.push(AgentOp::SetCondition { kind, status: false, reason: reason.into(), message: why.clone() })
+            }
             None if agent.status.conditions.get(kind).is_some() => ops.push(AgentOp::ClearCondition(kind)),
             None => {}
         }
@@ -113,14 +110,18 @@ async fn started(
     let _pass = turn(shared, engine, agent).await?;
     // The way here may have been long: what is over is not started.
     still_wanted(shared, agent).await?;
-    let volume = computer.spec.volume;
-    if agent.status.has_files && !limited(shared, "look at the volume", runtime.has_volume(volume)).await? {
+    let (volume, setup) = (computer.spec.volume, &agent.status.setup);
+    if agent.status.has_booted && !limited(shared, "look at the volume", runtime.has_volume(volume)).await? {
+        // Whatever it goes on with is not what was set up.
+        if setup.is_some() {
+            record(shared, agent, vec![AgentOp::ForgetSetup]).await;
+        }
         return Err(Cut::Failed(RuntimeError::VolumeMissing(volume)));
     }
     let ensured = limited(shared, "make the computer", runtime.ensure(&computer.spec)).await?;
     go_on(shared)?;
-    let is_set_up = agent.status.setup.as_ref().is_some_and(|setup| setup.computer == computer.id());
-    if ensured.is_new && is_set_up && record(shared, agent, vec![AgentOp::ForgetSetup]).await.is_none() {
+    let ran_here = setup.as_ref().is_some_and(|setup| setup.computer == computer.id());
+    if ensured.is_new && ran_here && record(shared, agent, vec![AgentOp::ForgetSetup]).await.is_none() {
         return Err(refused("this start is over"));
     }
     let start_id = limited(shared, "start the computer", runtime.start(computer.id(), &boot)).await?;

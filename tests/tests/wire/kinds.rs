@@ -254,7 +254,7 @@ impl Given for Status {
         status.busy_until = source.given();
         status.cancel_by = source.given();
         status.run = source.given();
-        status.has_files = source.given();
+        status.has_booted = source.given();
         status.setup = source.given();
         status.kept_log = source.given();
         status.unsettled = source.given();

@@ -110,3 +110,22 @@ async fn an_agent_that_goes_to_sleep_in_that_moment_cannot_be_kept_awake() {
     assert!(matches!(kept, Err(Error::AgentAsleep(_))), "{kept:?}");
     assert_eq!(world.agent(&agent).await.status.keep_awake_until, None);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_edit_that_names_no_generation_is_made_to_what_another_one_has_just_made() {
+    let world = World::new().await;
+    let agent = world.idle("a", AgentSpec::default()).await;
+    let (control, call, tenant, name) =
+        (world.control.clone(), world.call.clone(), world.tenant.clone(), agent.name.clone());
+    world.store.before_next_commit(move || {
+        Box::pin(async move {
+            let spec = serde_json::from_str(r#"{"description": "theirs"}"#).expect("a change");
+            control.edit_agent(&call, &tenant, &name, &EditAgent { spec }, None).await.expect("edited");
+        })
+    });
+    let edited = world.edit(&agent, r#"{"idle_timeout": 77}"#).await;
+    assert_eq!((edited.spec.idle_timeout, edited.spec.description.as_deref()), (77, Some("theirs")));
+    let spec = serde_json::from_str(r#"{"idle_timeout": 78}"#).expect("a change");
+    let stale = world.control.edit_agent(&world.call, &world.tenant, &agent.name, &EditAgent { spec }, Some(1)).await;
+    assert!(matches!(stale, Err(Error::GenerationMismatch { wanted: 1, found: 3 })), "{stale:?}");
+}

@@ -45,7 +45,7 @@ async fn a_call_is_told_at_once_of_a_setup_that_failed_and_comes_through_after_a
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_is_told_at_once_of_an_image_that_is_missing_or_cannot_run_the_program() {
+async fn a_call_is_told_at_once_of_an_image_or_a_volume_that_is_missing_or_of_an_image_that_cannot_run_the_program() {
     let world = World::new().await;
     world.engine.lose_image("ghost", "not found in any registry");
     let agent = world.create("a", AgentSpec { image: Some("ghost".into()), ..AgentSpec::default() }).await;
@@ -56,6 +56,14 @@ async fn a_call_is_told_at_once_of_an_image_that_is_missing_or_cannot_run_the_pr
     let agent = world.create("b", AgentSpec { image: Some("bare".into()), ..AgentSpec::default() }).await;
     let begun = tokio::time::Instant::now();
     assert_eq!(reason(world.rouse(&agent).await), "ProgramUnfit");
+    assert!(begun.elapsed() < Duration::from_millis(500), "{:?}", begun.elapsed());
+    let agent = world.idle("c", AgentSpec::default()).await;
+    world.control.sleep(&world.call, &world.tenant, &agent.name, SleepMode::Now).await.expect("asked");
+    let stopped = |a: &Agent| a.status.state() == State::Slept && a.status.run.is_none();
+    world.until(&agent, "stopped", stopped).await;
+    world.engine.volumes().into_iter().for_each(|volume| world.engine.lose_volume(volume));
+    let begun = tokio::time::Instant::now();
+    assert_eq!(reason(world.rouse(&agent).await), "VolumeMissing");
     assert!(begun.elapsed() < Duration::from_millis(500), "{:?}", begun.elapsed());
 }
 

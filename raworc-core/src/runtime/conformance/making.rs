@@ -1,11 +1,11 @@
-//! `prepare` and `ensure`: R1, R2, R3, R21.
+//! `prepare` and `ensure`: R1, R2, R3, R21, R26.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::future::join_all;
 
-use super::Feature::{ClosedNetwork, DiskLimit, Images, Limits, OpenNetwork, Root};
+use super::Feature::{ClosedNetwork, DiskLimit, Images, KeepsRoot, Limits, OpenNetwork, Root};
 use super::Needs::{Nothing, With, Without};
 use super::scope::Scope;
 use super::script::Op;
@@ -21,6 +21,7 @@ pub(super) fn cases() -> Vec<Listed> {
         case!(Without(Images), ["R21"], an_image_is_unsupported_where_there_are_none),
         case!(Nothing, ["R2"], ensure_makes_a_computer_and_again_changes_nothing),
         case!(Nothing, ["R2"], many_ensures_at_once_make_one_computer),
+        case!(With(KeepsRoot), ["R26"], a_computer_is_new_until_its_first_start_and_after_its_removal),
         case!(Nothing, ["R3"], ensure_leaves_a_running_computer_alone),
         case!(With(Root), ["R21"], a_program_is_root_where_its_spec_asks_for_it),
         case!(Without(Root), ["R21"], root_is_unsupported_where_it_is_not_given),
@@ -186,4 +187,15 @@ async fn assert_unsupported(scope: &Scope, spec: &ComputerSpec) {
     let outcome = scope.tried("R21: ensure", scope.runtime.ensure(spec)).await;
     assert!(matches!(outcome, Err(RuntimeError::Unsupported(_))), "R21: `ensure`: {outcome:?}");
     assert_eq!(scope.observe(spec.id).await, None, "R21: what is `Unsupported` is not made");
+}
+
+async fn a_computer_is_new_until_its_first_start_and_after_its_removal(scope: Arc<Scope>) {
+    let spec = scope.spec();
+    let is_new =
+        async |when: &str| scope.done(&format!("R26: ensure, {when}"), scope.runtime.ensure(&spec)).await.is_new;
+    assert!(is_new("first").await && is_new("again").await, "R26: it was never started");
+    scope.told(&spec, vec![]).await;
+    assert!(!is_new("once it was started").await, "R26: it was started");
+    scope.done("remove", scope.runtime.remove(spec.id)).await;
+    assert!(is_new("after its removal").await, "R26: it is another one");
 }

@@ -149,6 +149,7 @@ fn flaw_for(case: &str) -> Flaw {
         "an_image_that_cannot_be_had_is_missing" => Flaw::NeverMissesAnImage,
         "ensure_makes_a_computer_and_again_changes_nothing" => Flaw::EnsureWipesTheVolume,
         "many_ensures_at_once_make_one_computer" => Flaw::EnsureConflictsWithWhatIsThere,
+        "a_computer_is_new_until_its_first_start_and_after_its_removal" => Flaw::EnsureForgetsStarts,
         "ensure_leaves_a_running_computer_alone" => Flaw::EnsureRestarts,
         "a_program_is_root_where_its_spec_asks_for_it" => Flaw::EnsureForgetsRoot,
         "the_boot_line_reaches_the_program_on_its_standard_input" => Flaw::StartLosesTheAuthority,

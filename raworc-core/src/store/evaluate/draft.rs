@@ -196,7 +196,7 @@ impl Draft {
                 }
                 run.key_hash = None;
                 run.booted_at = Some(now);
-                agent.status.has_files = true;
+                agent.status.has_booted = true;
                 agent.status.unsettled = false;
                 agent.status.heard_at = Some(now);
                 self.status_changed(agent, json!({ "booted": agent.status.incarnation }));

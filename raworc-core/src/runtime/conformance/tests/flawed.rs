@@ -30,6 +30,7 @@ pub(super) enum Flaw {
     EnsureConflictsWithWhatIsThere,
     EnsureRestarts,
     EnsureForgetsRoot,
+    EnsureForgetsStarts,
     StartLosesTheAuthority,
     StartRepeatsTheFirstBootLine,
     StartMakesWhatIsNotThere,
@@ -201,8 +202,11 @@ impl Runtime for Flawed {
             _ => (),
         }
         self.locked(spec.id, Flaw::EnsureIsLockedWhenCutShort).await?;
-        let outcome = self.inner.ensure(&spec).await;
+        let mut outcome = self.inner.ensure(&spec).await;
         self.unlock(spec.id);
+        if let (Flaw::EnsureForgetsStarts, Ok(ensured)) = (self.flaw, &mut outcome) {
+            ensured.is_new = true;
+        }
         outcome
     }
 
