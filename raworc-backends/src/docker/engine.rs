@@ -2,11 +2,12 @@
 
 use std::fmt;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bollard::errors::Error;
-use bollard::{API_DEFAULT_VERSION, BollardRequest, Docker};
+use bollard::{API_DEFAULT_VERSION, BollardRequest, ClientVersion, Docker};
+use http::uri::PathAndQuery;
 use http::{Response, StatusCode, Uri};
 use hyper::body::{Body, Incoming};
 use hyper_rustls::HttpsConnectorBuilder;
@@ -29,6 +30,7 @@ const ALIVE: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub(super) struct Engine {
     docker: Docker,
+    version: Version,
     /// What it can do, once it was asked.
     abilities: Arc<OnceCell<Abilities>>,
 }
@@ -51,7 +53,8 @@ impl fmt::Debug for Engine {
 impl Engine {
     /// The engine at the options' address.
     pub(super) fn at(options: &DockerOptions) -> Result<Self, RuntimeError> {
-        Ok(Self { docker: connect(options)?, abilities: Arc::default() })
+        let version = Version::default();
+        Ok(Self { docker: connect(options, &version)?, version, abilities: Arc::default() })
     }
 
     /// The way to it, in the newest version of its API that both sides know.
@@ -64,6 +67,7 @@ impl Engine {
     pub(super) async fn abilities(&self) -> Result<&Abilities, RuntimeError> {
         let asked = self.abilities.get_or_try_init(async || {
             let docker = self.docker.clone().negotiate_version().await?;
+            self.version.set(&docker.client_version());
             let info = docker.info().await?;
             let limits = [
                 ("cpu", info.cpu_cfs_quota),
@@ -85,18 +89,46 @@ impl Engine {
     }
 }
 
-fn connect(options: &DockerOptions) -> Result<Docker, RuntimeError> {
+/// The version of the API that calls are made in, once it was agreed on. Calls bear it in their path; the client leaves it out.
+#[derive(Debug, Clone, Default)]
+struct Version(Arc<OnceLock<String>>);
+
+impl Version {
+    fn set(&self, version: &ClientVersion) {
+        // Whoever was first has agreed on the same.
+        let _ = self.0.set(format!("/v{}.{}", version.major_version, version.minor_version));
+    }
+
+    /// The path of a call, in this version.
+    fn path(&self, uri: &Uri) -> PathAndQuery {
+        let path = uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+        let Some(version) = self.0.get() else { return path };
+        format!("{version}{path}").parse().unwrap_or(path)
+    }
+
+    /// The same call, in this version.
+    fn of(&self, request: BollardRequest) -> BollardRequest {
+        let (mut parts, body) = request.into_parts();
+        let mut uri = parts.uri.clone().into_parts();
+        uri.path_and_query = Some(self.path(&parts.uri));
+        if let Ok(uri) = Uri::from_parts(uri) {
+            parts.uri = uri;
+        }
+        BollardRequest::from_parts(parts, body)
+    }
+}
+
+fn connect(options: &DockerOptions, version: &Version) -> Result<Docker, RuntimeError> {
     let refused = |reason: String| RuntimeError::Refused { what: "be reached", reason };
     let place = Place::of(&options.host, options.tls.as_deref(), options.without_tls);
     let known = match place.map_err(|error| refused(error.to_string()))? {
         Place::Socket(socket) => {
-            let client = client(UnixConnector);
+            let (client, version) = (client(UnixConnector), version.clone());
             let send = move |request: BollardRequest| {
-                let (client, socket) = (client.clone(), socket.clone());
+                let (client, socket, version) = (client.clone(), socket.clone(), version.clone());
                 async move {
                     let (mut parts, body) = request.into_parts();
-                    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-                    parts.uri = Uri::from(hyperlocal::Uri::new(&socket, path));
+                    parts.uri = Uri::from(hyperlocal::Uri::new(&socket, version.path(&parts.uri).as_str()));
                     answer(client.request(BollardRequest::from_parts(parts, body)).await, &socket)
                 }
             };
@@ -104,9 +136,9 @@ fn connect(options: &DockerOptions) -> Result<Docker, RuntimeError> {
         }
         Place::Tcp { authority, tls: None } => {
             let (client, url) = (client(tcp()), format!("http://{authority}"));
-            let named = url.clone();
+            let (named, version) = (url.clone(), version.clone());
             let send = move |request: BollardRequest| {
-                let (client, named) = (client.clone(), named.clone());
+                let (client, named, request) = (client.clone(), named.clone(), version.of(request));
                 async move { answer(client.request(request).await, &named) }
             };
             Docker::connect_with_custom_transport(send, Some(url), LIMIT.as_secs(), API_DEFAULT_VERSION)
@@ -115,9 +147,9 @@ fn connect(options: &DockerOptions) -> Result<Docker, RuntimeError> {
             let config = tls::config(&directory).map_err(refused)?;
             let connector = HttpsConnectorBuilder::new().with_tls_config(config.clone()).https_only().enable_http1();
             let (client, url) = (client(connector.wrap_connector(tcp())), format!("https://{authority}"));
-            let way = Arc::new((Arc::new(config), authority, directory));
+            let (way, version) = (Arc::new((Arc::new(config), authority, directory)), version.clone());
             let send = move |request: BollardRequest| {
-                let (client, way) = (client.clone(), Arc::clone(&way));
+                let (client, way, request) = (client.clone(), Arc::clone(&way), version.of(request));
                 async move {
                     let (config, authority, directory) = &*way;
                     let answered = client.request(request).await;

@@ -17,6 +17,10 @@ pub(crate) fn trials() -> Vec<Trial> {
             "a_container_that_its_engine_can_never_start_again_is_made_anew_on_its_volume",
             a_stuck_container_is_made_anew,
         ),
+        trial(
+            "calls_are_made_in_the_newest_version_that_both_sides_know",
+            calls_are_made_in_the_version_that_both_know,
+        ),
         trial("an_address_that_is_none_is_refused_with_what_one_looks_like", an_address_that_is_none_is_refused),
     ]
 }
@@ -50,6 +54,25 @@ async fn an_engine_that_comes_later_is_used() {
     let observed = machine.runtime.observe(spec.id).await;
     assert!(matches!(observed, Err(RuntimeError::Unavailable(_))), "nobody takes it for gone: {observed:?}");
     symlink(socket, &path).expect("linked");
+    machine.close(&[spec]).await;
+}
+
+#[expect(clippy::print_stdout, reason = "scripts/test looks for it")]
+async fn calls_are_made_in_the_version_that_both_know() {
+    let host = host();
+    let Some(socket) = host.strip_prefix("unix://") else {
+        println!("NOT TESTED on this machine: the version of calls, since this engine has no socket");
+        return;
+    };
+    let bears_none = |line: &str| !line.contains(" /v1.") && !line.contains(" /version");
+    let between = Between::refusing(socket, 0, bears_none, "");
+    let machine = Machine::with("echo it runs", |mut options| {
+        options.host = between.host();
+        options
+    });
+    let spec = spec();
+    assert_eq!(machine.run(&spec).await, "it runs\n");
+    assert_eq!(between.meant(), 0, "calls without a version");
     machine.close(&[spec]).await;
 }
 
