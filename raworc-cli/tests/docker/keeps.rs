@@ -92,7 +92,10 @@ fn begin_again(home: &Home, name: &str, end: End) {
             run_slim(home, &["agent", "sleep", name]).ok();
             run_slim(home, &["agent", "wake", name]).ok();
         }
-        End::ProgramKilled => drop(docker(&["exec", &container(home, name), "sh", "-c", KILL_PROGRAM])),
+        // Nobody waits for what may be ended together with the container.
+        End::ProgramKilled => {
+            docker(&["exec", "--detach", &container(home, name), "sh", "-c", KILL_PROGRAM]);
+        }
         End::ContainerKilled => drop(docker(&["kill", &container(home, name)])),
     }
     until("the next start is idle", || start() > before && up::agent(home, name)["status"]["state"] == "idle");
