@@ -231,6 +231,29 @@ async fn on_an_engine_without_its_volume_an_agent_waits_and_does_not_begin_anew_
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_setup_runs_again_once_a_volume_that_was_gone_is_there_though_the_computer_is_the_same() {
+    let runs = Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let counted = Arc::clone(&runs);
+    let program = SimulatedAgent::echo().with_setup(move |_| {
+        counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        SetupAct::Succeed
+    });
+    // Nothing outside of the volume stays on it, so that no computer is ever told to be new.
+    let world = World::with(program, Profile::Pod).await;
+    let agent = world.idle("a", AgentSpec { setup: Some("any".into()), ..AgentSpec::default() }).await;
+    world.control.sleep(&world.call, &world.tenant, &agent.name, SleepMode::Now).await.expect("asked");
+    let stopped = |a: &Agent| a.status.state() == State::Slept && a.status.run.is_none();
+    let slept = world.until(&agent, "stopped", stopped).await;
+    let volume = world.volume(computer(&slept)).await;
+    world.engine.lose_volume(volume);
+    world.control.wake(&world.call, &world.tenant, &agent.name, false).await.expect("asked");
+    world.until(&agent, "told", |a| ready(a).reason == "VolumeMissing").await;
+    world.engine.bring_volume(volume, []);
+    world.until(&agent, "up", |a| a.status.state() == State::Idle).await;
+    assert_eq!(runs.load(std::sync::atomic::Ordering::Relaxed), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_setup_that_hangs_is_stopped_at_its_limit_and_by_sleep_at_once() {
     let program = SimulatedAgent::echo().with_setup(|_| SetupAct::Hang);
     let world = World::with(program, Profile::Container).await;
