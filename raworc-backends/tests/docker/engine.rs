@@ -25,13 +25,19 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
+/// The socket of the engine. Says what is not tested where it has none.
 #[expect(clippy::print_stdout, reason = "scripts/test looks for it")]
-async fn an_engine_that_comes_later_is_used() {
+fn socket(what: &str) -> Option<String> {
     let host = host();
-    let Some(socket) = host.strip_prefix("unix://") else {
-        println!("NOT TESTED on this machine: an engine that comes later, since this one has no socket");
-        return;
-    };
+    let socket = host.strip_prefix("unix://").map(str::to_owned);
+    if socket.is_none() {
+        println!("NOT TESTED on this machine: {what}, since its engine has no socket");
+    }
+    socket
+}
+
+async fn an_engine_that_comes_later_is_used() {
+    let Some(socket) = socket("an engine that comes later") else { return };
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("engine.sock");
     let machine = Machine::with("exit 0", |mut options| {
@@ -48,24 +54,19 @@ async fn an_engine_that_comes_later_is_used() {
         matches!(listed, Err(RuntimeError::Unavailable(_))),
         "an engine that is not there lists nothing: {listed:?}"
     );
-    symlink(socket, &path).expect("linked");
+    symlink(&socket, &path).expect("linked");
     machine.run(&spec).await;
     std::fs::remove_file(&path).expect("gone again");
     let observed = machine.runtime.observe(spec.id).await;
     assert!(matches!(observed, Err(RuntimeError::Unavailable(_))), "nobody takes it for gone: {observed:?}");
-    symlink(socket, &path).expect("linked");
+    symlink(&socket, &path).expect("linked");
     machine.close(&[spec]).await;
 }
 
-#[expect(clippy::print_stdout, reason = "scripts/test looks for it")]
 async fn calls_are_made_in_the_version_that_both_know() {
-    let host = host();
-    let Some(socket) = host.strip_prefix("unix://") else {
-        println!("NOT TESTED on this machine: the version of calls, since this engine has no socket");
-        return;
-    };
+    let Some(socket) = socket("the version of calls") else { return };
     let bears_none = |line: &str| !line.contains(" /v1.") && !line.contains(" /version");
-    let between = Between::refusing(socket, 0, bears_none, "");
+    let between = Between::refusing(&socket, 0, bears_none, "");
     let machine = Machine::with("echo it runs", |mut options| {
         options.host = between.host();
         options
@@ -77,15 +78,10 @@ async fn calls_are_made_in_the_version_that_both_know() {
 }
 
 /// What an engine says that was killed in the middle of a start, whenever it is asked for that container again.
-#[expect(clippy::print_stdout, reason = "scripts/test looks for it")]
 async fn a_stuck_container_is_made_anew() {
-    let host = host();
-    let Some(socket) = host.strip_prefix("unix://") else {
-        println!("NOT TESTED on this machine: an engine that lost track of a container, since this one has no socket");
-        return;
-    };
+    let Some(socket) = socket("an engine that lost track of a container") else { return };
     let is_start = |line: &str| line.starts_with("POST") && line.contains("/start");
-    let between = Between::refusing(socket, 1, is_start, "task 30cb93d36bfd: already exists");
+    let between = Between::refusing(&socket, 1, is_start, "task 30cb93d36bfd: already exists");
     let machine = Machine::with("cat kept", |mut options| {
         options.host = between.host();
         options
