@@ -49,6 +49,18 @@ pub(crate) fn obstacle() -> Option<&'static str> {
     None
 }
 
+/// Whether there is something that this machine does not let be tested, for this reason; `scripts/test` looks for what is said
+/// of it. Where `RAWORC_TEST_REQUIRED` names Docker, that is a failure.
+#[expect(clippy::print_stdout, reason = "scripts/test looks for it")]
+pub(crate) fn is_untested(what: &str, reason: Option<&str>) -> bool {
+    let Some(reason) = reason else { return false };
+    let required = std::env::var("RAWORC_TEST_REQUIRED").unwrap_or_default();
+    let is_required = required.split(',').any(|name| name == "docker");
+    assert!(!is_required, "Docker is required, and this machine does not let {what} be tested, since {reason}");
+    println!("NOT TESTED on this machine: {what}, since {reason}");
+    true
+}
+
 /// The engine of this machine, which lends its image.
 pub(crate) fn host() -> String {
     std::env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".into())

@@ -8,6 +8,7 @@ use raworc_core::ids::RuntimeName;
 use raworc_core::runtime::{Runtime, RuntimeError};
 
 use crate::between::Between;
+use crate::dockerd::is_untested;
 use crate::machine::{Machine, boot, host, spec, trial, write};
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -25,13 +26,12 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// The socket of the engine. Says what is not tested where it has none.
-#[expect(clippy::print_stdout, reason = "scripts/test looks for it")]
+/// The socket of the engine, unless there is none and `what` is not tested.
 fn socket(what: &str) -> Option<String> {
     let host = host();
     let socket = host.strip_prefix("unix://").map(str::to_owned);
-    if socket.is_none() {
-        println!("NOT TESTED on this machine: {what}, since its engine has no socket");
+    if is_untested(what, socket.is_none().then_some("its engine has no socket")) {
+        return None;
     }
     socket
 }

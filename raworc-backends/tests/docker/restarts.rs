@@ -19,10 +19,8 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-#[expect(clippy::print_stdout, reason = "scripts/test looks for it")]
 async fn an_engine_restarts() {
-    if let Some(obstacle) = dockerd::obstacle() {
-        println!("NOT TESTED on this machine: an engine that restarts, since {obstacle}");
+    if dockerd::is_untested("an engine that restarts", dockerd::obstacle()) {
         return;
     }
     let engine = Dockerd::start().expect("an engine");
@@ -65,10 +63,8 @@ async fn an_engine_restarts() {
     assert_eq!(machine.runtime.list().await.expect("listed"), vec![]);
 }
 
-#[expect(clippy::print_stdout, reason = "scripts/test looks for it")]
 async fn an_engines_end() {
-    if let Some(obstacle) = dockerd::obstacle() {
-        println!("NOT TESTED on this machine: what the end of an engine takes with it, since {obstacle}");
+    if dockerd::is_untested("what the end of an engine takes with it", dockerd::obstacle()) {
         return;
     }
     let directory = tempfile::tempdir().expect("a directory");

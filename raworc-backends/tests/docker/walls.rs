@@ -70,7 +70,6 @@ async fn root_inside_has_a_short_list_of_capabilities() {
 }
 
 /// Shows which user of this machine writes to a computer's volume, and what whoever makes it is told.
-#[expect(clippy::print_stdout, reason = "scripts/test looks for it")]
 async fn root_outside() {
     let map = |log: &str| log.split_whitespace().nth(1).expect("a map").parse::<u32>().expect("a number");
     for root in [true, false] {
@@ -81,8 +80,7 @@ async fn root_outside() {
         assert_eq!(ensured.root_unmapped.is_some(), root && map(&log) == 0, "{ensured:?}: {log}");
         machine.close(&[spec]).await;
     }
-    if let Some(obstacle) = dockerd::obstacle() {
-        println!("NOT TESTED on this machine: an engine that maps users, since {obstacle}");
+    if dockerd::is_untested("an engine that maps users", dockerd::obstacle()) {
         return;
     }
     let engine = Dockerd::start_mapped().expect("an engine");

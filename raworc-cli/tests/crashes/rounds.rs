@@ -55,8 +55,7 @@ async fn at_points(seed: u64) -> Result<String, String> {
 
 /// An engine of the test's own, where this machine lets it have one.
 fn engine() -> Result<Option<Arc<Dockerd>>, String> {
-    if let Some(obstacle) = dockerd::obstacle() {
-        tell(&format!("NOT TESTED on this machine: crashes of a Docker engine, since {obstacle}"));
+    if dockerd::is_untested("crashes of a Docker engine", dockerd::obstacle()) {
         return Ok(None);
     }
     let started = tokio::task::block_in_place(Dockerd::start)?;

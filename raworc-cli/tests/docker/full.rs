@@ -10,10 +10,8 @@ use crate::up::{self, Up, until};
 /// Room for the image, once as it is sent and once unpacked, and little more.
 const SIZE: &str = "768m";
 
-#[expect(clippy::print_stdout, reason = "scripts/test looks for it")]
 pub(crate) fn a_full_disk_of_the_engine_is_told_and_heals() {
-    if let Some(obstacle) = dockerd::obstacle() {
-        println!("NOT TESTED on this machine: a Docker engine whose disk is full, since {obstacle}");
+    if dockerd::is_untested("a Docker engine whose disk is full", dockerd::obstacle()) {
         return;
     }
     let engine = Dockerd::start_within(SIZE).expect("an engine");

@@ -239,10 +239,8 @@ fn an_engine_that_hangs() {
 }
 
 /// Docker's own command line makes the context by which the engine is found.
-#[expect(clippy::print_stdout, reason = "scripts/test looks for it")]
 fn an_agent_lives_elsewhere() {
-    if let Some(reason) = elsewhere::why_not() {
-        println!("NOT TESTED on this machine: an engine on another machine, since {reason}");
+    if dockerd::is_untested("an engine on another machine", elsewhere::why_not()) {
         return;
     }
     let engine = Elsewhere::start();

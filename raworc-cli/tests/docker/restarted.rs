@@ -4,10 +4,8 @@ use crate::dockerd::{self, Dockerd};
 use crate::home::{Home, Ran};
 use crate::up::{self, Up, until};
 
-#[expect(clippy::print_stdout, reason = "scripts/test looks for it")]
 pub(crate) fn an_agent_gets_another_computer_on_its_volume() {
-    if let Some(obstacle) = dockerd::obstacle() {
-        println!("NOT TESTED on this machine: a Docker engine that is started anew, since {obstacle}");
+    if dockerd::is_untested("a Docker engine that is started anew", dockerd::obstacle()) {
         return;
     }
     let engine = Dockerd::start().expect("an engine");
