@@ -1,9 +1,11 @@
-//! A Docker engine of a test's own, to be killed, frozen and started anew. Its computers have no network but loopback.
+//! A Docker engine of a test's own, to be killed, frozen and started anew. Its bridges are in a network of its own, from which
+//! nothing outside is reached.
 
 use std::ffi::OsStr;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -104,9 +106,26 @@ impl Dockerd {
 
     fn start_in(dir: tempfile::TempDir, is_mapped: bool) -> Result<Self, String> {
         let engine = Self { dir, process: Mutex::default(), live_restore: AtomicBool::default(), is_mapped };
+        engine.make_network()?;
         engine.resume()?;
         engine.load()?;
         Ok(engine)
+    }
+
+    /// Makes its network, which goes with the directory.
+    fn make_network(&self) -> Result<(), String> {
+        let network = self.network();
+        std::fs::write(&network, "").map_err(|error| error.to_string())?;
+        let made = Command::new("unshare").arg(format!("--net={}", network.display())).arg("true").output();
+        let made = made.map_err(|error| error.to_string())?;
+        match made.status.success() {
+            true => Ok(()),
+            false => Err(format!("no network of its own: {}", String::from_utf8_lossy(&made.stderr))),
+        }
+    }
+
+    fn network(&self) -> PathBuf {
+        self.path().join("net")
     }
 
     /// Where its data lie.
@@ -138,20 +157,20 @@ impl Dockerd {
         let log = log.map_err(failed)?;
         let mut command = Command::new("setpriv");
         // It does not outlive the test: it ends with the thread that starts it.
-        // In a network of its own: without a bridge an engine takes away the one of the machine's.
-        command.args(["--pdeathsig", "TERM", "unshare", "--net"]);
+        // In a network of its own, which stays while it is not there, with all that goes on in it.
+        command.args(["--pdeathsig", "TERM", "nsenter"]).arg(format!("--net={}", self.network().display()));
         if self.is_mapped {
             // Which users it may take is read from files of the machine, which sees others there.
             let users = self.path().join("users");
             std::fs::write(&users, format!("daemon:{MAPPED_ROOT}:65536\n")).map_err(failed)?;
             let script = "mount --bind $0 /etc/subuid && mount --bind $0 /etc/subgid && exec \"$@\"";
-            command.args(["--mount", "sh", "-c", script]).arg(users);
+            command.args(["unshare", "--mount", "sh", "-c", script]).arg(users);
         }
         command.args(["dockerd", "--host"]).arg(self.host());
         for (option, name) in [("--data-root", "data"), ("--exec-root", "exec"), ("--pidfile", "pid")] {
             command.arg(option).arg(self.path().join(name));
         }
-        command.args(["--bridge", "none", "--iptables=false", "--ip6tables=false", "--shutdown-timeout", "2"]);
+        command.args(["--shutdown-timeout", "2"]);
         if self.is_mapped {
             command.args(["--userns-remap", "daemon"]);
         }
@@ -185,12 +204,12 @@ impl Dockerd {
         let _ = std::fs::remove_file(note);
     }
 
-    /// Ends it as `kill -9` does. What runs in its containers goes on until it is started again.
-    pub(crate) fn kill(&self) {
-        if let Some(mut child) = self.process.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+    /// Ends it as `kill -9` does, and says whether it ran until then. What runs in its containers goes on until it is started
+    /// again.
+    pub(crate) fn kill(&self) -> bool {
+        let Some(mut child) = self.process.lock().unwrap_or_else(PoisonError::into_inner).take() else { return false };
+        let _ = child.kill();
+        child.wait().is_ok_and(|status| status.signal() == Some(Signal::KILL.as_raw()))
     }
 
     /// Sends it a signal.

@@ -39,7 +39,7 @@ async fn an_engine_restarts() {
             let asked = machine.runtime.list().await;
             assert_eq!(asked.expect("listed").len(), 1);
             match is_killed {
-                true => engine.kill(),
+                true => assert!(engine.kill(), "it ran"),
                 false => engine.stop().expect("it ends"),
             }
         });

@@ -16,6 +16,7 @@ use raworc_http::client::{Ask, Client, ClientError, Told};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::history::{Act, Call, NO_CODE, Outcome};
+use crate::place::Place;
 
 /// Agents are few, so that clients get in each other's way.
 const NAMES: [&str; 4] = ["ada", "bob", "cy", "dee"];
@@ -107,6 +108,7 @@ pub(crate) fn label(text: &str) -> &str {
 /// One that makes calls.
 pub(crate) struct Caller {
     name: String,
+    place: Place,
     chance: Xoshiro256PlusPlus,
     client: Client,
     token: String,
@@ -120,9 +122,15 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
-    pub(crate) fn new(name: String, seed: u64, (client, token): (Client, String), recorder: Arc<Recorder>) -> Self {
+    pub(crate) fn new(
+        name: String,
+        place: Place,
+        seed: u64,
+        (client, token): (Client, String),
+        recorder: Arc<Recorder>,
+    ) -> Self {
         let chance = Xoshiro256PlusPlus::seed_from_u64(seed);
-        Self { name, chance, client, token, recorder, sent: 0, keyed: None, made: None, last: None }
+        Self { name, place, chance, client, token, recorder, sent: 0, keyed: None, made: None, last: None }
     }
 
     /// Calls until it is told to stop.
@@ -135,7 +143,8 @@ impl Caller {
     }
 
     async fn one(&mut self) {
-        let name: AgentName = NAMES[self.chance.random_range(0..NAMES.len())].parse().expect("a name");
+        let number = self.chance.random_range(0..NAMES.len());
+        let name: AgentName = NAMES[number].parse().expect("a name");
         match self.chance.random_range(0..100) {
             0..=44 => {
                 let millis = self.chance.random_range(0..400);
@@ -146,7 +155,7 @@ impl Caller {
             52..=61 => self.get(&name).await,
             62..=75 => {
                 let again = self.chance.random_bool(0.2);
-                self.create(CreateAgent::named(name), again).await;
+                self.create(self.place.agent(name, number), again).await;
             }
             76..=82 => {
                 let now = self.chance.random_bool(0.3);

@@ -80,7 +80,9 @@ fn trials(seconds: u64, rounds: u64, seed: u64) -> Vec<Trial> {
         points::run(Place::Local, seed, what)
     }));
     let time = Duration::from_secs(seconds);
-    trials.push(real("a_storm_breaks_no_rule", seed, move || storm::run(Place::Local, seed, time)));
+    trials.push(real("a_storm_breaks_no_rule", seed, move || async move {
+        storm::run(Place::Local, seed, time).await.map(|(report, _)| report)
+    }));
     trials.extend(rounds::trials(rounds, seed));
     trials
 }

@@ -3,6 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use raworc_core::agent::NetworkMode;
+use raworc_core::control::CreateAgent;
+use raworc_core::ids::AgentName;
+
 use crate::dockerd::{Dockerd, IMAGE};
 use crate::machine;
 
@@ -24,6 +28,15 @@ impl Place {
                 ("RAWORC_DOCKER__IMAGE", IMAGE.to_owned()),
             ],
         }
+    }
+
+    /// An agent to be made there: on Docker every second one with an open network, which the local runtime does not have.
+    pub(crate) fn agent(&self, name: AgentName, number: usize) -> CreateAgent {
+        let mut new = CreateAgent::named(name);
+        if matches!(self, Self::Docker(_)) && number % 2 == 1 {
+            new.spec.network.mode = NetworkMode::Open;
+        }
+        new
     }
 
     /// Whether what makes computers is killed too.
@@ -69,9 +82,12 @@ impl Place {
     }
 }
 
-/// All that the engine has with the label of the installation. An engine that does not answer has something, for all that is
-/// known.
+/// The containers and volumes that the engine has with the label of the installation. Its one network stays with it. An
+/// engine that does not answer has something, for all that is known.
 fn on_engine(engine: &Dockerd, data: &Path) -> Vec<String> {
     let Ok(name) = std::fs::read_to_string(data.join("installation")) else { return Vec::new() };
-    engine.labelled(&format!("raworc.installation={}", name.trim())).unwrap_or_else(|error| vec![error])
+    let label = format!("raworc.installation={}", name.trim());
+    let mut found = engine.labelled(&label).unwrap_or_else(|error| vec![error]);
+    found.retain(|what| !what.starts_with("network "));
+    found
 }

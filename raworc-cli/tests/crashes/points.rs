@@ -89,7 +89,7 @@ async fn one(world: &World, number: usize, point: &str) -> Result<(), String> {
         Some(entered) => entered,
         None => enter(world, &name).await?,
     };
-    let mut new = CreateAgent::named(format!("life-{number}").parse().expect("a name"));
+    let mut new = world.server.place().agent(format!("life-{number}").parse().expect("a name"), number);
     new.spec.setup = point.starts_with(SETUP).then(|| "true".to_owned());
     let life = async { tokio::time::timeout(LIMIT, life(world, &mut caller, &client, new)).await };
     let reach = async {

@@ -20,7 +20,7 @@ const CALLERS: u64 = 4;
 const ANSWER_LIMIT: Duration = Duration::from_secs(3);
 
 /// A storm of so long, in which the seed chooses what is called and what goes wrong.
-pub(crate) async fn run(place: Place, seed: u64, time: Duration) -> Result<String, String> {
+pub(crate) async fn run(place: Place, seed: u64, time: Duration) -> Result<(String, Done), String> {
     let mut world = World::start(place).await?;
     let flag = Arc::new(AtomicBool::new(false));
     let mut callers = Vec::new();
@@ -31,7 +31,7 @@ pub(crate) async fn run(place: Place, seed: u64, time: Duration) -> Result<Strin
     }
     let mut killer = Killer { chance: Xoshiro256PlusPlus::seed_from_u64(seed), done: Done::default() };
     let deadline = Instant::now() + time;
-    while Instant::now() < deadline {
+    while Instant::now() < deadline || killer.done.is_to_kill_yet(world.server.place()) {
         let pause = killer.chance.random_range(100..1500);
         tokio::time::sleep(Duration::from_millis(pause)).await;
         if let Err(error) = killer.strike(&world).await {
@@ -42,12 +42,12 @@ pub(crate) async fn run(place: Place, seed: u64, time: Duration) -> Result<Strin
     stop(&flag, callers).await;
     let done = killer.done;
     let report = world.finish(seed).await?;
-    Ok(format!("{report}; {done:?}"))
+    Ok((format!("{report}; {done:?}"), done))
 }
 
 /// What was done to whom, how often.
 #[derive(Debug, Default)]
-struct Done {
+pub(crate) struct Done {
     server_killed: u32,
     server_killed_at_an_answer: u32,
     server_killed_at_start: u32,
@@ -58,6 +58,18 @@ struct Done {
     engine_killed_with_the_server: u32,
     engine_frozen: u32,
     container_killed: u32,
+}
+
+impl Done {
+    /// Engines that were killed while they ran.
+    pub(crate) fn engines_killed(&self) -> u32 {
+        self.engine_killed + self.engine_killed_with_the_server
+    }
+
+    /// Whether a storm on an engine would say nothing yet of one that is killed.
+    fn is_to_kill_yet(&self, place: &Place) -> bool {
+        place.is_killed() && self.engines_killed() == 0
+    }
 }
 
 /// The first process of a container.
@@ -153,14 +165,12 @@ impl Killer {
         let server = &world.server;
         match self.chance.random_range(0..100) {
             0..=39 => {
-                self.done.engine_killed += 1;
-                engine.kill();
+                self.done.engine_killed += u32::from(engine.kill());
                 self.pause(1500).await;
                 resume(engine)?;
             }
             40..=59 => {
-                self.done.engine_killed_with_the_server += 1;
-                engine.kill();
+                self.done.engine_killed_with_the_server += u32::from(engine.kill());
                 server.kill().await;
                 self.pause(600).await;
                 // Either may be there first.

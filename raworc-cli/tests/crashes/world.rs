@@ -67,7 +67,8 @@ impl World {
     }
 
     pub(crate) async fn caller(&self, name: &str, seed: u64) -> Result<Caller, String> {
-        Ok(Caller::new(name.to_owned(), seed, self.server.client().await?, self.recorder.clone()))
+        let (place, client) = (self.server.place().clone(), self.server.client().await?);
+        Ok(Caller::new(name.to_owned(), place, seed, client, self.recorder.clone()))
     }
 
     /// Keeps how an agent is that will be deleted, and at which nobody else is at work. Tells it.

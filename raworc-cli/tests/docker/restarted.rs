@@ -19,7 +19,7 @@ pub(crate) fn an_agent_gets_another_computer_on_its_volume() {
     // A volume that no container has is one of which the engine, started anew, tells no labels where it is made once more.
     let container = engine.docker(["ps", "-aq"]).expect("listed");
     engine.docker(["rm", "-v", &container]).expect("removed by hand");
-    engine.kill();
+    assert!(engine.kill(), "it ran");
     engine.resume().expect("started anew");
     run(&["send", "ada", "--no-wait", "!cat kept"]).ok();
     until("the message has ended", || {
