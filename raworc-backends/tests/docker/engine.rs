@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::symlink;
 
+use bollard::API_DEFAULT_VERSION;
 use libtest_mimic::Trial;
 use raworc_backends::docker::{DockerOptions, DockerRuntime};
 use raworc_core::ids::RuntimeName;
@@ -9,7 +10,7 @@ use raworc_core::runtime::{Runtime, RuntimeError};
 
 use crate::between::Between;
 use crate::dockerd::is_untested;
-use crate::machine::{Machine, boot, host, spec, trial, write};
+use crate::machine::{Machine, boot, docker, host, spec, trial, write};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -65,16 +66,27 @@ async fn an_engine_that_comes_later_is_used() {
 
 async fn calls_are_made_in_the_version_that_both_know() {
     let Some(socket) = socket("the version of calls") else { return };
-    let bears_none = |line: &str| !line.contains(" /v1.") && !line.contains(" /version");
-    let between = Between::refusing(&socket, 0, bears_none, "");
-    let machine = Machine::with("echo it runs", |mut options| {
-        options.host = between.host();
-        options
-    });
-    let spec = spec();
-    assert_eq!(machine.run(&spec).await, "it runs\n");
-    assert_eq!(between.meant(), 0, "calls without a version");
-    machine.close(&[spec]).await;
+    let mut told = docker().version().await.expect("told");
+    let own = told.api_version.as_deref().and_then(|version| version.strip_prefix("1.")?.parse().ok());
+    let own: usize = own.expect("a version");
+    let newest = own.min(API_DEFAULT_VERSION.minor_version);
+    for claimed in [own, newest - 1] {
+        let agreed = claimed.min(newest);
+        told.api_version = Some(format!("1.{claimed}"));
+        let version = serde_json::to_string(&told).expect("serialises");
+        let asks = |line: &str| line.contains(" /version");
+        let engine = Between::answering(&socket, usize::MAX, asks, "200 OK", &version);
+        let is_other = move |line: &str| !asks(line) && !line.contains(&format!(" /v1.{agreed}/"));
+        let between = Between::refusing(&engine.socket(), 0, is_other, "");
+        let machine = Machine::with("echo it runs", |mut options| {
+            options.host = between.host();
+            options
+        });
+        let spec = spec();
+        assert_eq!(machine.run(&spec).await, "it runs\n");
+        assert_eq!((engine.meant(), between.meant()), (1, 0), "an engine of 1.{claimed}: calls in another version");
+        machine.close(&[spec]).await;
+    }
 }
 
 /// What an engine says that was killed in the middle of a start, whenever it is asked for that container again.

@@ -7,7 +7,7 @@ use libtest_mimic::Trial;
 use raworc_core::agent::Resources;
 use raworc_core::entropy::{Clock, SystemClock};
 use raworc_core::quantity::{Bytes, Cpu};
-use raworc_core::runtime::{ComputerSpec, Runtime};
+use raworc_core::runtime::{ComputerSpec, Phase, Runtime};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
@@ -24,8 +24,13 @@ pub(crate) fn trials() -> Vec<Trial> {
             root_outside,
         ),
         trial("neither_agent_nor_root_mounts_or_makes_devices_or_writes_to_the_kernel", nobody_reaches_the_kernel),
+        trial("neither_agent_nor_root_writes_to_the_links_mount_or_makes_it_writable", nobody_writes_to_the_link),
+        trial("root_inside_does_not_trace_another_users_process", another_users_process_is_not_traced),
         trial("the_boot_line_is_nowhere_but_on_standard_input", the_boot_line_is_nowhere_else),
         trial("limits_are_the_containers_own", limits_are_the_containers_own),
+        trial("a_fork_bomb_meets_its_limit", a_fork_bomb_meets_its_limit),
+        trial("what_spins_has_its_share_of_a_processor_and_no_more", a_spin_has_its_share),
+        trial("a_memory_hog_ends_out_of_memory", a_memory_hog_ends_out_of_memory),
         trial("what_loses_its_parent_is_reaped", what_loses_its_parent_is_reaped),
         trial("more_processors_than_the_machine_has_are_no_limit", more_processors_than_there_are),
         trial("neighbours_with_an_open_network_do_not_reach_each_other", neighbours_do_not_reach_each_other),
@@ -33,6 +38,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("an_image_that_says_whose_its_home_is_is_believed", an_image_with_a_home),
     ]
 }
+
+/// Says what came of a command that must not succeed. One that is not there would be refused in every computer.
+const TRY: &str = "try() { command -v \"$1\" >/dev/null || echo MISSING: \"$1\"; \
+    if \"$@\" >/dev/null 2>&1; then echo BROKE OUT: \"$@\"; else echo refused; fi; }; ";
 
 async fn told(script: &str, spec: ComputerSpec) -> String {
     let machine = Machine::new(script);
@@ -104,16 +113,47 @@ async fn root_outside() {
 }
 
 async fn nobody_reaches_the_kernel() {
-    let script = "try() { if \"$@\" >/dev/null 2>&1; then echo BROKE OUT: \"$@\"; else echo refused; fi; }; \
-        try mount -t tmpfs none /mnt; try mknod /tmp/disk b 8 0; try unshare -m true; try unshare -U true; \
+    let script = "try mount -t tmpfs none /mnt; try mknod /tmp/disk b 8 0; try unshare -m true; try unshare -U true; \
         try sh -c ': >> /proc/sys/kernel/panic'; try sh -c ': >> /proc/sysrq-trigger'; \
         try sh -c ': >> /sys/kernel/mm/ksm/run'; try sh -c 'head -c 1 /proc/kcore | od | grep -q 7'; try ls /var/run/docker.sock; \
         try dmesg; try chroot / true; echo all tried";
     for root in [false, true] {
-        let log = told(script, ComputerSpec { root, ..spec() }).await;
-        assert!(!log.contains("BROKE OUT") && log.ends_with("all tried\n"), "root {root}: {log}");
-        assert!(log.matches("refused").count() == 11, "root {root}: {log}");
+        let log = told(&format!("{TRY}{script}"), ComputerSpec { root, ..spec() }).await;
+        assert_eq!(log, format!("{}all tried\n", "refused\n".repeat(11)), "root {root}");
     }
+}
+
+/// The mount is shown read-only, and is the machine's own directory.
+async fn nobody_writes_to_the_link() {
+    let link = tempfile::tempdir().expect("a directory");
+    std::fs::write(link.path().join("there"), "as it was").expect("written");
+    let script = "cat /run/raworc/link/there; echo; try touch /run/raworc/link/new; try rm /run/raworc/link/there; \
+        try sh -c 'echo changed > /run/raworc/link/there'; try mount -o remount,rw,bind /run/raworc/link; \
+        try umount /run/raworc/link; try mv /run/raworc/link /run/raworc/away; try touch /run/raworc/link/new; echo all tried";
+    for root in [false, true] {
+        let machine = Machine::with(&format!("{TRY}{script}"), |options| options.with_link_dir(link.path()));
+        let spec = ComputerSpec { root, ..spec() };
+        let log = machine.run(&spec).await;
+        assert_eq!(log, format!("as it was\n{}all tried\n", "refused\n".repeat(7)), "root {root}");
+        machine.close(&[spec]).await;
+    }
+    let names: Vec<_> =
+        std::fs::read_dir(link.path()).expect("read").flatten().map(|entry| entry.file_name()).collect();
+    assert_eq!(names, ["there"]);
+    assert_eq!(std::fs::read_to_string(link.path().join("there")).expect("read"), "as it was");
+}
+
+/// Root inside has no right to other users' processes either. What is refused for another reason than that has another word.
+async fn another_users_process_is_not_traced() {
+    let (attach, number) = (16, if cfg!(target_arch = "aarch64") { 117 } else { 101 });
+    let script = format!(
+        "exec perl -e 'my $other = fork // die; if (!$other) {{ $( = $) = 1000; $< = $> = 1000; exec qw(sleep 1000) }} \
+         for (1..500) {{ last if (stat qq(/proc/$other))[4] == 1000; select undef, undef, undef, 0.01 }} \
+         print syscall({number}, {attach}, $other, 0, 0) == 0 ? qq(attached\n) : qq($!\n); \
+         print open(my $memory, q(<), qq(/proc/$other/mem)) ? qq(opened\n) : qq($!\n)'"
+    );
+    let log = told(&script, ComputerSpec { root: true, ..spec() }).await;
+    assert_eq!(log, "Operation not permitted\nPermission denied\n");
 }
 
 async fn the_boot_line_is_nowhere_else() {
@@ -146,6 +186,40 @@ async fn limits_are_the_containers_own() {
     assert!(lines.next().is_some_and(|quota| quota.starts_with("50000")), "{log}");
     // What the shell says of it on standard error may come before or after.
     assert!(log.contains("still here\n") && !log.contains("262144000"), "{log}");
+}
+
+async fn a_fork_bomb_meets_its_limit() {
+    let resources = Resources { pids: Some(64), ..Resources::default() };
+    let script = "perl -e 'my $made = 0; for (1..500) { my $p = fork; if (!defined $p) { print qq(refused: $!\n); last } \
+        if (!$p) { sleep 1000; exit } $made++ } print qq($made\n)'; echo still here";
+    let log = told(script, ComputerSpec { resources, ..spec() }).await;
+    let mut lines = log.lines();
+    assert_eq!(lines.next(), Some("refused: Resource temporarily unavailable"), "{log}");
+    let made: u32 = lines.next().and_then(|line| line.parse().ok()).expect("a number");
+    assert!((50..64).contains(&made) && lines.next() == Some("still here"), "{log}");
+}
+
+/// Two that spin have half a processor between them.
+async fn a_spin_has_its_share() {
+    let resources = Resources { cpu: Some(Cpu::from_millis(500)), ..Resources::default() };
+    let script = r#"exec bash -c 'spin() { timeout 2 sh -c "while :; do :; done"; }; TIMEFORMAT="%R %U %S"
+        time { spin & spin & wait; }'"#;
+    let log = told(script, ComputerSpec { resources, ..spec() }).await;
+    let times: Vec<f64> = log.split_whitespace().map(|time| time.parse().expect("a time")).collect();
+    let [real, user, system] = times[..] else { panic!("{log}") };
+    let used = (user + system) / real;
+    assert!(used > 0.1 && used < 0.6, "it used {used} of a processor: {log}");
+}
+
+async fn a_memory_hog_ends_out_of_memory() {
+    let resources = Resources { memory: Some(Bytes::new(64 << 20)), ..Resources::default() };
+    let machine = Machine::new("exec perl -e 'my $much = q(x) x (300 << 20); print qq(it has it\n)'");
+    let spec = ComputerSpec { resources, ..spec() };
+    assert_eq!(machine.run(&spec).await, "");
+    let seen = machine.runtime.observe(spec.id).await.expect("observed").expect("there");
+    assert_eq!(seen.phase, Phase::Stopped { reason: Some("out of memory".into()) });
+    assert!(seen.reached.memory, "{seen:?}");
+    machine.close(&[spec]).await;
 }
 
 async fn more_processors_than_there_are() {
@@ -182,6 +256,25 @@ async fn neighbours_do_not_reach_each_other() {
     let log = machine.run(&other).await;
     assert_eq!(log, "not reached\n", "{address}");
     machine.close(&[one, other]).await;
+
+    // On a network that keeps nobody apart the same is reached.
+    let (network, server) = (name(), name());
+    let by_hand = |args: &[&str]| {
+        let output = std::process::Command::new("docker").args(["--host", &host()]).args(args).output();
+        let output = output.expect("the docker command");
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("UTF-8").trim().to_owned()
+    };
+    by_hand(&["network", "create", &network]);
+    by_hand(&["run", "--detach", "--init", "--name", &server, "--network", &network, IMAGE, "perl", "-e", serve]);
+    let address =
+        by_hand(&["inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", &server]);
+    let ask =
+        format!("for try in $(seq 300); do perl -e '{connect}' {address} | grep -x reached && break; sleep 0.1; done");
+    let told = by_hand(&["run", "--rm", "--network", &network, IMAGE, "sh", "-c", &ask]);
+    by_hand(&["rm", "--force", &server]);
+    by_hand(&["network", "rm", &network]);
+    assert_eq!(told, "reached");
 }
 
 /// The program itself reaps what it has begun, and nothing else.
