@@ -35,6 +35,9 @@ pub struct BenchArgs {
     /// On which disk: a directory for the data, which is taken away again [default: the system's for temporary files]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub dir: Option<PathBuf>,
+    /// End with 1 where a figure misses its bound, for whoever runs it in a script.
+    #[arg(long)]
+    pub strict: bool,
 }
 
 /// What can be measured.

@@ -21,7 +21,7 @@ pub use server::serve;
 
 use anyhow::Context as _;
 
-use self::figures::{Figure, table};
+use self::figures::{Figure, held, table};
 use self::floor::Floor;
 use self::process::Process;
 use crate::args::{BenchArgs, Subject};
@@ -34,7 +34,7 @@ const TEXT: &str =
 /// Measures what was asked for, and prints it.
 ///
 /// # Errors
-/// Where the installation that is measured does not start, or refuses a call.
+/// Where the installation that is measured does not start, or refuses a call; with `--strict` where a bound is missed.
 pub async fn run(console: &Console, args: BenchArgs) -> anyhow::Result<()> {
     if cfg!(debug_assertions) {
         console.note("This is a debug build, whose figures say nothing; build with --release.");
@@ -59,7 +59,8 @@ pub async fn run(console: &Console, args: BenchArgs) -> anyhow::Result<()> {
         figures.extend(docker::measure(console, &args, dir.path()).await?);
     }
     dir.close().context("the data cannot be taken away again")?;
-    console.show_all(&figures, |figure| figure.what.to_owned(), || table(console, &figures))
+    console.show_all(&figures, |figure| figure.what.to_owned(), || table(console, &figures))?;
+    if args.strict { held(&figures) } else { Ok(()) }
 }
 
 async fn rounds(

@@ -39,6 +39,23 @@ fn a_bench_gives_each_figure_once_a_round_with_the_floor_of_that_round() {
 }
 
 #[test]
+fn a_bench_that_is_strict_ends_with_1_where_a_figure_misses_its_bound_and_prints_all_the_same() {
+    let home = Home::new();
+    let place = home.path().display().to_string();
+    // One caller, who waits for each answer, does not come to the rate that many have to.
+    let args = ["bench", "accept", "--rounds", "1", "--seconds", "1", "--callers", "1", "--dir", &place, "-o", "json"];
+    let lax = home.run(&args);
+    let strict = home.run(&[&args[..], &["--strict"]].concat());
+    for ran in [&lax, &strict] {
+        let figures: Vec<Value> = serde_json::from_str(&ran.out).expect("a list of figures");
+        assert!(figures.iter().any(|figure| figure["verdict"] == "missed"), "{ran:#?}");
+    }
+    assert_eq!((lax.code, strict.code), (0, 1), "{strict:#?}");
+    assert!(strict.err.contains("missed: ") && strict.err.contains("accept, sustained (>= 1000)"), "{strict:#?}");
+    assert_eq!(home.names(), Vec::<String>::new(), "something was left behind");
+}
+
+#[test]
 fn a_bench_of_a_fleet_looks_at_installations_as_people_start_them() {
     let home = Home::new();
     let figures = bench(&home, &["fleet", "--seconds", "1", "--agents", "50"]);

@@ -136,6 +136,17 @@ impl Figure {
     }
 }
 
+/// Whether none of them misses its bound. One that is void is none that missed.
+///
+/// # Errors
+/// Names those that do.
+pub(super) fn held(figures: &[Figure]) -> anyhow::Result<()> {
+    let missed = figures.iter().filter(|figure| figure.verdict == Verdict::Missed);
+    let missed: Vec<_> = missed.map(|figure| format!("{} ({})", figure.what, figure.bound.text())).collect();
+    anyhow::ensure!(missed.is_empty(), "missed: {}", missed.join(", "));
+    Ok(())
+}
+
 /// The middle one; the lower one of two.
 pub(super) fn median(values: &[f64]) -> f64 {
     let mut values = values.to_vec();
@@ -220,6 +231,16 @@ mod tests {
         let beside = |ours| Figure::beside("rate", "1/s", &[(ours, 100.0)], Bound::AtLeast { floors: 0.5 }).verdict;
         assert_eq!(beside(50.0), Verdict::Held);
         assert_eq!(beside(49.0), Verdict::Missed);
+    }
+
+    #[test]
+    fn what_missed_its_bound_is_named_and_what_is_void_or_shown_did_not() {
+        let alone = |ours, bound| Figure::alone("memory", "MiB", vec![ours], bound);
+        let void = figure(&[(90.0, 1.0), (90.0, 2.1)]);
+        let good = [alone(40.0, Bound::NotAbove(40.0)), alone(1e9, Bound::None), void];
+        held(&good).expect("none missed");
+        let bad = [&good[..], &[alone(41.0, Bound::NotAbove(40.0))]].concat();
+        assert_eq!(held(&bad).expect_err("missed").to_string(), "missed: memory (<= 40)");
     }
 
     #[test]
