@@ -50,6 +50,9 @@ use self::program::Uploaded;
 /// Containers that are looked at side by side for a list.
 const LOOKS: usize = 8;
 
+/// How long an engine may say nothing before it is taken to hang.
+const SILENCE_LIMIT: Duration = Duration::from_secs(15);
+
 /// Time between two looks at what the engine is still at.
 const AGAIN: Duration = Duration::from_millis(50);
 
@@ -192,6 +195,17 @@ impl DockerRuntime {
         }
     }
 
+    /// Whether the engine has the image. A pull may take long; an engine that says nothing at all is not at one.
+    async fn has_image_soon(&self, image: &str) -> Result<bool, RuntimeError> {
+        let asked = tokio::time::timeout(SILENCE_LIMIT, self.has_image(image)).await;
+        asked.unwrap_or_else(|_| {
+            let host = &self.options.host;
+            let reason =
+                format!("{host} takes calls, and says nothing for {SILENCE_LIMIT:?}; start it anew where it hangs");
+            Err(RuntimeError::Unavailable(reason))
+        })
+    }
+
     fn computer_of(&self, container: &ContainerInspectResponse) -> Option<ComputerId> {
         container::computer_of(container::labels(container), &self.options.installation)
     }
@@ -266,7 +280,10 @@ impl Runtime for DockerRuntime {
     ) -> Result<(), RuntimeError> {
         let image = image.unwrap_or(&self.options.default_image);
         let made_by = self.options.default_image_is_made.as_deref().filter(|_| image == self.options.default_image);
-        image::prepare(self.engine.docker().await?, image, made_by, progress).await
+        if self.has_image_soon(image).await? {
+            return Ok(());
+        }
+        image::pull(self.engine.docker().await?, image, made_by, progress).await
     }
 
     async fn ensure(&self, spec: &ComputerSpec) -> Result<Ensured, RuntimeError> {

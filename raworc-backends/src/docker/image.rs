@@ -38,8 +38,8 @@ async fn found(docker: &Docker, image: &str) -> Result<Option<ImageInspect>, Run
     if_there(docker.inspect_image(image).await).map_err(error::of("look at an image"))
 }
 
-/// Sees to it that the image is there. What is `made_by` somebody is not pulled.
-pub(super) async fn prepare(
+/// Pulls an image that is not there. What is `made_by` somebody is not pulled.
+pub(super) async fn pull(
     docker: &Docker,
     image: &str,
     made_by: Option<&str>,
@@ -50,9 +50,6 @@ pub(super) async fn prepare(
         return Err(missing(
             "that is no name of an image, such as debian:bookworm or registry.example.org/a/b:1".into(),
         ));
-    }
-    if is_there(docker, image).await? {
-        return Ok(());
     }
     if let Some(how) = made_by {
         return Err(missing(how.into()));
