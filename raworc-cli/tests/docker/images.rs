@@ -340,7 +340,7 @@ pub(crate) fn the_computer_image(home: &Home) {
     let walls = shell("builder", "touch /usr/x");
     assert!(walls.code != 0 && walls.err.contains("Permission denied"), "{walls:#?}");
     // What loses its parent is reaped by process 1, and not by the program.
-    let reaped = "for i in 1 2 3 4 5; do (sleep 0.05 &) done; until ! pgrep -x sleep; do sleep 0.01; done >/dev/null; ps -eo stat= | grep -c ^Z || true";
+    let reaped = "for i in 1 2 3 4 5; do (sleep 0.05 &) done; for i in $(seq 1000); do pgrep -x sleep || break; sleep 0.01; done >/dev/null; ps -eo stat= | grep -c ^Z || true";
     assert_eq!(shell("builder", reaped).ok(), "0\n");
     run(home, &["agent", "create", "root", "--root", "--wait"]).ok();
     let packages = shell(
@@ -351,6 +351,23 @@ pub(crate) fn the_computer_image(home: &Home) {
     assert!(packages.starts_with("0\napt ") && packages.contains("bash: /bin/bash"), "{packages}");
     let installs = "mkdir -p p/DEBIAN; printf 'Package: tiny\\nVersion: 1\\nArchitecture: all\\nMaintainer: a\\nDescription: a\\n' > p/DEBIAN/control; \
         dpkg-deb -b p tiny.deb >/dev/null; apt-get install -y ./tiny.deb >/dev/null 2>&1; dpkg -s tiny | grep Status";
-    assert_eq!(shell("root", installs).ok(), "Status: install ok installed\n");
+    let installed = "Status: install ok installed\n";
+    assert_eq!(shell("root", installs).ok(), installed);
+    run(home, &["agent", "sleep", "root"]).ok();
+    run(home, &["agent", "wake", "root"]).ok();
+    assert_eq!(shell("root", "dpkg -s tiny | grep Status").ok(), installed, "it is there after sleep");
     run(home, &["agent", "delete", "builder", "root", "--yes"]).ok();
+    a_layer_on_top(home);
+}
+
+/// What the image's own description says of how others begin with it.
+fn a_layer_on_top(home: &Home) {
+    let image = Image(format!("localhost/raworc-test:{}", SystemEntropy.uuid(SystemClock.now()).simple()));
+    let dockerfile = "FROM raworc/computer\nRUN echo on top > /usr/local/layer\n";
+    std::fs::write(home.path().join("Dockerfile"), dockerfile).expect("written");
+    run(home, &["image", "build", "--file", "Dockerfile", "--tag", &image.0]).ok();
+    run(home, &["agent", "create", "layered", "--image", &image.0, "--wait"]).ok();
+    let told = run(home, &["send", "layered", "!cat /usr/local/layer; id -un; git --version"]).ok();
+    assert!(told.contains("on top\nagent\ngit version "), "{told}");
+    run(home, &["agent", "delete", "layered", "--yes"]).ok();
 }

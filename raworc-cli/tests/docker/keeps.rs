@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::home::Home;
-use crate::up::{self, Up, condition, until};
+use crate::up::{self, Up, until};
 use crate::{Cleared, docker, label, on_slim, run_slim};
 
 /// Something of each kind that a directory can have, with the modes, links, times and names that are lost most easily.
@@ -66,19 +66,20 @@ pub(crate) fn a_home_is_the_same_after_ten_ends() {
             shell(&home, name, OWN);
         }
     }
-    for round in 0..10 {
+    let ends = |round| match round % 4 {
+        1 => &[End::Sleep, End::ProgramKilled][..],
+        3 => &[End::Sleep, End::ContainerKilled],
+        _ => &[End::Sleep],
+    };
+    for (round, end) in (0..10).flat_map(|round| ends(round).iter().map(move |end| (round, *end))) {
         for (name, _) in agents {
             let before = shell(&home, name, MANIFEST);
             assert!(before.lines().count() > 20, "there is something to keep: {before}");
-            let end = [End::Sleep, End::ProgramKilled, End::Sleep, End::ContainerKilled][round % 4];
             begin_again(&home, name, end);
             let after = shell(&home, name, MANIFEST);
             assert_eq!(after, before, "{name} after {end:?} in round {round}");
-            shell(
-                &home,
-                name,
-                &format!("head -c 10000 /dev/urandom > tree/of-{round}; mv tree/of-{round} tree/sticky/"),
-            );
+            let more = format!("head -c 10000 /dev/urandom > tree/of-{round}; mv tree/of-{round} tree/sticky/");
+            shell(&home, name, &more);
         }
     }
 }
@@ -138,29 +139,4 @@ pub(crate) fn each_difference_of_a_home_is_seen() {
         assert_ne!(after, before, "{change}");
         before = after;
     }
-}
-
-pub(crate) fn a_volume_that_was_removed_by_hand() {
-    let home = Home::new();
-    let _cleared = Cleared(&home);
-    let _up = Up::of(on_slim(&home, &["up", "--listen", "127.0.0.1:0", "-o", "json", "--log", "warn"]));
-    let run = |args: &[&str]| run_slim(&home, args).ok();
-    run(&["agent", "create", "ada", "--wait", "--setup", "echo set up >> /agent/setups"]);
-    run(&["send", "ada", "!echo kept > kept"]);
-    run(&["agent", "sleep", "ada"]);
-    let label = label(&home);
-    let [container, volume] = [&["ps", "-aq"][..], &["volume", "ls", "-q"]].map(|list| {
-        let listed = docker(&[list, &["--filter", &label]].concat());
-        listed.lines().next().expect("there").to_owned()
-    });
-    docker(&["rm", &container]);
-    docker(&["volume", "rm", &volume]);
-    run(&["send", "ada", "--no-wait", "!cat kept setups"]);
-    until("it waits", || condition(&home, "ada", "Ready").is_some_and(|ready| ready["reason"] == "VolumeMissing"));
-    let why = run(&["agent", "explain", "ada"]);
-    assert!(why.contains(volume.trim_start_matches("raworc-")), "{why}");
-    assert_eq!(docker(&["volume", "ls", "-q", "--filter", &label]), "", "none was made in its place");
-    // The way out of docs/concepts/runtimes.md.
-    docker(&["volume", "create", "--label", label.trim_start_matches("label="), &volume]);
-    until("it goes on with nothing", || run(&["history", "ada"]).contains("kept: No such file or directory\nset up\n"));
 }

@@ -5,7 +5,10 @@
 //! `RAWORC_TEST_BACKENDS` with `docker` in it makes an engine that does not answer a failure; else all of it is shown as
 //! ignored.
 
+mod by_hand;
 mod crowd;
+#[path = "../cli/disk.rs"]
+mod disk;
 #[path = "../../../raworc-backends/tests/docker/dockerd.rs"]
 #[allow(dead_code, reason = "other binaries' tests use the rest")]
 mod dockerd;
@@ -17,8 +20,10 @@ mod full;
 mod home;
 mod images;
 mod keeps;
+mod mapped;
 mod pull;
 mod restarted;
+mod told;
 #[path = "../cli/up.rs"]
 #[allow(dead_code, reason = "another binary's tests use the rest")]
 mod up;
@@ -50,12 +55,21 @@ fn main() -> ExitCode {
         trial("an_agent_waits_while_its_engine_is_away_and_goes_on_when_it_is_back", an_agent_waits_for_its_engine),
         trial("what_is_listed_is_reached_by_what_people_use", egress::what_is_listed_is_reached_by_what_people_use),
         trial("what_a_start_that_was_killed_left_of_its_trial_goes_with_the_next", a_trial_leaves_nothing),
-        trial("an_engine_that_takes_calls_and_answers_none_holds_up_no_call", an_engine_that_hangs),
+        trial("an_engine_that_takes_calls_and_answers_none_holds_up_no_call_and_heals", an_engine_that_hangs),
         trial("an_agent_lives_on_an_engine_on_another_machine", an_agent_lives_elsewhere),
         trial("an_image_that_cannot_be_built_says_at_which_step", an_image_that_cannot_be_built),
         trial("a_home_is_the_same_to_the_byte_after_ten_sleeps_and_kills", keeps::a_home_is_the_same_after_ten_ends),
         trial("a_bench_of_docker_gives_each_figure_beside_the_engines_own", a_bench_of_docker),
-        trial("an_agent_whose_volume_was_removed_by_hand_waits_for_it", keeps::a_volume_that_was_removed_by_hand),
+        trial("an_agent_whose_volume_was_removed_by_hand_waits_for_it", by_hand::a_volume_that_was_removed),
+        trial("an_agent_whose_container_was_removed_by_hand_gets_another", by_hand::a_container_that_was_removed),
+        trial(
+            "a_strangers_container_or_volume_with_our_name_is_told_with_the_way_out",
+            by_hand::a_stranger_with_our_name,
+        ),
+        trial("an_image_that_was_removed_by_hand_is_told_with_the_way_out", by_hand::an_image_that_was_removed),
+        trial("what_an_engine_does_not_enforce_is_told", told::what_is_not_enforced),
+        trial("an_agent_lives_on_an_engine_that_maps_users", mapped::an_agent_lives),
+        trial("messages_wait_while_the_volume_is_over_its_limit", messages_wait_for_room),
         trial("each_difference_of_a_home_would_be_seen", keeps::each_difference_of_a_home_is_seen),
         trial(
             "an_agent_gets_another_computer_on_its_volume_after_its_engine_was_started_anew",
@@ -221,11 +235,14 @@ fn an_agent_waits_for_its_engine() {
 /// That a call has a limit is shown in paused time; here, what needs no engine waits for none.
 fn an_engine_that_hangs() {
     let home = Home::new();
+    let _cleared = Cleared(&home);
     let socket = home.path().join("mute.sock");
     let mute = std::os::unix::net::UnixListener::bind(&socket).expect("bound");
     // What is accepted is kept, and nothing is said.
-    let kept = std::thread::spawn(move || mute.incoming().take_while(Result::is_ok).collect::<Vec<_>>());
-    let mut command = raworc(&home, &["up", "--listen", "127.0.0.1:0", "-o", "json", "--log", "error"]);
+    let kept = std::sync::Arc::<std::sync::Mutex<Vec<_>>>::default();
+    let keeps = kept.clone();
+    std::thread::spawn(move || mute.incoming().flatten().for_each(|call| keeps.lock().expect("kept").push(call)));
+    let mut command = on_slim(&home, &["up", "--listen", "127.0.0.1:0", "-o", "json", "--log", "error"]);
     command.env("DOCKER_HOST", format!("unix://{}", socket.display()));
     let up = Up::of(command);
     let began = tokio::time::Instant::now();
@@ -234,8 +251,36 @@ fn an_engine_that_hangs() {
     assert_ne!(run(&home, &["agent", "get", "ada"]).code, 0, "its name is free");
     // Each that waited for the engine would take as long as a call of it may.
     assert!(began.elapsed() < raworc_backends::docker::ENGINE_LIMIT * 3, "{:?}", began.elapsed());
+
+    // What is made on another runtime lives meanwhile.
+    run(&home, &["agent", "create", "bob"]).ok();
+    run(&home, &["agent", "create", "cy", "--runtime", "local", "--wait"]).ok();
+    assert!(run(&home, &["send", "cy", "!echo here"]).ok().contains("here"), "cy answers");
+    let ready = || up::condition(&home, "bob", "Ready").unwrap_or_default();
+    until("the reason is told", || ready()["reason"] == "EngineUnavailable");
+    let explained = run(&home, &["agent", "explain", "bob"]).ok();
+    let way_out = "mute.sock takes calls, and says nothing for 15s; start it anew where it hangs";
+    assert!(explained.contains("EngineUnavailable") && explained.contains(way_out), "{explained}");
+    assert!(run(&home, &["send", "cy", "!echo still here"]).ok().contains("still here"), "cy answers");
+
+    let engine = host();
+    let real = engine.strip_prefix("unix://");
+    if !dockerd::is_untested("an engine that answers again", real.is_none().then_some("its engine has no socket")) {
+        std::fs::remove_file(&socket).expect("the silent one is gone");
+        std::os::unix::fs::symlink(real.expect("a socket"), &socket).expect("linked");
+        kept.lock().expect("kept").clear();
+        until("bob is up", || up::agent(&home, "bob")["status"]["state"] == "idle");
+        assert!(run(&home, &["send", "bob", "!echo here"]).ok().contains("here"), "bob answers");
+    }
     assert_eq!(up.end(), Some(0));
-    drop(kept);
+}
+
+fn messages_wait_for_room() {
+    let home = Home::new();
+    let _cleared = Cleared(&home);
+    let up = Up::of(on_slim(&home, &["up", "--listen", "127.0.0.1:0", "-o", "json", "--log", "warn"]));
+    disk::messages_wait_for_room(&home);
+    assert_eq!(up.end(), Some(0));
 }
 
 /// Docker's own command line makes the context by which the engine is found.
