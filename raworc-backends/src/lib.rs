@@ -4,5 +4,18 @@
 pub mod docker;
 #[cfg(feature = "local")]
 pub mod local;
+#[cfg(feature = "mysql")]
+pub mod mysql;
+#[cfg(feature = "postgres")]
+pub mod postgres;
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+#[cfg_attr(
+    not(all(feature = "sqlite", feature = "postgres", feature = "mysql")),
+    allow(dead_code, unused_imports, reason = "some of it is for the databases that are left out")
+)]
+mod sql;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+pub use sql::server::DatabaseOptions;

@@ -9,6 +9,7 @@ mod docker;
 mod key;
 mod program;
 mod runtimes;
+mod store;
 
 pub use admin::{FirstAdmin, Password};
 #[cfg(feature = "docker")]
@@ -16,18 +17,15 @@ pub use docker::{DOCKERFILE, open_engine};
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 
-use raworc_backends::sqlite::{SqliteOptions, SqliteStore};
-use raworc_core::control::{ControlPlane, Parts};
+use raworc_core::control::ControlPlane;
 use raworc_core::ids::RuntimeName;
 use raworc_core::operator::{Operator, OperatorSettings};
 use raworc_core::runtime::Runtime;
-use raworc_core::store::StoreError;
 use raworc_http::server::agents::egress::{Egress, EgressOptions};
 use raworc_http::server::agents::gateway::Upstreams;
 use raworc_http::server::agents::{AgentsState, Links, ListenerLimits};
-use raworc_http::server::metrics::{self, MeteredStore};
+use raworc_http::server::metrics;
 use raworc_http::server::{ConnectionLimits, Options, Tokens, serve_within};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -48,7 +46,7 @@ pub struct Installation {
     address: SocketAddr,
     control: ControlPlane,
     tokens: Tokens,
-    store: Arc<SqliteStore>,
+    store: store::Opened,
     opened: Opened,
     operator: Operator,
     links: Links,
@@ -73,7 +71,6 @@ impl Installation {
     /// Names what is in the way and the way out: the port is in use, the data directory is read-only, in use,
     /// damaged or from a newer release, or this machine does not let computers be isolated.
     pub async fn start(settings: Settings, said: &(dyn Fn(String) + Send + Sync)) -> anyhow::Result<Self> {
-        only_sqlite(&settings, "up")?;
         let listener = listen(&settings).await?;
         let address = listener.local_addr().map_err(|error| cannot_listen(&settings.listen, error))?;
         session::make_private_dir(&settings.data).map_err(|error| {
@@ -81,17 +78,14 @@ impl Installation {
                 .because(error)
                 .hint("choose another one with --data DIR or RAWORC_DATA")
         })?;
-        let options = SqliteOptions::new(&settings.data).without_leases();
-        let fresh = !options.database().exists();
-        let master_key = key::load(&settings, fresh)?;
-        let store = Arc::new(SqliteStore::open(options).await.map_err(|error| store_failed(&settings, error))?);
+        let store = store::Opened::open(&settings).await?;
+        let master_key = key::load(&settings, store.is_fresh().await?)?;
         // Before the runtime: computers are given the socket's directory.
         let (agents_limits, limits) = connection_limits();
         let mut listeners = Listeners::open(&settings, agents_limits).await?;
         let opened = Opened::open(&settings, said).await?;
         let runtimes = opened.runtimes.clone();
-        let mut parts = Parts::new(store.clone(), runtimes.clone(), master_key).with_settings(settings.control());
-        parts.store = Arc::new(MeteredStore::new(store.clone()));
+        let parts = store.parts(runtimes.clone(), master_key).with_settings(settings.control());
         let control = ControlPlane::start(parts).await?;
         let runtimes = listeners.open_tls(&settings, &control, runtimes).await?;
         let tokens = Tokens::new(&control);
@@ -160,6 +154,12 @@ impl Installation {
         &self.settings
     }
 
+    /// Where rows are kept, as people are told.
+    #[must_use]
+    pub fn kept_in(&self) -> String {
+        self.store.place(&self.settings)
+    }
+
     /// Its use cases.
     #[must_use]
     pub fn control(&self) -> &ControlPlane {
@@ -222,21 +222,6 @@ impl Installation {
     }
 }
 
-/// Refuses what needs a store that several processes share.
-///
-/// # Errors
-/// Where the store is none of this release's.
-pub fn only_sqlite(settings: &Settings, command: &str) -> Result<(), Failure> {
-    if settings.store == "sqlite" {
-        return Ok(());
-    }
-    Err(Failure::new(
-        Exit::Usage,
-        format!("store: this release keeps rows in SQLite alone, not in {:?}", settings.store),
-    )
-    .hint(format!("leave `store` out of the configuration and start `raworc {command}`")))
-}
-
 async fn listen(settings: &Settings) -> Result<TcpListener, Failure> {
     let address = settings.listen_address()?;
     TcpListener::bind(address).await.map_err(|error| cannot_listen(&settings.listen, error))
@@ -272,9 +257,4 @@ fn connection_limits() -> (ListenerLimits, ConnectionLimits) {
     let (agents, api) = (ListenerLimits::default(), ConnectionLimits::default());
     let connections = (agents.connections.min(files / 3), api.connections.min(files / 4));
     (agents.with_connections(connections.0), api.with_connections(connections.1))
-}
-
-fn store_failed(settings: &Settings, error: StoreError) -> Failure {
-    let failure = Failure::new(Exit::Failed, "the data directory cannot be opened").because(error);
-    failure.hint(format!("it is {}; choose another one with --data DIR or RAWORC_DATA", settings.data.display()))
 }

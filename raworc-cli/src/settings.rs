@@ -37,8 +37,10 @@ pub struct Settings {
     pub data: PathBuf,
     /// The address of the API.
     pub listen: String,
-    /// Where rows are kept: `sqlite`, or the address of a shared database.
-    pub store: String,
+    /// Where rows are kept: `sqlite`, or the address of a database, which may hold a password.
+    pub store: SecretString,
+    /// The file with the database's password.
+    pub store_password_file: Option<PathBuf>,
     /// The file with the master key; `master.key` in the data directory where absent.
     pub master_key_file: Option<PathBuf>,
     /// The master key itself.

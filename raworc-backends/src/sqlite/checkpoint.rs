@@ -15,8 +15,6 @@ use sqlx::{Connection, Row, SqliteConnection};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::sql;
-
 /// How long the log gathers at most before it is carried over. Pages in use change again and again, and are written once.
 const PERIOD: Duration = Duration::from_secs(5);
 
@@ -114,7 +112,7 @@ impl Checkpoints {
 /// Carries over as much as can be without anybody waiting. Gives the pages in the log, or nothing where another connection
 /// is at it.
 async fn checkpoint(conn: &mut SqliteConnection) -> Result<Option<i64>, sqlx::Error> {
-    let row = sqlx::query(sql::CHECKPOINT).fetch_one(conn).await?;
+    let row = sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").fetch_one(conn).await?;
     let (busy, pages): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
     Ok((busy == 0).then_some(pages))
 }

@@ -90,6 +90,11 @@ impl SqliteOptions {
         self.directory.join("raworc.db")
     }
 
+    /// The database, as people are told of it.
+    pub(super) fn place(&self) -> String {
+        self.database().display().to_string()
+    }
+
     pub(super) fn writer(&self) -> SqliteConnectOptions {
         let options = self
             .common()

@@ -1,29 +1,24 @@
-//! The tables: embedded migrations, forward only, and whether a file holds them.
+//! The tables, and whether a file holds them.
 
 use std::path::Path;
 
 use raworc_core::store::StoreError;
-use sqlx::migrate::{Migration, MigrationType, Migrator};
-use sqlx::{Connection, SqlSafeStr, SqliteConnection};
+use sqlx::{Connection, SqliteConnection};
 
 use super::config::SqliteOptions;
-use super::error::Fault;
+use super::dialect::Sqlite;
 use super::lock::make_database;
+use crate::sql::dialect::Dialect;
+use crate::sql::fault::Fault;
+use crate::sql::schema::{Migrations, migrate};
 
 /// Databases up to this size are read whole when they are opened; damage of larger ones shows when it is met.
 const CHECKED_SIZE: u64 = 64 << 20;
 
-pub(super) const MIGRATIONS: &[(i64, &str, &str)] = &[
+pub(super) const MIGRATIONS: Migrations = &[
     (1, "tables", include_str!("migrations/0001_tables.sql")),
     (2, "fewer indexes", include_str!("migrations/0002_fewer_indexes.sql")),
 ];
-
-pub(super) fn migrator(migrations: &'static [(i64, &'static str, &'static str)]) -> Migrator {
-    let migration = |&(version, name, text): &(i64, &'static str, &'static str)| {
-        Migration::new(version, name.into(), MigrationType::Simple, text.into_sql_str(), false)
-    };
-    Migrator::with_migrations(migrations.iter().map(migration).collect())
-}
 
 /// Opens the database's file for writing, and brings its tables up to date.
 pub(super) async fn prepare(options: &SqliteOptions) -> Result<SqliteConnection, StoreError> {
@@ -34,14 +29,10 @@ pub(super) async fn prepare(options: &SqliteOptions) -> Result<SqliteConnection,
             place.display()
         ),
     })?;
-    let fault = |error: sqlx::Error| Fault::of(&error, &place);
+    let fault = |error: sqlx::Error| Sqlite::fault(&error, &options.place());
     let mut conn = SqliteConnection::connect_with(&options.writer()).await.map_err(fault)?;
     check(&mut conn, &place).await?;
-    let newest = MIGRATIONS.iter().map(|(version, ..)| *version).max().unwrap_or(0);
-    migrator(MIGRATIONS)
-        .run_direct(None, &mut conn, false)
-        .await
-        .map_err(|error| Fault::of_migration(&error, &place, newest))?;
+    migrate(&mut conn, MIGRATIONS, &options.place(), Sqlite::fault).await?;
     Ok(conn)
 }
 
@@ -53,7 +44,7 @@ async fn check(conn: &mut SqliteConnection, place: &Path) -> Result<(), StoreErr
     let result: Result<String, _> = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(conn).await;
     match result {
         Ok(verdict) if verdict == "ok" => Ok(()),
-        Ok(verdict) => Err(Fault::damaged(place, verdict.trim()).into()),
-        Err(error) => Err(Fault::of(&error, place).into()),
+        Ok(verdict) => Err(Fault::damaged(&place.display().to_string(), verdict.trim()).into()),
+        Err(error) => Err(Sqlite::fault(&error, &place.display().to_string()).into()),
     }
 }

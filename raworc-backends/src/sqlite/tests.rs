@@ -250,7 +250,7 @@ async fn a_watcher_from_whom_the_log_was_cut_meanwhile_is_told_and_misses_nothin
         store.commit(accept(agent, message_id(), &n.to_string())).await.expect("goes through");
     }
     // As it is between the transaction that cuts and the word of it.
-    store.shared.feed.restart(Revision(1));
+    store.shared.feed.restart(store.shared.feed.head(), Revision(1));
     let mut conn =
         SqliteConnection::connect_with(&SqliteOptions::new(directory.path()).writer()).await.expect("is there");
     sqlx::query("DELETE FROM log WHERE revision < 5").execute(&mut conn).await.expect("is cut");

@@ -7,7 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::{AssemblyArgs, UpArgs};
 use crate::exit::{Exit, Failure, Silent};
-use crate::installation::{FirstAdmin, Installation, Password, only_sqlite};
+use crate::installation::{FirstAdmin, Installation, Password};
 use crate::logging;
 use crate::output::{Console, Format, Ink};
 use crate::settings::Settings;
@@ -84,7 +84,7 @@ fn page(console: &Console, installation: &Installation, made: Option<&FirstAdmin
     let mut lines =
         vec![format!("Raworc {} serves at {}", env!("CARGO_PKG_VERSION"), style.paint(Ink::Bold, &installation.url()))];
     let mut line = |name: &str, text: String| lines.push(format!("  {name:<9} {text}"));
-    line("data", format!("{} (SQLite)", settings.data.display()));
+    line("data", installation.kept_in());
     line("runtime", installation.computers().to_owned());
     if let Some(model) = settings.all_models().next() {
         line("model", format!("{} at {}", model.name, model.url));
@@ -129,18 +129,13 @@ pub(super) async fn serve(console: &Console, mut installation: Installation) -> 
 /// Says why one half alone cannot be started.
 ///
 /// # Errors
-/// Always, in this release: SQLite is one process's.
+/// Always, in this release.
 pub fn apart(args: &AssemblyArgs, half: &str) -> anyhow::Result<()> {
-    let settings = Settings::load(args)?;
-    only_sqlite(&settings, "up")?;
-    let other = if half == "server" { "operator" } else { "server" };
+    Settings::load(args)?;
     Err(Failure::new(
         Exit::Usage,
-        format!(
-            "`raworc {half}` needs a store that it shares with an {other} elsewhere, and SQLite is one process's alone"
-        )
-        .replace("an server", "a server"),
+        format!("`raworc {half}` alone is not in this release: links are not forwarded between servers yet"),
     )
-    .hint("start `raworc up`: server and operator in one process, on SQLite")
+    .hint("start `raworc up`: server and operator in one process, on SQLite or a database (`store`)")
     .into())
 }

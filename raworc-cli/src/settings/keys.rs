@@ -58,7 +58,13 @@ pub const KEYS: &[Key] = &[
         "store",
         Default::Text("sqlite"),
         None,
-        "Where rows are kept. `sqlite` is a file in the data directory, for one process.",
+        "Where rows are kept: `sqlite`, a file in the data directory, for one process; or a database, such as `postgres://USER@HOST:5432/DATABASE` or `mysql://USER@HOST:3306/DATABASE` (MySQL and MariaDB).",
+    ),
+    key(
+        "store_password_file",
+        Default::Unset("the password in `store`, if any"),
+        None,
+        "The file with the database's password.",
     ),
     key(
         "master_key_file",

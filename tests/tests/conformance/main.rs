@@ -21,7 +21,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let required = Required::from_env();
     let mut trials = required.trials();
-    trials.extend(stores::trials());
+    trials.extend(stores::trials(&required));
     trials.extend(runtimes::trials(&required));
     libtest_mimic::run(&arguments, trials).exit_code()
 }

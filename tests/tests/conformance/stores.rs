@@ -1,5 +1,7 @@
 //! The stores.
 
+mod servers;
+
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -12,11 +14,11 @@ use raworc_core::store::conformance::{BlobStoreUnderTest, StoreUnderTest, blob_c
 use raworc_core::store::{MemoryStore, Store};
 use tempfile::TempDir;
 
-use crate::required::run;
+use crate::required::{Required, run};
 
 /// Every case against every store.
-pub(crate) fn trials() -> Vec<Trial> {
-    let mut trials = Vec::new();
+pub(crate) fn trials(required: &Required) -> Vec<Trial> {
+    let mut trials = servers::trials(required);
     for case in cases() {
         trials.push(Trial::test(format!("memory::{}", case.name), move || run(case.run(Arc::new(Memory::default())))));
     }

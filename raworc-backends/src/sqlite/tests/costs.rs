@@ -14,11 +14,9 @@ use raworc_core::runtime::simulated::{Profile, SimulatedAgent, SimulatedOptions,
 use raworc_core::seal::MasterKey;
 
 use super::{SqliteStore, directory, open};
-use crate::sqlite::sql;
 
 async fn commits(store: &SqliteStore) -> i64 {
-    let head: (i64, i64, i64) = sqlx::query_as(sql::HEAD).fetch_one(&store.shared.readers).await.expect("answers");
-    head.2
+    sqlx::query_scalar("SELECT commits FROM head").fetch_one(&store.shared.readers).await.expect("answers")
 }
 
 #[tokio::test]

@@ -10,7 +10,8 @@ use raworc_core::store::{AuditQuery, Store, StoreError};
 use sqlx::{Connection, SqliteConnection};
 
 use super::{SqliteOptions, SqliteStore, accept, create, directory, message_id, open};
-use crate::sqlite::schema::{MIGRATIONS, migrator};
+use crate::sql::schema::migrator;
+use crate::sqlite::schema::MIGRATIONS;
 
 async fn refusal(options: SqliteOptions) -> String {
     match SqliteStore::open(options).await.expect_err("cannot be opened") {

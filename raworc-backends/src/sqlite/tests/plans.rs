@@ -6,7 +6,10 @@ use raworc_core::store::AgentQuery;
 use sqlx::{AssertSqlSafe, Connection, Row, SqliteConnection};
 
 use super::{SqliteOptions, directory, open};
-use crate::sqlite::sql;
+use crate::sql::dialect::Dialect;
+use crate::sql::script::Step;
+use crate::sql::statements as sql;
+use crate::sqlite::dialect::{Sqlite, insertion, plain, text_over};
 
 async fn plan(conn: &mut SqliteConnection, text: &str) -> Vec<String> {
     let rows = sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {text}"))).fetch_all(conn).await;
@@ -34,7 +37,8 @@ fn agent_lists() -> Vec<String> {
                 let selector = selector.parse().expect("a good selector");
                 let mut query = AgentQuery::of(TenantName::default_tenant());
                 (query.owner, query.state, query.selector) = (owner.clone(), state, selector);
-                lists.push(sql::agents(&query).0);
+                let Step::Plain(text, _) = sql::agents(&query, 10) else { panic!("it is no list of keys") };
+                lists.push(text.into_owned());
             }
         }
     }
@@ -47,10 +51,14 @@ async fn no_statement_reads_a_whole_table() {
     open(&directory).await.close().await;
     let options = SqliteOptions::new(directory.path());
     let mut conn = SqliteConnection::connect_with(&options.writer()).await.expect("is there");
-    let mut statements: Vec<_> = sql::ALL.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
+    let mut statements: Vec<_> = sql::ALL.iter().map(|(name, text)| ((*name).to_owned(), plain(text))).collect();
+    statements.extend(sql::KEYED.iter().map(|(name, keyed)| ((*name).to_owned(), text_over(keyed))));
+    statements.push(("touch".to_owned(), text_over(Sqlite::TOUCH_AGENTS)));
+    let forget = Sqlite::FORGET_EXPIRED.into_iter().chain([Sqlite::FORGET_COMMITS]);
+    statements.extend(forget.map(|text| ("forget".to_owned(), text.to_owned())));
     statements.extend(agent_lists().into_iter().map(|text| ("agents".to_owned(), text)));
     for (name, insert) in sql::INSERTS {
-        statements.extend([1, 64].map(|rows| ((*name).to_owned(), insert.text(rows))));
+        statements.extend([1, 64].map(|rows| ((*name).to_owned(), insertion(insert, rows))));
     }
     let mut found = Vec::new();
     for (name, text) in &statements {

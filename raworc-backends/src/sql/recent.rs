@@ -11,7 +11,7 @@ use raworc_core::agent::{Agent, State};
 use raworc_core::ids::{AgentId, AgentName, TenantName};
 
 #[derive(Debug, Default)]
-pub(super) struct Recent(RwLock<Agents>);
+pub(crate) struct Recent(RwLock<Agents>);
 
 #[derive(Debug, Default)]
 struct Agents {
@@ -21,17 +21,17 @@ struct Agents {
 }
 
 impl Recent {
-    pub(super) fn by_id(&self, id: AgentId) -> Option<Agent> {
+    pub(crate) fn by_id(&self, id: AgentId) -> Option<Agent> {
         self.read().by_id.get(&id).cloned()
     }
 
-    pub(super) fn by_name(&self, tenant: &TenantName, name: &AgentName) -> Option<Agent> {
+    pub(crate) fn by_name(&self, tenant: &TenantName, name: &AgentName) -> Option<Agent> {
         let agents = self.read();
         let id = agents.by_name.get(&(tenant.clone(), name.clone()))?;
         agents.by_id.get(id).cloned()
     }
 
-    pub(super) fn forget(&self, ids: impl Iterator<Item = AgentId>) {
+    pub(crate) fn forget(&self, ids: impl Iterator<Item = AgentId>) {
         let mut agents = self.write();
         for id in ids {
             if let Some(agent) = agents.by_id.remove(&id) {
@@ -40,7 +40,7 @@ impl Recent {
         }
     }
 
-    pub(super) fn keep<'a>(&self, kept: impl Iterator<Item = &'a Agent>) {
+    pub(crate) fn keep<'a>(&self, kept: impl Iterator<Item = &'a Agent>) {
         let mut agents = self.write();
         for agent in kept {
             if agent.status.state() != State::Deleted {
@@ -50,7 +50,7 @@ impl Recent {
         }
     }
 
-    pub(super) fn clear(&self) {
+    pub(crate) fn clear(&self) {
         *self.write() = Agents::default();
     }
 

@@ -13,30 +13,30 @@ use raworc_core::message::Message;
 use raworc_core::store::{
     Answer, Committed, Evaluated, Footprint, IdempotencyKey, Lease, QuotaKind, Record, RecordKey, Rows,
 };
-use serde_json::{Value, json};
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Row, SqliteConnection};
 
+use super::batch::Head;
+use super::convert::{agent, broken, count, doc, lease, quota_word, record, tenant_key, text};
+use super::dialect::{Columns, Dialect};
 use super::script::{Cell, Script};
-use crate::sqlite::convert::{agent, broken, count, doc, lease, record, tenant_key};
-use crate::sqlite::sql;
+use super::statements as sql;
+use super::time::Time;
 
 /// Bytes of agents that are kept from batch to batch, here and once more for readers.
 const KEPT: usize = 8 << 20;
 
 /// What a batch looks at.
 #[derive(Debug, Default)]
-pub(super) struct Wanted {
-    pub(super) commits: Vec<CommitId>,
-    pub(super) answers: Vec<IdempotencyKey>,
-    pub(super) leases: Vec<String>,
-    pub(super) footprint: Footprint,
+pub(crate) struct Wanted {
+    pub(crate) commits: Vec<CommitId>,
+    pub(crate) answers: Vec<IdempotencyKey>,
+    pub(crate) leases: Vec<String>,
+    pub(crate) footprint: Footprint,
 }
 
 /// Rows by key; `None` for what is known not to be there.
 #[derive(Debug, Default)]
-pub(super) struct Rowset {
-    pub(super) agents: HashMap<AgentId, Option<Agent>>,
+pub(crate) struct Rowset {
+    pub(crate) agents: HashMap<AgentId, Option<Agent>>,
     taken: HashMap<(TenantName, AgentName), bool>,
     messages: HashMap<MessageId, Option<Message>>,
     /// Agents whose open messages are all loaded.
@@ -45,10 +45,10 @@ pub(super) struct Rowset {
     records: HashMap<RecordKey, Option<Record>>,
     usage: HashMap<(TenantName, QuotaKind), Option<u64>>,
     answers: HashMap<IdempotencyKey, Option<Answer>>,
-    pub(super) commits: HashMap<CommitId, Option<Committed>>,
+    pub(crate) commits: HashMap<CommitId, Option<Committed>>,
     /// The jobs of this batch that made a commit.
-    pub(super) made: HashMap<CommitId, usize>,
-    pub(super) leases: HashMap<String, Option<Lease>>,
+    pub(crate) made: HashMap<CommitId, usize>,
+    pub(crate) leases: HashMap<String, Option<Lease>>,
     /// What the agents here take in memory, and the sum of that.
     weights: HashMap<AgentId, usize>,
     weight: usize,
@@ -56,7 +56,7 @@ pub(super) struct Rowset {
 
 impl Rowset {
     /// Forgets what is only good for one batch. Tells whether the agents went too, because they were too many.
-    pub(super) fn next_batch(&mut self) -> bool {
+    pub(crate) fn next_batch(&mut self) -> bool {
         let full = self.weight > KEPT;
         if full {
             *self = Self::default();
@@ -68,55 +68,89 @@ impl Rowset {
         full
     }
 
+    /// Forgets everything: some of it was not written.
+    pub(crate) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
     /// Notes the size of the document of an agent that is kept here.
-    pub(super) fn weigh(&mut self, agent: AgentId, bytes: usize) {
+    pub(crate) fn weigh(&mut self, agent: AgentId, bytes: usize) {
         // What a document takes in memory is about twice its text.
         let now = 2 * bytes;
         let before = self.weights.insert(agent, now).unwrap_or(0);
         self.weight = self.weight - before + now;
     }
 
-    /// Begins the transaction, and loads what a batch looks at and is not here yet.
-    pub(super) async fn begin(&mut self, conn: &mut SqliteConnection, wanted: Wanted) -> Result<(), sqlx::Error> {
+    /// Begins the transaction, and loads what a batch looks at and is not here yet. Gives the head, see [`Dialect::begin`].
+    pub(crate) async fn begin<D: Dialect>(
+        &mut self,
+        conn: &mut D::Connection,
+        known: Head,
+        time: &Time,
+        wanted: Wanted,
+    ) -> Result<Head, sqlx::Error> {
         let mut script = Script::default();
-        script.add("BEGIN IMMEDIATE", []);
-        ask(&mut script, sql::LOAD_COMMITS, missing(&mut self.commits, wanted.commits.into_iter()));
-        ask(&mut script, sql::LOAD_LEASES, missing(&mut self.leases, wanted.leases.into_iter()));
-        let key = |key: &IdempotencyKey| json!([key.principal, key.key]);
-        ask(&mut script, sql::LOAD_ANSWERS, missing_by(&mut self.answers, wanted.answers.iter(), key));
-        self.load_with(conn, script, &wanted.footprint).await
+        script.ask(sql::LOAD_COMMITS, missing(&mut self.commits, wanted.commits.into_iter()));
+        script.ask(sql::LOAD_LEASES, missing(&mut self.leases, wanted.leases.into_iter()));
+        let key = |key: &IdempotencyKey| [key.principal.clone().into(), key.key.clone().into()];
+        script.ask(sql::LOAD_ANSWERS, missing_by(&mut self.answers, wanted.answers.iter(), key));
+        self.ask(&mut script, &wanted.footprint)?;
+        let (head, rows) = D::begin(conn, known, time, script).await?;
+        self.take(&rows)?;
+        self.load_dependents::<D>(conn, &wanted.footprint).await?;
+        Ok(head)
     }
 
     /// Loads all of a footprint that is not here yet, but for the answer.
-    pub(super) async fn load(&mut self, conn: &mut SqliteConnection, footprint: &Footprint) -> Result<(), sqlx::Error> {
-        self.load_with(conn, Script::default(), footprint).await
-    }
-
-    async fn load_with(
+    pub(crate) async fn load<D: Dialect>(
         &mut self,
-        conn: &mut SqliteConnection,
-        mut script: Script,
+        conn: &mut D::Connection,
         footprint: &Footprint,
     ) -> Result<(), sqlx::Error> {
-        ask(&mut script, sql::LOAD_AGENTS, missing(&mut self.agents, footprint.agents.keys().copied()));
+        let mut script = Script::default();
+        self.ask(&mut script, footprint)?;
+        if !script.is_empty() {
+            self.take(&D::run(conn, script).await?)?;
+        }
+        self.load_dependents::<D>(conn, footprint).await
+    }
+
+    /// Loads what agents that were only now loaded hold.
+    async fn load_dependents<D: Dialect>(
+        &mut self,
+        conn: &mut D::Connection,
+        footprint: &Footprint,
+    ) -> Result<(), sqlx::Error> {
+        let mut script = Script::default();
+        self.ask_dependents(&mut script, footprint);
+        if !script.is_empty() {
+            self.take(&D::run(conn, script).await?)?;
+        }
+        Ok(())
+    }
+
+    fn ask(&mut self, script: &mut Script, footprint: &Footprint) -> Result<(), sqlx::Error> {
+        script.ask(sql::LOAD_AGENTS, missing(&mut self.agents, footprint.agents.keys().copied()));
         let mut names = Vec::new();
         for name in &footprint.names {
             self.taken.entry(name.clone()).or_insert_with(|| {
-                names.push(json!([name.0, name.1]));
+                names.extend([name.0.to_string().into(), name.1.to_string().into()]);
                 false
             });
         }
-        ask(&mut script, sql::LOAD_NAMES, names);
-        let key = |key: &RecordKey| json!([key.kind.as_str(), tenant_key(key.tenant.as_ref()), key.name]);
-        ask(&mut script, sql::LOAD_RECORDS, missing_by(&mut self.records, footprint.records.iter(), key));
-        let key = |(tenant, kind): &(TenantName, QuotaKind)| json!([tenant, kind]);
-        ask(&mut script, sql::LOAD_USAGE, missing_by(&mut self.usage, footprint.usage.iter(), key));
-        self.ask_dependents(&mut script, footprint);
-        self.take(conn, script).await?;
-        // What agents that were only now loaded hold.
-        let mut script = Script::default();
-        self.ask_dependents(&mut script, footprint);
-        self.take(conn, script).await
+        script.ask(sql::LOAD_NAMES, names);
+        let key = |key: &RecordKey| {
+            [key.kind.as_str().into(), tenant_key(key.tenant.as_ref()).into(), key.name.clone().into()]
+        };
+        script.ask(sql::LOAD_RECORDS, missing_by(&mut self.records, footprint.records.iter(), key));
+        let mut words = HashMap::new();
+        for (_, kind) in &footprint.usage {
+            words.insert(*kind, quota_word(*kind)?);
+        }
+        let key = |(tenant, kind): &(TenantName, QuotaKind)| [tenant.to_string().into(), words[kind].clone().into()];
+        script.ask(sql::LOAD_USAGE, missing_by(&mut self.usage, footprint.usage.iter(), key));
+        self.ask_dependents(script, footprint);
+        Ok(())
     }
 
     /// Asks for messages and computers, as far as it is known which: an agent says what it holds.
@@ -133,28 +167,22 @@ impl Rowset {
                 computers.extend(agent.status.computer);
             }
             if needs.open && self.opened.insert(*id) {
-                opened.push(json!(id));
+                opened.push(id.to_string().into());
             }
         }
-        ask(script, sql::LOAD_MESSAGES, missing(&mut self.messages, messages.into_iter()));
-        ask(script, sql::LOAD_OPEN, opened);
-        ask(script, sql::LOAD_COMPUTERS, missing(&mut self.computers, computers.into_iter()));
+        script.ask(sql::LOAD_MESSAGES, missing(&mut self.messages, messages.into_iter()));
+        script.ask(sql::LOAD_OPEN, opened);
+        script.ask(sql::LOAD_COMPUTERS, missing(&mut self.computers, computers.into_iter()));
     }
 
-    async fn take(&mut self, conn: &mut SqliteConnection, script: Script) -> Result<(), sqlx::Error> {
-        if script.is_empty() {
-            return Ok(());
-        }
-        for row in script.rows(conn).await? {
-            self.absorb(&row)?;
-        }
-        Ok(())
+    fn take(&mut self, rows: &[impl Columns]) -> Result<(), sqlx::Error> {
+        rows.iter().try_for_each(|row| self.absorb(row))
     }
 
-    fn absorb(&mut self, row: &SqliteRow) -> Result<(), sqlx::Error> {
-        match row.try_get::<&str, _>(row.len() - 1)? {
+    fn absorb(&mut self, row: &impl Columns) -> Result<(), sqlx::Error> {
+        match &*text(row, row.count() - 1)? {
             "commit" => {
-                let id: CommitId = row.try_get::<&str, _>(0)?.parse().map_err(broken)?;
+                let id: CommitId = text(row, 0)?.parse().map_err(broken)?;
                 self.commits.insert(id, Some(doc(row, 1)?));
             }
             "lease" => {
@@ -162,25 +190,26 @@ impl Rowset {
                 self.leases.insert(lease.key.clone(), Some(lease));
             }
             "answer" => {
-                let key = IdempotencyKey { principal: text(row, 0)?, key: text(row, 1)? };
+                let key = IdempotencyKey { principal: text(row, 0)?.into_owned(), key: text(row, 1)?.into_owned() };
                 self.answers.insert(key, Some(doc(row, 2)?));
             }
             "agent" => {
                 let agent = agent(row)?;
-                self.weigh(agent.id, row.try_get::<&str, _>(2)?.len());
+                self.weigh(agent.id, text(row, 2)?.len());
                 self.agents.insert(agent.id, Some(agent));
             }
             "name" => {
-                let tenant = TenantName::new(text(row, 0)?).map_err(broken)?;
-                self.taken.insert((tenant, AgentName::new(text(row, 1)?).map_err(broken)?), true);
+                let tenant = TenantName::new(text(row, 0)?.into_owned()).map_err(broken)?;
+                self.taken.insert((tenant, AgentName::new(text(row, 1)?.into_owned()).map_err(broken)?), true);
             }
             "record" => {
                 let record = record(row)?;
                 self.records.insert(record.key.clone(), Some(record));
             }
             "usage" => {
-                let kind: QuotaKind = serde_json::from_value(text(row, 1)?.into()).map_err(broken)?;
-                self.usage.insert((TenantName::new(text(row, 0)?).map_err(broken)?, kind), Some(count(row, 2)?));
+                let kind: QuotaKind = serde_json::from_value(text(row, 1)?.into_owned().into()).map_err(broken)?;
+                self.usage
+                    .insert((TenantName::new(text(row, 0)?.into_owned()).map_err(broken)?, kind), Some(count(row, 2)?));
             }
             "message" => {
                 let message: Message = doc(row, 0)?;
@@ -197,7 +226,7 @@ impl Rowset {
     }
 
     /// The rows of a footprint that was loaded.
-    pub(super) fn rows(&self, footprint: &Footprint, now: Timestamp) -> Rows {
+    pub(crate) fn rows(&self, footprint: &Footprint, now: Timestamp) -> Rows {
         let mut rows = Rows::at(now);
         let mut messages: BTreeSet<_> = footprint.messages.clone();
         let mut computers: BTreeSet<_> = footprint.computers.clone();
@@ -226,8 +255,13 @@ impl Rowset {
         rows
     }
 
+    /// Whether a message that a commit leaves was there before it.
+    pub(crate) fn has(&self, message: &Message) -> bool {
+        self.messages.get(&message.id).and_then(Option::as_ref).is_some_and(|there| there.agent == message.agent)
+    }
+
     /// Takes over what a commit leaves.
-    pub(super) fn apply(&mut self, evaluated: Evaluated) -> Committed {
+    pub(crate) fn apply(&mut self, evaluated: Evaluated) -> Committed {
         for agent in evaluated.agents {
             let living = agent.status.state() != State::Deleted;
             self.taken.insert((agent.tenant.clone(), agent.name.clone()), living);
@@ -244,7 +278,7 @@ impl Rowset {
 }
 
 /// Those of `keys` that nothing is known of, which counts as absent from now on unless it is loaded.
-fn missing<K: Eq + Hash + ToString, V>(known: &mut HashMap<K, Option<V>>, keys: impl Iterator<Item = K>) -> Vec<Value> {
+fn missing<K: Eq + Hash + ToString, V>(known: &mut HashMap<K, Option<V>>, keys: impl Iterator<Item = K>) -> Vec<Cell> {
     let mut found = Vec::new();
     for key in keys {
         let text = key.to_string();
@@ -256,14 +290,14 @@ fn missing<K: Eq + Hash + ToString, V>(known: &mut HashMap<K, Option<V>>, keys: 
     found
 }
 
-fn missing_by<'a, K: Clone + Eq + Hash + 'a, V>(
+fn missing_by<'a, K: Clone + Eq + Hash + 'a, V, const N: usize>(
     known: &mut HashMap<K, Option<V>>,
     keys: impl Iterator<Item = &'a K>,
-    write: impl Fn(&K) -> Value,
-) -> Vec<Value> {
+    write: impl Fn(&K) -> [Cell; N],
+) -> Vec<Cell> {
     let mut found = Vec::new();
     for key in keys.filter(|key| !known.contains_key(key)).collect::<Vec<_>>() {
-        found.push(write(key));
+        found.extend(write(key));
         known.insert(key.clone(), None);
     }
     found
@@ -274,17 +308,6 @@ fn there<'a, K: Clone + Eq + Hash + 'a, V: Clone + 'a>(
     keys: impl Iterator<Item = &'a K>,
 ) -> impl Iterator<Item = (K, V)> {
     keys.filter_map(|key| Some((key.clone(), known.get(key)?.clone()?)))
-}
-
-fn text(row: &SqliteRow, at: usize) -> Result<String, sqlx::Error> {
-    row.try_get(at)
-}
-
-/// Asks for the rows of `keys`; for nothing where there is no key.
-fn ask(script: &mut Script, statement: &'static str, keys: Vec<Value>) {
-    if !keys.is_empty() {
-        script.add(statement, [Cell::Text(Value::Array(keys).to_string())]);
-    }
 }
 
 #[cfg(test)]

@@ -6,21 +6,17 @@ use jiff::Timestamp;
 use raworc_core::agent::{Agent, State};
 use raworc_core::computer::Computer;
 use raworc_core::event::Event;
-use raworc_core::ids::{AgentId, CommitId, ComputerId, MessageId, Revision, TenantName};
+use raworc_core::ids::{AgentId, CommitId, ComputerId, Revision, TenantName};
 use raworc_core::message::Message;
 use raworc_core::step::Step;
 use raworc_core::store::{AuditRow, Committed, Evaluated, IdempotencyKey, Lease, QuotaKind, Record, RecordKey};
-use serde_json::{Value, json};
-use sqlx::SqliteConnection;
 
-use super::Head;
+use super::batch::Head;
+use super::convert::{int, micros, quota_word, tenant_key, to_doc};
+use super::dialect::Dialect;
 use super::rowset::Rowset;
 use super::script::{Cell, Script};
-use crate::sqlite::convert::{int, micros, quota_word, tenant_key, to_doc};
-use crate::sqlite::sql::{self, Insert};
-
-/// Rows that one statement writes at most. Others are powers of two below, so that few statements are prepared.
-const ROWS: usize = 64;
+use super::statements::{self as sql, Insert};
 
 /// How much of an agent's row differs from what stands in the database, the least first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,10 +29,10 @@ enum Differs {
 
 impl Differs {
     const EACH: [(Self, &Insert); 4] = [
-        (Self::All, &sql::PUT_AGENTS),
-        (Self::State, &sql::PUT_AGENTS_STATE),
-        (Self::Due, &sql::PUT_AGENTS_DUE),
-        (Self::Doc, &sql::PUT_AGENTS_DOC),
+        (Self::All, sql::PUT_AGENTS),
+        (Self::State, sql::PUT_AGENTS_STATE),
+        (Self::Due, sql::PUT_AGENTS_DUE),
+        (Self::Doc, sql::PUT_AGENTS_DOC),
     ];
 
     fn between(before: Option<&Agent>, agent: &Agent) -> Self {
@@ -55,17 +51,35 @@ impl Differs {
     }
 }
 
+/// What the database has of a message that is to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Has {
+    /// Nothing.
+    Nothing,
+    /// It, open as it still is.
+    Open,
+    /// It, open as it is no more.
+    Ended,
+}
+
+impl Has {
+    const EACH: [(Self, &Insert); 3] = [
+        (Self::Nothing, sql::PUT_NEW_MESSAGES),
+        (Self::Open, sql::PUT_OPEN_MESSAGES),
+        (Self::Ended, sql::PUT_MESSAGES),
+    ];
+}
+
 /// Rows to write, the latest of each key.
 #[derive(Debug, Default)]
-pub(super) struct Pending {
+pub(crate) struct Pending {
     /// What is too old goes with what is written.
     forgotten: Script,
     agents: BTreeMap<AgentId, (Differs, Vec<Cell>)>,
     touched: BTreeSet<AgentId>,
     unlabelled: BTreeSet<AgentId>,
     labels: BTreeMap<AgentId, Vec<(String, String)>>,
-    /// Whether each is open, and its row.
-    messages: BTreeMap<MessageId, (bool, Vec<Cell>)>,
+    messages: BTreeMap<(AgentId, u64), (Has, Vec<Cell>)>,
     steps: Vec<Cell>,
     computers: BTreeMap<ComputerId, Option<Vec<Cell>>>,
     records: BTreeMap<RecordKey, Option<Vec<Cell>>>,
@@ -75,29 +89,29 @@ pub(super) struct Pending {
     log: Vec<Cell>,
     commits: Vec<Cell>,
     audit: Vec<Cell>,
-    pub(super) events: Vec<Event>,
+    pub(crate) events: Vec<Event>,
     /// Blobs were written, or the log is to be cut: all else may be empty.
-    pub(super) other: bool,
+    pub(crate) other: bool,
 }
 
 impl Pending {
     /// Whether there is anything to write.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         !self.other && self.commits.is_empty() && self.touched.is_empty() && self.leases.is_empty()
     }
 
     /// Takes away what is older than `at`, by one of the statements for that.
-    pub(super) fn forget(&mut self, statement: &'static str, at: i64) {
-        self.forgotten.add(statement, [Cell::Int(at)]);
+    pub(crate) fn forget(&mut self, statement: &'static str, at: i64) {
+        self.forgotten.add(statement, [at.into()]);
     }
 
     /// The agents whose rows change.
-    pub(super) fn agents(&self) -> impl Iterator<Item = AgentId> {
+    pub(crate) fn agents(&self) -> impl Iterator<Item = AgentId> {
         self.agents.keys().chain(&self.touched).copied()
     }
 
     /// Adds what a commit leaves, over the rows as they were before it. Takes its events.
-    pub(super) fn commit(
+    pub(crate) fn commit(
         &mut self,
         id: CommitId,
         seq: u64,
@@ -116,14 +130,20 @@ impl Pending {
         let told = messages.iter().filter(|(message, _)| !evaluated.untold.contains(&message.id));
         let doc = committed_doc(&evaluated.committed, &agents, told.map(|(_, doc)| doc.as_str()))?;
         let at = micros(evaluated.now);
-        self.commits.extend([Cell::Int(int(seq)), Cell::Text(id.to_string()), Cell::Int(at), Cell::Text(doc)]);
+        self.commits.extend([int(seq).into(), id.to_string().into(), at.into(), doc.into()]);
         for (agent, doc) in agents {
             let differs = Differs::between(before.agents.get(&agent.id).and_then(Option::as_ref), agent);
             let so_far = self.agents.get(&agent.id).map_or(differs, |(so_far, _)| *so_far);
             self.agents.insert(agent.id, (differs.max(so_far), agent_row(agent, doc)));
         }
         for (message, doc) in messages {
-            self.messages.insert(message.id, (!message.state.is_ended(), message_row(message, doc)));
+            let place = (message.agent, message.seq);
+            let has = match (before.has(message), self.messages.get(&place)) {
+                (false, _) | (true, Some((Has::Nothing, _))) => Has::Nothing,
+                (true, _) if message.state.is_ended() => Has::Ended,
+                (true, _) => Has::Open,
+            };
+            self.messages.insert(place, (has, message_row(message, doc)));
         }
         for step in &evaluated.steps {
             self.steps.extend(step_row(step)?);
@@ -136,12 +156,12 @@ impl Pending {
             self.records.insert(key.clone(), record.as_ref().map(record_row).transpose()?);
         }
         for (key, used) in &evaluated.usage {
-            let row = vec![Cell::Text(key.0.to_string()), Cell::Text(quota_word(key.1)?), Cell::Int(int(*used))];
+            let row = vec![key.0.to_string().into(), quota_word(key.1)?.into(), int(*used).into()];
             self.usage.insert(key.clone(), row);
         }
         if let Some((key, answer)) = &evaluated.answer {
-            let (principal, name) = (Cell::Text(key.principal.clone()), Cell::Text(key.key.clone()));
-            let row = vec![principal, name, Cell::Int(micros(answer.expires)), Cell::Text(to_doc(answer)?)];
+            let (principal, name) = (key.principal.clone().into(), key.key.clone().into());
+            let row = vec![principal, name, micros(answer.expires).into(), to_doc(answer)?.into()];
             self.answers.insert(key.clone(), row);
         }
         if let Some(row) = &evaluated.audit {
@@ -149,10 +169,10 @@ impl Pending {
         }
         for event in std::mem::take(&mut evaluated.events) {
             self.log.extend([
-                Cell::Int(int(event.revision.0)),
-                Cell::Text(tenant_key(event.tenant.as_ref())),
-                Cell::Maybe(event.agent.map(|agent| agent.to_string())),
-                Cell::Text(to_doc(&event)?),
+                int(event.revision.0).into(),
+                tenant_key(event.tenant.as_ref()).into(),
+                event.agent.map(|agent| agent.to_string()).into(),
+                to_doc(&event)?.into(),
             ]);
             self.events.push(event);
         }
@@ -161,10 +181,10 @@ impl Pending {
 
     /// Notes that an agent's hot columns moved. A row that a commit before it leaves is written after all touches, so it
     /// takes them up itself.
-    pub(super) fn touch(&mut self, agent: &Agent) {
+    pub(crate) fn touch(&mut self, agent: &Agent) {
         match self.agents.get_mut(&agent.id) {
             Some((differs, row)) => {
-                if let Some(Cell::Text(doc)) = row.pop() {
+                if let Some(Cell::Text(Some(doc))) = row.pop() {
                     *row = agent_row(agent, doc);
                     *differs = Differs::Due.max(*differs);
                 }
@@ -175,13 +195,13 @@ impl Pending {
         }
     }
 
-    pub(super) fn lease(&mut self, lease: &Lease) {
+    pub(crate) fn lease(&mut self, lease: &Lease) {
         let row = vec![
-            Cell::Text(lease.key.clone()),
-            Cell::Text(lease.holder.to_string()),
-            Cell::Int(int(lease.epoch)),
-            Cell::Int(micros(lease.since)),
-            Cell::Int(micros(lease.expires)),
+            lease.key.clone().into(),
+            lease.holder.to_string().into(),
+            int(lease.epoch).into(),
+            micros(lease.since).into(),
+            micros(lease.expires).into(),
         ];
         self.leases.insert(lease.key.clone(), row);
     }
@@ -199,93 +219,67 @@ impl Pending {
     }
 
     /// Writes everything, the head last, and commits the transaction.
-    pub(super) async fn write(
+    pub(crate) async fn write<D: Dialect>(
         self,
-        conn: &mut SqliteConnection,
+        conn: &mut D::Connection,
         rows: &Rowset,
         head: &Head,
     ) -> Result<Vec<Event>, sqlx::Error> {
-        touch(conn, &self.touched, rows).await?;
-        by_list(conn, sql::DELETE_LABELS, self.unlabelled.iter().map(|id| json!(id)).collect()).await?;
-        let gone = self.computers.iter().filter(|(_, row)| row.is_none()).map(|(id, _)| json!(id)).collect();
-        by_list(conn, sql::DELETE_COMPUTERS, gone).await?;
+        let mut first = Script::default();
+        first.ask(D::TOUCH_AGENTS, touches(&self.touched, rows));
+        for id in self.unlabelled {
+            first.add(sql::DELETE_LABELS, [id.to_string().into()]);
+        }
+        for (id, _) in self.computers.iter().filter(|(_, row)| row.is_none()) {
+            first.add(sql::DELETE_COMPUTER, [id.to_string().into()]);
+        }
         for (key, _) in self.records.iter().filter(|(_, row)| row.is_none()) {
-            sqlx::query(sql::DELETE_RECORD)
-                .bind(key.kind.as_str())
-                .bind(tenant_key(key.tenant.as_ref()))
-                .bind(key.name.clone())
-                .execute(&mut *conn)
-                .await?;
+            let tenant = tenant_key(key.tenant.as_ref()).into();
+            first.add(sql::DELETE_RECORD, [key.kind.as_str().into(), tenant, key.name.clone().into()]);
+        }
+        if !first.is_empty() {
+            D::run(conn, first).await?;
         }
         let mut last = self.forgotten;
         let mut agents: Vec<_> = self.agents.into_values().collect();
         for (how, insert) in Differs::EACH {
             let some = agents.extract_if(.., |(differs, _)| *differs == how);
-            put(conn, &mut last, insert, some.flat_map(|(_, row)| row)).await?;
+            last.put(insert, some.flat_map(|(_, row)| row));
         }
         let labels = self.labels.into_iter().flat_map(|(id, labels)| {
-            labels.into_iter().flat_map(move |(name, value)| [id.to_string(), name, value].map(Cell::Text))
+            labels.into_iter().flat_map(move |(name, value)| [id.to_string(), name, value].map(Cell::from))
         });
-        put(conn, &mut last, &sql::PUT_LABELS, labels).await?;
-        let (open, ended): (Vec<_>, Vec<_>) = self.messages.into_values().partition(|(open, _)| *open);
-        for (messages, insert) in [(open, &sql::PUT_OPEN_MESSAGES), (ended, &sql::PUT_MESSAGES)] {
-            put(conn, &mut last, insert, messages.into_iter().flat_map(|(_, row)| row)).await?;
+        last.put(sql::PUT_LABELS, labels);
+        let mut messages: Vec<_> = self.messages.into_values().collect();
+        for (what, insert) in Has::EACH {
+            let some = messages.extract_if(.., |(has, _)| *has == what);
+            last.put(insert, some.flat_map(|(_, row)| row));
         }
-        put(conn, &mut last, &sql::PUT_STEPS, self.steps.into_iter()).await?;
-        put(conn, &mut last, &sql::PUT_COMPUTERS, self.computers.into_values().flatten().flatten()).await?;
-        put(conn, &mut last, &sql::PUT_RECORDS, self.records.into_values().flatten().flatten()).await?;
-        put(conn, &mut last, &sql::PUT_USAGE, self.usage.into_values().flatten()).await?;
-        put(conn, &mut last, &sql::PUT_ANSWERS, self.answers.into_values().flatten()).await?;
-        put(conn, &mut last, &sql::PUT_LEASES, self.leases.into_values().flatten()).await?;
-        put(conn, &mut last, &sql::PUT_LOG, self.log.into_iter()).await?;
-        put(conn, &mut last, &sql::PUT_AUDIT, self.audit.into_iter()).await?;
-        put(conn, &mut last, &sql::PUT_COMMITS, self.commits.into_iter()).await?;
-        let head = [head.revision.0, head.oldest.0, head.commits].map(|count| Cell::Int(int(count)));
-        last.add(sql::SET_HEAD, head);
-        last.add("COMMIT", []);
-        last.run(conn).await?;
+        last.put(sql::PUT_STEPS, self.steps);
+        last.put(sql::PUT_COMPUTERS, self.computers.into_values().flatten().flatten());
+        last.put(sql::PUT_RECORDS, self.records.into_values().flatten().flatten());
+        last.put(sql::PUT_USAGE, self.usage.into_values().flatten());
+        last.put(sql::PUT_ANSWERS, self.answers.into_values().flatten());
+        last.put(sql::PUT_LEASES, self.leases.into_values().flatten());
+        last.put(sql::PUT_LOG, self.log);
+        last.put(sql::PUT_AUDIT, self.audit);
+        last.put(sql::PUT_COMMITS, self.commits);
+        last.add(sql::SET_HEAD, [head.revision.0, head.oldest.0, head.commits].map(|count| int(count).into()));
+        last.0.push(D::commit(head.revision));
+        D::run(conn, last).await?;
         Ok(self.events)
     }
 }
 
-async fn touch(conn: &mut SqliteConnection, touched: &BTreeSet<AgentId>, rows: &Rowset) -> Result<(), sqlx::Error> {
-    let touched = touched.iter().filter_map(|id| rows.agents.get(id)?.as_ref()).map(|agent| {
+/// The hot columns of agents, as [`Dialect::TOUCH_AGENTS`] takes them.
+fn touches(touched: &BTreeSet<AgentId>, rows: &Rowset) -> Vec<Cell> {
+    let agents = touched.iter().filter_map(|id| rows.agents.get(id)?.as_ref());
+    let keys = agents.flat_map(|agent| {
         let status = &agent.status;
-        let times = [status.awake_until, status.heard_at, agent.due_at()].map(|time| time.map(micros));
-        json!([agent.id, times[0], times[1], times[2]])
+        let [awake, heard, due] = [status.awake_until, status.heard_at, agent.due_at()].map(|time| time.map(micros));
+        [agent.id.to_string().into(), awake.into(), heard.into(), due.into()]
     });
-    by_list(conn, sql::TOUCH_AGENTS, touched.collect()).await
-}
-
-async fn by_list(conn: &mut SqliteConnection, statement: &'static str, keys: Vec<Value>) -> Result<(), sqlx::Error> {
-    if keys.is_empty() {
-        return Ok(());
-    }
-    sqlx::query(statement).bind(Value::Array(keys).to_string()).execute(conn).await?;
-    Ok(())
-}
-
-/// Writes rows, whose cells come one after another. An odd one is left to the last script.
-async fn put(
-    conn: &mut SqliteConnection,
-    last: &mut Script,
-    insert: &Insert,
-    cells: impl Iterator<Item = Cell>,
-) -> Result<(), sqlx::Error> {
-    let cells: Vec<_> = cells.collect();
-    let mut rows = cells.len() / insert.columns;
-    let mut cells = cells.into_iter();
-    while rows > 1 {
-        let some = ROWS.min(1 << rows.ilog2());
-        let mut script = Script::default();
-        script.add(&insert.text(some), cells.by_ref().take(some * insert.columns));
-        script.run(conn).await?;
-        rows -= some;
-    }
-    if rows == 1 {
-        last.add(&insert.text(1), cells);
-    }
-    Ok(())
+    keys.collect()
 }
 
 /// The JSON of a [`Committed`], from documents that are there already.
@@ -309,70 +303,70 @@ fn committed_doc<'a>(
 fn agent_row(agent: &Agent, doc: String) -> Vec<Cell> {
     let status = &agent.status;
     let living = status.state() != State::Deleted;
-    let time = |time: Option<Timestamp>| Cell::Time(time.map(micros));
+    let time = |time: Option<Timestamp>| Cell::from(time.map(micros));
     vec![
-        Cell::Text(agent.id.to_string()),
-        Cell::Text(agent.tenant.to_string()),
-        Cell::Maybe(living.then(|| agent.name.to_string())),
-        Cell::Text(agent.owner.to_string()),
-        Cell::Text(status.state().as_str().to_owned()),
-        Cell::Text(agent.spec.runtime.as_ref().map_or_else(String::new, ToString::to_string)),
+        agent.id.to_string().into(),
+        agent.tenant.to_string().into(),
+        living.then(|| agent.name.to_string()).into(),
+        agent.owner.to_string().into(),
+        status.state().as_str().into(),
+        agent.spec.runtime.as_ref().map_or_else(String::new, ToString::to_string).into(),
         time(agent.due_at()),
         time(status.awake_until),
         time(status.heard_at),
-        Cell::Text(doc),
+        doc.into(),
     ]
 }
 
 fn message_row(message: &Message, doc: String) -> Vec<Cell> {
     let seq = int(message.seq);
     vec![
-        Cell::Text(message.agent.to_string()),
-        Cell::Int(seq),
-        Cell::Text(message.tenant.to_string()),
-        Cell::Text(message.id.to_string()),
-        Cell::Time((!message.state.is_ended()).then_some(seq)),
-        Cell::Text(doc),
+        message.agent.to_string().into(),
+        seq.into(),
+        message.tenant.to_string().into(),
+        message.id.to_string().into(),
+        (!message.state.is_ended()).then_some(seq).into(),
+        doc.into(),
     ]
 }
 
 fn step_row(step: &Step) -> Result<[Cell; 5], sqlx::Error> {
     Ok([
-        Cell::Text(step.agent.to_string()),
-        Cell::Int(int(step.seq)),
-        Cell::Text(step.tenant.to_string()),
-        Cell::Maybe(step.message.map(|message| message.to_string())),
-        Cell::Text(to_doc(step)?),
+        step.agent.to_string().into(),
+        int(step.seq).into(),
+        step.tenant.to_string().into(),
+        step.message.map(|message| message.to_string()).into(),
+        to_doc(step)?.into(),
     ])
 }
 
 fn computer_row(computer: &Computer) -> Result<Vec<Cell>, sqlx::Error> {
     Ok(vec![
-        Cell::Text(computer.id().to_string()),
-        Cell::Text(computer.tenant.to_string()),
-        Cell::Text(computer.runtime.to_string()),
-        Cell::Int(computer.reclaim_since.is_some().into()),
-        Cell::Text(to_doc(computer)?),
+        computer.id().to_string().into(),
+        computer.tenant.to_string().into(),
+        computer.runtime.to_string().into(),
+        i64::from(computer.reclaim_since.is_some()).into(),
+        to_doc(computer)?.into(),
     ])
 }
 
 fn record_row(record: &Record) -> Result<Vec<Cell>, sqlx::Error> {
     Ok(vec![
-        Cell::Text(record.key.kind.as_str().to_owned()),
-        Cell::Text(tenant_key(record.key.tenant.as_ref())),
-        Cell::Text(record.key.name.clone()),
-        Cell::Int(int(record.version)),
-        Cell::Time(record.expires.map(micros)),
-        Cell::Text(to_doc(&record.body)?),
+        record.key.kind.as_str().into(),
+        tenant_key(record.key.tenant.as_ref()).into(),
+        record.key.name.clone().into(),
+        int(record.version).into(),
+        record.expires.map(micros).into(),
+        to_doc(&record.body)?.into(),
     ])
 }
 
 fn audit_row(row: &AuditRow, seq: u64) -> Result<[Cell; 5], sqlx::Error> {
     Ok([
-        Cell::Int(int(seq)),
-        Cell::Text(tenant_key(row.entry.tenant.as_ref())),
-        Cell::Int(int(row.revision.0)),
-        Cell::Int(micros(row.at)),
-        Cell::Text(to_doc(row)?),
+        int(seq).into(),
+        tenant_key(row.entry.tenant.as_ref()).into(),
+        int(row.revision.0).into(),
+        micros(row.at).into(),
+        to_doc(row)?.into(),
     ])
 }

@@ -8,49 +8,63 @@ use futures::stream::{self, BoxStream, StreamExt};
 use raworc_core::event::Event;
 use raworc_core::ids::Revision;
 use raworc_core::store::{EventFilter, StoreError};
-use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
 use tokio::sync::watch;
 
-use super::convert::{count, doc, int};
-use super::error::Fault;
-use super::{Shared, sql};
+use super::Shared;
+use super::convert::{count, doc};
+use super::dialect::{Columns, Dialect};
 
 /// Events that one burst holds at most.
-const BURST: usize = 512;
+pub(crate) const BURST: usize = 512;
 
 /// Events that are kept in memory, so that watchers who keep up read nothing from the database.
 const RECENT: usize = 4096;
 
 /// The end of the log in memory.
 #[derive(Debug)]
-pub(super) struct Feed {
+pub(crate) struct Feed {
     recent: Mutex<VecDeque<Arc<Event>>>,
     oldest: AtomicU64,
-    grown: watch::Receiver<Revision>,
+    head: watch::Sender<Revision>,
 }
 
 impl Feed {
-    pub(super) fn new(oldest: Revision, grown: watch::Receiver<Revision>) -> Self {
-        Self { recent: Mutex::default(), oldest: AtomicU64::new(oldest.0), grown }
+    pub(crate) fn new(head: Revision, oldest: Revision) -> Self {
+        Self { recent: Mutex::default(), oldest: AtomicU64::new(oldest.0), head: watch::Sender::new(head) }
     }
 
-    /// Adds events that were just made durable.
-    pub(super) fn publish(&self, events: Vec<Event>, oldest: Revision) {
-        self.oldest.store(oldest.0, Ordering::Release);
-        if events.is_empty() {
-            return;
-        }
+    /// The last revision that watchers know of.
+    pub(crate) fn head(&self) -> Revision {
+        *self.head.borrow()
+    }
+
+    /// Adds events that are durable, as far as they come next in the log. Whether they reach its head now.
+    pub(crate) fn publish(&self, events: Vec<Event>, oldest: Revision) -> bool {
+        self.oldest.fetch_max(oldest.0, Ordering::AcqRel);
+        let Some(last) = events.last().map(|event| event.revision) else { return true };
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        recent.extend(events.into_iter().map(Arc::new));
+        let head = self.head();
+        let mut next = head;
+        for event in events {
+            if event.revision == next.next() {
+                next = event.revision;
+                recent.push_back(Arc::new(event));
+            }
+        }
         let surplus = recent.len().saturating_sub(RECENT);
         recent.drain(..surplus);
+        if next > head {
+            self.head.send_replace(next);
+        }
+        next >= last
     }
 
-    /// Forgets the events in memory, because some may be missing after them.
-    pub(super) fn restart(&self, oldest: Revision) {
+    /// Forgets the events in memory, because some are missing between them and the log's head.
+    pub(crate) fn restart(&self, head: Revision, oldest: Revision) {
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.clear();
         self.oldest.store(oldest.0, Ordering::Release);
-        self.recent.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.head.send_replace(head);
     }
 
     /// That no event after `since` was forgotten.
@@ -69,21 +83,21 @@ impl Feed {
 }
 
 /// Where somebody stands who reads the log.
-struct Watcher {
-    shared: Arc<Shared>,
-    grown: watch::Receiver<Revision>,
+struct Watcher<D: Dialect> {
+    shared: Arc<Shared<D>>,
+    head: watch::Receiver<Revision>,
     since: Revision,
     filter: EventFilter,
 }
 
 /// Every event after `since`, until the store is closed.
-pub(super) fn watch(
-    shared: &Arc<Shared>,
+pub(crate) fn watch<D: Dialect>(
+    shared: &Arc<Shared<D>>,
     since: Revision,
     filter: EventFilter,
 ) -> Result<BoxStream<'static, Result<Vec<Event>, StoreError>>, StoreError> {
     shared.feed.check(since)?;
-    let watcher = Watcher { shared: Arc::clone(shared), grown: shared.feed.grown.clone(), since, filter };
+    let watcher = Watcher { shared: Arc::clone(shared), head: shared.feed.head.subscribe(), since, filter };
     Ok(stream::unfold(Some(watcher), |watcher| async {
         let mut watcher = watcher?;
         match watcher.next().await? {
@@ -94,14 +108,17 @@ pub(super) fn watch(
     .boxed())
 }
 
-impl Watcher {
+impl<D: Dialect> Watcher<D> {
     /// The next burst that has an event for this watcher; none once the store is closed.
     async fn next(&mut self) -> Option<Result<Vec<Event>, StoreError>> {
         loop {
             // Seen before the log is read, so that what is written after the read wakes the wait below.
-            let head = *self.grown.borrow_and_update();
+            let head = *self.head.borrow_and_update();
             if head <= self.since {
-                self.grown.changed().await.ok()?;
+                tokio::select! {
+                    changed = self.head.changed() => changed.ok()?,
+                    () = self.shared.closed.cancelled() => return None,
+                }
                 continue;
             }
             let burst = match self.shared.feed.after(self.since).filter(|events| !events.is_empty()) {
@@ -123,10 +140,9 @@ impl Watcher {
     }
 
     async fn stored(&mut self) -> Result<Vec<Event>, StoreError> {
-        let rows =
-            sqlx::query(sql::LOG).bind(int(self.since.0)).bind(int(BURST as u64)).fetch_all(&self.shared.readers).await;
+        let rows = self.shared.log(self.since, BURST).await;
         self.shared.feed.check(self.since)?;
-        let fault = |error: sqlx::Error| Fault::of(&error, &self.shared.place);
+        let fault = |error: sqlx::Error| self.shared.fault(&error);
         let rows = rows.map_err(fault)?;
         let Some((first, last)) = bounds(&rows).map_err(fault)? else { return Ok(Vec::new()) };
         // The log is cut before the feed is told of it.
@@ -139,13 +155,13 @@ impl Watcher {
     }
 
     /// The events that this watcher is to see.
-    fn wanted(&self, rows: &[SqliteRow]) -> Result<Vec<Event>, sqlx::Error> {
+    fn wanted(&self, rows: &[D::Row]) -> Result<Vec<Event>, sqlx::Error> {
         let mut events = Vec::new();
         let tenant = self.filter.tenant.as_ref().map(ToString::to_string);
         let agent = self.filter.agent.map(|agent| agent.to_string());
         for row in rows {
             let matches = |at, wanted: &Option<String>| {
-                Ok::<_, sqlx::Error>(wanted.is_none() || row.try_get::<Option<&str>, _>(at)? == wanted.as_deref())
+                Ok::<_, sqlx::Error>(wanted.is_none() || row.text(at)?.as_deref() == wanted.as_deref())
             };
             if matches(1, &tenant)? && matches(2, &agent)? {
                 events.push(doc(row, 3)?);
@@ -156,7 +172,7 @@ impl Watcher {
 }
 
 /// The first and the last revision of rows of the log.
-fn bounds(rows: &[SqliteRow]) -> Result<Option<(Revision, Revision)>, sqlx::Error> {
+pub(crate) fn bounds(rows: &[impl Columns]) -> Result<Option<(Revision, Revision)>, sqlx::Error> {
     let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(None) };
     Ok(Some((Revision(count(first, 0)?), Revision(count(last, 0)?))))
 }

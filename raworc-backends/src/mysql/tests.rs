@@ -1,0 +1,48 @@
+//! What is tested of MySQL and MariaDB alone, and how.
+
+use sqlx::{AssertSqlSafe, MySqlConnection, Row};
+
+use super::Mysql;
+use super::dialect::literal;
+use crate::sql::script::Step;
+use crate::sql::server::tests::Tested;
+use crate::sql::server::tests::database::Database;
+
+mod mysql {
+    crate::sql::server::tests::tests!(super::Mysql, "mysql");
+}
+
+mod mariadb {
+    crate::sql::server::tests::tests!(super::Mysql, "mariadb");
+}
+
+impl Tested for Mysql {
+    async fn faults(conn: &mut MySqlConnection, step: Step) -> Result<Vec<String>, sqlx::Error> {
+        let statement = literal(step);
+        // MySQL has another form unless it is asked for this one, and MariaDB no other.
+        let ask = format!("EXPLAIN FORMAT=TRADITIONAL {statement}");
+        let rows = match sqlx::raw_sql(AssertSqlSafe(ask)).fetch_all(&mut *conn).await {
+            Err(_) => sqlx::raw_sql(AssertSqlSafe(format!("EXPLAIN {statement}"))).fetch_all(conn).await?,
+            rows => rows?,
+        };
+        let mut faults = Vec::new();
+        for row in &rows {
+            let column = |name| row.try_get_unchecked::<Option<String>, _>(name).map(Option::unwrap_or_default);
+            let (table, how, extra) = (column("table")?, column("type")?, column("Extra")?);
+            // Keys that are bound, and what was made of them, are to be read whole.
+            let bound = table.is_empty() || table == "k" || table.starts_with('<');
+            if (how == "ALL" || how == "index") && !bound || extra.contains("filesort") {
+                faults.push(format!("{table}: {how} {extra}"));
+            }
+        }
+        Ok(faults)
+    }
+
+    fn analyze(tables: &[&str]) -> String {
+        format!("ANALYZE TABLE {}", tables.join(", "))
+    }
+
+    async fn cut(database: &Database) -> Result<(), sqlx::Error> {
+        database.end_connections().await
+    }
+}

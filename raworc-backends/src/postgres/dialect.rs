@@ -1,0 +1,392 @@
+//! What is PostgreSQL's own: its words, and how statements go to it.
+
+use std::borrow::Cow;
+use std::fmt::Write;
+use std::str::FromStr;
+use std::time::Duration;
+
+use futures::stream::{BoxStream, StreamExt};
+use raworc_core::ids::Revision;
+use raworc_core::store::StoreError;
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgListener, PgPoolOptions, PgRow};
+use sqlx::query::Query;
+use sqlx::{AssertSqlSafe, ConnectOptions, PgConnection, Row};
+
+use crate::sql::batch::Head;
+use crate::sql::convert::{number, time};
+use crate::sql::dialect::{Columns, Dialect};
+use crate::sql::fault::Fault;
+use crate::sql::schema::{Migrations, migrate};
+use crate::sql::script::{Cell, Script, Step};
+use crate::sql::server::{DatabaseOptions, Server};
+use crate::sql::statements::{Insert, Keyed, Kind};
+use crate::sql::time::Time;
+
+/// The oldest server that this release is tested with.
+const OLDEST: i64 = 15;
+
+/// What commits are told by.
+const CHANNEL: &str = "raworc_log";
+
+/// The database's time in microseconds.
+const NOW: &str = "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)";
+
+const MIGRATIONS: Migrations = &[(1, "tables", include_str!("migrations/0001_tables.sql"))];
+
+/// PostgreSQL.
+#[derive(Debug)]
+pub struct Postgres;
+
+impl Columns for PgRow {
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn int(&self, at: usize) -> Result<Option<i64>, sqlx::Error> {
+        self.try_get(at)
+    }
+
+    fn text(&self, at: usize) -> Result<Option<Cow<'_, str>>, sqlx::Error> {
+        Ok(self.try_get::<Option<&str>, _>(at)?.map(read))
+    }
+
+    fn bytes(&self, at: usize) -> Result<&[u8], sqlx::Error> {
+        self.try_get(at)
+    }
+}
+
+impl Dialect for Postgres {
+    type Db = sqlx::Postgres;
+    type Connection = PgConnection;
+    type Row = PgRow;
+
+    const BLOBS_BESIDE: bool = true;
+    const TOUCH_AGENTS: &'static Keyed = &Keyed {
+        text: "UPDATE agents SET awake_until = k.b, heard_at = k.c, due_at = k.d FROM {keys} WHERE agents.id = k.a",
+        columns: &[Kind::Text, Kind::Int, Kind::Int, Kind::Int],
+    };
+    const FORGET_EXPIRED: [&'static str; 2] = [
+        "DELETE FROM answers WHERE ctid = ANY(ARRAY( \
+            SELECT ctid FROM answers WHERE expires <= ? ORDER BY expires LIMIT 512))",
+        "DELETE FROM records WHERE ctid = ANY(ARRAY( \
+            SELECT ctid FROM records WHERE expires <= ? ORDER BY expires LIMIT 512))",
+    ];
+    const FORGET_COMMITS: &'static str =
+        "DELETE FROM commits WHERE seq < (SELECT MIN(seq) FROM commits) + 512 AND at < ?";
+    const SNAPSHOT: &'static str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+
+    /// Each statement sees what was committed before it, and nobody commits while the head is held.
+    async fn begin(
+        conn: &mut PgConnection,
+        _known: Head,
+        clock: &Time,
+        loads: Script,
+    ) -> Result<(Head, Vec<PgRow>), sqlx::Error> {
+        // The time is read after the row, which is waited for.
+        let lock = format!(
+            "BEGIN ISOLATION LEVEL READ COMMITTED; \
+             WITH h AS MATERIALIZED (SELECT revision, oldest, commits FROM head WHERE id = 1 FOR UPDATE) \
+             SELECT revision, oldest, commits, {NOW} FROM h"
+        );
+        let row = sqlx::raw_sql(AssertSqlSafe(lock)).fetch_one(&mut *conn).await?;
+        clock.tell(time(number(&row, 3)?)?);
+        Ok((Head::of(&row)?, Self::run(conn, loads).await?))
+    }
+
+    fn commit(head: Revision) -> Step {
+        Step::Plain(format!("NOTIFY {CHANNEL}, '{head}'; COMMIT").into(), Vec::new())
+    }
+
+    /// Rows that are inserted go together with the statement after them.
+    async fn run(conn: &mut PgConnection, script: Script) -> Result<Vec<PgRow>, sqlx::Error> {
+        let mut rows = Vec::new();
+        let mut inserts = Prepared::default();
+        for step in script.0 {
+            match step {
+                Step::Insert(insert, cells) => inserts.insert(insert, cells),
+                Step::Plain(text, cells) if cells.is_empty() => {
+                    std::mem::take(&mut inserts).flush(conn).await?;
+                    rows.extend(sqlx::raw_sql(AssertSqlSafe(plain(&text))).fetch_all(&mut *conn).await?);
+                }
+                step => {
+                    let mut prepared = std::mem::take(&mut inserts);
+                    prepared.finish(step);
+                    rows.extend(prepared.query().fetch_all(&mut *conn).await?);
+                }
+            }
+        }
+        inserts.flush(conn).await?;
+        Ok(rows)
+    }
+
+    fn stream(conn: &mut PgConnection, step: Step) -> BoxStream<'_, Result<PgRow, sqlx::Error>> {
+        let mut prepared = Prepared::default();
+        prepared.finish(step);
+        prepared.query().fetch(conn).boxed()
+    }
+
+    fn fault(error: &sqlx::Error, place: &str) -> Fault {
+        let Some(code) = error.as_database_error().and_then(|error| error.code()) else {
+            return Fault::of_driver(error, place);
+        };
+        // From PostgreSQL's documentation (errcodes-appendix): the class, and the code where that says more.
+        match &*code {
+            "53100" => Fault::full(place),
+            "28P01" | "28000" => Fault::unusable(format!(
+                "the database {place} refuses the user or the password ({error}); mend the address or the password"
+            )),
+            "3D000" => Fault::unusable(format!("the database {place} does not exist; make it, or mend the address")),
+            "42501" => Fault::unusable(format!(
+                "the user has too few rights in the database {place} ({error}); grant them, or make it the owner"
+            )),
+            "54000" => Fault::of_row(error),
+            code if code.starts_with("22") || code.starts_with("23") => Fault::of_row(error),
+            code if code.starts_with("XX0") => Fault::damaged(place, &error.to_string()),
+            _ => Fault::unavailable(format!("{error} ({place})")),
+        }
+    }
+}
+
+impl Server for Postgres {
+    type Listener = PgListener;
+
+    /// It tells of every commit; the poll is for what a listener cannot hear.
+    const POLL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(2));
+
+    fn options(options: &DatabaseOptions) -> Result<(PgConnectOptions, String), StoreError> {
+        let mut to = PgConnectOptions::from_str(&options.url).map_err(|error| StoreError::Unusable {
+            reason: format!(
+                "the address of the database is not one of PostgreSQL ({error}); write postgres://USER@HOST:PORT/DATABASE"
+            ),
+        })?;
+        if let Some(password) = &options.password {
+            to = to.password(password);
+        }
+        let place = format!("postgres://{}:{}/{}", to.get_host(), to.get_port(), to.get_database().unwrap_or_default());
+        let to = to
+            .application_name("raworc")
+            .statement_cache_capacity(512)
+            // Whoever holds the log's head and is silent, stopped or cut off, holds up all others.
+            .options([
+                ("idle_in_transaction_session_timeout", "5s"),
+                ("lock_timeout", "8s"),
+                ("client_connection_check_interval", "1s"),
+            ])
+            .disable_statement_logging();
+        Ok((to, place))
+    }
+
+    async fn greet(_conn: &mut PgConnection) -> Result<(), sqlx::Error> {
+        Ok(())
+    }
+
+    async fn check(conn: &mut PgConnection) -> Result<Result<(), String>, sqlx::Error> {
+        let version: i32 =
+            sqlx::query_scalar("SELECT current_setting('server_version_num')::int").fetch_one(conn).await?;
+        let major = i64::from(version) / 10_000;
+        Ok(if major < OLDEST {
+            Err(format!("it is PostgreSQL {major}, and {OLDEST} or newer is needed; upgrade it"))
+        } else {
+            Ok(())
+        })
+    }
+
+    async fn migrate(conn: &mut PgConnection, place: &str) -> Result<(), StoreError> {
+        migrate(conn, MIGRATIONS, place, Self::fault).await
+    }
+
+    async fn listen(to: &PgConnectOptions) -> Result<PgListener, sqlx::Error> {
+        let own = PgPoolOptions::new().max_connections(1).idle_timeout(None).max_lifetime(None);
+        let mut listener = PgListener::connect_with(&own.connect_lazy_with(to.clone())).await?;
+        listener.listen(CHANNEL).await?;
+        Ok(listener)
+    }
+
+    async fn heard(listener: &mut PgListener) -> Result<Option<Revision>, sqlx::Error> {
+        // Many may have come, and the last says it all.
+        let mut last = listener.try_recv().await?;
+        while let Some(next) = listener.next_buffered() {
+            last = Some(next);
+        }
+        Ok(last.and_then(|told| told.payload().parse().ok()).map(Revision))
+    }
+}
+
+/// A statement with what is bound to it.
+#[derive(Default)]
+struct Prepared {
+    text: String,
+    arguments: Vec<Argument>,
+}
+
+/// A value, or a column of values.
+enum Argument {
+    One(Cell),
+    Ints(Vec<Option<i64>>),
+    Texts(Vec<Option<String>>),
+    Bytes(Vec<Vec<u8>>),
+}
+
+impl Prepared {
+    /// Adds rows to insert, as one of the queries that stand before a statement.
+    fn insert(&mut self, insert: &Insert, cells: Vec<Cell>) {
+        let n = self.text.matches(" AS (INSERT").count();
+        self.text.push_str(if n == 0 { "WITH " } else { ", " });
+        let kinds: Vec<_> = insert.columns.iter().map(|(_, kind)| *kind).collect();
+        let table = insert.head();
+        let table = table.trim_end_matches(" VALUES ");
+        let rows = self.columns(&kinds, cells);
+        // Writing to a text cannot fail.
+        let _ = write!(self.text, "w{n} AS (INSERT INTO {table} SELECT * FROM {rows}{})", insert.on_conflict());
+    }
+
+    /// Adds the statement itself.
+    fn finish(&mut self, step: Step) {
+        if !self.text.is_empty() {
+            self.text.push(' ');
+        }
+        match step {
+            Step::Plain(text, cells) => {
+                let text = plain(&text);
+                let mut parts = text.split('?');
+                self.text.push_str(parts.next().unwrap_or_default());
+                for (part, cell) in parts.zip(cells) {
+                    self.arguments.push(Argument::One(cell));
+                    let _ = write!(self.text, "${}{part}", self.arguments.len());
+                }
+            }
+            Step::Keyed(keyed, cells) => {
+                let names = ["a", "b", "c", "d"];
+                let keys = self.columns(keyed.columns, cells);
+                let keys = format!("{keys} AS k({})", names[..keyed.columns.len()].join(", "));
+                self.text.push_str(&keyed.text.replace("{keys}", &keys).replace("{join}", "JOIN"));
+            }
+            Step::Insert(insert, cells) => {
+                self.insert(insert, cells);
+                self.text.push_str(" SELECT 1");
+            }
+        }
+    }
+
+    /// Binds the columns of rows whose cells come one after another, and gives the table of them.
+    fn columns(&mut self, kinds: &[Kind], cells: Vec<Cell>) -> String {
+        let first = self.arguments.len();
+        self.arguments.extend(kinds.iter().map(|kind| match kind {
+            Kind::Int => Argument::Ints(Vec::new()),
+            Kind::Text => Argument::Texts(Vec::new()),
+            Kind::Bytes => Argument::Bytes(Vec::new()),
+        }));
+        for (n, cell) in cells.into_iter().enumerate() {
+            match (&mut self.arguments[first + n % kinds.len()], cell) {
+                (Argument::Ints(column), Cell::Int(value)) => column.push(value),
+                (Argument::Texts(column), Cell::Text(value)) => column.push(value.map(written)),
+                (Argument::Bytes(column), Cell::Bytes(value)) => column.push(value.to_vec()),
+                // A NULL of another kind.
+                (Argument::Ints(column), _) => column.push(None),
+                (Argument::Texts(column), _) => column.push(None),
+                (Argument::Bytes(column), _) => column.push(Vec::new()),
+                (Argument::One(_), _) => {}
+            }
+        }
+        let of = |kind: &Kind| match kind {
+            Kind::Int => "bigint",
+            Kind::Text => "text",
+            Kind::Bytes => "bytea",
+        };
+        let columns: Vec<_> =
+            kinds.iter().enumerate().map(|(n, kind)| format!("${}::{}[]", first + n + 1, of(kind))).collect();
+        format!("UNNEST({})", columns.join(", "))
+    }
+
+    /// Writes the rows, if there are any, with no statement after them.
+    async fn flush(mut self, conn: &mut PgConnection) -> Result<(), sqlx::Error> {
+        if self.text.is_empty() {
+            return Ok(());
+        }
+        self.text.push_str(" SELECT 1");
+        self.query().execute(conn).await.map(drop)
+    }
+
+    fn query(self) -> Query<'static, sqlx::Postgres, PgArguments> {
+        self.arguments.into_iter().fold(sqlx::query(AssertSqlSafe(self.text)), |query, argument| match argument {
+            Argument::One(Cell::Int(value)) => query.bind(value),
+            Argument::One(Cell::Text(value)) => query.bind(value.map(written)),
+            Argument::One(Cell::Bytes(value)) => query.bind(value.to_vec()),
+            Argument::Ints(values) => query.bind(values),
+            Argument::Texts(values) => query.bind(values),
+            Argument::Bytes(values) => query.bind(values),
+        })
+    }
+}
+
+/// A text as the database can hold it, which is not so of U+0000: that is written as two of U+0001, and U+0001 as itself and
+/// U+0002, so that texts are in the same order as before.
+fn written(text: String) -> String {
+    if text.contains(['\0', '\u{1}']) {
+        return text.replace('\u{1}', "\u{1}\u{2}").replace('\0', "\u{1}\u{1}");
+    }
+    text
+}
+
+/// A text as it was before it was [`written`].
+fn read(text: &str) -> Cow<'_, str> {
+    if !text.contains('\u{1}') {
+        return Cow::Borrowed(text);
+    }
+    let mut read = String::with_capacity(text.len());
+    let mut characters = text.chars();
+    while let Some(character) = characters.next() {
+        read.push(match character {
+            '\u{1}' if characters.next() == Some('\u{1}') => '\0',
+            character => character,
+        });
+    }
+    Cow::Owned(read)
+}
+
+fn plain(text: &str) -> String {
+    text.replace("{now}", NOW)
+}
+
+/// A statement with all that is bound to it written out, for [`EXPLAIN`](super::tests).
+#[cfg(test)]
+pub(super) fn literal(step: Step) -> String {
+    let mut prepared = Prepared::default();
+    prepared.finish(step);
+    let quoted = |value: &str| value.replace('\'', "''");
+    let texts = |values: Vec<String>| format!("'{{{}}}'", values.join(","));
+    let mut text = prepared.text;
+    for (n, argument) in prepared.arguments.into_iter().enumerate().rev() {
+        let value = match argument {
+            Argument::One(Cell::Int(value)) => format!("'{}'", value.unwrap_or_default()),
+            Argument::One(Cell::Text(value)) => format!("'{}'", quoted(&value.unwrap_or_default())),
+            Argument::One(Cell::Bytes(_)) => "''".to_owned(),
+            Argument::Ints(values) => {
+                texts(values.into_iter().map(|value| value.unwrap_or_default().to_string()).collect())
+            }
+            Argument::Texts(values) => {
+                texts(values.into_iter().map(|value| quoted(&value.unwrap_or("1".into()))).collect())
+            }
+            Argument::Bytes(values) => texts(values.into_iter().map(|_| String::new()).collect()),
+        };
+        text = text.replace(&format!("${}", n + 1), &value);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_database_cannot_hold_is_written_otherwise_and_read_back_in_the_same_order() {
+        let mut texts = ["", "\0", "\0\0", "\0a", "\u{1}", "\u{1}\u{1}", "\u{1}\u{2}", "\u{2}", "a\0b", "a\u{1}", "ä"];
+        texts.sort_unstable();
+        let all: Vec<_> = texts.iter().map(|text| written((*text).to_owned())).collect();
+        assert!(all.is_sorted(), "{all:?}");
+        for (text, written) in texts.iter().zip(&all) {
+            assert!(!written.contains('\0'), "{written:?}");
+            assert_eq!(read(written), *text);
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! What a database says, in the words of a [`StoreError`].
+
+use raworc_core::store::StoreError;
+use sqlx::migrate::MigrateError;
+
+/// A [`StoreError`] that can be told to many.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    pub(crate) kind: FaultKind,
+    pub(crate) reason: String,
+}
+
+/// Who can do something about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FaultKind {
+    /// Time, or a second attempt.
+    Unavailable,
+    /// Room on the disk.
+    Full,
+    /// Somebody has to mend something first.
+    Unusable,
+    /// One row was refused, and the database is well: whoever wrote it.
+    OfRow,
+}
+
+impl From<Fault> for StoreError {
+    fn from(fault: Fault) -> Self {
+        let reason = fault.reason;
+        match fault.kind {
+            FaultKind::Unavailable => Self::Unavailable { reason },
+            FaultKind::Full => Self::Full { reason },
+            FaultKind::Unusable => Self::Unusable { reason },
+            FaultKind::OfRow => Self::Refused { reason },
+        }
+    }
+}
+
+impl Fault {
+    pub(crate) const fn unavailable(reason: String) -> Self {
+        Self { kind: FaultKind::Unavailable, reason }
+    }
+
+    pub(crate) const fn unusable(reason: String) -> Self {
+        Self { kind: FaultKind::Unusable, reason }
+    }
+
+    pub(crate) fn full(place: &str) -> Self {
+        let reason = format!("there is no room left for the database {place}; free some");
+        Self { kind: FaultKind::Full, reason }
+    }
+
+    /// Without the place: whoever wrote the row may not know it.
+    pub(crate) fn of_row(error: &sqlx::Error) -> Self {
+        Self { kind: FaultKind::OfRow, reason: format!("the database refused a row: {error}") }
+    }
+
+    pub(crate) fn closed() -> Self {
+        Self::unavailable("it was closed".into())
+    }
+
+    pub(crate) fn damaged(place: &str, what: &str) -> Self {
+        Self::unusable(format!(
+            "the database {place} is damaged ({what}); restore a backup of it, or begin anew elsewhere"
+        ))
+    }
+
+    /// What an error comes to that is not of the database itself: of a connection, or of a row that cannot be read.
+    pub(crate) fn of_driver(error: &sqlx::Error, place: &str) -> Self {
+        match error {
+            sqlx::Error::PoolClosed => Self::closed(),
+            sqlx::Error::PoolTimedOut => {
+                Self::unavailable(format!("all connections to the database {place} are in use"))
+            }
+            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => Self::damaged(place, &error.to_string()),
+            _ => Self::unavailable(format!("{error} ({place})")),
+        }
+    }
+
+    /// What an error of a migration of the database at `place` comes to; `of` tells of those that are the database's own.
+    pub(crate) fn of_migration(
+        error: &MigrateError,
+        place: &str,
+        newest: i64,
+        of: impl FnOnce(&sqlx::Error, &str) -> Self,
+    ) -> Self {
+        match error {
+            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => of(error, place),
+            MigrateError::VersionMissing(version) => Self::unusable(format!(
+                "the database {place} was written by a newer release: its schema is {version}, this release knows up to \
+                 {newest}; use the newer release, or a backup from before it"
+            )),
+            _ => Self::unusable(format!(
+                "the schema of the database {place} is not one of this release's ({error}); restore a backup"
+            )),
+        }
+    }
+}

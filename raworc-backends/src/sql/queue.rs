@@ -1,0 +1,101 @@
+//! What the writer is asked for, and what it answers.
+
+use bytes::Bytes;
+use raworc_core::blob::BlobId;
+use raworc_core::ids::{AgentId, Revision, TenantName};
+use raworc_core::store::{Commit, Committed, Conflict, Lease, LeaseClaim, Stamped, StoreError, Touch};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::fault::Fault;
+
+/// Something to write.
+#[derive(Debug)]
+pub(crate) enum Work {
+    Commit(Box<Commit>),
+    Touch(Vec<Touch>),
+    Claim(LeaseClaim),
+    Put { tenant: TenantName, id: BlobId, content: Bytes },
+    Unlink { tenant: TenantName, id: BlobId },
+    ForgetLog { upto: Revision },
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    Committed(Box<Committed>),
+    Refused(Conflict),
+    /// Agents that the touches had no effect on.
+    Untouched(Vec<AgentId>),
+    Claimed(Stamped<Lease>),
+    Done,
+}
+
+/// Some work, and who waits for it.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) work: Work,
+    reply: oneshot::Sender<Result<Outcome, StoreError>>,
+}
+
+impl Job {
+    /// Tells who waits. Whoever has gone away meanwhile does not hear it.
+    pub(crate) fn answer(self, result: Result<Outcome, Fault>) {
+        let result = match result {
+            Ok(Outcome::Refused(conflict)) => Err(StoreError::Conflict(conflict)),
+            Ok(outcome) => Ok(outcome),
+            Err(fault) => Err(fault.into()),
+        };
+        drop(self.reply.send(result));
+    }
+}
+
+/// The way to the writer.
+#[derive(Debug, Clone)]
+pub(crate) struct Queue(mpsc::Sender<Job>);
+
+impl Queue {
+    /// A way for so many jobs to wait at most, and its end at the writer, which takes no more once `closing`.
+    pub(crate) fn new(length: usize, closing: CancellationToken) -> (Self, Jobs) {
+        let (sender, receiver) = mpsc::channel(length.max(1));
+        (Self(sender), Jobs { receiver, closing })
+    }
+
+    /// Waits until the work is durable, or refused.
+    pub(crate) async fn write(&self, work: Work) -> Result<Outcome, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.0.send(Job { work, reply }).await.map_err(|_| Fault::closed())?;
+        answer.await.map_err(|_| Fault::closed())?
+    }
+}
+
+/// What the writer is asked for.
+#[derive(Debug)]
+pub(crate) struct Jobs {
+    receiver: mpsc::Receiver<Job>,
+    closing: CancellationToken,
+}
+
+impl Jobs {
+    /// What waits, of which there is at least one and at most `most`; none once all is written that was asked for.
+    pub(crate) async fn next(&mut self, most: usize) -> Option<Vec<Job>> {
+        let mut batch = vec![self.first().await?];
+        while batch.len() < most
+            && let Ok(job) = self.receiver.try_recv()
+        {
+            batch.push(job);
+        }
+        Some(batch)
+    }
+
+    async fn first(&mut self) -> Option<Job> {
+        tokio::select! {
+            biased;
+            job = self.receiver.recv() => return job,
+            () = self.closing.cancelled() => {}
+        }
+        // What was queued before is still written.
+        self.receiver.close();
+        self.receiver.recv().await
+    }
+}

@@ -1,0 +1,126 @@
+//! A store in a database server, which many processes share.
+//!
+//! Whoever writes holds the row of the log's head from the beginning of the transaction to its end: revisions are dense and
+//! in commit order over all processes, nobody meets a deadlock, and a commit whose outcome was lost with its connection is
+//! looked up by its id as soon as the old transaction has let go. What one process holds at a time is bounded by the
+//! database, which ends a transaction whose process is silent.
+
+mod options;
+mod tail;
+#[cfg(test)]
+pub(crate) mod tests;
+mod writer;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use raworc_core::ids::Revision;
+use raworc_core::store::StoreError;
+use sqlx::Connection;
+use sqlx::pool::PoolOptions;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+pub use self::options::DatabaseOptions;
+
+use self::tail::Tail;
+use self::writer::Writer;
+use super::batch::{Batches, Retention};
+use super::dialect::Dialect;
+use super::feed::Feed;
+use super::recent::Recent;
+use super::store::{Shared, SqlStore};
+use super::time::Time;
+
+/// How long a connection is waited for.
+pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+
+/// How a server is connected to.
+pub(crate) type ConnectTo<D> = <<D as Dialect>::Connection as Connection>::Options;
+
+/// A database server's own ways, beside what it has to say as a [`Dialect`].
+pub trait Server: Dialect {
+    /// Who hears of commits of other processes.
+    type Listener: Send + Sync;
+
+    /// How often it is asked for the log's head at least, and at most, beside what a listener hears.
+    const POLL: (Duration, Duration);
+
+    /// How a database is connected to, and how people are told of it, without what is secret.
+    ///
+    /// # Errors
+    /// [`StoreError::Unusable`] names what is wrong with the address.
+    fn options(options: &DatabaseOptions) -> Result<(ConnectTo<Self>, String), StoreError>;
+
+    /// What each connection begins with.
+    fn greet(conn: &mut Self::Connection) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
+
+    /// Whether the server is one that this release can use.
+    ///
+    /// # Errors
+    /// Says in words what it lacks.
+    fn check(conn: &mut Self::Connection) -> impl Future<Output = Result<Result<(), String>, sqlx::Error>> + Send;
+
+    /// Brings the tables up to date.
+    fn migrate(conn: &mut Self::Connection, place: &str) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Begins to listen.
+    fn listen(options: &ConnectTo<Self>) -> impl Future<Output = Result<Self::Listener, sqlx::Error>> + Send;
+
+    /// Waits for a commit of which the listener hears, and tells the revision that it left; none where some may have been
+    /// missed.
+    fn heard(listener: &mut Self::Listener) -> impl Future<Output = Result<Option<Revision>, sqlx::Error>> + Send;
+}
+
+impl<D: Server> SqlStore<D> {
+    /// Opens the store in a database, and brings its tables up to date. To be called within a Tokio runtime, on which the
+    /// store's writer then runs.
+    ///
+    /// # Errors
+    /// [`StoreError::Unusable`] names the database and the way out: a wrong address or password, rights that are missing, a
+    /// server that is too old, or a schema of a newer release. [`StoreError::Unavailable`] where it does not answer.
+    pub async fn open(options: DatabaseOptions) -> Result<Self, StoreError> {
+        let (connect, place) = D::options(&options)?;
+        let fault = |error: sqlx::Error| StoreError::from(D::fault(&error, &place));
+        let mut conn = self::connect::<D>(&connect).await.map_err(fault)?;
+        D::check(&mut conn)
+            .await
+            .map_err(fault)?
+            .map_err(|lack| StoreError::Unusable { reason: format!("the database {place} cannot be used: {lack}") })?;
+        D::migrate(&mut conn, &place).await?;
+        let readers = PoolOptions::<D::Db>::new()
+            .max_connections(options.connections.max(1))
+            .acquire_timeout(CONNECT_LIMIT)
+            .after_connect(|conn, _| Box::pin(D::greet(conn)))
+            .connect_lazy_with(connect.clone());
+        let shared = Arc::new(Shared {
+            time: Time::of_database(),
+            readers,
+            feed: Feed::new(Revision(0), Revision(1)),
+            recent: Recent::default(),
+            closed: CancellationToken::new(),
+            place,
+        });
+        let head = shared.head().await.map_err(|error| shared.fault(&error))?;
+        shared.time.tell(head.now);
+        shared.feed.restart(head.value.revision, head.value.oldest);
+        let keep = Retention { events: options.keep_events, commits: options.keep_commits };
+        let batches = Batches::new(head.value, keep);
+        let grown = Arc::new(Notify::new());
+        Ok(Self::new(shared, options.queue, |shared, jobs, closing| {
+            let tail = Tail::<D>::new(Arc::clone(&shared), connect.clone(), Arc::clone(&grown), closing);
+            let writer = Writer::<D>::new(shared, jobs, connect, conn, batches, options.batch, grown);
+            vec![tokio::spawn(writer.run()), tokio::spawn(tail.run())]
+        }))
+    }
+}
+
+/// A connection that has been greeted.
+async fn connect<D: Server>(to: &ConnectTo<D>) -> Result<D::Connection, sqlx::Error> {
+    let connect = async {
+        let mut conn = D::Connection::connect_with(to).await?;
+        D::greet(&mut conn).await?;
+        Ok(conn)
+    };
+    tokio::time::timeout(CONNECT_LIMIT, connect).await.unwrap_or_else(|_| Err(sqlx::Error::PoolTimedOut))
+}

@@ -1,0 +1,117 @@
+//! Reads the log as it grows, once for all who watch it in this process.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use raworc_core::event::Event;
+use raworc_core::ids::Revision;
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::{CONNECT_LIMIT, ConnectTo, Server};
+use crate::sql::Shared;
+use crate::sql::convert::doc;
+use crate::sql::feed::{BURST, bounds};
+
+/// After a failure, before the next attempt.
+const PAUSE: Duration = Duration::from_millis(500);
+
+pub(super) struct Tail<D: Server> {
+    shared: Arc<Shared<D>>,
+    to: ConnectTo<D>,
+    listener: Option<D::Listener>,
+    /// The writer knows that there is more.
+    grown: Arc<Notify>,
+    closing: CancellationToken,
+}
+
+impl<D: Server> Tail<D> {
+    pub(super) const fn new(
+        shared: Arc<Shared<D>>,
+        to: ConnectTo<D>,
+        grown: Arc<Notify>,
+        closing: CancellationToken,
+    ) -> Self {
+        Self { shared, to, listener: None, grown, closing }
+    }
+
+    pub(super) async fn run(mut self) {
+        let closing = self.closing.clone();
+        closing.run_until_cancelled(self.follow()).await;
+    }
+
+    async fn follow(&mut self) {
+        let mut period = D::POLL.0;
+        let mut well = true;
+        loop {
+            match self.round(period).await {
+                Ok(found) => {
+                    period = if found { D::POLL.0 } else { (period * 3 / 2).min(D::POLL.1) };
+                    well = true;
+                }
+                Err(error) => {
+                    if well {
+                        let place = &self.shared.place;
+                        tracing::warn!(%error, %place, "the log is not read for now");
+                    }
+                    (self.listener, well) = (None, false);
+                    sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Waits until there may be something new, for the period at most, and reads it. Whether there was.
+    async fn round(&mut self, period: Duration) -> Result<bool, sqlx::Error> {
+        let listener = match &mut self.listener {
+            Some(listener) => listener,
+            None => {
+                let listener = timeout(CONNECT_LIMIT, D::listen(&self.to)).await;
+                self.listener.insert(listener.unwrap_or(Err(sqlx::Error::PoolTimedOut))?)
+            }
+        };
+        let heard = tokio::select! {
+            heard = D::heard(listener) => heard?,
+            () = self.grown.notified() => None,
+            () = sleep(period) => {
+                // Who listens can miss something where a connection is cut without a word.
+                return self.poll().await;
+            }
+        };
+        if heard.is_none_or(|revision| revision > self.shared.feed.head()) {
+            self.read().await?;
+        }
+        Ok(true)
+    }
+
+    async fn poll(&self) -> Result<bool, sqlx::Error> {
+        let head = self.shared.head().await?;
+        self.shared.time.tell(head.now);
+        self.shared.feed.publish(Vec::new(), head.value.oldest);
+        let grown = head.value.revision > self.shared.feed.head();
+        if grown {
+            self.read().await?;
+        }
+        Ok(grown)
+    }
+
+    /// Takes up what follows in the log.
+    async fn read(&self) -> Result<(), sqlx::Error> {
+        let feed = &self.shared.feed;
+        loop {
+            let since = feed.head();
+            let rows = self.shared.log(since, BURST).await?;
+            let Some((first, last)) = bounds(&rows)? else { return Ok(()) };
+            if first > since.next() {
+                // What lies between was taken away: whoever has not seen it is told that it is gone.
+                feed.restart(Revision(first.0 - 1), first);
+            }
+            let events: Vec<Event> = rows.iter().map(|row| doc(row, 3)).collect::<Result<_, _>>()?;
+            feed.publish(events, Revision(0));
+            if rows.len() < BURST || last <= since {
+                return Ok(());
+            }
+        }
+    }
+}

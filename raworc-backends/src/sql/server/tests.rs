@@ -1,0 +1,323 @@
+//! What the conformance suite cannot see of stores in database servers: plans of statements, faults, what is said of them.
+//!
+//! Where no server is, the tests say so to whoever runs them, and fail where it was to be there.
+
+pub(crate) mod database;
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::future::join_all;
+use raworc_core::agent::AgentSpec;
+use raworc_core::entropy::{Clock, EntropyExt, SystemClock, SystemEntropy};
+use raworc_core::ids::{AgentId, AgentName, Revision, TenantName, UserName};
+use raworc_core::message::{Part, Role};
+use raworc_core::store::{
+    AgentChange, AgentOp, AgentQuery, Check, Commit, EventFilter, NewAgent, NewMessage, Store, StoreError,
+};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use self::database::Database;
+use super::{DatabaseOptions, Server, connect};
+use crate::sql::script::{Cell, Script, Step};
+use crate::sql::statements::{self as sql, Kind};
+use crate::sql::store::SqlStore;
+use crate::sql::time::Time;
+
+/// A kind of server, as its tests need it.
+pub(crate) trait Tested: Server {
+    /// What of a statement's plan takes longer the more rows there are, however few are asked for.
+    fn faults(conn: &mut Self::Connection, step: Step)
+    -> impl Future<Output = Result<Vec<String>, sqlx::Error>> + Send;
+
+    /// The statement that has the database look at its tables anew.
+    fn analyze(tables: &[&str]) -> String;
+
+    /// Ends every connection to the database but that of whoever asks.
+    fn cut(database: &Database) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
+}
+
+/// The tests of one kind of server.
+macro_rules! tests {
+    ($dialect:ty, $kind:literal: $($name:ident),+ $(,)?) => {$(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $name() {
+            $crate::sql::server::tests::on($kind, $crate::sql::server::tests::$name::<$dialect>).await;
+        }
+    )+};
+    ($dialect:ty, $kind:literal) => {
+        $crate::sql::server::tests::tests!($dialect, $kind:
+            no_statement_reads_a_whole_table,
+            a_statement_without_an_index_would_be_found,
+            commits_whose_connections_are_cut_are_made_once_each,
+            who_holds_the_head_and_is_silent_holds_up_the_others_for_seconds_only,
+            many_open_an_empty_database_at_once,
+            what_is_wrong_with_an_address_is_said_without_the_password,
+            a_database_of_a_newer_release_is_refused,
+            a_watcher_hears_of_what_another_process_commits,
+        );
+    };
+}
+pub(crate) use tests;
+
+/// Runs a test with a database of a kind of server, if there is one.
+pub(crate) async fn on<F: Future<Output = ()>>(kind: &str, test: impl FnOnce(Database) -> F) {
+    use std::io::Write;
+    match database::server(kind) {
+        Ok(server) => Database::with(&server, test).await,
+        Err(lack) => {
+            let required = std::env::var("RAWORC_TEST_BACKENDS").unwrap_or_default();
+            assert!(!required.split(',').any(|name| name == kind), "{lack}");
+            // Past what the test harness keeps for failures.
+            writeln!(std::io::stderr(), "NOT TESTED on this machine: {lack}").expect("is written");
+        }
+    }
+}
+
+async fn open<D: Server>(database: &Database) -> SqlStore<D> {
+    SqlStore::<D>::open(DatabaseOptions::new(database.url())).await.expect("the database can be used")
+}
+
+fn change(agent: AgentId, when: Check, op: AgentOp) -> Commit {
+    let id = SystemEntropy.commit_id(SystemClock.now());
+    Commit::of(id, AgentChange { agent, when: vec![when], ops: vec![op] })
+}
+
+fn create(name: &str) -> (AgentId, Commit) {
+    let agent = SystemEntropy.agent_id(SystemClock.now());
+    let new = NewAgent {
+        tenant: TenantName::default_tenant(),
+        name: AgentName::new(name).expect("a good name"),
+        owner: UserName::new("ada").expect("a good name"),
+        spec: AgentSpec::default(),
+    };
+    (agent, change(agent, Check::Absent, AgentOp::Create(Box::new(new))))
+}
+
+fn accept(agent: AgentId, text: &str) -> Commit {
+    let id = SystemEntropy.message_id(SystemClock.now());
+    let parts = vec![Part::text(text)];
+    change(agent, Check::Alive, AgentOp::Accept(NewMessage { id, role: Role::User, author: "user:ada".into(), parts }))
+}
+
+pub(crate) async fn no_statement_reads_a_whole_table<D: Tested>(database: Database) {
+    open::<D>(&database).await.close().await;
+    let (to, _) = D::options(&DatabaseOptions::new(database.url())).expect("an address");
+    let mut conn = connect::<D>(&to).await.expect("answers");
+    fill::<D>(&mut conn).await;
+    let tables: BTreeSet<_> = sql::INSERTS.iter().map(|(_, insert)| insert.table).collect();
+    let tables: Vec<_> = tables.into_iter().collect();
+    database.run(D::analyze(&tables)).await.expect("looks");
+    let plain = |text: &'static str| {
+        let cells = text.matches('?').count();
+        Step::Plain(text.into(), vec![1.into(); cells])
+    };
+    let mut steps: Vec<_> = sql::ALL.iter().map(|(name, text)| ((*name).to_owned(), plain(text))).collect();
+    let forget = D::FORGET_EXPIRED.into_iter().chain([D::FORGET_COMMITS]);
+    steps.extend(forget.map(|text| (text.to_owned(), plain(text))));
+    for (name, keyed) in sql::KEYED.iter().copied().chain([("TOUCH_AGENTS", D::TOUCH_AGENTS)]) {
+        steps.push((name.to_owned(), Step::Keyed(keyed, vec![1.into(); 2 * keyed.columns.len()])));
+    }
+    for selector in ["", "a=a", "a!=b,a", "!a"] {
+        let mut query = AgentQuery::of(TenantName::default_tenant());
+        query.selector = selector.parse().expect("a good selector");
+        steps.push((format!("agents with {selector:?}"), sql::agents(&query, 10)));
+    }
+    let mut found = Vec::new();
+    for (name, step) in steps {
+        let faults = D::faults(&mut conn, step).await.unwrap_or_else(|error| panic!("{name}: {error}"));
+        found.extend(faults.into_iter().map(|fault| format!("{name}: {fault}")));
+    }
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+/// Writes some rows to each table: what is empty is read whole whatever indexes there are.
+async fn fill<D: Tested>(conn: &mut D::Connection) {
+    let mut tables = BTreeSet::new();
+    for (_, insert) in sql::INSERTS {
+        if !tables.insert(insert.table) {
+            continue;
+        }
+        let rows = (0..2000_i64).flat_map(|n| {
+            // As it is: one tenant has many agents, of which many have the same label, and one of them many messages.
+            insert.columns.iter().map(move |(name, kind)| match (insert.table, *name, kind) {
+                (_, "tenant", _) => TenantName::default_tenant().to_string().into(),
+                ("agent_labels", "name" | "value", _) => "a".into(),
+                ("messages" | "steps", "agent", _) | ("steps", "message", _) => "1".into(),
+                (_, _, Kind::Int) => Cell::from(n),
+                (_, _, Kind::Text) => Cell::from(n.to_string()),
+                (_, _, Kind::Bytes) => Cell::Bytes(Bytes::from(n.to_string())),
+            })
+        });
+        let mut script = Script::default();
+        script.put(insert, rows);
+        D::run(conn, script).await.unwrap_or_else(|error| panic!("{}: {error}", insert.table));
+    }
+}
+
+pub(crate) async fn a_statement_without_an_index_would_be_found<D: Tested>(database: Database) {
+    open::<D>(&database).await.close().await;
+    let (to, _) = D::options(&DatabaseOptions::new(database.url())).expect("an address");
+    let mut conn = connect::<D>(&to).await.expect("answers");
+    for text in [
+        "SELECT doc FROM messages WHERE doc = '1'",
+        "SELECT doc FROM agents WHERE tenant = '1' ORDER BY doc",
+        "DELETE FROM audit WHERE at < 1",
+    ] {
+        let faults = D::faults(&mut conn, Step::Plain(text.into(), Vec::new())).await.expect("is explained");
+        assert!(!faults.is_empty(), "{text}");
+    }
+}
+
+pub(crate) async fn commits_whose_connections_are_cut_are_made_once_each<D: Tested>(database: Database) {
+    const EACH: usize = 40;
+    let stores = [Arc::new(open::<D>(&database).await), Arc::new(open::<D>(&database).await)];
+    let (agent, made) = create("one");
+    stores[0].commit(made).await.expect("goes through");
+    let done = CancellationToken::new();
+    let cutting = {
+        let (database, done) = (database.clone(), done.clone());
+        tokio::spawn(async move {
+            let mut cuts = 0;
+            while !done.is_cancelled() {
+                D::cut(&database).await.expect("the user may end connections");
+                cuts += 1;
+                sleep(Duration::from_millis(150)).await;
+            }
+            cuts
+        })
+    };
+    let writers = (0..8).map(|n| {
+        let store = Arc::clone(&stores[n % 2]);
+        tokio::spawn(async move {
+            let mut seen = Vec::new();
+            for _ in 0..EACH {
+                let commit = accept(agent, "hello");
+                // As a caller does that is told that the outcome is not known.
+                let committed = loop {
+                    match store.commit(commit.clone()).await {
+                        Ok(committed) => break committed,
+                        Err(error) if error.is_retryable() => {}
+                        Err(error) => panic!("{error}"),
+                    }
+                };
+                seen.push(committed.messages[0].seq);
+            }
+            seen
+        })
+    });
+    let mut seen = BTreeSet::new();
+    for writer in join_all(writers).await {
+        for seq in writer.expect("no writer panics") {
+            assert!(seen.insert(seq), "message {seq} was given twice");
+        }
+    }
+    done.cancel();
+    let cuts: usize = cutting.await.expect("does not panic");
+    let all = 8 * EACH as u64;
+    assert_eq!(seen.last(), Some(&all), "after {cuts} cuts");
+    assert_eq!(seen.len() as u64, all, "after {cuts} cuts");
+    let fresh = open::<D>(&database).await;
+    assert_eq!(fresh.head().await.expect("answers").value, Revision(all + 1), "one event each, and one of the agent");
+    let inbox = fresh.agent_by_id(agent).await.expect("answers").value.expect("is there").inbox;
+    assert_eq!(inbox.last_seq, all);
+    assert!(cuts > 2, "{cuts} cuts only");
+    for store in stores {
+        store.close().await;
+    }
+    fresh.close().await;
+}
+
+pub(crate) async fn who_holds_the_head_and_is_silent_holds_up_the_others_for_seconds_only<D: Tested>(
+    database: Database,
+) {
+    let store = open::<D>(&database).await;
+    let head = store.shared.head().await.expect("answers").value;
+    let (to, _) = D::options(&DatabaseOptions::new(database.url())).expect("an address");
+    let mut silent = connect::<D>(&to).await.expect("answers");
+    D::begin(&mut silent, head, &Time::of_database(), Script::default()).await.expect("begins");
+    let began = Instant::now();
+    let (_, made) = create("one");
+    timeout(Duration::from_secs(60), store.commit(made)).await.expect("in time").expect("goes through");
+    // It did have to wait, or nobody held anything.
+    assert!(began.elapsed() > Duration::from_secs(1), "after {:?}", began.elapsed());
+    let mut late = Script::default();
+    late.add("DELETE FROM leases", []);
+    D::run(&mut silent, late).await.map(drop).expect_err("its transaction is over");
+    store.close().await;
+}
+
+pub(crate) async fn many_open_an_empty_database_at_once<D: Tested>(database: Database) {
+    let opened = join_all((0..6).map(|_| open::<D>(&database))).await;
+    let commits = opened.iter().enumerate().map(|(n, store)| store.commit(create(&format!("agent-{n}")).1));
+    for committed in join_all(commits).await {
+        committed.expect("goes through");
+    }
+    for store in opened {
+        assert_eq!(store.head().await.expect("answers").value, Revision(6));
+        store.close().await;
+    }
+}
+
+pub(crate) async fn what_is_wrong_with_an_address_is_said_without_the_password<D: Tested>(database: Database) {
+    let url = database.url();
+    let (scheme, rest) = url.split_once("://").expect("an address");
+    let (user, rest) = rest.split_once('@').expect("a user");
+    let (name, password) = user.split_once(':').expect("a password");
+    let (host, _) = rest.rsplit_once('/').expect("a database");
+    let wrong = [
+        (format!("{scheme}://{name}:not-it-at-all@{rest}"), "password"),
+        (format!("{scheme}://{user}@{host}/raworc_test_of_nobody"), "does not exist"),
+        (format!("{scheme}://{user}@127.0.0.1:1/raworc"), "127.0.0.1:1"),
+        (format!("{scheme}://{user}@{host}:not-a-port/raworc"), "address"),
+    ];
+    for (url, part) in wrong {
+        let error = SqlStore::<D>::open(DatabaseOptions::new(&url)).await.expect_err("cannot be opened");
+        let told = error.to_string();
+        assert!(told.contains(part), "{told}");
+        assert!(!told.contains(password) && !told.contains("not-it-at-all"), "{told}");
+        let unreachable = matches!(error, StoreError::Unavailable { .. });
+        assert_eq!(unreachable, part == "127.0.0.1:1", "{error:?}");
+    }
+    let apart = format!("{scheme}://{name}@{rest}");
+    let options = DatabaseOptions::new(apart).with_password(password);
+    SqlStore::<D>::open(options).await.expect("the password may come apart").close().await;
+}
+
+pub(crate) async fn a_database_of_a_newer_release_is_refused<D: Tested>(database: Database) {
+    open::<D>(&database).await.close().await;
+    let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+        VALUES (99, 'from the future', TRUE, '', 0)";
+    database.run(newer).await.expect("is written");
+    let error = SqlStore::<D>::open(DatabaseOptions::new(database.url())).await.expect_err("cannot be used");
+    let told = error.to_string();
+    assert!(matches!(error, StoreError::Unusable { .. }), "{error:?}");
+    assert!(told.contains("newer release") && told.contains("99"), "{told}");
+}
+
+pub(crate) async fn a_watcher_hears_of_what_another_process_commits<D: Tested>(database: Database) {
+    let (here, there) = (open::<D>(&database).await, open::<D>(&database).await);
+    let mut log = here.watch(Revision(0), EventFilter::default()).await.expect("begins");
+    let (agent, made) = create("one");
+    there.commit(made).await.expect("goes through");
+    let mut next = Revision(1);
+    for n in 0..50 {
+        // Now by this process, now by the other.
+        let store = if n % 3 == 0 { &here } else { &there };
+        let committed = store.commit(accept(agent, "hello")).await.expect("goes through");
+        while next <= committed.revision {
+            let burst = timeout(Duration::from_secs(30), log.next()).await.expect("hears of it");
+            for event in burst.expect("goes on").expect("is readable") {
+                assert_eq!(event.revision, next);
+                next = next.next();
+            }
+        }
+    }
+    here.close().await;
+    there.close().await;
+}

@@ -1,0 +1,138 @@
+//! The one task of a process that writes to a database server.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::Connection;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{ConnectTo, Server, connect};
+use crate::sql::Shared;
+use crate::sql::batch::Batches;
+use crate::sql::fault::{Fault, FaultKind};
+use crate::sql::queue::{Job, Jobs, Outcome};
+
+/// How long one transaction may take, the wait for its turn among the processes included.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// For how long a batch is tried again where the database does not answer, or has given up on it: a restart or a fail-over
+/// takes about that long. Its commits are found by their ids where an attempt was made without an answer.
+const PATIENCE: Duration = Duration::from_secs(8);
+
+/// Between two attempts, at first and at most.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+
+/// Writes until nobody can ask for more, or until it is told to close.
+#[derive(Debug)]
+pub(super) struct Writer<D: Server> {
+    shared: Arc<Shared<D>>,
+    jobs: Jobs,
+    to: ConnectTo<D>,
+    conn: Option<D::Connection>,
+    batches: Batches,
+    most: usize,
+    /// Whether the last batch could not be written: the next ones are not waited for as long, or all would queue up.
+    failing: bool,
+    /// Others have written before this process did: its own events are not all that is new.
+    grown: Arc<Notify>,
+}
+
+impl<D: Server> Writer<D> {
+    pub(super) const fn new(
+        shared: Arc<Shared<D>>,
+        jobs: Jobs,
+        to: ConnectTo<D>,
+        conn: D::Connection,
+        batches: Batches,
+        most: usize,
+        grown: Arc<Notify>,
+    ) -> Self {
+        Self { shared, jobs, to, conn: Some(conn), batches, most, failing: false, grown }
+    }
+
+    pub(super) async fn run(mut self) {
+        while let Some(batch) = self.jobs.next(self.most).await {
+            self.write(batch).await;
+        }
+        if let Some(conn) = self.conn.take() {
+            drop(timeout(super::CONNECT_LIMIT, conn.close()).await);
+        }
+    }
+
+    async fn write(&mut self, batch: Vec<Job>) {
+        match self.patiently(&batch).await {
+            Ok(outcomes) => {
+                for (job, outcome) in batch.into_iter().zip(outcomes) {
+                    job.answer(Ok(outcome));
+                }
+            }
+            Err(fault) if fault.kind == FaultKind::OfRow && batch.len() > 1 => {
+                for job in batch {
+                    let outcome = self.patiently(std::slice::from_ref(&job)).await;
+                    job.answer(outcome.and_then(|mut outcomes| outcomes.pop().ok_or_else(Fault::closed)));
+                }
+            }
+            Err(fault) => {
+                for job in batch {
+                    job.answer(Err(fault.clone()));
+                }
+            }
+        }
+    }
+
+    /// Does the work, again where that may help.
+    async fn patiently(&mut self, jobs: &[Job]) -> Result<Vec<Outcome>, Fault> {
+        let patience = if self.failing { Duration::ZERO } else { PATIENCE };
+        let (until, mut pause) = (Instant::now() + patience, PAUSES.0);
+        loop {
+            let result = self.attempt(jobs).await;
+            match &result {
+                Err(fault) if fault.kind == FaultKind::Unavailable => {
+                    self.failing = Instant::now() + pause > until;
+                    tracing::warn!(reason = %fault.reason, again = !self.failing, "a batch was not written");
+                }
+                _ => self.failing = false,
+            }
+            match result {
+                Err(fault) if fault.kind == FaultKind::Unavailable && !self.failing => drop(fault),
+                result => return result,
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(PAUSES.1);
+        }
+    }
+
+    /// Does the work in one transaction: all of it, or none.
+    async fn attempt(&mut self, jobs: &[Job]) -> Result<Vec<Outcome>, Fault> {
+        let fault = |error: sqlx::Error| D::fault(&error, &self.shared.place);
+        let mut conn = match self.conn.take() {
+            Some(conn) => conn,
+            None => connect::<D>(&self.to).await.map_err(fault)?,
+        };
+        let writing = self.batches.write::<D>(&mut conn, &self.shared.time, jobs, |_| {});
+        let written = timeout(LIMIT, writing).await;
+        // Others write too, so that what was read is true no longer.
+        self.batches.rows.clear();
+        match written {
+            Ok(Ok(written)) => {
+                self.conn = Some(conn);
+                self.batches.head = written.head;
+                if !self.shared.feed.publish(written.events, written.head.oldest) {
+                    self.grown.notify_one();
+                }
+                Ok(written.outcomes)
+            }
+            Ok(Err(error)) => {
+                // Closing takes the transaction back, if it is not committed.
+                drop(timeout(super::CONNECT_LIMIT, conn.close()).await);
+                Err(D::fault(&error, &self.shared.place))
+            }
+            Err(_) => {
+                let reason =
+                    format!("the database {} has not answered within {} s", self.shared.place, LIMIT.as_secs());
+                Err(Fault::unavailable(reason))
+            }
+        }
+    }
+}

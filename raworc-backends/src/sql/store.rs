@@ -1,0 +1,254 @@
+//! A [`Store`] and a [`BlobStore`] in a database: what is written goes to one writer, what is read to a pool.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use raworc_core::agent::Agent;
+use raworc_core::blob::{BlobId, BlobStore};
+use raworc_core::computer::Computer;
+use raworc_core::event::Event;
+use raworc_core::ids::{AgentId, AgentName, ComputerId, MessageId, Revision, TenantName};
+use raworc_core::message::Message;
+use raworc_core::step::Step;
+use raworc_core::store::{
+    AgentQuery, AuditQuery, AuditRow, Commit, Committed, ComputerQuery, Due, DueQuery, EventFilter, Lease, LeaseClaim,
+    MessageQuery, Page, QuotaKind, Record, RecordKey, RecordKind, Stamped, StepQuery, Store, StoreError, Touch,
+};
+use sqlx::{Connection, Pool};
+use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::blobs;
+use super::dialect::Dialect;
+use super::feed::{self, Feed};
+use super::queue::{Jobs, Outcome, Queue, Work};
+use super::recent::Recent;
+use super::time::Time;
+
+/// What readers, watchers and the writer have in common.
+#[derive(Debug)]
+pub(crate) struct Shared<D: Dialect> {
+    /// Where the database is, as people are told.
+    pub(crate) place: String,
+    pub(crate) time: Time,
+    pub(crate) readers: Pool<D::Db>,
+    pub(crate) feed: Feed,
+    /// Empty where others write too.
+    pub(crate) recent: Recent,
+    /// Everything is written.
+    pub(crate) closed: CancellationToken,
+}
+
+impl<D: Dialect> Shared<D> {
+    pub(crate) fn fault(&self, error: &sqlx::Error) -> StoreError {
+        D::fault(error, &self.place).into()
+    }
+}
+
+/// A store in a database.
+pub struct SqlStore<D: Dialect> {
+    pub(crate) shared: Arc<Shared<D>>,
+    queue: Queue,
+    closing: CancellationToken,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl<D: Dialect> SqlStore<D> {
+    /// A store with so many writes that wait at most, and the tasks that `begin` makes of it: the writer, and what else runs
+    /// until `closing`.
+    pub(crate) fn new(
+        shared: Arc<Shared<D>>,
+        queue: usize,
+        begin: impl FnOnce(Arc<Shared<D>>, Jobs, CancellationToken) -> Vec<JoinHandle<()>>,
+    ) -> Self {
+        let closing = CancellationToken::new();
+        let (queue, jobs) = Queue::new(queue, closing.clone());
+        let tasks = begin(Arc::clone(&shared), jobs, closing.clone());
+        Self { shared, queue, closing, tasks: Mutex::new(tasks) }
+    }
+
+    /// Where the database is, without what is secret.
+    #[must_use]
+    pub fn place(&self) -> &str {
+        &self.shared.place
+    }
+
+    /// Writes what is queued, and closes all connections. Calls after it are refused.
+    pub async fn close(&self) {
+        self.shared.readers.close().await;
+        self.closing.cancel();
+        for task in std::mem::take(&mut *self.tasks.lock().await) {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a task of the store did not end well");
+            }
+        }
+        self.shared.closed.cancel();
+        self.shared.recent.clear();
+    }
+
+    /// Forgets the log up to a revision, this one included. Who watches from before it is told that it is gone.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] where it could not be written.
+    pub async fn forget_log(&self, upto: Revision) -> Result<(), StoreError> {
+        self.queue.write(Work::ForgetLog { upto }).await.map(drop)
+    }
+
+    fn told<T>(&self, result: Result<T, sqlx::Error>) -> Result<T, StoreError> {
+        result.map_err(|error| self.shared.fault(&error))
+    }
+}
+
+impl<D: Dialect> fmt::Debug for SqlStore<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqlStore").field("place", &self.shared.place).finish_non_exhaustive()
+    }
+}
+
+/// The writer answers each kind of work with its own kind of outcome.
+fn mismatch(outcome: &Outcome) -> StoreError {
+    StoreError::Unavailable { reason: format!("the writer answered another question: {outcome:?}") }
+}
+
+#[async_trait]
+impl<D: Dialect> Store for SqlStore<D> {
+    async fn commit(&self, commit: Commit) -> Result<Committed, StoreError> {
+        match self.queue.write(Work::Commit(Box::new(commit))).await? {
+            Outcome::Committed(committed) => Ok(*committed),
+            Outcome::Refused(conflict) => Err(conflict.into()),
+            other => Err(mismatch(&other)),
+        }
+    }
+
+    async fn touch(&self, touches: &[Touch]) -> Result<Vec<AgentId>, StoreError> {
+        match self.queue.write(Work::Touch(touches.to_vec())).await? {
+            Outcome::Untouched(agents) => Ok(agents),
+            other => Err(mismatch(&other)),
+        }
+    }
+
+    async fn claim(&self, claim: &LeaseClaim) -> Result<Stamped<Lease>, StoreError> {
+        match self.queue.write(Work::Claim(claim.clone())).await? {
+            Outcome::Claimed(lease) => Ok(lease),
+            other => Err(mismatch(&other)),
+        }
+    }
+
+    async fn leases(&self, prefix: &str) -> Result<Stamped<Vec<Lease>>, StoreError> {
+        self.told(self.shared.leases(prefix).await)
+    }
+
+    async fn agent(&self, tenant: &TenantName, name: &AgentName) -> Result<Stamped<Option<Agent>>, StoreError> {
+        self.told(self.shared.agent(tenant, name).await)
+    }
+
+    async fn agent_by_id(&self, id: AgentId) -> Result<Stamped<Option<Agent>>, StoreError> {
+        self.told(self.shared.agent_by_id(id).await)
+    }
+
+    async fn agents(&self, query: &AgentQuery) -> Result<Page<Agent>, StoreError> {
+        self.told(self.shared.agents(query).await)
+    }
+
+    async fn due(&self, query: &DueQuery) -> Result<Stamped<Vec<Due>>, StoreError> {
+        self.told(self.shared.due(query).await)
+    }
+
+    async fn message(&self, agent: AgentId, id: MessageId) -> Result<Option<Message>, StoreError> {
+        self.told(self.shared.message(agent, id).await)
+    }
+
+    async fn messages(&self, query: &MessageQuery) -> Result<Page<Message>, StoreError> {
+        self.told(self.shared.messages(query).await)
+    }
+
+    async fn steps(&self, query: &StepQuery) -> Result<Page<Step>, StoreError> {
+        self.told(self.shared.steps(query).await)
+    }
+
+    async fn computer(&self, id: ComputerId) -> Result<Option<Computer>, StoreError> {
+        self.told(self.shared.computer(id).await)
+    }
+
+    async fn computers(&self, query: &ComputerQuery) -> Result<Page<Computer>, StoreError> {
+        self.told(self.shared.computers(query).await)
+    }
+
+    async fn record(&self, key: &RecordKey) -> Result<Option<Record>, StoreError> {
+        self.told(self.shared.record(key).await)
+    }
+
+    async fn records(&self, kind: RecordKind, tenant: Option<&TenantName>) -> Result<Vec<Record>, StoreError> {
+        self.told(self.shared.records(kind, tenant).await)
+    }
+
+    async fn usage(&self, tenant: &TenantName, kind: QuotaKind) -> Result<u64, StoreError> {
+        self.told(self.shared.usage(tenant, kind).await)
+    }
+
+    async fn audit(&self, query: &AuditQuery) -> Result<Page<AuditRow>, StoreError> {
+        self.told(self.shared.audit(query).await)
+    }
+
+    async fn head(&self) -> Result<Stamped<Revision>, StoreError> {
+        let Stamped { value, now } = self.told(self.shared.head().await)?;
+        Ok(Stamped { value: value.revision, now })
+    }
+
+    async fn watch(
+        &self,
+        since: Revision,
+        filter: EventFilter,
+    ) -> Result<BoxStream<'static, Result<Vec<Event>, StoreError>>, StoreError> {
+        feed::watch(&self.shared, since, filter)
+    }
+}
+
+#[async_trait]
+impl<D: Dialect> BlobStore for SqlStore<D> {
+    async fn put(&self, tenant: &TenantName, content: Bytes) -> Result<BlobId, StoreError> {
+        let id = BlobId::of(&content);
+        if D::BLOBS_BESIDE {
+            let write = async {
+                let mut transaction = self.shared.readers.begin().await?;
+                blobs::write::<D>(&mut transaction, tenant, id, &content).await?;
+                transaction.commit().await
+            };
+            self.told(write.await)?;
+            return Ok(id);
+        }
+        self.queue.write(Work::Put { tenant: tenant.clone(), id, content }).await?;
+        Ok(id)
+    }
+
+    async fn get(
+        &self,
+        tenant: &TenantName,
+        id: BlobId,
+        range: Option<Range<u64>>,
+    ) -> Result<Option<Bytes>, StoreError> {
+        let read = async {
+            let mut conn = self.shared.readers.acquire().await?;
+            let mut snapshot = conn.begin_with(D::SNAPSHOT).await?;
+            blobs::read::<D>(&mut snapshot, tenant, id, range).await
+        };
+        self.told(read.await)
+    }
+
+    async fn unlink(&self, tenant: &TenantName, id: BlobId) -> Result<(), StoreError> {
+        if D::BLOBS_BESIDE {
+            let write = async {
+                let mut transaction = self.shared.readers.begin().await?;
+                blobs::delete::<D>(&mut transaction, tenant, id).await?;
+                transaction.commit().await
+            };
+            return self.told(write.await);
+        }
+        self.queue.write(Work::Unlink { tenant: tenant.clone(), id }).await.map(drop)
+    }
+}

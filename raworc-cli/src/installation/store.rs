@@ -1,0 +1,141 @@
+//! Where an installation keeps its rows: a file of its own, or a database that others have too.
+
+use std::sync::Arc;
+
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+use raworc_backends::DatabaseOptions;
+#[cfg(feature = "mysql")]
+use raworc_backends::mysql::MysqlStore;
+#[cfg(feature = "postgres")]
+use raworc_backends::postgres::PostgresStore;
+use raworc_backends::sqlite::{SqliteOptions, SqliteStore};
+use raworc_core::control::Parts;
+use raworc_core::ids::Revision;
+use raworc_core::runtime::Runtimes;
+use raworc_core::seal::MasterKey;
+use raworc_core::store::{Store, StoreError};
+use raworc_http::server::metrics::MeteredStore;
+use secrecy::ExposeSecret;
+
+use crate::exit::{Exit, Failure};
+use crate::settings::Settings;
+
+/// A store that is open.
+pub(super) struct Opened(Kind);
+
+enum Kind {
+    Sqlite(Arc<SqliteStore>),
+    #[cfg(feature = "postgres")]
+    Postgres(Arc<PostgresStore>),
+    #[cfg(feature = "mysql")]
+    Mysql(Arc<MysqlStore>),
+}
+
+impl Opened {
+    /// Opens what the settings name.
+    pub(super) async fn open(settings: &Settings) -> anyhow::Result<Self> {
+        let address = settings.store.expose_secret();
+        let scheme = address.split_once("://").map_or(address, |(scheme, _)| scheme);
+        let unknown = || {
+            Failure::new(Exit::Usage, format!("store: this release keeps rows in {}, not in {scheme:?}", known()))
+                .hint("leave `store` out of the configuration for SQLite in the data directory")
+        };
+        let kind = match scheme {
+            "sqlite" => {
+                let options = SqliteOptions::new(&settings.data).without_leases();
+                let opened = SqliteStore::open(options).await;
+                Kind::Sqlite(Arc::new(opened.map_err(|error| directory_failed(settings, error))?))
+            }
+            #[cfg(feature = "postgres")]
+            "postgres" | "postgresql" => {
+                let opened = PostgresStore::open(database(settings)?).await;
+                Kind::Postgres(Arc::new(opened.map_err(database_failed)?))
+            }
+            #[cfg(feature = "mysql")]
+            "mysql" | "mariadb" => {
+                let opened = MysqlStore::open(database(settings)?).await;
+                Kind::Mysql(Arc::new(opened.map_err(database_failed)?))
+            }
+            _ => return Err(unknown().into()),
+        };
+        Ok(Self(kind))
+    }
+
+    /// Where it is, without what is secret.
+    pub(super) fn place(&self, settings: &Settings) -> String {
+        let data = settings.data.display();
+        match &self.0 {
+            Kind::Sqlite(_) => format!("{data} (SQLite)"),
+            #[cfg(feature = "postgres")]
+            Kind::Postgres(store) => format!("{data}, rows in {}", store.place()),
+            #[cfg(feature = "mysql")]
+            Kind::Mysql(store) => format!("{data}, rows in {}", store.place()),
+        }
+    }
+
+    /// What a control plane is made of, whose commits are counted.
+    pub(super) fn parts(&self, runtimes: Runtimes, master_key: MasterKey) -> Parts {
+        let mut parts = match &self.0 {
+            Kind::Sqlite(store) => Parts::new(Arc::clone(store), runtimes, master_key),
+            #[cfg(feature = "postgres")]
+            Kind::Postgres(store) => Parts::new(Arc::clone(store), runtimes, master_key),
+            #[cfg(feature = "mysql")]
+            Kind::Mysql(store) => Parts::new(Arc::clone(store), runtimes, master_key),
+        };
+        parts.store = Arc::new(MeteredStore::new(parts.store));
+        parts
+    }
+
+    /// Whether nothing was ever written to it.
+    pub(super) async fn is_fresh(&self) -> Result<bool, StoreError> {
+        let head = match &self.0 {
+            Kind::Sqlite(store) => store.head().await,
+            #[cfg(feature = "postgres")]
+            Kind::Postgres(store) => store.head().await,
+            #[cfg(feature = "mysql")]
+            Kind::Mysql(store) => store.head().await,
+        };
+        Ok(head?.value == Revision(0))
+    }
+
+    /// Writes what is queued, and gives it free.
+    pub(super) async fn close(&self) {
+        match &self.0 {
+            Kind::Sqlite(store) => store.close().await,
+            #[cfg(feature = "postgres")]
+            Kind::Postgres(store) => store.close().await,
+            #[cfg(feature = "mysql")]
+            Kind::Mysql(store) => store.close().await,
+        }
+    }
+}
+
+/// The stores of this build.
+fn known() -> String {
+    let stores = [
+        Some("SQLite"),
+        cfg!(feature = "postgres").then_some("PostgreSQL (postgres://)"),
+        cfg!(feature = "mysql").then_some("MySQL or MariaDB (mysql://)"),
+    ];
+    stores.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+fn database(settings: &Settings) -> Result<DatabaseOptions, Failure> {
+    let options = DatabaseOptions::new(settings.store.expose_secret());
+    let Some(path) = &settings.store_password_file else { return Ok(options) };
+    let password = std::fs::read_to_string(path).map_err(|error| {
+        Failure::new(Exit::Failed, format!("store_password_file: cannot read {}", path.display())).because(error)
+    })?;
+    Ok(options.with_password(password.trim_end_matches(['\r', '\n'])))
+}
+
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+fn database_failed(error: StoreError) -> Failure {
+    Failure::new(Exit::Failed, "the database cannot be opened").because(error)
+}
+
+fn directory_failed(settings: &Settings, error: StoreError) -> Failure {
+    let failure = Failure::new(Exit::Failed, "the data directory cannot be opened").because(error);
+    failure.hint(format!("it is {}; choose another one with --data DIR or RAWORC_DATA", settings.data.display()))
+}
