@@ -1,6 +1,7 @@
 //! An engine that is not there, or is there only later.
 
 use std::os::unix::fs::symlink;
+use std::sync::atomic::Ordering;
 
 use libtest_mimic::Trial;
 use raworc_backends::docker::{DockerOptions, DockerRuntime};
@@ -27,7 +28,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 
 /// The socket of the engine. Says what is not tested where it has none.
 #[expect(clippy::print_stdout, reason = "scripts/test looks for it")]
-fn socket(what: &str) -> Option<String> {
+pub(crate) fn socket(what: &str) -> Option<String> {
     let host = host();
     let socket = host.strip_prefix("unix://").map(str::to_owned);
     if socket.is_none() {
@@ -66,14 +67,14 @@ async fn an_engine_that_comes_later_is_used() {
 async fn calls_are_made_in_the_version_that_both_know() {
     let Some(socket) = socket("the version of calls") else { return };
     let bears_none = |line: &str| !line.contains(" /v1.") && !line.contains(" /version");
-    let between = Between::refusing(&socket, 0, bears_none, "");
+    let (between, meant) = Between::refusing(&socket, 0, bears_none, "");
     let machine = Machine::with("echo it runs", |mut options| {
         options.host = between.host();
         options
     });
     let spec = spec();
     assert_eq!(machine.run(&spec).await, "it runs\n");
-    assert_eq!(between.meant(), 0, "calls without a version");
+    assert_eq!(meant.load(Ordering::SeqCst), 0, "calls without a version");
     machine.close(&[spec]).await;
 }
 
@@ -81,7 +82,7 @@ async fn calls_are_made_in_the_version_that_both_know() {
 async fn a_stuck_container_is_made_anew() {
     let Some(socket) = socket("an engine that lost track of a container") else { return };
     let is_start = |line: &str| line.starts_with("POST") && line.contains("/start");
-    let between = Between::refusing(&socket, 1, is_start, "task 30cb93d36bfd: already exists");
+    let (between, meant) = Between::refusing(&socket, 1, is_start, "task 30cb93d36bfd: already exists");
     let machine = Machine::with("cat kept", |mut options| {
         options.host = between.host();
         options
@@ -92,7 +93,7 @@ async fn a_stuck_container_is_made_anew() {
     assert!(started.as_ref().is_err_and(RuntimeError::is_retryable), "it is tried again: {started:?}");
     assert_eq!(machine.phase(spec.id).await, None, "the container is gone");
     assert_eq!(machine.run(&spec).await, "by the volume", "and the next start has another one");
-    assert_eq!(between.meant(), 2);
+    assert_eq!(meant.load(Ordering::SeqCst), 2);
     machine.close(&[spec]).await;
 }
 

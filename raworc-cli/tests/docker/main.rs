@@ -267,6 +267,8 @@ fn an_agent_lives_elsewhere() {
     let whole = [("RAWORC_DOCKER__REMOTE", "true"), ("RAWORC_AGENTS__LISTEN", listen.as_str())];
     let start = || Up::of(with(&up, &whole));
     let first = start();
+    let networks = || engine.docker(&["network", "ls", "--quiet", "--filter", "label=raworc.installation"]);
+    assert_eq!(networks(), "", "that of the computer on trial is gone");
     let raworc = |args: &[&str]| Ran::of(home.raworc(args).output().expect("raworc runs"));
     let closed = raworc(&["agent", "create", "ada"]);
     assert!(closed.code != 0 && closed.err.contains("use the mode open"), "{closed:#?}");
@@ -286,6 +288,7 @@ fn an_agent_lives_elsewhere() {
     assert!(woken.contains("here\nagain"), "{woken}");
     raworc(&["agent", "delete", "ada", "--yes"]).ok();
     until("the computer is gone", || engine.docker(&["ps", "--all", "--quiet"]).is_empty());
+    until("its network is gone", || networks().is_empty());
     let programs = engine.docker(&["volume", "ls", "--quiet", "--filter", "label=raworc.program"]);
     let volumes = || engine.docker(&["volume", "ls", "--quiet"]);
     until("its volume is gone, and the program stays for the next one", || volumes() == programs);
