@@ -416,7 +416,9 @@ impl Runtime for DockerRuntime {
             let changed = container::computer_of(attributes.as_ref(), &installation).map(RuntimeEvent::Changed);
             async move { changed }
         });
-        Ok(events.boxed())
+        let engine = self.engine.clone();
+        let lost = stream::once(async move { engine.forget() }).filter_map(async |()| None);
+        Ok(events.chain(lost).boxed())
     }
 
     async fn logs(

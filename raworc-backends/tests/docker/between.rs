@@ -13,6 +13,8 @@ pub(crate) enum Fate {
     Passed,
     /// It is answered with this status and this JSON.
     Answered(u16, String),
+    /// The connection is closed without an answer.
+    Cut,
     /// It is never answered.
     #[allow(dead_code, reason = "another binary's tests use it")]
     Unanswered,
@@ -51,6 +53,7 @@ impl Between {
                             caller.write_all(answer.as_bytes()).await.expect("written");
                             return;
                         }
+                        Fate::Cut => return,
                         Fate::Unanswered => {
                             // Until the caller has enough of it.
                             let _ = caller.read_to_end(&mut begun).await;
