@@ -5,6 +5,9 @@
 //! `RAWORC_TEST_BACKENDS` with `docker` in it makes an engine that does not answer a failure; else all of it is shown as
 //! ignored.
 
+#[path = "../../../raworc-backends/tests/docker/between.rs"]
+#[allow(dead_code, reason = "other binaries' tests use the rest")]
+mod between;
 mod crowd;
 #[path = "../../../raworc-backends/tests/docker/dockerd.rs"]
 #[allow(dead_code, reason = "other binaries' tests use the rest")]
@@ -29,6 +32,7 @@ use std::process::{Command, ExitCode, Stdio};
 use libtest_mimic::{Arguments, Trial};
 use raworc_core::entropy::{Clock, EntropyExt, SystemClock, SystemEntropy};
 
+use self::between::{Between, Fate};
 use self::dockerd::{Dockerd, IMAGE, answers, host};
 use self::elsewhere::Elsewhere;
 use self::home::{Home, Ran};
@@ -51,6 +55,7 @@ fn main() -> ExitCode {
         trial("what_is_listed_is_reached_by_what_people_use", egress::what_is_listed_is_reached_by_what_people_use),
         trial("what_a_start_that_was_killed_left_of_its_trial_goes_with_the_next", a_trial_leaves_nothing),
         trial("an_engine_that_takes_calls_and_answers_none_holds_up_no_call", an_engine_that_hangs),
+        trial("up_serves_though_its_engine_hangs_after_its_greeting", an_engine_that_hangs_later),
         trial("an_agent_lives_on_an_engine_on_another_machine", an_agent_lives_elsewhere),
         trial("an_image_that_cannot_be_built_says_at_which_step", an_image_that_cannot_be_built),
         trial("a_home_is_the_same_to_the_byte_after_ten_sleeps_and_kills", keeps::a_home_is_the_same_after_ten_ends),
@@ -236,6 +241,41 @@ fn an_engine_that_hangs() {
     assert!(began.elapsed() < raworc_backends::docker::ENGINE_LIMIT * 3, "{:?}", began.elapsed());
     assert_eq!(up.end(), Some(0));
     drop(kept);
+}
+
+/// From the question for the image on, or from the computer on trial on.
+#[expect(clippy::print_stdout, reason = "scripts/test looks for it")]
+fn an_engine_that_hangs_later() {
+    let (host, runtime) = (host(), tokio::runtime::Runtime::new().expect("a runtime"));
+    let Some(socket) = host.strip_prefix("unix://") else {
+        println!("NOT TESTED on this machine: an engine that hangs after its greeting, since its engine has no socket");
+        return;
+    };
+    for (answered, why) in [
+        (["/version", "/info"].as_slice(), "does not say whether it has the image within"),
+        (&["/version", "/info", "/json"], "does not make a computer and take it away within"),
+    ] {
+        let between = runtime.block_on(async {
+            Between::deciding(socket, move |line| {
+                let path = line.split(' ').nth(1).unwrap_or_default();
+                let is_greeting = !path.contains("/containers/") && answered.iter().any(|end| path.ends_with(end));
+                std::future::ready(if is_greeting { Fate::Passed } else { Fate::Unanswered })
+            })
+        });
+        let home = Home::new();
+        let mut command = on_slim(&home, &["up", "--listen", "127.0.0.1:0", "--log", "warn"]);
+        let mut child =
+            command.env("DOCKER_HOST", between.host()).stdout(Stdio::piped()).spawn().expect("raworc starts");
+        let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines().map_while(Result::ok);
+        let up = Up { child, url: String::new() };
+        let told = lines.by_ref().find(|line| line.contains("runtime")).expect("it serves");
+        assert!(told.contains(why), "{told}");
+        // Where this machine has no walls, there is no other runtime.
+        if run(&home, &["agent", "create", "bob", "--runtime", "local", "--wait"]).code == 0 {
+            assert!(run(&home, &["send", "bob", "!echo here"]).ok().contains("here"));
+        }
+        assert_eq!(up.end(), Some(0));
+    }
 }
 
 /// Docker's own command line makes the context by which the engine is found.
