@@ -3,11 +3,12 @@
 mod trial;
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use raworc_backends::docker::{DockerOptions, DockerRuntime, ENGINE_LIMIT, EngineAddress, PROGRAM_PATH};
 use raworc_core::ids::RuntimeName;
-use raworc_core::runtime::{Runtime, RuntimeError};
+use raworc_core::runtime::{Progress, Runtime, RuntimeError};
 
 use super::agents::no_way_here;
 use super::program;
@@ -160,8 +161,17 @@ async fn have(
             let step = |line: &str| tracing::info!(%image, line, "building");
             runtime.build_image(image, DOCKERFILE, &step).await.map_err(|error| error.to_string())?;
         } else {
-            said(format!("pulling the image {image} to {host}, this once"));
-            runtime.prepare(Some(image), &|_| ()).await.map_err(|error| error.to_string())?;
+            let what = format!("pulling the image {image} to {host}, this once");
+            said(what.clone());
+            let told = AtomicU64::new(0);
+            let tell = |now: Progress| {
+                // Each tenth once: it may stand in a log.
+                let tenth = now.percent().map_or(0, |percent| percent / 10 + 1);
+                if told.fetch_max(tenth, Ordering::Relaxed) < tenth {
+                    said(format!("{what}: {now}"));
+                }
+            };
+            runtime.prepare(Some(image), &tell).await.map_err(|error| error.to_string())?;
         }
     }
     let tried = tokio::time::timeout(trial::LIMIT, trial::try_out(runtime, settings)).await;

@@ -77,6 +77,7 @@ fn main() -> ExitCode {
             "an_agents_own_image_that_cannot_run_the_program_is_a_condition_with_the_way_out",
             images::unfit_for_an_agent,
         ),
+        trial("who_waits_for_an_image_is_shown_how_far_its_pull_came", pull::who_waits_is_shown),
         trial("how_far_a_pull_came_is_told_and_what_cannot_be_pulled_is_a_condition", pull::an_image_is_pulled),
         trial("an_agent_lives_in_debian_with_the_static_program", images::debian),
         trial("an_agent_lives_in_a_system_of_busybox_alone", images::busybox),

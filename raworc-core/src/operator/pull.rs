@@ -47,7 +47,7 @@ async fn pull(shared: &Shared, engine: &Engine, agent: &Agent, image: Option<&st
     let done = loop {
         // Nobody waits for an image that nobody wants any more.
         still_wanted(shared, agent).await?;
-        let message = told.borrow_and_update().as_ref().map_or_else(|| "is being pulled".into(), describe);
+        let message = told.borrow_and_update().as_ref().map_or_else(|| "is being pulled".into(), ToString::to_string);
         record(shared, agent, vec![pulling(image, &message)]).await;
         let pause = tokio::time::timeout(Duration::from_secs(2), &mut pull);
         if let Ok(done) = unless_stopped(shared, pause).await? {
@@ -137,12 +137,5 @@ fn pulling(image: Option<&str>, what: &str) -> AgentOp {
         status: false,
         reason: "ImagePulling".into(),
         message: format!("image {}: {what}", image.unwrap_or("(default)")),
-    }
-}
-
-fn describe(progress: &Progress) -> String {
-    match progress.total {
-        Some(total) if total > 0 => format!("{} ({} %)", progress.what, progress.done * 100 / total),
-        _ => progress.what.clone(),
     }
 }
