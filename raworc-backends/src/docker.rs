@@ -126,15 +126,13 @@ impl DockerRuntime {
         image::build(self.engine.docker().await?, image, dockerfile, said).await
     }
 
-    /// Takes away what the installation has on the engine beside computers and their volumes: the network of its open
-    /// computers, and programs that were uploaded. Both are made again for the next one.
+    /// Takes away what the installation has on the engine beside computers, their volumes and their network: programs that
+    /// were uploaded. The next computer has its own uploaded again.
     ///
     /// # Errors
-    /// Where a computer is still on it, or the engine does not answer.
-    pub async fn remove_shared(&self) -> Result<(), RuntimeError> {
-        let docker = self.engine.docker().await?;
-        network::remove(docker, &self.options.installation).await?;
-        program::remove_all(docker, &self.options.installation).await
+    /// Where a computer still has it, or the engine does not answer.
+    pub async fn remove_programs(&self) -> Result<(), RuntimeError> {
+        program::remove_all(self.engine.docker().await?, &self.options.installation).await
     }
 
     /// The volume with the program, where the engine is on another machine.
@@ -206,6 +204,25 @@ impl DockerRuntime {
         })
     }
 
+    /// Takes away the container of a computer, which another one may be about to follow.
+    async fn remove_container(&self, id: ComputerId) -> Result<(), RuntimeError> {
+        while let Some(container) = self.container(id).await? {
+            let Some(name) = container.id.as_deref() else { return Ok(()) };
+            // With what its image asked for in volumes without a name; the agent's own has one, and stays.
+            let query = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
+            match if_there(self.engine.docker().await?.remove_container(name, Some(query)).await) {
+                Ok(_) => break,
+                // Somebody else removes it: gone soon.
+                Err(error) if status(&error) == Some(CONFLICT) => tokio::time::sleep(AGAIN).await,
+                Err(error) => return Err(error::of("remove a computer")(error)),
+            }
+        }
+        if self.options.remote {
+            self.uploaded.sweep(self.engine.docker().await?, &self.options.installation).await;
+        }
+        Ok(())
+    }
+
     fn computer_of(&self, container: &ContainerInspectResponse) -> Option<ComputerId> {
         container::computer_of(container::labels(container), &self.options.installation)
     }
@@ -213,18 +230,25 @@ impl DockerRuntime {
     /// The part of a start that must not be left in the middle.
     async fn start_and_tell(self, id: ComputerId, container: String, line: String) -> Result<StartId, RuntimeError> {
         let (what, docker) = ("start a computer", self.engine.docker().await?);
-        match docker.start_container(&container, None).await {
+        let mut answer = docker.start_container(&container, None).await;
+        // Its network may have gone in this moment, with the last computer that was on it.
+        if answer.as_ref().is_err_and(error::is_missing)
+            && let Some(found) = self.container(id).await?
+        {
+            network::join(docker, &self.options.installation, &found).await?;
+            answer = docker.start_container(&container, None).await;
+        }
+        match answer {
             Err(error) if status(&error) == Some(CONFLICT) => {
                 return Err(RuntimeError::Refused { what, reason: format!("computer {id} runs already") });
             }
-            // Its network may be what is not there.
             Err(error) if error::is_missing(&error) && self.container(id).await?.is_none() => {
                 return Err(RuntimeError::NotFound(id));
             }
             // Whatever ran in it has ended, and it can never be started again. Its volume goes on in another container.
             Err(error) if error::is_stuck(&error) => {
                 tracing::warn!(computer = %id, %error, "its engine lost track of a container, which is made anew");
-                self.remove(id).await?;
+                self.remove_container(id).await?;
                 let reason = format!("the engine lost track of its container, which is made anew: {error}");
                 return Err(RuntimeError::Unavailable(reason));
             }
@@ -313,7 +337,7 @@ impl Runtime for DockerRuntime {
                 && (look::is_dead(found) || !container::shows(found, &self.options, program))
         };
         if found.as_ref().is_some_and(is_stale) {
-            self.remove(spec.id).await?;
+            self.remove_container(spec.id).await?;
             found = None;
         }
         if let Some(found) = found.as_ref().filter(|found| is_ours(found) && !look::is_running(found)) {
@@ -367,22 +391,9 @@ impl Runtime for DockerRuntime {
     }
 
     async fn remove(&self, id: ComputerId) -> Result<(), RuntimeError> {
-        let what = "remove a computer";
-        while let Some(container) = self.container(id).await? {
-            let Some(name) = container.id.as_deref() else { return Ok(()) };
-            // With what its image asked for in volumes without a name; the agent's own has one, and stays.
-            let query = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
-            match if_there(self.engine.docker().await?.remove_container(name, Some(query)).await) {
-                Ok(_) => break,
-                // Somebody else removes it: gone soon.
-                Err(error) if status(&error) == Some(CONFLICT) => tokio::time::sleep(AGAIN).await,
-                Err(error) => return Err(error::of(what)(error)),
-            }
-        }
-        if self.options.remote {
-            self.uploaded.sweep(self.engine.docker().await?, &self.options.installation).await;
-        }
-        Ok(())
+        self.remove_container(id).await?;
+        // Also where it is gone already: whoever took it away may have come no further.
+        network::remove_unused(self.engine.docker().await?, &self.options.installation).await
     }
 
     async fn observe(&self, id: ComputerId) -> Result<Option<Observed>, RuntimeError> {
@@ -422,7 +433,9 @@ impl Runtime for DockerRuntime {
             let changed = container::computer_of(attributes.as_ref(), &installation).map(RuntimeEvent::Changed);
             async move { changed }
         });
-        Ok(events.boxed())
+        let engine = self.engine.clone();
+        let lost = stream::once(async move { engine.forget() }).filter_map(async |()| None);
+        Ok(events.chain(lost).boxed())
     }
 
     async fn logs(

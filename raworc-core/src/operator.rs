@@ -30,7 +30,7 @@ mod watch;
 pub use settings::OperatorSettings;
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -96,8 +96,10 @@ struct Engine {
     pulls: Gate,
     /// For the question whether an image is there, where one's pull has to wait.
     asks: Gate,
-    /// Images that it has had: who wants one of them waits for nobody's pull.
-    images: Mutex<HashSet<String>>,
+    /// For the same question of an image that it has had, which is answered at once but where the image was removed.
+    had: Gate,
+    /// Images that it has had, its own as `None`: who wants one of them waits for nobody's pull while it is there.
+    images: Mutex<HashSet<Option<String>>>,
     /// For the logs of what died, which nothing but the next start waits for.
     logs: Gate,
     /// For what nobody waits for.
@@ -121,7 +123,8 @@ impl Engine {
             looks: Gate::new(ENGINE_LOOKS.max(calls)),
             pulls: Gate::shared(ENGINE_PULLS, TENANT_PULLS),
             asks: Gate::shared(ENGINE_PULLS, TENANT_PULLS),
-            images: Mutex::default(),
+            had: Gate::new(ENGINE_LOOKS.max(calls)),
+            images: Mutex::new([None].into()),
             logs: Gate::new(ENGINE_LOOKS),
             orphans: Gate::new(1),
             relist: Notify::new(),
@@ -137,16 +140,24 @@ impl Engine {
         self.entry.runtime.capabilities().disk_limit
     }
 
-    fn has_had(&self, image: &str) -> bool {
-        self.images.lock().unwrap_or_else(PoisonError::into_inner).contains(image)
+    fn images(&self) -> MutexGuard<'_, HashSet<Option<String>>> {
+        self.images.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn note_image(&self, image: &str) {
-        let mut images = self.images.lock().unwrap_or_else(PoisonError::into_inner);
+    fn has_had(&self, image: Option<&str>) -> bool {
+        self.images().contains(&image.map(str::to_owned))
+    }
+
+    fn note_image(&self, image: Option<&str>) {
+        let mut images = self.images();
         if images.len() >= KNOWN_IMAGES {
             images.clear();
         }
-        images.insert(image.to_owned());
+        images.insert(image.map(str::to_owned));
+    }
+
+    fn forget_image(&self, image: Option<&str>) {
+        self.images().remove(&image.map(str::to_owned));
     }
 }
 

@@ -244,6 +244,24 @@ pub struct Progress {
     pub total: Option<u64>,
 }
 
+impl Progress {
+    /// How much of it is done, in hundredths, where that is known.
+    #[must_use]
+    pub fn percent(&self) -> Option<u64> {
+        let total = self.total.filter(|total| *total > 0)?;
+        Some(self.done.saturating_mul(100) / total)
+    }
+}
+
+impl std::fmt::Display for Progress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.percent() {
+            Some(percent) => write!(f, "{} ({percent} %)", self.what),
+            None => f.write_str(&self.what),
+        }
+    }
+}
+
 /// Something happened to a computer, or the engine's stream was cut and everything may have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RuntimeEvent {

@@ -104,7 +104,7 @@ pub struct WhoAmI {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 pub struct EgressCount {
-    /// Which, as `host:port`; `others` for what came after the first 256.
+    /// Which, as `host:port`; `others` for what came after the first 256, or after 128 that were only refused.
     pub target: String,
     /// Connections that were made.
     pub connections: u64,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bollard::errors::Error;
@@ -30,9 +30,7 @@ const ALIVE: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub(super) struct Engine {
     docker: Docker,
-    version: Version,
-    /// What it can do, once it was asked.
-    abilities: Arc<OnceCell<Abilities>>,
+    known: Known,
 }
 
 /// What an engine can do.
@@ -46,15 +44,15 @@ pub(super) struct Abilities {
 
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Engine").field("abilities", &self.abilities).finish_non_exhaustive()
+        f.debug_struct("Engine").field("known", &self.known).finish_non_exhaustive()
     }
 }
 
 impl Engine {
     /// The engine at the options' address.
     pub(super) fn at(options: &DockerOptions) -> Result<Self, RuntimeError> {
-        let version = Version::default();
-        Ok(Self { docker: connect(options, &version)?, version, abilities: Arc::default() })
+        let known = Known::default();
+        Ok(Self { docker: connect(options, &known)?, known })
     }
 
     /// The way to it, in the newest version of its API that both sides know.
@@ -63,12 +61,18 @@ impl Engine {
         Ok(&self.docker)
     }
 
+    /// Has it asked again what it is: another one may answer from now on.
+    pub(super) fn forget(&self) {
+        self.known.forget();
+    }
+
     /// What it can do.
-    pub(super) async fn abilities(&self) -> Result<&Abilities, RuntimeError> {
-        let asked = self.abilities.get_or_try_init(async || {
-            let docker = self.docker.clone().negotiate_version().await?;
-            self.version.set(&docker.client_version());
-            let info = docker.info().await?;
+    pub(super) async fn abilities(&self) -> Result<Arc<Abilities>, RuntimeError> {
+        let once = locked(&self.known.abilities).clone();
+        let asked = once.get_or_try_init(async || {
+            let version = agreed(self.docker.version().await?.api_version.as_deref())?;
+            *locked(&self.known.version) = Some(format!("/v{version}"));
+            let info = self.docker.info().await?;
             let limits = [
                 ("cpu", info.cpu_cfs_quota),
                 ("memory", info.memory_limit),
@@ -83,27 +87,50 @@ impl Engine {
                 (false, true) => Some("the user who runs the engine"),
                 (false, false) => Some("root of the engine's machine"),
             };
-            Ok(Abilities { unlimited: unlimited.collect(), root_outside })
+            Ok(Arc::new(Abilities { unlimited: unlimited.collect(), root_outside }))
         });
-        asked.await.map_err(error::of("tell what it can do"))
+        asked.await.cloned().map_err(error::of("tell what it can do"))
     }
 }
 
-/// The version of the API that calls are made in, once it was agreed on. Calls bear it in their path; the client leaves it out.
-#[derive(Debug, Clone, Default)]
-struct Version(Arc<OnceLock<String>>);
+/// The newest version of the API that both sides know.
+fn agreed(told: Option<&str>) -> Result<ClientVersion, Error> {
+    let numbers = told.and_then(|told| told.split_once('.'));
+    let numbers = numbers.and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
+    let (major_version, minor_version) = numbers.ok_or(Error::APIVersionParseError {})?;
+    let ours = (API_DEFAULT_VERSION.major_version, API_DEFAULT_VERSION.minor_version);
+    let (major_version, minor_version) = ours.min((major_version, minor_version));
+    Ok(ClientVersion { major_version, minor_version })
+}
 
-impl Version {
-    fn set(&self, version: &ClientVersion) {
-        // Whoever was first has agreed on the same.
-        let _ = self.0.set(format!("/v{}.{}", version.major_version, version.minor_version));
+/// What is known of the engine that answered last.
+#[derive(Debug, Clone, Default)]
+struct Known {
+    /// The version of the API that calls are made in, once it was agreed on. Calls bear it in their path; the client leaves it
+    /// out.
+    version: Arc<Mutex<Option<String>>>,
+    /// What it can do, once it was asked.
+    abilities: Arc<Mutex<Arc<OnceCell<Arc<Abilities>>>>>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Known {
+    fn forget(&self) {
+        let mut abilities = locked(&self.abilities);
+        // Whoever is asking it at this moment asks for all.
+        if abilities.initialized() {
+            *abilities = Arc::default();
+        }
     }
 
-    /// The path of a call, in this version.
+    /// The path of a call, in this version, but for the question which ones it knows.
     fn path(&self, uri: &Uri) -> PathAndQuery {
         let path = uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-        let Some(version) = self.0.get() else { return path };
-        format!("{version}{path}").parse().unwrap_or(path)
+        let version = locked(&self.version).clone().filter(|_| path.path() != "/version");
+        version.and_then(|version| format!("{version}{path}").parse().ok()).unwrap_or(path)
     }
 
     /// The same call, in this version.
@@ -118,28 +145,28 @@ impl Version {
     }
 }
 
-fn connect(options: &DockerOptions, version: &Version) -> Result<Docker, RuntimeError> {
+fn connect(options: &DockerOptions, known: &Known) -> Result<Docker, RuntimeError> {
     let refused = |reason: String| RuntimeError::Refused { what: "be reached", reason };
     let place = Place::of(&options.host, options.tls.as_deref(), options.without_tls);
-    let known = match place.map_err(|error| refused(error.to_string()))? {
+    let connected = match place.map_err(|error| refused(error.to_string()))? {
         Place::Socket(socket) => {
-            let (client, version) = (client(UnixConnector), version.clone());
+            let (client, known) = (client(UnixConnector), known.clone());
             let send = move |request: BollardRequest| {
-                let (client, socket, version) = (client.clone(), socket.clone(), version.clone());
+                let (client, socket, known) = (client.clone(), socket.clone(), known.clone());
                 async move {
                     let (mut parts, body) = request.into_parts();
-                    parts.uri = Uri::from(hyperlocal::Uri::new(&socket, version.path(&parts.uri).as_str()));
-                    answer(client.request(BollardRequest::from_parts(parts, body)).await, &socket)
+                    parts.uri = Uri::from(hyperlocal::Uri::new(&socket, known.path(&parts.uri).as_str()));
+                    answer(client.request(BollardRequest::from_parts(parts, body)).await, &socket, &known)
                 }
             };
             Docker::connect_with_custom_transport(send, Some("http://engine"), LIMIT.as_secs(), API_DEFAULT_VERSION)
         }
         Place::Tcp { authority, tls: None } => {
             let (client, url) = (client(tcp()), format!("http://{authority}"));
-            let (named, version) = (url.clone(), version.clone());
+            let (named, known) = (url.clone(), known.clone());
             let send = move |request: BollardRequest| {
-                let (client, named, request) = (client.clone(), named.clone(), version.of(request));
-                async move { answer(client.request(request).await, &named) }
+                let (client, named, known) = (client.clone(), named.clone(), known.clone());
+                async move { answer(client.request(known.of(request)).await, &named, &known) }
             };
             Docker::connect_with_custom_transport(send, Some(url), LIMIT.as_secs(), API_DEFAULT_VERSION)
         }
@@ -147,12 +174,12 @@ fn connect(options: &DockerOptions, version: &Version) -> Result<Docker, Runtime
             let config = tls::config(&directory).map_err(refused)?;
             let connector = HttpsConnectorBuilder::new().with_tls_config(config.clone()).https_only().enable_http1();
             let (client, url) = (client(connector.wrap_connector(tcp())), format!("https://{authority}"));
-            let (way, version) = (Arc::new((Arc::new(config), authority, directory)), version.clone());
+            let (way, known) = (Arc::new((Arc::new(config), authority, directory)), known.clone());
             let send = move |request: BollardRequest| {
-                let (client, way, request) = (client.clone(), Arc::clone(&way), version.of(request));
+                let (client, way, known) = (client.clone(), Arc::clone(&way), known.clone());
                 async move {
                     let (config, authority, directory) = &*way;
-                    let answered = client.request(request).await;
+                    let answered = client.request(known.of(request)).await;
                     let objection = match &answered {
                         Ok(_) => None,
                         // What it says of itself, where the connection came to nothing.
@@ -167,14 +194,14 @@ fn connect(options: &DockerOptions, version: &Version) -> Result<Docker, Runtime
                     };
                     match objection {
                         Some(why) => Err(io::Error::other(format!("https://{authority}: {why}")).into()),
-                        None => answer(answered, &format!("https://{authority}")),
+                        None => answer(answered, &format!("https://{authority}"), &known),
                     }
                 }
             };
             Docker::connect_with_custom_transport(send, Some(url), LIMIT.as_secs(), API_DEFAULT_VERSION)
         }
     };
-    known.map_err(|error| refused(error.to_string()))
+    connected.map_err(|error| refused(error.to_string()))
 }
 
 /// Another machine may be gone without a word: it is asked whether it is there while it says nothing.
@@ -199,10 +226,17 @@ where
 
 /// The engine says "not modified" where it was asked to start what runs, and the client makes success of that. Here it
 /// is the conflict that it is: whoever is told of success has started it. Where there is no answer, `place` is named.
+///
+/// Without an answer, or with one that the call was a bad one, which is what an older engine says to a newer version of its API, it
+/// may be another engine that answers the next call.
 fn answer(
     answer: Result<Response<Incoming>, hyper_util::client::legacy::Error>,
     place: &str,
+    known: &Known,
 ) -> Result<Response<Incoming>, Error> {
+    if answer.as_ref().map_or(true, |answer| answer.status() == StatusCode::BAD_REQUEST) {
+        known.forget();
+    }
     let mut response = answer.map_err(|error| io::Error::other(format!("{place}: {}", error::root(&error))))?;
     if response.status() == StatusCode::NOT_MODIFIED {
         *response.status_mut() = StatusCode::CONFLICT;

@@ -48,6 +48,10 @@ pub(super) fn if_there<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> 
 pub(super) fn of(what: &'static str) -> impl Fn(Error) -> RuntimeError {
     move |error| match error {
         Error::DockerResponseServerError { status_code: 502..=504, message } => RuntimeError::Unavailable(message),
+        // It is not the engine that the version was agreed on with. The next call agrees on another one.
+        Error::DockerResponseServerError { status_code: 400, message } if message.starts_with("client version ") => {
+            RuntimeError::Unavailable(message)
+        }
         Error::DockerResponseServerError { message, .. } | Error::DockerStreamError { error: message }
             if is_full(&message) =>
         {

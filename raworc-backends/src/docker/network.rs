@@ -1,4 +1,5 @@
-//! The network of an installation's open computers: made where it is not there, and their containers put on it.
+//! The network of an installation's open computers: made where it is not there, their containers put on it, and taken away
+//! with the last of them. An engine has addresses for some thirty networks.
 //!
 //! An engine may take two networks of one name, and then neither can be named. It never takes two with one bridge: so the
 //! bridge has a name that follows from the installation's, and of several processes that make the network one succeeds.
@@ -10,7 +11,7 @@ use bollard::errors::Error;
 use bollard::models::{
     ContainerInspectResponse, Network, NetworkConnectRequest, NetworkCreateRequest, NetworkDisconnectRequest,
 };
-use bollard::query_parameters::ListNetworksOptionsBuilder;
+use bollard::query_parameters::{ListContainersOptionsBuilder, ListNetworksOptionsBuilder};
 use raworc_core::runtime::RuntimeError;
 use sha2::{Digest, Sha256};
 
@@ -78,18 +79,41 @@ pub(super) async fn join(
         None => {}
     }
     let request = NetworkConnectRequest { container: id.into(), endpoint_config: None };
-    docker.connect_network(&network, request).await.map_err(error::of(what))
+    // By its name: the engine puts a container that does not run also on an id that has gone in this moment, and then it can
+    // never be started again.
+    match docker.connect_network(&name, request).await {
+        Err(error) if error::is_missing(&error) => {
+            Err(RuntimeError::Unavailable(format!("its network went in this moment: {}", error::root(&error))))
+        }
+        joined => joined.map_err(error::of(what)),
+    }
 }
 
-/// Takes the network away.
-pub(super) async fn remove(docker: &Docker, installation: &str) -> Result<(), RuntimeError> {
-    let what = "remove a network";
-    for network in named(docker, &network_name(installation)).await.map_err(error::of(what))? {
-        if let (true, Some(id)) = (is_own(network.labels.as_ref(), installation), &network.id) {
-            if_there(docker.remove_network(id).await).map_err(error::of(what))?;
+/// Takes the network away where no container is on it. The next one has it made again.
+pub(super) async fn remove_unused(docker: &Docker, installation: &str) -> Result<(), RuntimeError> {
+    let name = network_name(installation);
+    let removed = async {
+        for network in named(docker, &name).await? {
+            let (true, Some(id)) = (is_own(network.labels.as_ref(), installation), &network.id) else { continue };
+            // The engine itself keeps it for those that run alone. Asked after the network was seen: whatever is made from now
+            // on finds that it is gone, or is on another one, of another id.
+            let filters = HashMap::from([("network", vec![name.as_str()])]);
+            let query = ListContainersOptionsBuilder::new().all(true).limit(1).filters(&filters).build();
+            if docker.list_containers(Some(query)).await?.is_empty() {
+                remove(docker, id).await?;
+            }
         }
+        Ok(())
+    };
+    removed.await.map_err(error::of("remove a network"))
+}
+
+/// Takes a network away, unless something that runs is on it.
+async fn remove(docker: &Docker, id: &str) -> Result<(), Error> {
+    match if_there(docker.remove_network(id).await) {
+        Err(error) if matches!(status(&error), Some(FORBIDDEN | CONFLICT)) => Ok(()),
+        answer => answer.map(drop),
     }
-    Ok(())
 }
 
 fn asked(installation: &str) -> NetworkCreateRequest {
@@ -133,11 +157,8 @@ async fn only_one(docker: &Docker, found: Vec<Network>) -> Result<Vec<Network>, 
     let first = ranked.next();
     for other in ranked {
         if let Some(id) = &other.id {
-            match if_there(docker.remove_network(id).await) {
-                // Computers run on it. It goes once they have stopped.
-                Err(error) if matches!(status(&error), Some(FORBIDDEN | CONFLICT)) => {}
-                answer => answer.map(drop)?,
-            }
+            // Where computers run on it, it goes once they have stopped.
+            remove(docker, id).await?;
         }
     }
     Ok(first.into_iter().collect())

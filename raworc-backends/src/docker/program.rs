@@ -20,7 +20,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Mutex;
 
 use super::config::{DockerOptions, PROGRAM_PATH};
-use super::container::{INSTALLATION, is_own, owner, read_only, volume_called};
+use super::container::{COMPUTER, INSTALLATION, is_own, owner, read_only, volume_called};
 use super::error::{self, CONFLICT, if_there, status};
 use super::volume;
 
@@ -215,11 +215,14 @@ async fn volumes(docker: &Docker, installation: &str) -> Result<Vec<Volume>, Err
     Ok(docker.list_volumes(Some(query)).await?.volumes.unwrap_or_default())
 }
 
-/// The containers that fill a volume, and when each was made.
+/// The containers that fill a volume, and when each was made. A computer is none of them, whatever labels its image has: a
+/// container has those too.
 async fn holders(docker: &Docker, installation: &str) -> Result<Vec<(String, Option<i64>)>, Error> {
     let query = ListContainersOptionsBuilder::new().all(true).filters(&own(installation)).build();
     let listed = docker.list_containers(Some(query)).await?;
-    Ok(listed.into_iter().filter_map(|found| Some((found.id?, found.created))).collect())
+    let is_computer = |labels: Option<&HashMap<_, _>>| labels.is_some_and(|labels| labels.contains_key(COMPUTER));
+    let holders = listed.into_iter().filter(|found| !is_computer(found.labels.as_ref()));
+    Ok(holders.filter_map(|found| Some((found.id?, found.created))).collect())
 }
 
 /// The time that the engine tells, in its own zone.

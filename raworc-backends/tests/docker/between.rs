@@ -1,57 +1,64 @@
 //! What stands between a runtime and its engine, and answers in the engine's place where a test wants it to.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{UnixListener, UnixStream};
 
+/// What becomes of a call.
+pub(crate) enum Fate {
+    /// The engine has it.
+    Passed,
+    /// It is answered with this status and this JSON.
+    Answered(u16, String),
+    /// The connection is closed without an answer.
+    Cut,
+    /// It is never answered.
+    #[allow(dead_code, reason = "another binary's tests use it")]
+    Unanswered,
+}
+
 /// Passes calls on, until it is dropped.
 pub(crate) struct Between {
     directory: tempfile::TempDir,
-    answered: Arc<AtomicUsize>,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Between {
-    /// Passes calls on to the engine at this socket, but for the first `times` whose first line `is_meant`: those are
-    /// answered with status 500 and this message.
-    pub(crate) fn refusing(
-        engine: &str,
-        times: usize,
-        is_meant: impl Fn(&str) -> bool + Send + Sync + 'static,
-        message: &str,
-    ) -> Self {
-        let body = format!(r#"{{"message":"{message}"}}"#);
-        Self::answering(engine, times, is_meant, "500 Internal Server Error", &body)
-    }
-
-    /// The same with another status and body.
-    pub(crate) fn answering(
-        engine: &str,
-        times: usize,
-        is_meant: impl Fn(&str) -> bool + Send + Sync + 'static,
-        status: &str,
-        body: &str,
-    ) -> Self {
-        let head = format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\nConnection: close");
-        let answer: Arc<str> = format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).into();
+    /// Stands before the engine at this socket. `decide` is told the first line of each call.
+    pub(crate) fn deciding<F>(engine: &str, decide: impl Fn(String) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Fate> + Send + 'static,
+    {
         let directory = tempfile::tempdir().expect("a directory");
         let listener = UnixListener::bind(directory.path().join("engine.sock")).expect("bound");
-        let answered = Arc::<AtomicUsize>::default();
-        let (engine, count, is_meant) = (engine.to_owned(), answered.clone(), Arc::new(is_meant));
+        let (engine, decide) = (engine.to_owned(), Arc::new(decide));
         let task = tokio::spawn(async move {
             while let Ok((mut caller, _)) = listener.accept().await {
-                let (engine, count, is_meant, answer) =
-                    (engine.clone(), count.clone(), is_meant.clone(), answer.clone());
+                let (engine, decide) = (engine.clone(), decide.clone());
                 tokio::spawn(async move {
                     // One call a connection: the runtime keeps none open.
                     let mut begun = vec![0; 4096];
                     let read = caller.read(&mut begun).await.expect("read");
                     let line = String::from_utf8_lossy(&begun[..read]).lines().next().unwrap_or_default().to_owned();
-                    if is_meant(&line) && count.fetch_add(1, Ordering::SeqCst) < times {
-                        caller.write_all(answer.as_bytes()).await.expect("written");
-                        return;
+                    match decide(line).await {
+                        Fate::Passed => {}
+                        Fate::Answered(status, body) => {
+                            let head = format!("HTTP/1.1 {status} Decided\r\nContent-Type: application/json");
+                            let length = body.len();
+                            let answer =
+                                format!("{head}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}");
+                            caller.write_all(answer.as_bytes()).await.expect("written");
+                            return;
+                        }
+                        Fate::Cut => return,
+                        Fate::Unanswered => {
+                            // Until the caller has enough of it.
+                            let _ = caller.read_to_end(&mut begun).await;
+                            return;
+                        }
                     }
                     let mut engine = UnixStream::connect(engine).await.expect("an engine");
                     engine.write_all(&begun[..read]).await.expect("written");
@@ -60,22 +67,33 @@ impl Between {
                 });
             }
         });
-        Self { directory, answered, task }
+        Self { directory, task }
     }
 
-    /// Its socket.
-    pub(crate) fn socket(&self) -> String {
-        self.directory.path().join("engine.sock").display().to_string()
+    /// Passes calls on to the engine at this socket, but for the first `times` whose first line `is_meant`: those are
+    /// answered with status 500 and this message. Counts those that were meant.
+    pub(crate) fn refusing(
+        engine: &str,
+        times: usize,
+        is_meant: fn(&str) -> bool,
+        message: &'static str,
+    ) -> (Self, Arc<AtomicUsize>) {
+        let count = Arc::<AtomicUsize>::default();
+        let counted = count.clone();
+        let between = Self::deciding(engine, move |line| {
+            let is_refused = is_meant(&line) && counted.fetch_add(1, Ordering::SeqCst) < times;
+            let fate = match is_refused {
+                true => Fate::Answered(500, format!(r#"{{"message":"{message}"}}"#)),
+                false => Fate::Passed,
+            };
+            std::future::ready(fate)
+        });
+        (between, count)
     }
 
     /// Where it is called.
     pub(crate) fn host(&self) -> String {
-        format!("unix://{}", self.socket())
-    }
-
-    /// Calls that were meant so far.
-    pub(crate) fn meant(&self) -> usize {
-        self.answered.load(Ordering::SeqCst)
+        format!("unix://{}", self.directory.path().join("engine.sock").display())
     }
 }
 

@@ -4,7 +4,9 @@ use std::future::Future;
 use std::time::Duration;
 
 use bollard::Docker;
-use bollard::query_parameters::{ListContainersOptionsBuilder, ListVolumesOptionsBuilder, WaitContainerOptions};
+use bollard::query_parameters::{
+    ListContainersOptionsBuilder, ListNetworksOptionsBuilder, ListVolumesOptionsBuilder, WaitContainerOptions,
+};
 use futures::StreamExt;
 use libtest_mimic::Trial;
 use raworc_backends::docker::{DockerOptions, DockerRuntime};
@@ -114,7 +116,7 @@ impl Machine {
             self.runtime.remove(spec.id).await.expect("removed");
             self.runtime.remove_volume(spec.volume).await.expect("removed");
         }
-        self.runtime.remove_shared().await.expect("removed");
+        self.runtime.remove_programs().await.expect("removed");
         let docker = docker();
         let own = [("label", vec![format!("raworc.installation={}", self.installation)])].into();
         let query = ListContainersOptionsBuilder::new().all(true).filters(&own).build();
@@ -123,6 +125,9 @@ impl Machine {
         let query = ListVolumesOptionsBuilder::new().filters(&own).build();
         let volumes = docker.list_volumes(Some(query)).await.expect("listed").volumes.unwrap_or_default();
         assert_eq!(volumes, vec![], "volumes are left behind");
+        let query = ListNetworksOptionsBuilder::new().filters(&own).build();
+        let networks = docker.list_networks(Some(query)).await.expect("listed");
+        assert_eq!(networks, vec![], "networks are left behind");
     }
 }
 

@@ -1,12 +1,18 @@
 //! The network of open computers, which others take away, or make at the same moment.
 
-use bollard::models::{NetworkCreateRequest, NetworkDisconnectRequest};
-use bollard::query_parameters::ListNetworksOptionsBuilder;
+use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::SeqCst;
+
+use bollard::models::{NetworkConnectRequest, NetworkCreateRequest, NetworkDisconnectRequest};
+use bollard::query_parameters::{ListNetworksOptionsBuilder, StopContainerOptionsBuilder};
 use futures::future::join_all;
 use libtest_mimic::Trial;
 use raworc_core::agent::NetworkMode;
 use raworc_core::runtime::{ComputerSpec, Runtime, RuntimeError};
 
+use crate::between::{Between, Fate};
+use crate::engine::socket;
 use crate::machine::{Machine, container, docker, name, spec, trial};
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -15,6 +21,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_computer_that_was_taken_off_its_network_is_put_on_it_again", a_computer_without_its_network),
         trial("processes_that_make_the_network_at_once_end_with_one_and_their_computers_on_it", made_at_once),
         trial("two_networks_of_the_installations_name_end_as_one", two_of_one_name),
+        trial("the_network_goes_with_the_last_computer_and_comes_with_the_next", it_goes_with_the_last),
+        trial("a_network_that_a_stranger_uses_stays_and_goes_with_a_later_removal", a_stranger_keeps_it),
+        trial("a_computer_whose_network_goes_as_it_starts_starts_on_another", gone_as_it_starts),
+        trial("a_computer_whose_network_goes_as_it_is_put_on_it_starts_on_another", gone_as_it_joins),
         trial("a_strangers_network_with_our_name_is_left_alone", a_strangers_network_is_left_alone),
     ]
 }
@@ -86,7 +96,7 @@ async fn made_at_once() {
             first.runtime.remove(spec.id).await.expect("removed");
             first.runtime.remove_volume(spec.volume).await.expect("removed");
         }
-        first.runtime.remove_shared().await.expect("removed");
+        assert_eq!(networks(&first).await, Vec::<String>::new(), "round {round}");
     }
     first.close(&[]).await;
 }
@@ -112,6 +122,91 @@ async fn two_of_one_name() {
     machine.close(&computers).await;
 }
 
+async fn it_goes_with_the_last() {
+    let machine = Machine::new(SCRIPT);
+    let computers = [open(), open(), spec()];
+    for spec in &computers {
+        machine.run(spec).await;
+    }
+    let made = networks(&machine).await;
+    machine.runtime.remove(computers[0].id).await.expect("removed");
+    assert_eq!(networks(&machine).await, made, "another one that sleeps is on it");
+    assert_eq!(machine.run(&computers[1]).await, "/kept\neth0 lo \n", "and starts again");
+    machine.runtime.remove(computers[1].id).await.expect("removed");
+    assert_eq!(networks(&machine).await, Vec::<String>::new(), "a closed one is not on it");
+    assert_eq!(machine.run(&computers[0]).await, "eth0 lo \n");
+    // As if whoever removed it had been cut short.
+    crate::strangers::remove(&container(computers[0].id)).await;
+    assert_eq!(networks(&machine).await.len(), 1);
+    machine.close(&computers).await;
+}
+
+async fn a_stranger_keeps_it() {
+    let machine = Machine::new(SCRIPT);
+    let spec = open();
+    machine.run(&spec).await;
+    let stranger = crate::strangers::run_by_a_stranger(&name(), HashMap::new(), Vec::new()).await;
+    for is_running in [true, false] {
+        if is_running {
+            // The engine lets no container without a network on one.
+            let request = NetworkDisconnectRequest { container: stranger.clone(), force: Some(true) };
+            docker().disconnect_network("none", request).await.expect("taken off");
+            let request = NetworkConnectRequest { container: stranger.clone(), endpoint_config: None };
+            docker().connect_network(&network_of(&machine), request).await.expect("put on");
+        } else {
+            docker()
+                .stop_container(&stranger, Some(StopContainerOptionsBuilder::new().t(0).build()))
+                .await
+                .expect("ended");
+        }
+        machine.runtime.remove(spec.id).await.expect("removed");
+        assert_eq!(networks(&machine).await.len(), 1, "the stranger runs: {is_running}");
+    }
+    crate::strangers::remove(&stranger).await;
+    machine.close(&[spec]).await;
+}
+
+/// Stands before the engine, and takes the network away before the first call of this end is passed on.
+fn taking_it(socket: &str, installation: &str, end: &'static str) -> Between {
+    let (network, taken) = (format!("raworc-{installation}"), AtomicBool::default());
+    Between::deciding(socket, move |line| {
+        let is_now = line.split(' ').nth(1).is_some_and(|path| path.ends_with(end)) && !taken.swap(true, SeqCst);
+        let network = network.clone();
+        async move {
+            if is_now {
+                docker().remove_network(&network).await.expect("taken away");
+            }
+            Fate::Passed
+        }
+    })
+}
+
+async fn gone_as_it_starts() {
+    let Some(socket) = socket("a network that goes as a computer starts") else { return };
+    let mut between = None;
+    let machine = Machine::with(SCRIPT, |mut options| {
+        options.host = between.insert(taking_it(&socket, &options.installation, "/start")).host();
+        options
+    });
+    let spec = open();
+    assert_eq!(machine.run(&spec).await, "eth0 lo \n");
+    machine.close(&[spec]).await;
+}
+
+async fn gone_as_it_joins() {
+    let Some(socket) = socket("a network that goes as a computer is put on it") else { return };
+    let mut between = None;
+    let machine = Machine::with(SCRIPT, |mut options| {
+        options.host = between.insert(taking_it(&socket, &options.installation, "/connect")).host();
+        options
+    });
+    let spec = open();
+    machine.run(&spec).await;
+    docker().remove_network(&network_of(&machine)).await.expect("pruned");
+    assert_eq!(machine.run(&spec).await, "/kept\neth0 lo \n");
+    machine.close(&[spec]).await;
+}
+
 async fn a_strangers_network_is_left_alone() {
     let machine = Machine::new(SCRIPT);
     let labels = [("raworc.installation".to_owned(), name())].into();
@@ -121,7 +216,7 @@ async fn a_strangers_network_is_left_alone() {
     let made = machine.runtime.ensure(&spec).await;
     let named = network_of(&machine);
     assert!(matches!(&made, Err(RuntimeError::Refused { reason, .. }) if reason.contains(&named)), "{made:?}");
-    machine.runtime.remove_shared().await.expect("nothing of ours");
+    machine.runtime.remove(spec.id).await.expect("nothing of ours");
     assert_eq!(networks(&machine).await, std::slice::from_ref(&stranger), "it was left alone");
     docker().remove_network(&stranger).await.expect("removed");
     machine.close(&[spec]).await;

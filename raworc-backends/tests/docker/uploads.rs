@@ -1,17 +1,18 @@
 //! Computers on another machine: the program comes by upload. The engine of this machine stands in for one.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use bollard::query_parameters::{
-    EventsOptionsBuilder, ListContainersOptionsBuilder, ListVolumesOptionsBuilder, RemoveVolumeOptions,
-    UploadToContainerOptionsBuilder,
+    EventsOptionsBuilder, ListContainersOptionsBuilder, ListVolumesOptionsBuilder, RemoveImageOptions,
+    RemoveVolumeOptions, UploadToContainerOptionsBuilder,
 };
 use futures::StreamExt;
 use libtest_mimic::Trial;
 use raworc_core::agent::NetworkMode;
 use raworc_core::runtime::{ComputerSpec, Runtime, RuntimeError};
 
-use crate::machine::{Machine, container, docker, spec, trial};
+use crate::machine::{IMAGE, Machine, container, docker, spec, trial};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -22,6 +23,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             the_next_program,
         ),
         trial("a_closed_network_cannot_be_had_on_another_machine", a_closed_network_cannot_be_had),
+        trial("a_computer_whose_image_has_the_label_of_an_upload_is_no_upload", an_images_label),
         trial("a_program_that_a_person_took_away_is_uploaded_again", taken_away),
     ]
 }
@@ -164,6 +166,33 @@ async fn a_closed_network_cannot_be_had() {
     assert!(matches!(made, Err(RuntimeError::Unsupported(_))), "{made:?}");
     docker().inspect_container(&container(closed.id), None).await.expect_err("nothing was made");
     machine.close(&[closed]).await;
+}
+
+/// A container has the labels of its image.
+async fn an_images_label() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let machine = remote(None, &program(directory.path(), "echo it runs"));
+    let image = format!("localhost/{}:labelled", crate::machine::name());
+    let dockerfile = format!("FROM {IMAGE}\nLABEL raworc.program=x of=its-own\n");
+    machine.runtime.build_image(&image, &dockerfile, &|_| ()).await.expect("built");
+    let spec = ComputerSpec { image: Some(image.clone()), ..open() };
+    machine.run(&spec).await;
+    let removed = machine.runtime.remove_programs().await;
+    let found = docker().inspect_container(&container(spec.id), None).await.expect("it is still there");
+    assert!(removed.is_err(), "a computer has the program: {removed:?}");
+    let labels = found.config.and_then(|config| config.labels).expect("labels");
+    let labels: BTreeMap<_, _> = labels.into_iter().collect();
+    let own = [
+        ("of", "its-own".to_owned()),
+        ("raworc.computer", spec.id.to_string()),
+        ("raworc.installation", machine.installation.clone()),
+        ("raworc.program", "x".to_owned()),
+    ];
+    let own: BTreeMap<_, _> = own.into_iter().map(|(label, value)| (label.to_owned(), value)).collect();
+    assert_eq!(labels, own, "two of its own, and its image's");
+    machine.runtime.remove(spec.id).await.expect("removed");
+    docker().remove_image(&image, None::<RemoveImageOptions>, None).await.expect("removed");
+    machine.close(&[spec]).await;
 }
 
 async fn taken_away() {

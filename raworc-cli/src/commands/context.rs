@@ -1,11 +1,18 @@
 //! What every command that speaks to a server is given.
 
+use std::time::Duration;
+
+use raworc_core::ids::AgentName;
 use raworc_http::client::Client;
 
 use crate::args::GlobalArgs;
 use crate::exit::{Exit, Failure};
 use crate::output::Console;
+use crate::output::agent::obstacle;
 use crate::session::Session;
+
+/// Time between two looks at an agent that is waited for.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What every command that speaks to a server is given.
 #[derive(Debug, Clone)]
@@ -29,6 +36,26 @@ impl Context {
     pub async fn waiting<T>(&self, what: impl Into<String>, call: impl Future<Output = T>) -> T {
         let _shown = self.console.progress(what);
         call.await
+    }
+
+    /// The same of a call that waits until an agent is up: says what is in the way meanwhile.
+    pub async fn waiting_for<T>(&self, name: &AgentName, what: &str, call: impl Future<Output = T>) -> T {
+        let shown = self.console.progress(what);
+        tokio::pin!(call);
+        loop {
+            tokio::select! {
+                done = &mut call => return done,
+                () = tokio::time::sleep(LOOK), if shown.is_shown() => {}
+            }
+            tokio::select! {
+                done = &mut call => return done,
+                // It may not be there yet.
+                seen = self.client.agent(name) => {
+                    let obstacle = seen.ok().and_then(|agent| obstacle(&agent)).map(|obstacle| format!(": {obstacle}"));
+                    shown.say(format!("{what}{}", obstacle.unwrap_or_default()));
+                }
+            }
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use anyhow::Context as _;
 use futures::StreamExt;
+use raworc_core::agent::Agent;
 use raworc_core::control::SendMessage;
 use raworc_core::event::{Event, EventKind};
 use raworc_core::ids::{AgentName, MessageId};
@@ -9,6 +10,7 @@ use raworc_core::message::{Message, MessageState};
 use raworc_http::client::{Ask, Client, EventStream, Told};
 
 use crate::exit::{Exit, Failure};
+use crate::output::agent::obstacle;
 use crate::output::{Console, Progress, Transcript, talk};
 
 /// A message that was accepted and is followed.
@@ -66,8 +68,7 @@ impl Work {
             last_step: 0,
             waiting: None,
         };
-        let state = agent.status.state();
-        work.wait_for(if state.is_up() { "working" } else { "waking" });
+        work.wait_for(&waits_for(&agent));
         Ok(work)
     }
 
@@ -111,6 +112,9 @@ impl Work {
     }
 
     async fn on_event(&mut self, event: &Event) -> anyhow::Result<()> {
+        if matches!(event.kind, EventKind::AgentState | EventKind::AgentStatus) {
+            self.show_obstacle().await;
+        }
         if event.message == Some(self.message.id) {
             match event.kind {
                 EventKind::StepsAdded => self.show_steps().await?,
@@ -144,6 +148,16 @@ impl Work {
         Ok(())
     }
 
+    /// Says what keeps the agent from being up, to a person who waits for it.
+    async fn show_obstacle(&mut self) {
+        if self.waiting.as_ref().is_some_and(Progress::is_shown)
+            && let Ok(agent) = self.client.agent(&self.name).await
+            && !agent.status.state().is_up()
+        {
+            self.wait_for(&waits_for(&agent));
+        }
+    }
+
     fn wait_for(&mut self, what: &str) {
         let text = format!("{} is {what}", self.name);
         match &self.waiting {
@@ -169,6 +183,15 @@ impl Work {
                 }
             }
         }
+    }
+}
+
+/// What an agent does while somebody waits for its work.
+fn waits_for(agent: &Agent) -> String {
+    match obstacle(agent) {
+        Some(obstacle) => format!("waking: {obstacle}"),
+        None if agent.status.state().is_up() => "working".into(),
+        None => "waking".into(),
     }
 }
 

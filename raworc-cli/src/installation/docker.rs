@@ -3,10 +3,12 @@
 mod trial;
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use raworc_backends::docker::{DockerOptions, DockerRuntime, ENGINE_LIMIT, EngineAddress, PROGRAM_PATH};
 use raworc_core::ids::RuntimeName;
-use raworc_core::runtime::Runtime;
+use raworc_core::runtime::{Progress, Runtime, RuntimeError};
 
 use super::agents::no_way_here;
 use super::program;
@@ -152,29 +154,49 @@ async fn have(
     if settings.runtime == RuntimeKind::Auto && !host.starts_with("unix://") {
         return Err(format!("the engine at {host} may be on another machine; `--runtime docker` uses it all the same"));
     }
-    answers(runtime).await?;
-    if !runtime.has_image(image).await.map_err(|error| error.to_string())? {
+    within(ENGINE_LIMIT, "answer", runtime.ping()).await?;
+    if !within(ENGINE_LIMIT, "say whether it has the image", runtime.has_image(image)).await? {
         if image == DEFAULT_IMAGE {
             said(format!("building the image {image} on {host}, this once"));
             let step = |line: &str| tracing::info!(%image, line, "building");
             runtime.build_image(image, DOCKERFILE, &step).await.map_err(|error| error.to_string())?;
         } else {
-            said(format!("pulling the image {image} to {host}, this once"));
-            runtime.prepare(Some(image), &|_| ()).await.map_err(|error| error.to_string())?;
+            let what = format!("pulling the image {image} to {host}, this once");
+            said(what.clone());
+            let told = AtomicU64::new(0);
+            let tell = |now: Progress| {
+                // Each tenth once: it may stand in a log.
+                let tenth = now.percent().map_or(0, |percent| percent / 10 + 1);
+                if told.fetch_max(tenth, Ordering::Relaxed) < tenth {
+                    said(format!("{what}: {now}"));
+                }
+            };
+            runtime.prepare(Some(image), &tell).await.map_err(|error| error.to_string())?;
         }
     }
-    trial::try_out(runtime, settings).await.map_err(|error| {
+    let tried = tokio::time::timeout(trial::LIMIT, trial::try_out(runtime, settings)).await;
+    tried.unwrap_or_else(|_| Err(too_slow("make a computer and take it away", trial::LIMIT))).map_err(|error| {
         let may_be_elsewhere = !settings.docker.remote && !host.starts_with("unix://");
         let hint = if may_be_elsewhere { "; for an engine on another machine, set docker.remote" } else { "" };
         format!("{error}{hint}")
     })
 }
 
-async fn answers(runtime: &DockerRuntime) -> Result<(), String> {
-    match tokio::time::timeout(ENGINE_LIMIT, runtime.ping()).await {
+/// What one call of the engine gives, or why there is nothing. An engine may take calls and answer none, and whoever starts
+/// `up` is not to wait for that.
+async fn within<T>(
+    limit: Duration,
+    what: &str,
+    call: impl Future<Output = Result<T, RuntimeError>>,
+) -> Result<T, String> {
+    match tokio::time::timeout(limit, call).await {
         Ok(answer) => answer.map_err(|error| error.to_string()),
-        Err(_) => Err(format!("the engine does not answer within {} s", ENGINE_LIMIT.as_secs())),
+        Err(_) => Err(too_slow(what, limit)),
     }
+}
+
+fn too_slow(what: &str, limit: Duration) -> String {
+    format!("the engine does not {what} within {} s", limit.as_secs())
 }
 
 /// What it makes computers of, for people, or why it cannot yet.

@@ -30,6 +30,14 @@ pub fn table(agents: &[Agent], now: Timestamp, console: &Console) -> String {
     table.render(console)
 }
 
+/// What keeps an agent from being up that is to be, in one line.
+#[must_use]
+pub fn obstacle(agent: &Agent) -> Option<String> {
+    let ready = agent.status.conditions.get(ConditionKind::Ready).filter(|ready| !ready.status)?;
+    let line = printable(ready.message.lines().next()?);
+    (agent.status.state() == State::Init).then_some(line)
+}
+
 /// What a closed computer reached.
 #[must_use]
 pub fn egress(counts: &[EgressCount], console: &Console) -> String {

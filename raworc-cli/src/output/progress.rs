@@ -45,6 +45,12 @@ impl Progress {
         self.bar.set_message(what);
     }
 
+    /// Whether anybody sees what is said.
+    #[must_use]
+    pub const fn is_shown(&self) -> bool {
+        self.shown.is_some()
+    }
+
     /// Says what goes on now.
     pub fn say(&self, what: impl Into<String>) {
         self.bar.set_message(what.into());

@@ -82,12 +82,10 @@ impl Place {
     }
 }
 
-/// The containers and volumes that the engine has with the label of the installation. Its one network stays with it. An
-/// engine that does not answer has something, for all that is known.
+/// The containers, volumes and networks that the engine has with the label of the installation. One that does not answer has
+/// something, for all that is known.
 fn on_engine(engine: &Dockerd, data: &Path) -> Vec<String> {
     let Ok(name) = std::fs::read_to_string(data.join("installation")) else { return Vec::new() };
     let label = format!("raworc.installation={}", name.trim());
-    let mut found = engine.labelled(&label).unwrap_or_else(|error| vec![error]);
-    found.retain(|what| !what.starts_with("network "));
-    found
+    engine.labelled(&label).unwrap_or_else(|error| vec![error])
 }

@@ -62,8 +62,12 @@ async fn live() {
     let deleted = join_all(names.iter().map(|name| client.delete_agent(name, waiting()))).await;
     deleted.into_iter().for_each(|deleted| drop(deleted.expect("deleted")));
     let left = || {
-        let containers = docker(&["ps", "-aq", "--filter", &label(&home)]);
-        containers + &docker(&["volume", "ls", "-q", "--filter", &label(&home)])
+        let lists = [
+            ["ps", "-aq", "--filter"].as_slice(),
+            &["volume", "ls", "-q", "--filter"],
+            &["network", "ls", "-q", "--filter"],
+        ];
+        lists.map(|list| docker(&[list, &[&label(&home)]].concat())).concat()
     };
     let deadline = Instant::now() + LIMIT;
     while !left().is_empty() {

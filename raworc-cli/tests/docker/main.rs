@@ -5,6 +5,9 @@
 //! `RAWORC_TEST_BACKENDS` with `docker` in it makes an engine that does not answer a failure; else all of it is shown as
 //! ignored.
 
+#[path = "../../../raworc-backends/tests/docker/between.rs"]
+#[allow(dead_code, reason = "other binaries' tests use the rest")]
+mod between;
 mod by_hand;
 mod crowd;
 #[path = "../cli/disk.rs"]
@@ -34,6 +37,7 @@ use std::process::{Command, ExitCode, Stdio};
 use libtest_mimic::{Arguments, Trial};
 use raworc_core::entropy::{Clock, EntropyExt, SystemClock, SystemEntropy};
 
+use self::between::{Between, Fate};
 use self::dockerd::{Dockerd, IMAGE, answers, host};
 use self::elsewhere::Elsewhere;
 use self::home::{Home, Ran};
@@ -56,6 +60,7 @@ fn main() -> ExitCode {
         trial("what_is_listed_is_reached_by_what_people_use", egress::what_is_listed_is_reached_by_what_people_use),
         trial("what_a_start_that_was_killed_left_of_its_trial_goes_with_the_next", a_trial_leaves_nothing),
         trial("an_engine_that_takes_calls_and_answers_none_holds_up_no_call_and_heals", an_engine_that_hangs),
+        trial("up_serves_though_its_engine_hangs_after_its_greeting", an_engine_that_hangs_later),
         trial("an_agent_lives_on_an_engine_on_another_machine", an_agent_lives_elsewhere),
         trial("an_image_that_cannot_be_built_says_at_which_step", an_image_that_cannot_be_built),
         trial("a_home_is_the_same_to_the_byte_after_ten_sleeps_and_kills", keeps::a_home_is_the_same_after_ten_ends),
@@ -86,6 +91,7 @@ fn main() -> ExitCode {
             "an_agents_own_image_that_cannot_run_the_program_is_a_condition_with_the_way_out",
             images::unfit_for_an_agent,
         ),
+        trial("who_waits_for_an_image_is_shown_how_far_its_pull_came", pull::who_waits_is_shown),
         trial("how_far_a_pull_came_is_told_and_what_cannot_be_pulled_is_a_condition", pull::an_image_is_pulled),
         trial("an_agent_lives_in_debian_with_the_static_program", images::debian),
         trial("an_agent_lives_in_a_system_of_busybox_alone", images::busybox),
@@ -283,6 +289,40 @@ fn messages_wait_for_room() {
     assert_eq!(up.end(), Some(0));
 }
 
+/// From the question for the image on, or from the computer on trial on.
+fn an_engine_that_hangs_later() {
+    let (host, runtime) = (host(), tokio::runtime::Runtime::new().expect("a runtime"));
+    let Some(socket) = host.strip_prefix("unix://") else {
+        dockerd::is_untested("an engine that hangs after its greeting", Some("its engine has no socket"));
+        return;
+    };
+    for (answered, why) in [
+        (["/version", "/info"].as_slice(), "does not say whether it has the image within"),
+        (&["/version", "/info", "/json"], "does not make a computer and take it away within"),
+    ] {
+        let between = runtime.block_on(async {
+            Between::deciding(socket, move |line| {
+                let path = line.split(' ').nth(1).unwrap_or_default();
+                let is_greeting = !path.contains("/containers/") && answered.iter().any(|end| path.ends_with(end));
+                std::future::ready(if is_greeting { Fate::Passed } else { Fate::Unanswered })
+            })
+        });
+        let home = Home::new();
+        let mut command = on_slim(&home, &["up", "--listen", "127.0.0.1:0", "--log", "warn"]);
+        let mut child =
+            command.env("DOCKER_HOST", between.host()).stdout(Stdio::piped()).spawn().expect("raworc starts");
+        let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines().map_while(Result::ok);
+        let up = Up { child, url: String::new() };
+        let told = lines.by_ref().find(|line| line.contains("runtime")).expect("it serves");
+        assert!(told.contains(why), "{told}");
+        // Where this machine has no walls, there is no other runtime.
+        if run(&home, &["agent", "create", "bob", "--runtime", "local", "--wait"]).code == 0 {
+            assert!(run(&home, &["send", "bob", "!echo here"]).ok().contains("here"));
+        }
+        assert_eq!(up.end(), Some(0));
+    }
+}
+
 /// Docker's own command line makes the context by which the engine is found.
 fn an_agent_lives_elsewhere() {
     if dockerd::is_untested("an engine on another machine", elsewhere::why_not()) {
@@ -310,6 +350,8 @@ fn an_agent_lives_elsewhere() {
     let whole = [("RAWORC_DOCKER__REMOTE", "true"), ("RAWORC_AGENTS__LISTEN", listen.as_str())];
     let start = || Up::of(with(&up, &whole));
     let first = start();
+    let networks = || engine.docker(&["network", "ls", "--quiet", "--filter", "label=raworc.installation"]);
+    assert_eq!(networks(), "", "that of the computer on trial is gone");
     let raworc = |args: &[&str]| Ran::of(home.raworc(args).output().expect("raworc runs"));
     let closed = raworc(&["agent", "create", "ada"]);
     assert!(closed.code != 0 && closed.err.contains("use the mode open"), "{closed:#?}");
@@ -329,6 +371,7 @@ fn an_agent_lives_elsewhere() {
     assert!(woken.contains("here\nagain"), "{woken}");
     raworc(&["agent", "delete", "ada", "--yes"]).ok();
     until("the computer is gone", || engine.docker(&["ps", "--all", "--quiet"]).is_empty());
+    until("its network is gone", || networks().is_empty());
     let programs = engine.docker(&["volume", "ls", "--quiet", "--filter", "label=raworc.program"]);
     let volumes = || engine.docker(&["volume", "ls", "--quiet"]);
     until("its volume is gone, and the program stays for the next one", || volumes() == programs);

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::home::Home;
 use crate::images::{DEBIAN, json as as_json, static_program, up};
 use crate::up::{Up, condition, until};
-use crate::{Cleared, host, run};
+use crate::{Cleared, dockerd, host, run};
 
 /// Bytes of the layer, half of which come before somebody lets the rest go.
 const SIZE: usize = 8 << 20;
@@ -32,7 +32,8 @@ fn digest(bytes: &[u8]) -> String {
     format!("sha256:{}", text.split(' ').next().expect("a sum"))
 }
 
-fn content() -> Content {
+/// One whose layer is full of this byte, and no other one's.
+fn content(byte: u8) -> Content {
     const MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
     const CONFIG: &str = "application/vnd.docker.container.image.v1+json";
     const LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
@@ -40,7 +41,7 @@ fn content() -> Content {
     header.set_mode(0o644);
     header.set_size(SIZE as u64);
     let mut archive = tar::Builder::new(Vec::new());
-    archive.append_data(&mut header, "filled", vec![7; SIZE].as_slice()).expect("packed");
+    archive.append_data(&mut header, "filled", vec![byte; SIZE].as_slice()).expect("packed");
     let layer = archive.into_inner().expect("packed");
     let config = json!({
         "architecture": "amd64", "os": "linux", "config": {},
@@ -63,10 +64,10 @@ fn content() -> Content {
 }
 
 impl Registry {
-    fn start() -> Self {
+    fn start(byte: u8) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = listener.local_addr().expect("an address").port();
-        let (content, gate) = (Arc::new(content()), Arc::new((Mutex::new(false), Condvar::new())));
+        let (content, gate) = (Arc::new(content(byte)), Arc::new((Mutex::new(false), Condvar::new())));
         let held = Arc::clone(&gate);
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -131,8 +132,54 @@ fn answer(stream: TcpStream, content: &Content, gate: &(Mutex<bool>, Condvar)) -
     stream.write_all(rest)
 }
 
+/// Who runs a command on a terminal, and reads what it shows.
+fn on_a_terminal(home: &Home, command: &str) -> Child {
+    let mut script = home.program("script");
+    let command = format!("stty cols 200; {} {command}", env!("CARGO_BIN_EXE_raworc"));
+    script.args(["--quiet", "--return", "--flush", "--command", &command, "/dev/null"]);
+    script.stdout(Stdio::piped()).spawn().expect("a terminal")
+}
+
+/// Reads until it shows how far a pull came.
+fn reads_how_far(shown: &mut impl Read) {
+    let (mut text, mut part) = (String::new(), [0; 1024]);
+    while !(text.contains("downloading (") && text.contains(" %)")) {
+        let read = shown.read(&mut part).expect("read");
+        assert_ne!(read, 0, "it ended without a word of it: {text}");
+        text.push_str(&String::from_utf8_lossy(&part[..read]));
+    }
+}
+
+/// Whoever waits, and waits for a message, is shown on a terminal what the agent waits for; whoever starts a server is told.
+pub(crate) fn who_waits_is_shown() {
+    let (home, registry) = (Home::new(), Registry::start(8));
+    let _cleared = Cleared(&home);
+    let mut starting = up(&home, Some(static_program()), "docker", &registry.image("1"));
+    let mut starting = starting.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("raworc starts");
+    reads_how_far(starting.stderr.as_mut().expect("a pipe"));
+    starting.kill().expect("killed");
+    starting.wait().expect("it is gone");
+    if home.program("script").arg("--version").output().is_err() {
+        dockerd::is_untested("what is shown on a terminal", Some("`script` is missing"));
+        return;
+    }
+    let _up = Up::of(as_json(up(&home, Some(static_program()), "docker", DEBIAN)));
+    let image = registry.image("1");
+    let mut creating = on_a_terminal(&home, &format!("agent create ada --image {image} --wait"));
+    reads_how_far(creating.stdout.as_mut().expect("a pipe"));
+    let mut sending = on_a_terminal(&home, "send ada '!true'");
+    reads_how_far(sending.stdout.as_mut().expect("a pipe"));
+    registry.let_go();
+    for (what, mut child) in [("create", creating), ("send", sending)] {
+        let mut rest = String::new();
+        child.stdout.take().expect("a pipe").read_to_string(&mut rest).expect("read");
+        child.wait().expect("it ends");
+        assert!(rest.contains("ada"), "{what}: {rest}");
+    }
+}
+
 pub(crate) fn an_image_is_pulled() {
-    let (home, registry) = (Home::new(), Registry::start());
+    let (home, registry) = (Home::new(), Registry::start(7));
     let _cleared = Cleared(&home);
     let _up = Up::of(as_json(up(&home, Some(static_program()), "docker", DEBIAN)));
     run(&home, &["agent", "create", "ada", "--image", &registry.image("1")]).ok();

@@ -3,7 +3,8 @@
 //!
 //! The death itself is committed without it. The log is fetched in the job that ends the run, before the next start and
 //! before what is left of the run is stopped: a pod's log goes with it. The log of one that was put to sleep is fetched when
-//! the next one starts: until then the engine has it, and then forgets it.
+//! the next one starts: until then the engine has it, and then forgets it. Where that has another computer, it is fetched before
+//! the old one is taken away.
 
 use std::time::Duration;
 
@@ -11,8 +12,9 @@ use super::calls::{caught, persist};
 use super::execute::commit_id;
 use super::{Engine, Shared};
 use crate::agent::{Agent, AgentEvent};
+use crate::computer::Computer;
 use crate::control::{DEATH_LOG_LIMIT, DeathLog, end_of};
-use crate::ids::Incarnation;
+use crate::ids::{ComputerId, Incarnation};
 use crate::runtime::RuntimeExt;
 use crate::store::{AgentChange, AgentOp, Change, Check, Commit, RecordChange, RecordCheck, StoreError};
 
@@ -44,7 +46,8 @@ pub(super) async fn keep(shared: &Shared, engine: &Engine, agent: &Agent) {
     if kept || !status.run.as_ref().is_some_and(ran) {
         return;
     }
-    let log = log_of(engine, agent).await;
+    let Some(id) = status.computer else { return };
+    let log = log_of(engine, agent, id).await;
     if log.trim().is_empty() {
         return;
     }
@@ -53,22 +56,44 @@ pub(super) async fn keep(shared: &Shared, engine: &Engine, agent: &Agent) {
     }
 }
 
-/// The engine's log of the start before the present one, where that was put to sleep and not kept by its death.
-pub(super) async fn log_before(engine: &Engine, agent: &Agent) -> Option<String> {
+/// Whether the start before the present one was put to sleep, and is not kept by its death.
+fn is_before_wanted(agent: &Agent) -> bool {
     let status = &agent.status;
     // Where starts have failed since, what the engine has is of one before them.
     let slept = status.restarts == 0 && status.incarnation > Incarnation::default().next();
-    let kept = status.kept_log.is_some_and(|kept| kept.incarnation.next() == status.incarnation);
-    if !slept || kept {
+    slept && status.kept_log.is_none_or(|kept| kept.incarnation.next() != status.incarnation)
+}
+
+/// The engine's log of the start before the present one, where it is wanted.
+pub(super) async fn log_before(engine: &Engine, agent: &Agent) -> Option<String> {
+    if !is_before_wanted(agent) {
         return None;
     }
-    Some(log_of(engine, agent).await).filter(|log| !log.trim().is_empty())
+    Some(log_of(engine, agent, agent.status.computer?).await).filter(|log| !log.trim().is_empty())
 }
 
 /// Keeps the log of the start before the present one.
 pub(super) async fn keep_before(shared: &Shared, agent: &Agent, log: String) {
     if let Err(error) = record(shared, agent, agent.status.incarnation.before(), log).await {
         tracing::info!(%error, "the log of the start before was not kept");
+    }
+}
+
+/// Keeps the log of the start before the present one, where it is wanted and was this computer's, which the present one has
+/// replaced.
+pub(super) async fn keep_replaced(shared: &Shared, engine: &Engine, old: &Computer) {
+    let now = async || shared.store.agent_by_id(old.agent).await.ok().and_then(|read| read.value);
+    // One commit has done both. A later start has another one before it.
+    let has_replaced = |agent: &Agent| {
+        let began = agent.status.run.as_ref().map(|run| run.began_at);
+        began.is_some() && began == old.reclaim_since
+    };
+    let Some(agent) = now().await.filter(|agent| has_replaced(agent) && is_before_wanted(agent)) else { return };
+    let log = log_of(engine, &agent, old.id()).await;
+    // Meanwhile the present start may have died, and its log is the newer one.
+    let is_newest = now().await.is_some_and(|now| now.status.kept_log == agent.status.kept_log);
+    if is_newest && !log.trim().is_empty() {
+        keep_before(shared, &agent, log).await;
     }
 }
 
@@ -85,8 +110,7 @@ async fn record(shared: &Shared, agent: &Agent, of: Incarnation, log: String) ->
     persist(shared, commit).await.map(drop)
 }
 
-async fn log_of(engine: &Engine, agent: &Agent) -> String {
-    let Some(id) = agent.status.computer else { return String::new() };
+async fn log_of(engine: &Engine, agent: &Agent, id: ComputerId) -> String {
     let log = async {
         let _pass = engine.logs.enter(&agent.tenant).await;
         caught("give the log", async { Ok(engine.entry.runtime.log_tail(id, DEATH_LOG_LIMIT as u64).await) }).await

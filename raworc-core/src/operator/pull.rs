@@ -23,9 +23,7 @@ pub(super) async fn prepare(shared: &Shared, engine: &Engine, agent: &Agent, com
         Turn::Needless => {}
         Turn::Come { _pass, waited } => pull(shared, engine, agent, image, waited).await?,
     }
-    if let Some(image) = image {
-        engine.note_image(image);
-    }
+    engine.note_image(image);
     Ok(())
 }
 
@@ -49,7 +47,7 @@ async fn pull(shared: &Shared, engine: &Engine, agent: &Agent, image: Option<&st
     let done = loop {
         // Nobody waits for an image that nobody wants any more.
         still_wanted(shared, agent).await?;
-        let message = told.borrow_and_update().as_ref().map_or_else(|| "is being pulled".into(), describe);
+        let message = told.borrow_and_update().as_ref().map_or_else(|| "is being pulled".into(), ToString::to_string);
         record(shared, agent, vec![pulling(image, &message)]).await;
         let pause = tokio::time::timeout(Duration::from_secs(2), &mut pull);
         if let Ok(done) = unless_stopped(shared, pause).await? {
@@ -65,16 +63,20 @@ enum Turn {
     /// The image is there.
     Needless,
     /// It is this agent's, after a wait that people were told of or without one.
-    Come { _pass: Option<Pass>, waited: bool },
+    Come { _pass: Pass, waited: bool },
 }
 
-/// Waits for the turn to have an image pulled, as long as that may take; for none where the runtime's own is wanted, or one
-/// that it has had. Meanwhile the engine is asked once whether it has the image: then nobody's pull is waited for.
+/// Waits for the turn to have an image pulled, as long as that may take. Meanwhile the engine is asked once whether it has the
+/// image: then nobody's pull is waited for. Of one that it has had it is asked before that.
 async fn pull_turn(shared: &Shared, engine: &Engine, agent: &Agent, image: Option<&str>) -> Result<Turn, Cut> {
-    if image.is_none_or(|image| engine.has_had(image)) {
-        return Ok(Turn::Come { _pass: None, waited: false });
+    if let Some(there) = unless_stopped(shared, is_still_there(engine, agent, image)).await? {
+        return Ok(there.map(|()| Turn::Needless)?);
     }
-    let (pass, there) = (engine.pulls.enter(&agent.tenant), is_there(engine, agent, image));
+    let pass = engine.pulls.enter(&agent.tenant);
+    let there = async {
+        let _pass = engine.asks.enter(&agent.tenant).await;
+        is_there(engine, image).await
+    };
     tokio::pin!(pass, there);
     let (mut asking, mut told) = (true, None::<Instant>);
     loop {
@@ -82,7 +84,7 @@ async fn pull_turn(shared: &Shared, engine: &Engine, agent: &Agent, image: Optio
         let news = async {
             tokio::select! {
                 biased;
-                pass = &mut pass => Some(Ok(Turn::Come { _pass: Some(pass), waited: told.is_some() })),
+                pass = &mut pass => Some(Ok(Turn::Come { _pass: pass, waited: told.is_some() })),
                 there = &mut there, if asking => {
                     asking = false;
                     there.map(|there| there.map(|()| Turn::Needless))
@@ -109,9 +111,22 @@ async fn pull_turn(shared: &Shared, engine: &Engine, agent: &Agent, image: Optio
     }
 }
 
+/// Asks for an image that the engine has had. One that was removed since is as any other, for whoever wants it next as well.
+async fn is_still_there(engine: &Engine, agent: &Agent, image: Option<&str>) -> Option<Result<(), RuntimeError>> {
+    if !engine.has_had(image) {
+        return None;
+    }
+    let _pass = engine.had.enter(&agent.tenant).await;
+    // Whoever asked before may have found that it is gone.
+    let there = if engine.has_had(image) { is_there(engine, image).await } else { None };
+    if there.is_none() {
+        engine.forget_image(image);
+    }
+    there
+}
+
 /// Asks the engine for an image in passing. What it does not answer at once is given up: the image has to be pulled.
-async fn is_there(engine: &Engine, agent: &Agent, image: Option<&str>) -> Option<Result<(), RuntimeError>> {
-    let _pass = engine.asks.enter(&agent.tenant).await;
+async fn is_there(engine: &Engine, image: Option<&str>) -> Option<Result<(), RuntimeError>> {
     let asked = caught("have the image", engine.entry.runtime.prepare(image, &|_| ()));
     tokio::time::timeout(PREPARE_QUIET, asked).await.ok()
 }
@@ -122,12 +137,5 @@ fn pulling(image: Option<&str>, what: &str) -> AgentOp {
         status: false,
         reason: "ImagePulling".into(),
         message: format!("image {}: {what}", image.unwrap_or("(default)")),
-    }
-}
-
-fn describe(progress: &Progress) -> String {
-    match progress.total {
-        Some(total) if total > 0 => format!("{} ({} %)", progress.what, progress.done * 100 / total),
-        _ => progress.what.clone(),
     }
 }

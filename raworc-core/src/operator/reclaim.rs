@@ -9,7 +9,7 @@ use tracing::Instrument;
 use super::calls::{Cut, go_on, limited, pause, say_failed, unless_stopped};
 use super::jobs::Subject;
 use super::stop::stop_computer;
-use super::{Engine, Shared, spawn_job};
+use super::{Engine, Shared, death, spawn_job};
 use crate::agent::State;
 use crate::computer::Computer;
 use crate::entropy::EntropyExt;
@@ -78,6 +78,7 @@ fn take_away(shared: &Arc<Shared>, computer: Computer) {
         let shared = task;
         let Some(engine) = shared.engines.get(&computer.runtime) else { return };
         let settled = settled_at(&shared, &computer).await;
+        death::keep_replaced(&shared, engine, &computer).await;
         loop {
             // What was asked for its agent before may still be under way, and would make it anew.
             if shared.jobs.is_running(Subject::Agent(computer.agent)) {

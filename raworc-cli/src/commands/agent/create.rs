@@ -20,12 +20,14 @@ pub(super) async fn run(context: &Context, args: CreateArgs) -> anyhow::Result<(
     }
     let request = CreateAgent { name: args.name, spec: wanted };
     let limit = if args.wait { args.timeout } else { Duration::ZERO };
-    let what =
-        if args.wait { format!("{} is getting ready", request.name) } else { format!("making {}", request.name) };
-    let made = context.waiting(what, context.client.create_agent(&request, Ask::new().wait(limit))).await?;
-    if args.wait {
+    let call = context.client.create_agent(&request, Ask::new().wait(limit));
+    let made = if args.wait {
+        let made = context.waiting_for(&request.name, &format!("{} is getting ready", request.name), call).await?;
         check_up(&made, limit)?;
-    }
+        made
+    } else {
+        context.waiting(format!("making {}", request.name), call).await?
+    };
     let console = &context.console;
     let name = made.name.to_string();
     console.show(&made, &name, || {

@@ -18,7 +18,7 @@ pub(super) async fn wake(context: &Context, args: WakeArgs) -> anyhow::Result<()
     each(context, &args.names, told, async |name| {
         let limit = if args.no_wait { Duration::ZERO } else { args.timeout };
         let call = context.client.wake(name, args.retry, Ask::new().wait(limit));
-        let agent = context.waiting(format!("waking {name}"), call).await?;
+        let agent = context.waiting_for(name, &format!("waking {name}"), call).await?;
         if !args.no_wait {
             check_up(&agent, limit)?;
         }

@@ -17,8 +17,11 @@ use crate::settings::Settings;
 /// Where the computer is noted that is made on trial, below the data directory.
 const TRIAL: &str = "trial";
 
+/// How long all of it may take. What is under way then is taken away by the next start.
+pub(super) const LIMIT: Duration = Duration::from_secs(45);
+
 /// How long a program may take to say its version.
-const LIMIT: Duration = Duration::from_secs(30);
+const PROGRAM_LIMIT: Duration = Duration::from_secs(30);
 
 /// Time between two looks at it.
 const AGAIN: Duration = Duration::from_millis(20);
@@ -93,8 +96,9 @@ async fn run(runtime: &DockerRuntime, spec: &ComputerSpec) -> Result<(), String>
             }
         }
     };
-    let ended = tokio::time::timeout(LIMIT, ended).await;
-    let ended = ended.map_err(|_| format!("the program did not say its version within {} s", LIMIT.as_secs()))?;
+    let ended = tokio::time::timeout(PROGRAM_LIMIT, ended).await;
+    let ended =
+        ended.map_err(|_| format!("the program did not say its version within {} s", PROGRAM_LIMIT.as_secs()))?;
     let mut why = "the program cannot say its version".to_owned();
     match ended.map_err(|error| error.to_string())? {
         Some(Phase::Unfit { reason }) => return Err(reason),

@@ -135,30 +135,55 @@ async fn files_are_all_there_after_ten_sleeps_and_wakes_with_crashes_between() {
     }
 }
 
+/// Whether its image is pulled, or is waited for.
+fn waits(agent: &Agent) -> bool {
+    agent.status.conditions.get(ConditionKind::Ready).is_some_and(|ready| ready.reason == "ImagePulling")
+}
+
+fn pulled(agent: &Agent) -> bool {
+    waits(agent) && ready(agent).message.ends_with("is being pulled")
+}
+
+/// Of agents that all want an image, how many have it pulled.
+async fn pulls(world: &World, agents: &[Agent]) -> usize {
+    let mut pulls = 0;
+    for agent in agents {
+        pulls += usize::from(pulled(&world.until(agent, "pulled, or waiting for that", waits).await));
+    }
+    pulls
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_image_that_was_had_and_is_gone_is_pulled_a_few_at_a_time() {
+    for image in [None, Some("had")] {
+        let world = World::new().await;
+        let mut agents = Vec::new();
+        for n in 0..40 {
+            let spec = AgentSpec { image: image.map(Into::into), ..AgentSpec::default() };
+            agents.push(world.idle(&format!("a{n}"), spec).await);
+        }
+        let hang = world.engine.inject(Rule::new(Method::Prepare, Fault::Hang));
+        world.engine.crash_all("killed");
+        assert_eq!(pulls(&world, &agents).await, 8, "{image:?}: the others wait for their turn");
+        // 16 found that it is gone; whoever waits for the turn asks once.
+        assert!(hang.hits() <= 16 + 40, "{image:?}: {} were begun", hang.hits());
+        hang.release();
+        for agent in &agents {
+            world.until(agent, "idle", |a| a.status.state() == State::Idle).await;
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_images_of_one_tenant_are_pulled_a_few_at_a_time_and_hold_up_no_other_tenant() {
     let world = World::new().await;
-    let had = |name: &'static str| {
-        let spec = AgentSpec { image: Some("had".into()), ..AgentSpec::default() };
-        world.idle(name, spec)
-    };
-    let first = had("first").await;
     let hang = world.engine.inject(Rule::new(Method::Prepare, Fault::Hang));
     let mut agents = Vec::new();
     for n in 0..40 {
         let spec = AgentSpec { image: Some(format!("image-{n}")), ..AgentSpec::default() };
         agents.push(world.create(&format!("a{n}"), spec).await);
     }
-    let waits = |a: &Agent| {
-        let ready = a.status.conditions.get(ConditionKind::Ready);
-        ready.is_some_and(|ready| ready.reason == "ImagePulling")
-    };
-    let pulled = |a: &Agent| waits(a) && ready(a).message.ends_with("is being pulled");
-    let mut pulls = 0;
-    for agent in &agents {
-        pulls += usize::from(pulled(&world.until(agent, "pulled, or waiting for that", waits).await));
-    }
-    assert_eq!(pulls, 8, "the others wait for their turn");
+    assert_eq!(pulls(&world, &agents).await, 8, "the others wait for their turn");
     let tenant = TenantName::new("other").expect("a name");
     let name = UserName::new("bob").expect("a name");
     let call = Call::by(Principal::User { name, tenant: tenant.clone(), admin: false });
@@ -167,9 +192,6 @@ async fn the_images_of_one_tenant_are_pulled_a_few_at_a_time_and_hold_up_no_othe
     let other = world.control.create_agent(&call, &tenant, request).await.expect("created");
     let other = world.until(&other, "looked after", waits).await;
     assert!(pulled(&other), "another tenant's turn comes at once: {other:#?}");
-    world.engine.crash(computer(&first), "killed");
-    let first = world.until(&first, "looked after", |a| a.status.incarnation.0 == 2 && waits(a)).await;
-    assert!(pulled(&first), "who wants an image that was had waits for no turn: {first:#?}");
     let asked = tokio::time::Instant::now();
     world.control.sleep(&world.call, &world.tenant, &agents[39].name, SleepMode::Now).await.expect("asked");
     world.until(&agents[39], "slept", |a| a.status.state() == State::Slept && a.status.run.is_none()).await;
@@ -184,6 +206,7 @@ async fn the_images_of_one_tenant_are_pulled_a_few_at_a_time_and_hold_up_no_othe
 async fn an_agent_whose_image_is_there_waits_for_nobodys_pull() {
     let world = World::new().await;
     let image = |name: String| AgentSpec { image: Some(name), ..AgentSpec::default() };
+    let had = world.idle("had", image("had".into())).await;
     let hang = world.engine.inject(Rule::new(Method::Prepare, Fault::Hang).times(8));
     for n in 0..8 {
         world.create(&format!("a{n}"), image(format!("image-{n}"))).await;
@@ -192,6 +215,10 @@ async fn an_agent_whose_image_is_there_waits_for_nobodys_pull() {
     let begun = tokio::time::Instant::now();
     // This operator has not seen it yet, and the engine has it.
     world.idle("there", image("there".into())).await;
+    // And has had these.
+    world.engine.crash(computer(&had), "killed");
+    world.until(&had, "idle again", |a| a.status.incarnation.0 == 2 && a.status.state() == State::Idle).await;
+    world.idle("default", AgentSpec::default()).await;
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
 }
 

@@ -3,7 +3,7 @@
 use futures::StreamExt;
 
 use super::*;
-use crate::control::{DEATH_LOG_LIMIT, SleepMode};
+use crate::control::{DEATH_LOG_LIMIT, EditAgent, SleepMode};
 use crate::runtime::simulated::{Fault, Method, Rule};
 use crate::runtime::{LogsOptions, RuntimeError};
 use crate::store::RecordKind;
@@ -140,4 +140,22 @@ async fn the_log_of_a_start_that_was_put_to_sleep_is_kept_once_the_next_one_begi
         assert_eq!(previous.len(), DEATH_LOG_LIMIT);
         assert!(previous.lines().filter(|line| *line == word).count() > 10_000, "it is the log of start {n}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_log_of_a_start_that_was_put_to_sleep_is_kept_though_the_next_one_has_another_computer() {
+    let world = World::with(talkative(), Profile::Container).await;
+    let agent = world.idle("a", AgentSpec::default()).await;
+    let (call, tenant, name) = (&world.call, &world.tenant, &agent.name);
+    world.done(&agent, "one").await;
+    world.control.sleep(call, tenant, name, SleepMode::Now).await.expect("asked");
+    world.until(&agent, "stopped", |a| a.status.state() == State::Slept && a.status.run.is_none()).await;
+    let edit = EditAgent { spec: serde_json::from_str(r#"{"image": "another"}"#).expect("a change") };
+    world.control.edit_agent(call, tenant, name, &edit, None).await.expect("edited");
+    world.control.wake(call, tenant, name, false).await.expect("asked");
+    let up = world.until(&agent, "up", |a| a.status.state() == State::Idle).await;
+    assert_ne!(up.status.computer, agent.status.computer);
+    world.engine_until("the old one is taken away", |engine| engine.computers().len() == 1).await;
+    let previous = read(world.control.previous_log(call, tenant, name, LogsOptions::default()).await).await;
+    assert!(previous.lines().filter(|line| *line == "one").count() > 10_000, "{}", previous.len());
 }

@@ -67,7 +67,7 @@ impl<const IS_HERE: bool> Subject for Docker<IS_HERE> {
 
     async fn close(&self) {
         for runtime in [&self.runtime, &self.neighbour] {
-            runtime.remove_shared().await.unwrap_or_else(|error| panic!("{error}"));
+            runtime.remove_programs().await.unwrap_or_else(|error| panic!("{error}"));
         }
     }
 }

@@ -17,6 +17,9 @@ use crate::api::EgressCount;
 /// Names that are counted apart for one agent.
 const NAMES: usize = 256;
 
+/// Of these, names that were never reached: whatever an agent asks for, what it reaches has places.
+const REFUSED: usize = NAMES / 2;
+
 /// Agents that are counted apart. Another one takes the place of any.
 const AGENTS: usize = 1000;
 
@@ -35,9 +38,8 @@ pub(super) struct Count {
 }
 
 impl Count {
-    pub(super) fn refused(&self) {
-        self.refused.fetch_add(1, Ordering::Relaxed);
-        metrics::counter!(CONNECTIONS, "outcome" => "refused").increment(1);
+    fn was_reached(&self) -> bool {
+        self.connections.load(Ordering::Relaxed) > 0
     }
 
     fn read(&self, target: &str) -> EgressCount {
@@ -63,8 +65,19 @@ pub(super) fn failed() {
 pub(super) struct Counts(Mutex<HashMap<AgentId, Names>>);
 
 impl Counts {
-    /// The count of one agent and one `host:port`.
-    pub(super) fn count(&self, agent: AgentId, target: &str) -> Arc<Count> {
+    /// The count of one agent and one `host:port` that it reached.
+    pub(super) fn reached(&self, agent: AgentId, target: &str) -> Arc<Count> {
+        self.count(agent, target, |_| true)
+    }
+
+    /// Counts a refusal.
+    pub(super) fn refused(&self, agent: AgentId, target: &str) {
+        let has_place = |names: &Names| names.values().filter(|count| !count.was_reached()).count() < REFUSED;
+        self.count(agent, target, has_place).refused.fetch_add(1, Ordering::Relaxed);
+        metrics::counter!(CONNECTIONS, "outcome" => "refused").increment(1);
+    }
+
+    fn count(&self, agent: AgentId, target: &str, has_place: impl Fn(&Names) -> bool) -> Arc<Count> {
         let mut agents = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if agents.len() >= AGENTS
             && !agents.contains_key(&agent)
@@ -73,7 +86,8 @@ impl Counts {
             agents.remove(&any);
         }
         let names = agents.entry(agent).or_default();
-        let name = if names.len() < NAMES || names.contains_key(target) { target } else { OTHERS };
+        let is_apart = names.contains_key(target) || (names.len() < NAMES && has_place(names));
+        let name = if is_apart { target } else { OTHERS };
         Arc::clone(names.entry(name.to_owned()).or_default())
     }
 
@@ -155,5 +169,30 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.patience = Some(self.patience.unwrap_or(self.linger));
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use raworc_core::entropy::{Clock, EntropyExt, SystemClock, SystemEntropy};
+
+    use super::*;
+
+    #[test]
+    fn names_that_were_refused_leave_places_to_those_that_are_reached() {
+        let (counts, agent) = (Counts::default(), SystemEntropy.agent_id(SystemClock.now()));
+        for n in 0..NAMES + 1 {
+            counts.refused(agent, &format!("refused-{n}:443"));
+        }
+        let reach = |target: &str| drop(Counted::new((), counts.reached(agent, target), Duration::ZERO));
+        (0..100).for_each(|n| reach(&format!("reached-{n}:443")));
+        reach("refused-0:443");
+        let counts = counts.of(agent);
+        let of = |target: &str| counts.iter().find(|count| count.target == target);
+        let reached = (0..100).filter_map(|n| of(&format!("reached-{n}:443"))).filter(|count| count.connections == 1);
+        assert_eq!(reached.count(), 100);
+        assert_eq!(of("refused-0:443").map(|count| (count.refused, count.connections)), Some((1, 1)));
+        assert_eq!(of(OTHERS).map(|count| count.refused), Some((NAMES + 1 - REFUSED) as u64));
+        assert_eq!(counts.iter().map(|count| count.refused).sum::<u64>(), (NAMES + 1) as u64, "none is lost");
     }
 }

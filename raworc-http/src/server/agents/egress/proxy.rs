@@ -157,14 +157,14 @@ impl Proxy {
             Ok(stream) => {
                 return Ok(Counted::new(
                     stream,
-                    egress.counts.count(self.agent, &target.to_string()),
+                    egress.counts.reached(self.agent, &target.to_string()),
                     egress.options.linger,
                 ));
             }
             Err(refusal) => refusal,
         };
         if refusal.is_told() {
-            egress.counts.count(self.agent, &target.to_string()).refused();
+            egress.counts.refused(self.agent, &target.to_string());
             let text = format!("egress refused: {target}: {}", refusal.words());
             egress.remarks.add(&self.control, &self.call, self.agent, text).await;
         } else {
