@@ -67,7 +67,7 @@ impl SqliteStore {
         });
         let queue = options.queue;
         Ok(Self::new(shared, queue, |shared, jobs, _closing| {
-            vec![tokio::spawn(Writer::new(options, shared, jobs, conn, head, lock).run())]
+            Writer::new(options, shared, jobs, conn, head, lock).run()
         }))
     }
 }

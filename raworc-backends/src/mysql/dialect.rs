@@ -10,6 +10,7 @@ use raworc_core::store::StoreError;
 use sqlx::mysql::{MySqlArguments, MySqlConnectOptions, MySqlDatabaseError, MySqlRow};
 use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, ConnectOptions, MySqlConnection, Row};
+use tokio::time::Instant;
 
 use crate::sql::batch::Head;
 use crate::sql::convert::{broken, number, time};
@@ -27,6 +28,9 @@ const OLDEST_MARIADB: (u32, u32) = (10, 11);
 
 /// Rows that one statement writes at most. Others are powers of two below, so that few statements are prepared.
 const ROWS: usize = 64;
+
+/// Keys that one statement takes at most: no more than 65,535 values can be bound.
+const KEYS: usize = 1024;
 
 /// Bytes of rows that one statement writes at most, as far as rows can be told apart: servers take no larger packets than
 /// 16 MiB unless they are told to.
@@ -72,12 +76,18 @@ impl Dialect for Mysql {
             SET t.awake_until = k.b, t.heard_at = k.c, t.due_at = k.d",
         columns: &[Kind::Text, Kind::Int, Kind::Int, Kind::Int],
     };
+    const DELETE_LABELS: &'static Keyed =
+        &Keyed { text: "DELETE t FROM {keys} {join} agent_labels t ON t.agent = k.a", columns: &[Kind::Text] };
+    const DELETE_COMPUTERS: &'static Keyed =
+        &Keyed { text: "DELETE t FROM {keys} {join} computers t ON t.id = k.a", columns: &[Kind::Text] };
     const FORGET_EXPIRED: [&'static str; 2] = [
         "DELETE FROM answers WHERE expires <= ? ORDER BY expires LIMIT 512",
         "DELETE FROM records WHERE expires <= ? ORDER BY expires LIMIT 512",
     ];
     const FORGET_COMMITS: &'static str = "DELETE FROM commits WHERE at < ? ORDER BY at LIMIT 512";
-    const SNAPSHOT: &'static str = "START TRANSACTION READ ONLY, WITH CONSISTENT SNAPSHOT";
+    const SNAPSHOT: &'static str = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; \
+        START TRANSACTION READ ONLY, WITH CONSISTENT SNAPSHOT";
+    const ROLLBACK: &'static str = "ROLLBACK; SET SESSION wait_timeout = 28800";
 
     /// Each statement sees what was committed before it, and nobody commits while the head is held. Whoever holds it and is
     /// silent, stopped or cut off, holds up all others, so that the server is to end such a connection soon.
@@ -91,13 +101,14 @@ impl Dialect for Mysql {
             "SET SESSION wait_timeout = 5; START TRANSACTION; \
              SELECT revision, oldest, commits, {NOW} FROM head WHERE id = 1 FOR UPDATE"
         );
+        let asked = Instant::now();
         let rows = sqlx::raw_sql(AssertSqlSafe(lock)).fetch_all(&mut *conn).await?;
         let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
-        clock.tell(time(number(row, 3)?)?);
+        clock.tell(time(number(row, 3)?)?, asked);
         Ok((Head::of(row)?, Self::run(conn, loads).await?))
     }
 
-    fn commit(_head: Revision) -> Step {
+    fn commit(_grown: Option<Revision>) -> Step {
         Step::Plain("COMMIT; SET SESSION wait_timeout = 28800".into(), Vec::new())
     }
 
@@ -113,7 +124,13 @@ impl Dialect for Mysql {
                         query(insertion(insert, count), some).execute(&mut *conn).await?;
                     }
                 }
-                step => rows.extend(prepared(step).fetch_all(&mut *conn).await?),
+                Step::Keyed(keyed, cells) => {
+                    for some in cells.chunks(KEYS * keyed.columns.len()) {
+                        let step = Step::Keyed(keyed, some.to_vec());
+                        rows.extend(prepared(step).fetch_all(&mut *conn).await?);
+                    }
+                }
+                step @ Step::Plain(..) => rows.extend(prepared(step).fetch_all(&mut *conn).await?),
             }
         }
         Ok(rows)
@@ -138,6 +155,9 @@ impl Dialect for Mysql {
             DENIED_TABLE | DENIED_COLUMN | DENIED_PRIVILEGE => Fault::unusable(format!(
                 "the user has too few rights in the database {place} ({error}); grant all rights on it"
             )),
+            NO_TABLE => Fault::unusable(format!(
+                "the database {place} lacks a table ({error}); restore a backup, or make the database anew"
+            )),
             CRASHED_TABLE | CRASHED_REPAIR => Fault::damaged(place, &error.to_string()),
             DUPLICATE | NULL | TOO_LONG | OUT_OF_RANGE | WRONG_VALUE | PACKET_TOO_LARGE | ROW_TOO_LARGE => {
                 Fault::of_row(error)
@@ -157,6 +177,7 @@ const FULL_TABLE: u16 = 1114;
 const ROW_TOO_LARGE: u16 = 1118;
 const DENIED_TABLE: u16 = 1142;
 const DENIED_COLUMN: u16 = 1143;
+const NO_TABLE: u16 = 1146;
 const PACKET_TOO_LARGE: u16 = 1153;
 const CRASHED_TABLE: u16 = 1194;
 const CRASHED_REPAIR: u16 = 1195;
@@ -182,6 +203,8 @@ impl Server for Mysql {
             to = to.password(password);
         }
         let place = format!("mysql://{}:{}/{}", to.get_host(), to.get_port(), to.get_database().unwrap_or_default());
+        // Whatever the address says, times are told in UTC, and every character can be kept.
+        let to = to.timezone("+00:00".to_owned()).charset("utf8mb4").collation("utf8mb4_bin");
         Ok((to.statement_cache_capacity(512).disable_statement_logging(), place))
     }
 
@@ -190,7 +213,8 @@ impl Server for Mysql {
         // optimizer is not to turn them around, as it would where tables are small or their statistics old. What stands in
         // the comments is for one of the two alone.
         let session = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; \
-            SET SESSION innodb_lock_wait_timeout = 8 /*M! , SESSION join_cache_level = 0 */; \
+            SET SESSION innodb_lock_wait_timeout = 8, SESSION net_read_timeout = 10, SESSION net_write_timeout = 10 \
+                /*M! , SESSION join_cache_level = 0 */; \
             SET SESSION optimizer_switch = 'semijoin=off,materialization=off'; \
             SET SESSION sql_mode = CONCAT(@@sql_mode, ',STRICT_TRANS_TABLES') \
                 /*!80000 , SESSION optimizer_switch = 'block_nested_loop=off' */";

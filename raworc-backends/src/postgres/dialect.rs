@@ -11,6 +11,7 @@ use raworc_core::store::StoreError;
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgListener, PgPoolOptions, PgRow};
 use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, ConnectOptions, PgConnection, Row};
+use tokio::time::Instant;
 
 use crate::sql::batch::Head;
 use crate::sql::convert::{number, time};
@@ -65,6 +66,10 @@ impl Dialect for Postgres {
         text: "UPDATE agents SET awake_until = k.b, heard_at = k.c, due_at = k.d FROM {keys} WHERE agents.id = k.a",
         columns: &[Kind::Text, Kind::Int, Kind::Int, Kind::Int],
     };
+    const DELETE_LABELS: &'static Keyed =
+        &Keyed { text: "DELETE FROM agent_labels USING {keys} WHERE agent_labels.agent = k.a", columns: &[Kind::Text] };
+    const DELETE_COMPUTERS: &'static Keyed =
+        &Keyed { text: "DELETE FROM computers USING {keys} WHERE computers.id = k.a", columns: &[Kind::Text] };
     const FORGET_EXPIRED: [&'static str; 2] = [
         "DELETE FROM answers WHERE ctid = ANY(ARRAY( \
             SELECT ctid FROM answers WHERE expires <= ? ORDER BY expires LIMIT 512))",
@@ -74,6 +79,7 @@ impl Dialect for Postgres {
     const FORGET_COMMITS: &'static str =
         "DELETE FROM commits WHERE seq < (SELECT MIN(seq) FROM commits) + 512 AND at < ?";
     const SNAPSHOT: &'static str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+    const ROLLBACK: &'static str = "ROLLBACK";
 
     /// Each statement sees what was committed before it, and nobody commits while the head is held.
     async fn begin(
@@ -88,34 +94,37 @@ impl Dialect for Postgres {
              WITH h AS MATERIALIZED (SELECT revision, oldest, commits FROM head WHERE id = 1 FOR UPDATE) \
              SELECT revision, oldest, commits, {NOW} FROM h"
         );
-        let row = sqlx::raw_sql(AssertSqlSafe(lock)).fetch_one(&mut *conn).await?;
-        clock.tell(time(number(&row, 3)?)?);
-        Ok((Head::of(&row)?, Self::run(conn, loads).await?))
+        let asked = Instant::now();
+        let rows = sqlx::raw_sql(AssertSqlSafe(lock)).fetch_all(&mut *conn).await?;
+        let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+        clock.tell(time(number(row, 3)?)?, asked);
+        Ok((Head::of(row)?, Self::run(conn, loads).await?))
     }
 
-    fn commit(head: Revision) -> Step {
-        Step::Plain(format!("NOTIFY {CHANNEL}, '{head}'; COMMIT").into(), Vec::new())
+    fn commit(grown: Option<Revision>) -> Step {
+        let told = grown.map(|head| format!("NOTIFY {CHANNEL}, '{head}'; ")).unwrap_or_default();
+        Step::Plain(format!("{told}COMMIT").into(), Vec::new())
     }
 
     /// Rows that are inserted go together with the statement after them.
     async fn run(conn: &mut PgConnection, script: Script) -> Result<Vec<PgRow>, sqlx::Error> {
         let mut rows = Vec::new();
-        let mut inserts = Prepared::default();
+        let mut inserts = Vec::new();
         for step in script.0 {
             match step {
-                Step::Insert(insert, cells) => inserts.insert(insert, cells),
+                Step::Insert(insert, cells) => inserts.push((insert, cells)),
                 Step::Plain(text, cells) if cells.is_empty() => {
-                    std::mem::take(&mut inserts).flush(conn).await?;
+                    Prepared::of(&mut inserts).flush(conn).await?;
                     rows.extend(sqlx::raw_sql(AssertSqlSafe(plain(&text))).fetch_all(&mut *conn).await?);
                 }
                 step => {
-                    let mut prepared = std::mem::take(&mut inserts);
+                    let mut prepared = Prepared::of(&mut inserts);
                     prepared.finish(step);
                     rows.extend(prepared.query().fetch_all(&mut *conn).await?);
                 }
             }
         }
-        inserts.flush(conn).await?;
+        Prepared::of(&mut inserts).flush(conn).await?;
         Ok(rows)
     }
 
@@ -139,9 +148,11 @@ impl Dialect for Postgres {
             "42501" => Fault::unusable(format!(
                 "the user has too few rights in the database {place} ({error}); grant them, or make it the owner"
             )),
-            "54000" => Fault::of_row(error),
+            "42P01" => Fault::unusable(format!(
+                "the database {place} lacks a table ({error}); restore a backup, or make the database anew"
+            )),
             code if code.starts_with("22") || code.starts_with("23") => Fault::of_row(error),
-            code if code.starts_with("XX0") => Fault::damaged(place, &error.to_string()),
+            "XX001" | "XX002" => Fault::damaged(place, &error.to_string()),
             _ => Fault::unavailable(format!("{error} ({place})")),
         }
     }
@@ -169,8 +180,8 @@ impl Server for Postgres {
             // Whoever holds the log's head and is silent, stopped or cut off, holds up all others.
             .options([
                 ("idle_in_transaction_session_timeout", "5s"),
-                ("lock_timeout", "8s"),
                 ("client_connection_check_interval", "1s"),
+                ("tcp_user_timeout", "10s"),
             ])
             .disable_statement_logging();
         Ok((to, place))
@@ -181,11 +192,13 @@ impl Server for Postgres {
     }
 
     async fn check(conn: &mut PgConnection) -> Result<Result<(), String>, sqlx::Error> {
-        let version: i32 =
-            sqlx::query_scalar("SELECT current_setting('server_version_num')::int").fetch_one(conn).await?;
+        let ask = "SELECT current_setting('server_version_num')::int, current_setting('server_encoding')";
+        let (version, encoding): (i32, String) = sqlx::query_as(ask).fetch_one(conn).await?;
         let major = i64::from(version) / 10_000;
         Ok(if major < OLDEST {
             Err(format!("it is PostgreSQL {major}, and {OLDEST} or newer is needed; upgrade it"))
+        } else if encoding != "UTF8" {
+            Err(format!("its encoding is {encoding}; make it anew with ENCODING 'UTF8' TEMPLATE template0"))
         } else {
             Ok(())
         })
@@ -228,6 +241,16 @@ enum Argument {
 }
 
 impl Prepared {
+    /// Takes rows to insert. The server begins with the last of such queries, and should another order ever be another outcome,
+    /// a row is refused.
+    fn of(inserts: &mut Vec<(&'static Insert, Vec<Cell>)>) -> Self {
+        let mut prepared = Self::default();
+        for (insert, cells) in inserts.drain(..).rev() {
+            prepared.insert(insert, cells);
+        }
+        prepared
+    }
+
     /// Adds rows to insert, as one of the queries that stand before a statement.
     fn insert(&mut self, insert: &Insert, cells: Vec<Cell>) {
         let n = self.text.matches(" AS (INSERT").count();

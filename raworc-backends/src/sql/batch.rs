@@ -74,14 +74,14 @@ impl Batches {
         Self { head, rows: Rowset::default(), keep, tidied: head.commits }
     }
 
-    /// Does the work in one transaction: all of it, or none. `changing` hears of the agents whose rows change before
-    /// anybody can see that.
+    /// Does the work in one transaction: all of it, or none. `changing` hears of the head as it was when
+    /// nobody else could write any more, and of the agents whose rows change before anybody can see that.
     pub(crate) async fn write<D: Dialect>(
         &mut self,
         conn: &mut D::Connection,
         time: &Time,
         jobs: &[Job],
-        changing: impl FnOnce(&[AgentId]),
+        changing: impl FnOnce(Head, &[AgentId]),
     ) -> Result<Written, sqlx::Error> {
         let (begun, footprints) = self.begin::<D>(conn, time, jobs).await?;
         let mut head = begun;
@@ -122,7 +122,7 @@ impl Batches {
         }
         if pending.is_empty() {
             let mut script = Script::default();
-            script.add("ROLLBACK", []);
+            script.add(D::ROLLBACK, []);
             D::run(conn, script).await?;
             return Ok(Written { outcomes, head, events: Vec::new(), agents: Vec::new() });
         }
@@ -130,7 +130,7 @@ impl Batches {
             self.tidy::<D>(time, begun, &mut pending, &mut head);
         }
         let agents: Vec<_> = pending.agents().collect();
-        changing(&agents);
+        changing(begun, &agents);
         let events = pending.write::<D>(conn, &self.rows, &head).await?;
         Ok(Written { outcomes, head, events, agents })
     }

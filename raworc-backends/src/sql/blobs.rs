@@ -5,14 +5,62 @@ use std::ops::Range;
 use bytes::{Bytes, BytesMut};
 use raworc_core::blob::BlobId;
 use raworc_core::ids::TenantName;
+use sqlx::Connection;
 
+use super::Shared;
 use super::convert::{broken, count, int};
 use super::dialect::{Columns, Dialect};
+use super::read::within;
 use super::script::{Cell, Script};
 use super::statements as sql;
 
 /// Bytes of a piece.
 const PIECE: usize = 256 << 10;
+
+/// Each in a transaction of its own, on one of the connections for reading.
+impl<D: Dialect> Shared<D> {
+    pub(crate) async fn put_blob(&self, tenant: &TenantName, id: BlobId, content: &Bytes) -> Result<(), sqlx::Error> {
+        let mut conn = self.reader().await?;
+        let put = async {
+            let mut transaction = conn.get()?.begin().await?;
+            write::<D>(&mut transaction, tenant, id, content).await?;
+            transaction.commit().await
+        };
+        within(put).await?;
+        conn.give_back();
+        Ok(())
+    }
+
+    pub(crate) async fn unlink_blob(&self, tenant: &TenantName, id: BlobId) -> Result<(), sqlx::Error> {
+        let mut conn = self.reader().await?;
+        let unlink = async {
+            let mut transaction = conn.get()?.begin().await?;
+            delete::<D>(&mut transaction, tenant, id).await?;
+            transaction.commit().await
+        };
+        within(unlink).await?;
+        conn.give_back();
+        Ok(())
+    }
+
+    pub(crate) async fn get_blob(
+        &self,
+        tenant: &TenantName,
+        id: BlobId,
+        range: Option<Range<u64>>,
+    ) -> Result<Option<Bytes>, sqlx::Error> {
+        let mut conn = self.reader().await?;
+        let get = async {
+            let mut snapshot = conn.get()?.begin_with(D::SNAPSHOT).await?;
+            let found = read::<D>(&mut snapshot, tenant, id, range).await?;
+            snapshot.commit().await?;
+            Ok(found)
+        };
+        let found = within(get).await?;
+        conn.give_back();
+        Ok(found)
+    }
+}
 
 /// Writes a blob, unless it is there.
 pub(crate) async fn write<D: Dialect>(
@@ -48,7 +96,8 @@ pub(crate) async fn delete<D: Dialect>(
     id: BlobId,
 ) -> Result<(), sqlx::Error> {
     let mut script = Script::default();
-    for statement in [sql::DELETE_BLOB, sql::DELETE_CHUNKS] {
+    // The pieces first: one that is written beside that keeps its own, or is not there at all.
+    for statement in [sql::DELETE_CHUNKS, sql::DELETE_BLOB] {
         script.add(statement, [tenant.to_string().into(), id.to_string().into()]);
     }
     D::run(conn, script).await.map(drop)
@@ -56,7 +105,7 @@ pub(crate) async fn delete<D: Dialect>(
 
 /// Reads a blob, or the part of it that lies in `range`, from what is seen of the database in one transaction: a blob that
 /// is unlinked meanwhile is there whole or not at all.
-pub(crate) async fn read<D: Dialect>(
+async fn read<D: Dialect>(
     conn: &mut D::Connection,
     tenant: &TenantName,
     id: BlobId,

@@ -39,11 +39,17 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
     /// Its rows.
     type Row: Columns;
 
-    /// Whether blobs are written in transactions of their own, beside the writer, whose are waited for by other processes.
+    /// Whether blobs are written in transactions of their own, since other processes wait for the writer's.
     const BLOBS_BESIDE: bool;
 
     /// Moves the times of agents: each key is an agent's id with its `awake_until`, `heard_at` and `due_at`.
     const TOUCH_AGENTS: &'static Keyed;
+
+    /// Takes away the labels of agents, by their ids.
+    const DELETE_LABELS: &'static Keyed;
+
+    /// Takes away computers, by their ids.
+    const DELETE_COMPUTERS: &'static Keyed;
 
     /// Each takes away some of what ended before the time that is bound to it, the oldest first: answers and records.
     const FORGET_EXPIRED: [&'static str; 2];
@@ -63,8 +69,11 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
         loads: Script,
     ) -> impl Future<Output = Result<(Head, Vec<Self::Row>), sqlx::Error>> + Send;
 
-    /// Commits a transaction, and tells those who wait for the log to grow that this is its head.
-    fn commit(head: Revision) -> Step;
+    /// Ends a transaction that wrote nothing.
+    const ROLLBACK: &'static str;
+
+    /// Commits a transaction. Where the log has grown, it tells those who wait for that of its head.
+    fn commit(grown: Option<Revision>) -> Step;
 
     /// Runs statements, and gives the rows of all of them.
     fn run(

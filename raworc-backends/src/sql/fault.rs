@@ -54,13 +54,18 @@ impl Fault {
         Self { kind: FaultKind::OfRow, reason: format!("the database refused a row: {error}") }
     }
 
+    /// Whether another attempt may do it, and not only for want of room.
+    pub(crate) fn is_passing(&self) -> bool {
+        self.kind == FaultKind::Unavailable
+    }
+
     pub(crate) fn closed() -> Self {
         Self::unavailable("it was closed".into())
     }
 
     pub(crate) fn damaged(place: &str, what: &str) -> Self {
         Self::unusable(format!(
-            "the database {place} is damaged ({what}); restore a backup of it, or begin anew elsewhere"
+            "the database {place} is damaged ({what}); restore a backup of it, or move it away to begin anew"
         ))
     }
 
@@ -71,6 +76,9 @@ impl Fault {
             sqlx::Error::PoolTimedOut => {
                 Self::unavailable(format!("all connections to the database {place} are in use"))
             }
+            sqlx::Error::Tls(_) | sqlx::Error::Configuration(_) => Self::unusable(format!(
+                "no connection to the database {place} can be made as it is set up ({error}); mend its address"
+            )),
             sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => Self::damaged(place, &error.to_string()),
             _ => Self::unavailable(format!("{error} ({place})")),
         }
@@ -88,6 +96,10 @@ impl Fault {
             MigrateError::VersionMissing(version) => Self::unusable(format!(
                 "the database {place} was written by a newer release: its schema is {version}, this release knows up to \
                  {newest}; use the newer release, or a backup from before it"
+            )),
+            MigrateError::Dirty(version) => Self::unusable(format!(
+                "a change of the tables of the database {place} was cut short (schema {version}); restore a backup, or where \
+                 this was the first start, make the database anew"
             )),
             _ => Self::unusable(format!(
                 "the schema of the database {place} is not one of this release's ({error}); restore a backup"

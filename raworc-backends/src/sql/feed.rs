@@ -3,12 +3,14 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures::stream::{self, BoxStream, StreamExt};
 use raworc_core::event::Event;
 use raworc_core::ids::Revision;
 use raworc_core::store::{EventFilter, StoreError};
 use tokio::sync::watch;
+use tokio::time::sleep;
 
 use super::Shared;
 use super::convert::{count, doc};
@@ -16,6 +18,9 @@ use super::dialect::{Columns, Dialect};
 
 /// Events that one burst holds at most.
 pub(crate) const BURST: usize = 512;
+
+/// After nothing was found where something was to be, before the next look.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// Events that are kept in memory, so that watchers who keep up read nothing from the database.
 const RECENT: usize = 4096;
@@ -26,11 +31,18 @@ pub(crate) struct Feed {
     recent: Mutex<VecDeque<Arc<Event>>>,
     oldest: AtomicU64,
     head: watch::Sender<Revision>,
+    /// How often the log went back.
+    returns: AtomicU64,
 }
 
 impl Feed {
     pub(crate) fn new(head: Revision, oldest: Revision) -> Self {
-        Self { recent: Mutex::default(), oldest: AtomicU64::new(oldest.0), head: watch::Sender::new(head) }
+        Self {
+            recent: Mutex::default(),
+            oldest: AtomicU64::new(oldest.0),
+            head: watch::Sender::new(head),
+            returns: AtomicU64::new(0),
+        }
     }
 
     /// The last revision that watchers know of.
@@ -67,6 +79,14 @@ impl Feed {
         self.head.send_replace(head);
     }
 
+    /// The log ends earlier than watchers were told: the database lost the last of it, as where another takes its place that
+    /// had not received them. Whoever watches is to read anew.
+    pub(crate) fn went_back(&self, head: Revision, oldest: Revision) {
+        self.returns.fetch_add(1, Ordering::AcqRel);
+        tracing::error!(%head, was = %self.head(), "the database has lost the last commits; what is watched is read anew");
+        self.restart(head, oldest);
+    }
+
     /// That no event after `since` was forgotten.
     fn check(&self, since: Revision) -> Result<(), StoreError> {
         let oldest = Revision(self.oldest.load(Ordering::Acquire));
@@ -86,6 +106,7 @@ impl Feed {
 struct Watcher<D: Dialect> {
     shared: Arc<Shared<D>>,
     head: watch::Receiver<Revision>,
+    returns: u64,
     since: Revision,
     filter: EventFilter,
 }
@@ -97,7 +118,8 @@ pub(crate) fn watch<D: Dialect>(
     filter: EventFilter,
 ) -> Result<BoxStream<'static, Result<Vec<Event>, StoreError>>, StoreError> {
     shared.feed.check(since)?;
-    let watcher = Watcher { shared: Arc::clone(shared), head: shared.feed.head.subscribe(), since, filter };
+    let returns = shared.feed.returns.load(Ordering::Acquire);
+    let watcher = Watcher { shared: Arc::clone(shared), head: shared.feed.head.subscribe(), returns, since, filter };
     Ok(stream::unfold(Some(watcher), |watcher| async {
         let mut watcher = watcher?;
         match watcher.next().await? {
@@ -114,17 +136,27 @@ impl<D: Dialect> Watcher<D> {
         loop {
             // Seen before the log is read, so that what is written after the read wakes the wait below.
             let head = *self.head.borrow_and_update();
+            if self.shared.feed.returns.load(Ordering::Acquire) != self.returns {
+                return Some(Err(StoreError::Gone { oldest: head.next() }));
+            }
             if head <= self.since {
                 tokio::select! {
+                    // What was written before the end is still told.
+                    biased;
                     changed = self.head.changed() => changed.ok()?,
                     () = self.shared.closed.cancelled() => return None,
                 }
                 continue;
             }
+            let before = self.since;
             let burst = match self.shared.feed.after(self.since).filter(|events| !events.is_empty()) {
                 Some(events) => Ok(self.recent(&events)),
                 None => self.stored().await,
             };
+            if burst.is_ok() && self.since == before {
+                // The database does not have yet, or no more, what it is said to have.
+                sleep(AGAIN).await;
+            }
             match burst {
                 Ok(events) if events.is_empty() => {}
                 other => return Some(other),

@@ -25,18 +25,21 @@ enum Differs {
     Due,
     State,
     All,
+    New,
 }
 
 impl Differs {
-    const EACH: [(Self, &Insert); 4] = [
+    /// In the order in which they are written: a name is free before another agent has it.
+    const EACH: [(Self, &Insert); 5] = [
         (Self::All, sql::PUT_AGENTS),
         (Self::State, sql::PUT_AGENTS_STATE),
         (Self::Due, sql::PUT_AGENTS_DUE),
         (Self::Doc, sql::PUT_AGENTS_DOC),
+        (Self::New, sql::PUT_NEW_AGENTS),
     ];
 
     fn between(before: Option<&Agent>, agent: &Agent) -> Self {
-        let Some(before) = before else { return Self::All };
+        let Some(before) = before else { return Self::New };
         let state = |agent: &Agent| agent.status.state();
         let ends = state(before) != state(agent) && state(agent) == State::Deleted;
         if ends || before.spec.runtime != agent.spec.runtime {
@@ -227,12 +230,9 @@ impl Pending {
     ) -> Result<Vec<Event>, sqlx::Error> {
         let mut first = Script::default();
         first.ask(D::TOUCH_AGENTS, touches(&self.touched, rows));
-        for id in self.unlabelled {
-            first.add(sql::DELETE_LABELS, [id.to_string().into()]);
-        }
-        for (id, _) in self.computers.iter().filter(|(_, row)| row.is_none()) {
-            first.add(sql::DELETE_COMPUTER, [id.to_string().into()]);
-        }
+        first.ask(D::DELETE_LABELS, self.unlabelled.iter().map(|id| id.to_string().into()).collect());
+        let gone = self.computers.iter().filter(|(_, row)| row.is_none());
+        first.ask(D::DELETE_COMPUTERS, gone.map(|(id, _)| id.to_string().into()).collect());
         for (key, _) in self.records.iter().filter(|(_, row)| row.is_none()) {
             let tenant = tenant_key(key.tenant.as_ref()).into();
             first.add(sql::DELETE_RECORD, [key.kind.as_str().into(), tenant, key.name.clone().into()]);
@@ -265,7 +265,7 @@ impl Pending {
         last.put(sql::PUT_AUDIT, self.audit);
         last.put(sql::PUT_COMMITS, self.commits);
         last.add(sql::SET_HEAD, [head.revision.0, head.oldest.0, head.commits].map(|count| int(count).into()));
-        last.0.push(D::commit(head.revision));
+        last.0.push(D::commit((!self.events.is_empty()).then_some(head.revision)));
         D::run(conn, last).await?;
         Ok(self.events)
     }

@@ -7,7 +7,7 @@ use raworc_core::store::{Commit, Committed, Conflict, Lease, LeaseClaim, Stamped
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::fault::Fault;
+use super::fault::{Fault, FaultKind};
 
 /// Something to write.
 #[derive(Debug)]
@@ -47,6 +47,42 @@ impl Job {
             Err(fault) => Err(fault.into()),
         };
         drop(self.reply.send(result));
+    }
+}
+
+/// Who writes batches, each in one transaction: all of it, or none.
+pub(crate) trait Attempt {
+    /// Does the work.
+    fn attempt(&mut self, jobs: &[Job]) -> impl Future<Output = Result<Vec<Outcome>, Fault>> + Send;
+}
+
+/// Does the work of a batch, and answers. Where the database refuses a row, each job is tried alone.
+pub(crate) async fn write(writer: &mut (impl Attempt + Send), batch: Vec<Job>) {
+    let fault = match writer.attempt(&batch).await {
+        Ok(outcomes) => {
+            for (job, outcome) in batch.into_iter().zip(outcomes) {
+                job.answer(Ok(outcome));
+            }
+            return;
+        }
+        Err(fault) => fault,
+    };
+    let mut broken = (fault.kind != FaultKind::OfRow || batch.len() == 1).then_some(fault);
+    for job in batch {
+        let result = match &broken {
+            Some(fault) => Err(fault.clone()),
+            None => writer.attempt(std::slice::from_ref(&job)).await,
+        };
+        if let Err(fault) = &result
+            && fault.kind != FaultKind::OfRow
+        {
+            // The others would have to wait for the same.
+            broken = Some(fault.clone());
+        }
+        job.answer(result.and_then(|mut outcomes| outcomes.pop().ok_or_else(Fault::closed)));
+    }
+    if let Some(fault) = broken {
+        tracing::warn!(reason = %fault.reason, "a batch was not written");
     }
 }
 

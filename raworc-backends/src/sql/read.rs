@@ -1,5 +1,8 @@
 //! Reads, each one statement on a connection of the pool.
 
+use std::future::Future;
+use std::time::Duration;
+
 use futures::TryStreamExt;
 use jiff::Timestamp;
 use raworc_core::agent::Agent;
@@ -12,6 +15,7 @@ use raworc_core::store::{
     Record, RecordKey, RecordKind, Stamped, StepQuery,
 };
 use serde::de::DeserializeOwned;
+use sqlx::pool::PoolConnection;
 
 use super::Shared;
 use super::batch::Head;
@@ -36,14 +40,57 @@ fn place(cursor: Option<&str>) -> i64 {
     cursor.and_then(|cursor| cursor.parse().ok()).unwrap_or(0)
 }
 
+/// How long a read may take. A server that is gone without a word is not heard of for much longer.
+pub(crate) const READ_LIMIT: Duration = Duration::from_secs(15);
+
+/// The outcome of a read, where it comes in time.
+pub(crate) async fn within<T>(read: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+    tokio::time::timeout(READ_LIMIT, read).await.unwrap_or_else(|_| {
+        let reason = format!("no answer within {} s", READ_LIMIT.as_secs());
+        Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, reason)))
+    })
+}
+
+/// A connection that goes back to the pool once what was asked is answered. One whose answer nobody waits for any more is
+/// closed: the pool would wait for it, and nobody else could have its place.
+pub(crate) struct Reader<D: Dialect>(Option<PoolConnection<D::Db>>);
+
+impl<D: Dialect> Reader<D> {
+    pub(crate) fn get(&mut self) -> Result<&mut D::Connection, sqlx::Error> {
+        self.0.as_deref_mut().ok_or(sqlx::Error::PoolClosed)
+    }
+
+    pub(crate) fn give_back(mut self) {
+        drop(self.0.take());
+    }
+}
+
+impl<D: Dialect> Drop for Reader<D> {
+    fn drop(&mut self) {
+        if let Some(conn) = &mut self.0 {
+            conn.close_on_drop();
+        }
+    }
+}
+
 impl<D: Dialect> Shared<D> {
+    pub(crate) async fn reader(&self) -> Result<Reader<D>, sqlx::Error> {
+        Ok(Reader(Some(self.readers.acquire().await?)))
+    }
+
+    async fn run(&self, script: Script) -> Result<Vec<D::Row>, sqlx::Error> {
+        let mut conn = self.reader().await?;
+        let rows = within(D::run(conn.get()?, script)).await?;
+        conn.give_back();
+        Ok(rows)
+    }
+
     async fn all<T>(
         &self,
         step: Step,
         convert: impl Fn(&D::Row) -> Result<T, sqlx::Error>,
     ) -> Result<Vec<T>, sqlx::Error> {
-        let mut conn = self.readers.acquire().await?;
-        D::run(&mut conn, Script(vec![step])).await?.iter().map(convert).collect()
+        self.run(Script(vec![step])).await?.iter().map(convert).collect()
     }
 
     async fn one<T>(
@@ -54,23 +101,27 @@ impl<D: Dialect> Shared<D> {
         Ok(self.all(step, convert).await?.into_iter().next())
     }
 
-    /// A page of what `convert` makes of rows, each with the bytes of its document. What stands after the end of the page
-    /// is not read.
+    /// A page of what `convert` makes of rows, each with the bytes of its document. SQLite reads nothing of what stands after
+    /// the end of the page; a server sends it all the same, within the number of rows that was asked for.
     async fn rows<T>(
         &self,
         step: Step,
         mut page: PageRows<T>,
         convert: impl Fn(&D::Row) -> Result<(T, usize), sqlx::Error>,
     ) -> Result<PageRows<T>, sqlx::Error> {
-        let mut conn = self.readers.acquire().await?;
-        let mut rows = D::stream(&mut conn, step);
-        while let Some(row) = rows.try_next().await? {
-            let (row, bytes) = convert(&row)?;
-            if !page.take(row, bytes) {
-                break;
+        let mut conn = self.reader().await?;
+        let read = async {
+            let mut rows = D::stream(conn.get()?, step);
+            while let Some(row) = rows.try_next().await? {
+                let (row, bytes) = convert(&row)?;
+                if !page.take(row, bytes) {
+                    break;
+                }
             }
-        }
-        drop(rows);
+            Ok(page)
+        };
+        let page = within(read).await?;
+        conn.give_back();
         Ok(page)
     }
 
@@ -90,7 +141,9 @@ impl<D: Dialect> Shared<D> {
 
     /// What a row shows, with the time that the database gave along with it.
     fn told(&self, row: &impl Columns, at: usize) -> Result<Timestamp, sqlx::Error> {
-        row.int(at)?.map_or_else(|| Ok(self.time.now()), time)
+        // Both: the database's may have been set back, which rows are not stamped by for a while.
+        let now = self.time.now();
+        row.int(at)?.map_or(Ok(now), |told| Ok(time(told)?.max(now)))
     }
 
     /// A value with the store's time, which is taken after the rows, so that it is not before theirs.
@@ -232,8 +285,6 @@ impl<D: Dialect> Shared<D> {
 
     /// Some rows of the log after a revision, with their tenant, agent and document.
     pub(crate) async fn log(&self, since: Revision, most: usize) -> Result<Vec<D::Row>, sqlx::Error> {
-        let step = plain(sql::LOG, [int(since.0).into(), int(most as u64).into()]);
-        let mut conn = self.readers.acquire().await?;
-        D::run(&mut conn, Script(vec![step])).await
+        self.run(Script(vec![plain(sql::LOG, [int(since.0).into(), int(most as u64).into()])])).await
     }
 }

@@ -1,6 +1,7 @@
 //! The rows that the writer works on: loaded once for a batch, changed in memory, agents kept for the next batch.
 //!
-//! Nobody else writes to the database, so that what was read or written once stays true.
+//! Nobody else writes while a batch is written, and to SQLite not even between them, so that what was read or written stays
+//! true for as long.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::Hash;
@@ -257,7 +258,10 @@ impl Rowset {
 
     /// Whether a message that a commit leaves was there before it.
     pub(crate) fn has(&self, message: &Message) -> bool {
-        self.messages.get(&message.id).and_then(Option::as_ref).is_some_and(|there| there.agent == message.agent)
+        self.messages
+            .get(&message.id)
+            .and_then(Option::as_ref)
+            .is_some_and(|there| (there.agent, there.seq) == (message.agent, message.seq))
     }
 
     /// Takes over what a commit leaves.

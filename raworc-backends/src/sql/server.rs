@@ -19,6 +19,7 @@ use raworc_core::store::StoreError;
 use sqlx::Connection;
 use sqlx::pool::PoolOptions;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use self::options::DatabaseOptions;
@@ -101,8 +102,9 @@ impl<D: Server> SqlStore<D> {
             closed: CancellationToken::new(),
             place,
         });
+        let asked = Instant::now();
         let head = shared.head().await.map_err(|error| shared.fault(&error))?;
-        shared.time.tell(head.now);
+        shared.time.tell(head.now, asked);
         shared.feed.restart(head.value.revision, head.value.oldest);
         let keep = Retention { events: options.keep_events, commits: options.keep_commits };
         let batches = Batches::new(head.value, keep);
@@ -110,7 +112,8 @@ impl<D: Server> SqlStore<D> {
         Ok(Self::new(shared, options.queue, |shared, jobs, closing| {
             let tail = Tail::<D>::new(Arc::clone(&shared), connect.clone(), Arc::clone(&grown), closing);
             let writer = Writer::<D>::new(shared, jobs, connect, conn, batches, options.batch, grown);
-            vec![tokio::spawn(writer.run()), tokio::spawn(tail.run())]
+            tokio::spawn(tail.run());
+            writer.run()
         }))
     }
 }
@@ -122,5 +125,9 @@ async fn connect<D: Server>(to: &ConnectTo<D>) -> Result<D::Connection, sqlx::Er
         D::greet(&mut conn).await?;
         Ok(conn)
     };
-    tokio::time::timeout(CONNECT_LIMIT, connect).await.unwrap_or_else(|_| Err(sqlx::Error::PoolTimedOut))
+    tokio::time::timeout(CONNECT_LIMIT, connect).await.unwrap_or_else(|_| Err(timed_out()))
+}
+
+fn timed_out() -> sqlx::Error {
+    sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer in time"))
 }

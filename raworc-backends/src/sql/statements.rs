@@ -22,8 +22,6 @@ statements! {
     HEAD = "SELECT revision, oldest, commits, {now} FROM head WHERE id = 1";
     SET_HEAD = "UPDATE head SET revision = ?, oldest = ?, commits = ? WHERE id = 1";
 
-    DELETE_LABELS = "DELETE FROM agent_labels WHERE agent = ?";
-    DELETE_COMPUTER = "DELETE FROM computers WHERE id = ?";
     DELETE_RECORD = "DELETE FROM records WHERE kind = ? AND tenant = ? AND name = ?";
     DELETE_BLOB = "DELETE FROM blobs WHERE tenant = ? AND id = ?";
     DELETE_CHUNKS = "DELETE FROM blob_chunks WHERE tenant = ? AND id = ?";
@@ -180,8 +178,10 @@ inserts! {
     PUT_AGENTS_DOC = "agents", [id Text, tenant Text, live_name Text, owner Text, state Text, runtime Text, due_at Int,
         awake_until Int, heard_at Int, doc Text],
         Updated(&["id"], &["awake_until", "heard_at", "doc"]);
+    PUT_NEW_AGENTS = "agents", [id Text, tenant Text, live_name Text, owner Text, state Text, runtime Text, due_at Int,
+        awake_until Int, heard_at Int, doc Text], Refused;
     PUT_LABELS = "agent_labels", [agent Text, name Text, value Text], Refused;
-    // An id that stands elsewhere already is an error, never another row's end.
+    // What is new is an error where its id or its place is another row's, and never that row's end.
     PUT_NEW_MESSAGES = "messages", [agent Text, seq Int, tenant Text, id Text, open_seq Int, doc Text], Refused;
     PUT_MESSAGES = "messages", [agent Text, seq Int, tenant Text, id Text, open_seq Int, doc Text],
         Updated(&["agent", "seq"], &["open_seq", "doc"]);

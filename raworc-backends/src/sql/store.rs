@@ -18,15 +18,16 @@ use raworc_core::store::{
     AgentQuery, AuditQuery, AuditRow, Commit, Committed, ComputerQuery, Due, DueQuery, EventFilter, Lease, LeaseClaim,
     MessageQuery, Page, QuotaKind, Record, RecordKey, RecordKind, Stamped, StepQuery, Store, StoreError, Touch,
 };
-use sqlx::{Connection, Pool};
+use sqlx::Pool;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use tokio::time::timeout;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::blobs;
 use super::dialect::Dialect;
 use super::feed::{self, Feed};
 use super::queue::{Jobs, Outcome, Queue, Work};
+use super::read::READ_LIMIT;
 use super::recent::Recent;
 use super::time::Time;
 
@@ -55,21 +56,29 @@ pub struct SqlStore<D: Dialect> {
     pub(crate) shared: Arc<Shared<D>>,
     queue: Queue,
     closing: CancellationToken,
-    tasks: Mutex<Vec<JoinHandle<()>>>,
+    /// Where the store is dropped and not closed, all ends as well.
+    _dropped: DropGuard,
+    writer: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl<D: Dialect> SqlStore<D> {
-    /// A store with so many writes that wait at most, and the tasks that `begin` makes of it: the writer, and what else runs
-    /// until `closing`.
-    pub(crate) fn new(
+    /// A store with so many writes that wait at most, and the writer that `begin` makes. What else runs is to end when
+    /// `closing`.
+    pub(crate) fn new<W: Future<Output = ()> + Send + 'static>(
         shared: Arc<Shared<D>>,
         queue: usize,
-        begin: impl FnOnce(Arc<Shared<D>>, Jobs, CancellationToken) -> Vec<JoinHandle<()>>,
+        begin: impl FnOnce(Arc<Shared<D>>, Jobs, CancellationToken) -> W,
     ) -> Self {
         let closing = CancellationToken::new();
         let (queue, jobs) = Queue::new(queue, closing.clone());
-        let tasks = begin(Arc::clone(&shared), jobs, closing.clone());
-        Self { shared, queue, closing, tasks: Mutex::new(tasks) }
+        let writing = begin(Arc::clone(&shared), jobs, closing.clone());
+        // However the writer ends, nothing more is to be watched.
+        let closed = shared.closed.clone().drop_guard();
+        let writer = tokio::spawn(async move {
+            writing.await;
+            drop(closed);
+        });
+        Self { shared, queue, _dropped: closing.clone().drop_guard(), closing, writer: Mutex::new(Some(writer)) }
     }
 
     /// Where the database is, without what is secret.
@@ -80,14 +89,16 @@ impl<D: Dialect> SqlStore<D> {
 
     /// Writes what is queued, and closes all connections. Calls after it are refused.
     pub async fn close(&self) {
-        self.shared.readers.close().await;
-        self.closing.cancel();
-        for task in std::mem::take(&mut *self.tasks.lock().await) {
-            if let Err(error) = task.await {
-                tracing::error!(%error, "a task of the store did not end well");
-            }
+        // Before the writer's own: the last connection to SQLite takes its log away. A reader may be cut off from its server.
+        if timeout(READ_LIMIT, self.shared.readers.close()).await.is_err() {
+            tracing::warn!(place = %self.shared.place, "a connection to the database did not close in time");
         }
-        self.shared.closed.cancel();
+        self.closing.cancel();
+        if let Some(writer) = self.writer.lock().await.take()
+            && let Err(error) = writer.await
+        {
+            tracing::error!(%error, "the store's writer did not end well");
+        }
         self.shared.recent.clear();
     }
 
@@ -214,12 +225,7 @@ impl<D: Dialect> BlobStore for SqlStore<D> {
     async fn put(&self, tenant: &TenantName, content: Bytes) -> Result<BlobId, StoreError> {
         let id = BlobId::of(&content);
         if D::BLOBS_BESIDE {
-            let write = async {
-                let mut transaction = self.shared.readers.begin().await?;
-                blobs::write::<D>(&mut transaction, tenant, id, &content).await?;
-                transaction.commit().await
-            };
-            self.told(write.await)?;
+            self.told(self.shared.put_blob(tenant, id, &content).await)?;
             return Ok(id);
         }
         self.queue.write(Work::Put { tenant: tenant.clone(), id, content }).await?;
@@ -232,22 +238,12 @@ impl<D: Dialect> BlobStore for SqlStore<D> {
         id: BlobId,
         range: Option<Range<u64>>,
     ) -> Result<Option<Bytes>, StoreError> {
-        let read = async {
-            let mut conn = self.shared.readers.acquire().await?;
-            let mut snapshot = conn.begin_with(D::SNAPSHOT).await?;
-            blobs::read::<D>(&mut snapshot, tenant, id, range).await
-        };
-        self.told(read.await)
+        self.told(self.shared.get_blob(tenant, id, range).await)
     }
 
     async fn unlink(&self, tenant: &TenantName, id: BlobId) -> Result<(), StoreError> {
         if D::BLOBS_BESIDE {
-            let write = async {
-                let mut transaction = self.shared.readers.begin().await?;
-                blobs::delete::<D>(&mut transaction, tenant, id).await?;
-                transaction.commit().await
-            };
-            return self.told(write.await);
+            return self.told(self.shared.unlink_blob(tenant, id).await);
         }
         self.queue.write(Work::Unlink { tenant: tenant.clone(), id }).await.map(drop)
     }

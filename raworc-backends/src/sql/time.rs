@@ -22,7 +22,8 @@ impl Time {
 
     /// By the clock of a database that many processes share, as it was last told.
     pub(crate) fn of_database() -> Self {
-        let told = Arc::new(Told(Mutex::new((SystemClock.now(), Instant::now()))));
+        let now = Instant::now();
+        let told = Arc::new(Told(Mutex::new(Telling { time: SystemClock.now(), asked: now, heard: now })));
         Self { clock: StoreClock::new(Arc::clone(&told) as Arc<dyn Clock>), told: Some(told) }
     }
 
@@ -30,10 +31,13 @@ impl Time {
         self.clock.now()
     }
 
-    /// The database says that it is this time.
-    pub(crate) fn tell(&self, time: Timestamp) {
+    /// The database says that it is this time, to who asked then. What was asked before the last telling is older than that.
+    pub(crate) fn tell(&self, time: Timestamp, asked: Instant) {
         if let Some(told) = &self.told {
-            *told.0.lock().unwrap_or_else(PoisonError::into_inner) = (time, Instant::now());
+            let mut last = told.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if asked >= last.asked {
+                *last = Telling { time, asked, heard: Instant::now() };
+            }
         }
     }
 }
@@ -41,12 +45,19 @@ impl Time {
 /// What the database's clock said, and when. It lags by the time that the answer took, so that what is stamped by it is never
 /// later than what the database says afterwards.
 #[derive(Debug)]
-struct Told(Mutex<(Timestamp, Instant)>);
+struct Told(Mutex<Telling>);
+
+#[derive(Debug, Clone, Copy)]
+struct Telling {
+    time: Timestamp,
+    asked: Instant,
+    heard: Instant,
+}
 
 impl Clock for Told {
     fn now(&self) -> Timestamp {
-        let (time, at) = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let passed = SignedDuration::try_from(at.elapsed()).unwrap_or(SignedDuration::MAX);
+        let Telling { time, heard, .. } = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let passed = SignedDuration::try_from(heard.elapsed()).unwrap_or(SignedDuration::MAX);
         time.checked_add(passed).unwrap_or(Timestamp::MAX)
     }
 }

@@ -52,6 +52,10 @@ impl Dialect for Sqlite {
         text: "UPDATE agents SET awake_until = k.b, heard_at = k.c, due_at = k.d FROM {keys} WHERE agents.id = k.a",
         columns: &[Kind::Text, Kind::Int, Kind::Int, Kind::Int],
     };
+    const DELETE_LABELS: &'static Keyed =
+        &Keyed { text: "DELETE FROM agent_labels WHERE agent IN (SELECT a FROM {keys})", columns: &[Kind::Text] };
+    const DELETE_COMPUTERS: &'static Keyed =
+        &Keyed { text: "DELETE FROM computers WHERE id IN (SELECT a FROM {keys})", columns: &[Kind::Text] };
     const FORGET_EXPIRED: [&'static str; 2] = [
         "DELETE FROM answers WHERE rowid < (SELECT MIN(rowid) FROM answers) + 512 AND expires <= ?",
         "DELETE FROM records WHERE rowid IN (SELECT rowid FROM records WHERE expires <= ? ORDER BY expires LIMIT 512)",
@@ -59,6 +63,7 @@ impl Dialect for Sqlite {
     const FORGET_COMMITS: &'static str =
         "DELETE FROM commits WHERE seq < (SELECT MIN(seq) FROM commits) + 512 AND at < ?";
     const SNAPSHOT: &'static str = "BEGIN";
+    const ROLLBACK: &'static str = "ROLLBACK";
 
     /// Nobody else ever writes, so that the head is what it was.
     async fn begin(
@@ -71,7 +76,7 @@ impl Dialect for Sqlite {
         Ok((known, Self::run(conn, loads).await?))
     }
 
-    fn commit(_head: Revision) -> Step {
+    fn commit(_grown: Option<Revision>) -> Step {
         Step::Plain("COMMIT".into(), Vec::new())
     }
 

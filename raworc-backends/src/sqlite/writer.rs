@@ -16,8 +16,8 @@ use super::lock::DirectoryLock;
 use crate::sql::Shared;
 use crate::sql::batch::{Batches, Head, Retention};
 use crate::sql::dialect::Dialect;
-use crate::sql::fault::{Fault, FaultKind};
-use crate::sql::queue::{Job, Jobs, Outcome};
+use crate::sql::fault::Fault;
+use crate::sql::queue::{self, Attempt, Job, Jobs, Outcome};
 
 /// Writes until nobody can ask for more, or until it is told to close.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ impl Writer {
         let checkpoints = Arc::clone(&self.checkpoints).run(options, place, carrying.clone());
         let checkpoints = tokio::spawn(checkpoints);
         while let Some(batch) = self.jobs.next(self.options.batch).await {
-            self.write(batch).await;
+            queue::write(&mut self, batch).await;
             if self.checkpoints.is_long() {
                 self.finish_checkpoint().await;
             }
@@ -68,36 +68,34 @@ impl Writer {
         drop(self.lock);
     }
 
-    async fn write(&mut self, batch: Vec<Job>) {
-        match self.attempt(&batch).await {
-            Ok(outcomes) => {
-                for (job, outcome) in batch.into_iter().zip(outcomes) {
-                    job.answer(Ok(outcome));
-                }
-            }
-            Err(fault) if fault.kind == FaultKind::OfRow && batch.len() > 1 => {
-                for job in batch {
-                    let outcome = self.attempt(std::slice::from_ref(&job)).await;
-                    job.answer(outcome.and_then(|mut outcomes| outcomes.pop().ok_or_else(Fault::closed)));
-                }
-            }
-            Err(fault) => {
-                tracing::warn!(reason = %fault.reason, "a batch was not written");
-                for job in batch {
-                    job.answer(Err(fault.clone()));
-                }
-            }
+    /// Takes what is left of a long log, so that the next batch begins it anew.
+    async fn finish_checkpoint(&mut self) {
+        if let Some(conn) = &mut self.conn
+            && let Err(error) = self.checkpoints.finish(conn).await
+        {
+            tracing::warn!(%error, "the log of the database could not be carried over");
         }
     }
 
-    /// Does the work in one transaction: all of it, or none.
+    async fn reconnect(&mut self) -> Result<SqliteConnection, sqlx::Error> {
+        let mut conn = SqliteConnection::connect_with(&self.options.writer()).await?;
+        let head = dialect::head(&mut conn).await?;
+        if head != self.batches.head {
+            self.batches.head = head;
+            self.shared.feed.restart(head.revision, head.oldest);
+        }
+        Ok(conn)
+    }
+}
+
+impl Attempt for Writer {
     async fn attempt(&mut self, jobs: &[Job]) -> Result<Vec<Outcome>, Fault> {
         let mut conn = match self.conn.take() {
             Some(conn) => conn,
             None => self.reconnect().await.map_err(|error| Sqlite::fault(&error, &self.shared.place))?,
         };
         let (shared, batches) = (&self.shared, &mut self.batches);
-        let changing = |agents: &[_]| shared.recent.forget(agents.iter().copied());
+        let changing = |_, agents: &[_]| shared.recent.forget(agents.iter().copied());
         match batches.write::<Sqlite>(&mut conn, &shared.time, jobs, changing).await {
             Ok(written) => {
                 self.conn = Some(conn);
@@ -121,24 +119,5 @@ impl Writer {
                 Err(Sqlite::fault(&error, &shared.place))
             }
         }
-    }
-
-    /// Takes what is left of a long log, so that the next batch begins it anew.
-    async fn finish_checkpoint(&mut self) {
-        if let Some(conn) = &mut self.conn
-            && let Err(error) = self.checkpoints.finish(conn).await
-        {
-            tracing::warn!(%error, "the log of the database could not be carried over");
-        }
-    }
-
-    async fn reconnect(&mut self) -> Result<SqliteConnection, sqlx::Error> {
-        let mut conn = SqliteConnection::connect_with(&self.options.writer()).await?;
-        let head = dialect::head(&mut conn).await?;
-        if head != self.batches.head {
-            self.batches.head = head;
-            self.shared.feed.restart(head.revision, head.oldest);
-        }
-        Ok(conn)
     }
 }

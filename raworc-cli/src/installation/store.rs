@@ -35,9 +35,14 @@ impl Opened {
     /// Opens what the settings name.
     pub(super) async fn open(settings: &Settings) -> anyhow::Result<Self> {
         let address = settings.store.expose_secret();
-        let scheme = address.split_once("://").map_or(address, |(scheme, _)| scheme);
+        // What is no address may still hold a password.
+        let scheme = match address.split_once("://") {
+            Some((scheme, _)) => scheme,
+            None if address == "sqlite" => address,
+            None => "an address without ://",
+        };
         let unknown = || {
-            Failure::new(Exit::Usage, format!("store: this release keeps rows in {}, not in {scheme:?}", known()))
+            Failure::new(Exit::Usage, format!("store: this release keeps rows in {}, not in {scheme}", known()))
                 .hint("leave `store` out of the configuration for SQLite in the data directory")
         };
         let kind = match scheme {

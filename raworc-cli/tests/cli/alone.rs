@@ -170,10 +170,15 @@ fn one_half_alone_is_refused() {
 #[test]
 fn a_store_that_nobody_knows_is_named_without_what_is_secret_in_it() {
     let home = Home::new();
-    let refused = home.raworc(&["up"]).env("RAWORC_STORE", "oracle://ada:hunter2@db/raworc").output().expect("runs");
-    let err = String::from_utf8(refused.stderr).expect("UTF-8");
-    assert_eq!(refused.status.code(), Some(2), "{err}");
-    assert!(err.contains(r#"not in "oracle""#) && err.contains("SQLite") && !err.contains("hunter2"), "{err}");
+    for (store, what) in
+        [("oracle://ada:hunter2@db/raworc", "oracle"), ("postgres:ada:hunter2@db/raworc", "an address")]
+    {
+        let refused = home.raworc(&["up"]).env("RAWORC_STORE", store).output().expect("runs");
+        let err = String::from_utf8(refused.stderr).expect("UTF-8");
+        assert_eq!(refused.status.code(), Some(2), "{err}");
+        let is_told = err.contains(&format!("not in {what}")) && err.contains("SQLite");
+        assert!(is_told && !err.contains("hunter2"), "{err}");
+    }
 }
 
 #[test]

@@ -67,7 +67,7 @@ CREATE TABLE computers (
     doc LONGTEXT NOT NULL
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 CREATE INDEX computers_runtime ON computers (runtime, id);
-CREATE INDEX computers_reclaim ON computers (runtime, id);
+CREATE INDEX computers_reclaim ON computers (runtime, reclaim, id);
 
 CREATE TABLE records (
     kind VARBINARY(32) NOT NULL,

@@ -9,7 +9,7 @@ pub struct DatabaseOptions {
     /// The database, such as `postgres://user@host:5432/raworc` or `mysql://user@host:3306/raworc`. What the driver
     /// documents may follow after a `?`, such as `sslmode=verify-full`.
     pub url: String,
-    /// The password, where the address holds none.
+    /// The password, whatever the address holds.
     pub password: Option<String>,
     /// Connections for reading; 8 unless set. One more writes, and on Postgres one listens.
     pub connections: u32,

@@ -6,10 +6,10 @@ use std::time::Duration;
 use raworc_core::event::Event;
 use raworc_core::ids::Revision;
 use tokio::sync::Notify;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{CONNECT_LIMIT, ConnectTo, Server};
+use super::{CONNECT_LIMIT, ConnectTo, Server, timed_out};
 use crate::sql::Shared;
 use crate::sql::convert::doc;
 use crate::sql::feed::{BURST, bounds};
@@ -67,8 +67,10 @@ impl<D: Server> Tail<D> {
         let listener = match &mut self.listener {
             Some(listener) => listener,
             None => {
+                // What was told before somebody listened, or where nobody can.
+                self.poll().await?;
                 let listener = timeout(CONNECT_LIMIT, D::listen(&self.to)).await;
-                self.listener.insert(listener.unwrap_or(Err(sqlx::Error::PoolTimedOut))?)
+                self.listener.insert(listener.unwrap_or_else(|_| Err(timed_out()))?)
             }
         };
         let heard = tokio::select! {
@@ -86,8 +88,13 @@ impl<D: Server> Tail<D> {
     }
 
     async fn poll(&self) -> Result<bool, sqlx::Error> {
+        let (asked, known) = (Instant::now(), self.shared.feed.head());
         let head = self.shared.head().await?;
-        self.shared.time.tell(head.now);
+        self.shared.time.tell(head.now, asked);
+        if head.value.revision < known {
+            self.shared.feed.went_back(head.value.revision, head.value.oldest);
+            return Ok(true);
+        }
         self.shared.feed.publish(Vec::new(), head.value.oldest);
         let grown = head.value.revision > self.shared.feed.head();
         if grown {
@@ -102,14 +109,14 @@ impl<D: Server> Tail<D> {
         loop {
             let since = feed.head();
             let rows = self.shared.log(since, BURST).await?;
-            let Some((first, last)) = bounds(&rows)? else { return Ok(()) };
+            let Some((first, _)) = bounds(&rows)? else { return Ok(()) };
             if first > since.next() {
                 // What lies between was taken away: whoever has not seen it is told that it is gone.
                 feed.restart(Revision(first.0 - 1), first);
             }
             let events: Vec<Event> = rows.iter().map(|row| doc(row, 3)).collect::<Result<_, _>>()?;
             feed.publish(events, Revision(0));
-            if rows.len() < BURST || last <= since {
+            if rows.len() < BURST {
                 return Ok(());
             }
         }

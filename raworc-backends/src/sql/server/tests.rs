@@ -12,12 +12,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::join_all;
-use raworc_core::agent::AgentSpec;
+use raworc_core::agent::{AgentEvent, AgentSpec, State};
 use raworc_core::entropy::{Clock, EntropyExt, SystemClock, SystemEntropy};
-use raworc_core::ids::{AgentId, AgentName, Revision, TenantName, UserName};
+use raworc_core::ids::{AgentId, AgentName, Incarnation, Revision, TenantName, UserName};
 use raworc_core::message::{Part, Role};
 use raworc_core::store::{
-    AgentChange, AgentOp, AgentQuery, Check, Commit, EventFilter, NewAgent, NewMessage, Store, StoreError,
+    AgentChange, AgentOp, AgentQuery, Change, Check, Commit, EventFilter, NewAgent, NewMessage, Store, StoreError,
+    Touch,
 };
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -60,6 +61,10 @@ macro_rules! tests {
             what_is_wrong_with_an_address_is_said_without_the_password,
             a_database_of_a_newer_release_is_refused,
             a_watcher_hears_of_what_another_process_commits,
+            a_name_that_is_freed_and_taken_in_one_batch_is_the_new_agents,
+            who_watches_a_log_that_went_back_is_told,
+            signs_of_life_of_any_number_are_noted_at_once,
+            a_store_that_is_dropped_ends_what_is_watched,
         );
     };
 }
@@ -120,7 +125,12 @@ pub(crate) async fn no_statement_reads_a_whole_table<D: Tested>(database: Databa
     let mut steps: Vec<_> = sql::ALL.iter().map(|(name, text)| ((*name).to_owned(), plain(text))).collect();
     let forget = D::FORGET_EXPIRED.into_iter().chain([D::FORGET_COMMITS]);
     steps.extend(forget.map(|text| (text.to_owned(), plain(text))));
-    for (name, keyed) in sql::KEYED.iter().copied().chain([("TOUCH_AGENTS", D::TOUCH_AGENTS)]) {
+    let own = [
+        ("TOUCH_AGENTS", D::TOUCH_AGENTS),
+        ("DELETE_LABELS", D::DELETE_LABELS),
+        ("DELETE_COMPUTERS", D::DELETE_COMPUTERS),
+    ];
+    for (name, keyed) in sql::KEYED.iter().copied().chain(own) {
         steps.push((name.to_owned(), Step::Keyed(keyed, vec![1.into(); 2 * keyed.columns.len()])));
     }
     for selector in ["", "a=a", "a!=b,a", "!a"] {
@@ -147,6 +157,8 @@ async fn fill<D: Tested>(conn: &mut D::Connection) {
             // As it is: one tenant has many agents, of which many have the same label, and one of them many messages.
             insert.columns.iter().map(move |(name, kind)| match (insert.table, *name, kind) {
                 (_, "tenant", _) => TenantName::default_tenant().to_string().into(),
+                ("agents" | "computers", "runtime", _) => "1".into(),
+                ("computers", "reclaim", _) => Cell::from(0),
                 ("agent_labels", "name" | "value", _) => "a".into(),
                 ("messages" | "steps", "agent", _) | ("steps", "message", _) => "1".into(),
                 (_, _, Kind::Int) => Cell::from(n),
@@ -320,4 +332,79 @@ pub(crate) async fn a_watcher_hears_of_what_another_process_commits<D: Tested>(d
     }
     here.close().await;
     there.close().await;
+}
+
+pub(crate) async fn a_name_that_is_freed_and_taken_in_one_batch_is_the_new_agents<D: Tested>(database: Database) {
+    let store = open::<D>(&database).await;
+    let (_, made) = create("one");
+    let [Change::Agent(template)] = &made.changes[..] else { panic!("one change") };
+    let at = |seconds: i64| SystemEntropy.agent_id(SystemClock.now() + jiff::SignedDuration::from_secs(seconds));
+    // In the order of ids, in which rows are written, the new one comes first.
+    let (old, new) = (at(3600), at(0));
+    let create = |agent| {
+        let change = AgentChange { agent, ..template.clone() };
+        Commit::of(SystemEntropy.commit_id(SystemClock.now()), change)
+    };
+    store.commit(create(old)).await.expect("goes through");
+    let delete = AgentOp::Transition {
+        event: AgentEvent::DeleteAsked,
+        reason: "DeleteAsked".into(),
+        message: String::new(),
+        backoff: None,
+    };
+    // Both are queued before the writer runs, so that they meet in one batch.
+    let (deleted, made) = tokio::join!(store.commit(change(old, Check::Alive, delete)), store.commit(create(new)));
+    deleted.expect("goes through");
+    made.expect("goes through");
+    let name = AgentName::new("one").expect("a good name");
+    let found = store.agent(&TenantName::default_tenant(), &name).await.expect("answers").value.expect("is there");
+    assert_eq!(found.id, new);
+    let gone = store.agent_by_id(old).await.expect("answers").value.expect("is kept");
+    assert_eq!((gone.id, gone.status.state()), (old, State::Deleted));
+    store.close().await;
+}
+
+pub(crate) async fn who_watches_a_log_that_went_back_is_told<D: Tested>(database: Database) {
+    let store = open::<D>(&database).await;
+    let (agent, made) = create("one");
+    store.commit(made).await.expect("goes through");
+    let mut log = store.watch(Revision(0), EventFilter::default()).await.expect("begins");
+    for _ in 0..3 {
+        store.commit(accept(agent, "hello")).await.expect("goes through");
+    }
+    let mut seen = Revision(0);
+    while seen < Revision(4) {
+        let burst = timeout(Duration::from_secs(30), log.next()).await.expect("hears of it").expect("goes on");
+        seen = burst.expect("is readable").last().expect("has some").revision;
+    }
+    // As a replica has it that had not received the last of it.
+    database
+        .run("DELETE FROM log WHERE revision > 2; UPDATE head SET revision = 2 WHERE id = 1")
+        .await
+        .expect("is written");
+    let told = timeout(Duration::from_secs(30), log.next()).await.expect("hears of it").expect("goes on");
+    assert!(matches!(told, Err(StoreError::Gone { oldest: Revision(3) })), "{told:?}");
+    let mut log = store.watch(Revision(2), EventFilter::default()).await.expect("begins");
+    store.commit(create("two").1).await.expect("goes through");
+    let burst = timeout(Duration::from_secs(30), log.next()).await.expect("hears of it").expect("goes on");
+    let events = burst.expect("is readable");
+    assert_eq!(events.first().and_then(|event| event.name.clone()).map(|name| name.to_string()), Some("two".into()));
+    store.close().await;
+}
+
+pub(crate) async fn signs_of_life_of_any_number_are_noted_at_once<D: Tested>(database: Database) {
+    let store = open::<D>(&database).await;
+    let touch = |agent| Touch { agent, incarnation: Incarnation(1), heartbeat: true, awake_for: None };
+    let touches: Vec<_> = (0..40_000).map(|_| touch(SystemEntropy.agent_id(SystemClock.now()))).collect();
+    let without_effect = store.touch(&touches).await.expect("are taken");
+    assert_eq!(without_effect.len(), touches.len(), "none of them is there");
+    store.close().await;
+}
+
+pub(crate) async fn a_store_that_is_dropped_ends_what_is_watched<D: Tested>(database: Database) {
+    let store = open::<D>(&database).await;
+    let mut log = store.watch(Revision(0), EventFilter::default()).await.expect("begins");
+    drop(store);
+    let told = timeout(Duration::from_secs(30), log.next()).await.expect("it ends");
+    assert!(told.is_none(), "{told:?}");
 }

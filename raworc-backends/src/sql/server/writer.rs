@@ -9,9 +9,9 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::{ConnectTo, Server, connect};
 use crate::sql::Shared;
-use crate::sql::batch::Batches;
-use crate::sql::fault::{Fault, FaultKind};
-use crate::sql::queue::{Job, Jobs, Outcome};
+use crate::sql::batch::{Batches, Head};
+use crate::sql::fault::Fault;
+use crate::sql::queue::{self, Attempt, Job, Jobs, Outcome};
 
 /// How long one transaction may take, the wait for its turn among the processes included.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -24,14 +24,15 @@ const PATIENCE: Duration = Duration::from_secs(8);
 const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
 /// Writes until nobody can ask for more, or until it is told to close.
-#[derive(Debug)]
 pub(super) struct Writer<D: Server> {
     shared: Arc<Shared<D>>,
     jobs: Jobs,
     to: ConnectTo<D>,
     conn: Option<D::Connection>,
     batches: Batches,
+    /// Commits that a batch has at most: fewer than the largest ones after a batch took too long.
     most: usize,
+    largest: usize,
     /// Whether the last batch could not be written: the next ones are not waited for as long, or all would queue up.
     failing: bool,
     /// Others have written before this process did: its own events are not all that is new.
@@ -48,69 +49,33 @@ impl<D: Server> Writer<D> {
         most: usize,
         grown: Arc<Notify>,
     ) -> Self {
-        Self { shared, jobs, to, conn: Some(conn), batches, most, failing: false, grown }
+        Self { shared, jobs, to, conn: Some(conn), batches, most, largest: most, failing: false, grown }
     }
 
     pub(super) async fn run(mut self) {
         while let Some(batch) = self.jobs.next(self.most).await {
-            self.write(batch).await;
+            queue::write(&mut self, batch).await;
         }
         if let Some(conn) = self.conn.take() {
             drop(timeout(super::CONNECT_LIMIT, conn.close()).await);
         }
     }
 
-    async fn write(&mut self, batch: Vec<Job>) {
-        match self.patiently(&batch).await {
-            Ok(outcomes) => {
-                for (job, outcome) in batch.into_iter().zip(outcomes) {
-                    job.answer(Ok(outcome));
-                }
-            }
-            Err(fault) if fault.kind == FaultKind::OfRow && batch.len() > 1 => {
-                for job in batch {
-                    let outcome = self.patiently(std::slice::from_ref(&job)).await;
-                    job.answer(outcome.and_then(|mut outcomes| outcomes.pop().ok_or_else(Fault::closed)));
-                }
-            }
-            Err(fault) => {
-                for job in batch {
-                    job.answer(Err(fault.clone()));
-                }
-            }
-        }
-    }
-
-    /// Does the work, again where that may help.
-    async fn patiently(&mut self, jobs: &[Job]) -> Result<Vec<Outcome>, Fault> {
-        let patience = if self.failing { Duration::ZERO } else { PATIENCE };
-        let (until, mut pause) = (Instant::now() + patience, PAUSES.0);
-        loop {
-            let result = self.attempt(jobs).await;
-            match &result {
-                Err(fault) if fault.kind == FaultKind::Unavailable => {
-                    self.failing = Instant::now() + pause > until;
-                    tracing::warn!(reason = %fault.reason, again = !self.failing, "a batch was not written");
-                }
-                _ => self.failing = false,
-            }
-            match result {
-                Err(fault) if fault.kind == FaultKind::Unavailable && !self.failing => drop(fault),
-                result => return result,
-            }
-            sleep(pause).await;
-            pause = (pause * 2).min(PAUSES.1);
-        }
-    }
-
     /// Does the work in one transaction: all of it, or none.
-    async fn attempt(&mut self, jobs: &[Job]) -> Result<Vec<Outcome>, Fault> {
+    async fn once(&mut self, jobs: &[Job]) -> Result<Vec<Outcome>, Fault> {
         let fault = |error: sqlx::Error| D::fault(&error, &self.shared.place);
         let mut conn = match self.conn.take() {
             Some(conn) => conn,
             None => connect::<D>(&self.to).await.map_err(fault)?,
         };
-        let writing = self.batches.write::<D>(&mut conn, &self.shared.time, jobs, |_| {});
+        let feed = &self.shared.feed;
+        let begun = |head: Head, _: &[_]| {
+            // Nobody else writes now, and yet others have been told of more: this is another database than it was.
+            if head.revision < feed.head() {
+                feed.went_back(head.revision, head.oldest);
+            }
+        };
+        let writing = self.batches.write::<D>(&mut conn, &self.shared.time, jobs, begun);
         let written = timeout(LIMIT, writing).await;
         // Others write too, so that what was read is true no longer.
         self.batches.rows.clear();
@@ -118,6 +83,7 @@ impl<D: Server> Writer<D> {
             Ok(Ok(written)) => {
                 self.conn = Some(conn);
                 self.batches.head = written.head;
+                self.most = (self.most * 2).min(self.largest);
                 if !self.shared.feed.publish(written.events, written.head.oldest) {
                     self.grown.notify_one();
                 }
@@ -129,10 +95,35 @@ impl<D: Server> Writer<D> {
                 Err(D::fault(&error, &self.shared.place))
             }
             Err(_) => {
+                self.most = (self.most / 2).max(1);
                 let reason =
                     format!("the database {} has not answered within {} s", self.shared.place, LIMIT.as_secs());
                 Err(Fault::unavailable(reason))
             }
+        }
+    }
+}
+
+impl<D: Server> Attempt for Writer<D> {
+    /// Does the work, again where that may help.
+    async fn attempt(&mut self, jobs: &[Job]) -> Result<Vec<Outcome>, Fault> {
+        let patience = if self.failing { Duration::ZERO } else { PATIENCE };
+        let (until, mut pause) = (Instant::now() + patience, PAUSES.0);
+        loop {
+            let fault = match self.once(jobs).await {
+                Err(fault) if fault.is_passing() => fault,
+                done => {
+                    self.failing = false;
+                    return done;
+                }
+            };
+            self.failing = Instant::now() + pause > until;
+            if self.failing {
+                return Err(fault);
+            }
+            tracing::warn!(reason = %fault.reason, "a batch was not written, and is tried again");
+            sleep(pause).await;
+            pause = (pause * 2).min(PAUSES.1);
         }
     }
 }
