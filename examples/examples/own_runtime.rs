@@ -85,8 +85,7 @@ impl Directories {
         let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
         let found = entries.filter_map(|entry| {
             let pid = entry.file_name().into_string().ok().filter(|name| name.starts_with(|c: char| c.is_numeric()))?;
-            // A process that is gone, or is another user's, cannot be read and is none of ours.
-            let variables = std::fs::read(entry.path().join("environ")).ok()?;
+            let variables = environment(&entry.path())?;
             let mut variables = variables.split(|&byte| byte == 0).filter_map(|one| std::str::from_utf8(one).ok());
             let start = variables.find_map(|variable| variable.strip_prefix(&mark))?.to_owned();
             Some((pid, start))
@@ -161,6 +160,19 @@ impl Directories {
     fn snapshot(&self) -> BTreeMap<ComputerId, (Phase, Option<String>)> {
         self.all().into_iter().map(|seen| (seen.computer, (seen.phase, self.last(seen.computer)))).collect()
     }
+}
+
+/// The environment of a process. One that is gone, or is another user's, cannot be read and is none of ours.
+fn environment(process: &Path) -> Option<Vec<u8>> {
+    // While a process becomes another program, it has none for a moment. A kernel's own has no program.
+    for _ in 0..10 {
+        let variables = std::fs::read(process.join("environ")).ok()?;
+        if !variables.is_empty() || std::fs::read_link(process.join("exe")).is_err() {
+            return Some(variables);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    None
 }
 
 /// What a file has from this place on.
