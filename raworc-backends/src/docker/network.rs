@@ -99,7 +99,8 @@ pub(super) async fn remove_unused(docker: &Docker, installation: &str) -> Result
             // on finds that it is gone, or is on another one, of another id.
             let filters = HashMap::from([("network", vec![name.as_str()])]);
             let query = ListContainersOptionsBuilder::new().all(true).limit(1).filters(&filters).build();
-            if docker.list_containers(Some(query)).await?.is_empty() {
+            if docker.list_containers(Some(query)).await?.is_empty() && !remove(docker, id).await? {
+                forget_dead(docker, id).await?;
                 remove(docker, id).await?;
             }
         }
@@ -108,12 +109,25 @@ pub(super) async fn remove_unused(docker: &Docker, installation: &str) -> Result
     removed.await.map_err(error::of("remove a network"))
 }
 
-/// Takes a network away, unless something that runs is on it.
-async fn remove(docker: &Docker, id: &str) -> Result<(), Error> {
+/// Takes a network away, unless something that runs is on it. Whether it is gone.
+async fn remove(docker: &Docker, id: &str) -> Result<bool, Error> {
     match if_there(docker.remove_network(id).await) {
-        Err(error) if matches!(status(&error), Some(FORBIDDEN | CONFLICT)) => Ok(()),
-        answer => answer.map(drop),
+        Err(error) if matches!(status(&error), Some(FORBIDDEN | CONFLICT)) => Ok(false),
+        answer => answer.map(|_| true),
     }
+}
+
+/// Takes off a network what an engine that was killed still has on it of containers that are gone. It names these by itself,
+/// and not by a container.
+async fn forget_dead(docker: &Docker, id: &str) -> Result<(), Error> {
+    let Some(seen) = if_there(docker.inspect_network(id, None).await)? else { return Ok(()) };
+    for (key, endpoint) in seen.containers.unwrap_or_default() {
+        if let (true, Some(name)) = (key.starts_with("ep-"), endpoint.name) {
+            let request = NetworkDisconnectRequest { container: name, force: Some(true) };
+            if_there(docker.disconnect_network(id, request).await)?;
+        }
+    }
+    Ok(())
 }
 
 fn asked(installation: &str) -> NetworkCreateRequest {
