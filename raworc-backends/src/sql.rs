@@ -6,6 +6,8 @@
 
 pub(crate) mod batch;
 mod blobs;
+#[cfg(test)]
+pub(crate) mod commits;
 pub(crate) mod convert;
 pub(crate) mod dialect;
 pub(crate) mod fault;

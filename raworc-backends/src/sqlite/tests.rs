@@ -10,16 +10,15 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use raworc_core::entropy::{Clock, EntropyExt, SystemClock, SystemEntropy};
-use raworc_core::ids::{AgentId, AgentName, MessageId, Revision, TenantName, UserName};
-use raworc_core::message::{Part, Role};
+use raworc_core::ids::Revision;
 use raworc_core::store::{
-    AgentChange, AgentOp, Check, Commit, EventFilter, IdempotencyKey, IdempotencyRecord, LeaseClaim, MessageQuery,
-    NewAgent, NewMessage, Store, StoreError, Touch,
+    AgentOp, Check, EventFilter, IdempotencyKey, IdempotencyRecord, LeaseClaim, MessageQuery, Store, StoreError, Touch,
 };
 use sqlx::{Connection, SqliteConnection};
 use tempfile::TempDir;
 
 use super::{SqliteOptions, SqliteStore};
+use crate::sql::commits::{accept, change, create, message_id};
 
 async fn open(directory: &TempDir) -> SqliteStore {
     SqliteStore::open(SqliteOptions::new(directory.path())).await.expect("an empty directory can be used")
@@ -27,31 +26,6 @@ async fn open(directory: &TempDir) -> SqliteStore {
 
 fn directory() -> TempDir {
     TempDir::new().expect("a temporary directory can be made")
-}
-
-fn change(agent: AgentId, when: Check, op: AgentOp) -> Commit {
-    let id = SystemEntropy.commit_id(SystemClock.now());
-    Commit::of(id, AgentChange { agent, when: vec![when], ops: vec![op] })
-}
-
-fn create(name: &str) -> (AgentId, Commit) {
-    let agent = SystemEntropy.agent_id(SystemClock.now());
-    let new = NewAgent {
-        tenant: TenantName::default_tenant(),
-        name: AgentName::new(name).expect("a good name"),
-        owner: UserName::new("ada").expect("a good name"),
-        spec: raworc_core::agent::AgentSpec::default(),
-    };
-    (agent, change(agent, Check::Absent, AgentOp::Create(Box::new(new))))
-}
-
-fn accept(agent: AgentId, id: MessageId, text: &str) -> Commit {
-    let parts = vec![Part::text(text)];
-    change(agent, Check::Alive, AgentOp::Accept(NewMessage { id, role: Role::User, author: "user:ada".into(), parts }))
-}
-
-fn message_id() -> MessageId {
-    SystemEntropy.message_id(SystemClock.now())
 }
 
 #[tokio::test]

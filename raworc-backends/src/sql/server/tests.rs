@@ -12,19 +12,18 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::join_all;
-use raworc_core::agent::{AgentEvent, AgentSpec, State};
+use raworc_core::agent::{AgentEvent, State};
 use raworc_core::entropy::{Clock, EntropyExt, SystemClock, SystemEntropy};
-use raworc_core::ids::{AgentId, AgentName, Incarnation, Revision, TenantName, UserName};
-use raworc_core::message::{Part, Role};
+use raworc_core::ids::{AgentName, Incarnation, Revision, TenantName};
 use raworc_core::store::{
-    AgentChange, AgentOp, AgentQuery, Change, Check, Commit, EventFilter, NewAgent, NewMessage, Store, StoreError,
-    Touch,
+    AgentChange, AgentOp, AgentQuery, Change, Check, Commit, EventFilter, Store, StoreError, Touch,
 };
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use self::database::Database;
 use super::{DatabaseOptions, Server, connect};
+use crate::sql::commits::{accept, change, create, message_id};
 use crate::sql::script::{Cell, Script, Step};
 use crate::sql::statements::{self as sql, Kind};
 use crate::sql::store::SqlStore;
@@ -63,7 +62,7 @@ macro_rules! tests {
             a_watcher_hears_of_what_another_process_commits,
             a_name_that_is_freed_and_taken_in_one_batch_is_the_new_agents,
             who_watches_a_log_that_went_back_is_told,
-            signs_of_life_of_any_number_are_noted_at_once,
+            agents_of_any_number_are_looked_up_at_once,
             a_store_that_is_dropped_ends_what_is_watched,
         );
     };
@@ -86,28 +85,6 @@ pub(crate) async fn on<F: Future<Output = ()>>(kind: &str, test: impl FnOnce(Dat
 
 async fn open<D: Server>(database: &Database) -> SqlStore<D> {
     SqlStore::<D>::open(DatabaseOptions::new(database.url())).await.expect("the database can be used")
-}
-
-fn change(agent: AgentId, when: Check, op: AgentOp) -> Commit {
-    let id = SystemEntropy.commit_id(SystemClock.now());
-    Commit::of(id, AgentChange { agent, when: vec![when], ops: vec![op] })
-}
-
-fn create(name: &str) -> (AgentId, Commit) {
-    let agent = SystemEntropy.agent_id(SystemClock.now());
-    let new = NewAgent {
-        tenant: TenantName::default_tenant(),
-        name: AgentName::new(name).expect("a good name"),
-        owner: UserName::new("ada").expect("a good name"),
-        spec: AgentSpec::default(),
-    };
-    (agent, change(agent, Check::Absent, AgentOp::Create(Box::new(new))))
-}
-
-fn accept(agent: AgentId, text: &str) -> Commit {
-    let id = SystemEntropy.message_id(SystemClock.now());
-    let parts = vec![Part::text(text)];
-    change(agent, Check::Alive, AgentOp::Accept(NewMessage { id, role: Role::User, author: "user:ada".into(), parts }))
 }
 
 pub(crate) async fn no_statement_reads_a_whole_table<D: Tested>(database: Database) {
@@ -209,7 +186,7 @@ pub(crate) async fn commits_whose_connections_are_cut_are_made_once_each<D: Test
         tokio::spawn(async move {
             let mut seen = Vec::new();
             for _ in 0..EACH {
-                let commit = accept(agent, "hello");
+                let commit = accept(agent, message_id(), "hello");
                 // As a caller does that is told that the outcome is not known.
                 let committed = loop {
                     match store.commit(commit.clone()).await {
@@ -321,7 +298,7 @@ pub(crate) async fn a_watcher_hears_of_what_another_process_commits<D: Tested>(d
     for n in 0..50 {
         // Now by this process, now by the other.
         let store = if n % 3 == 0 { &here } else { &there };
-        let committed = store.commit(accept(agent, "hello")).await.expect("goes through");
+        let committed = store.commit(accept(agent, message_id(), "hello")).await.expect("goes through");
         while next <= committed.revision {
             let burst = timeout(Duration::from_secs(30), log.next()).await.expect("hears of it");
             for event in burst.expect("goes on").expect("is readable") {
@@ -370,7 +347,7 @@ pub(crate) async fn who_watches_a_log_that_went_back_is_told<D: Tested>(database
     store.commit(made).await.expect("goes through");
     let mut log = store.watch(Revision(0), EventFilter::default()).await.expect("begins");
     for _ in 0..3 {
-        store.commit(accept(agent, "hello")).await.expect("goes through");
+        store.commit(accept(agent, message_id(), "hello")).await.expect("goes through");
     }
     let mut seen = Revision(0);
     while seen < Revision(4) {
@@ -392,7 +369,7 @@ pub(crate) async fn who_watches_a_log_that_went_back_is_told<D: Tested>(database
     store.close().await;
 }
 
-pub(crate) async fn signs_of_life_of_any_number_are_noted_at_once<D: Tested>(database: Database) {
+pub(crate) async fn agents_of_any_number_are_looked_up_at_once<D: Tested>(database: Database) {
     let store = open::<D>(&database).await;
     let touch = |agent| Touch { agent, incarnation: Incarnation(1), heartbeat: true, awake_for: None };
     let touches: Vec<_> = (0..40_000).map(|_| touch(SystemEntropy.agent_id(SystemClock.now()))).collect();

@@ -1,0 +1,32 @@
+//! Commits for the tests of stores.
+
+use raworc_core::agent::AgentSpec;
+use raworc_core::entropy::{Clock, EntropyExt, SystemClock, SystemEntropy};
+use raworc_core::ids::{AgentId, AgentName, MessageId, TenantName, UserName};
+use raworc_core::message::{Part, Role};
+use raworc_core::store::{AgentChange, AgentOp, Check, Commit, NewAgent, NewMessage};
+
+pub(crate) fn change(agent: AgentId, when: Check, op: AgentOp) -> Commit {
+    let id = SystemEntropy.commit_id(SystemClock.now());
+    Commit::of(id, AgentChange { agent, when: vec![when], ops: vec![op] })
+}
+
+pub(crate) fn create(name: &str) -> (AgentId, Commit) {
+    let agent = SystemEntropy.agent_id(SystemClock.now());
+    let new = NewAgent {
+        tenant: TenantName::default_tenant(),
+        name: AgentName::new(name).expect("a good name"),
+        owner: UserName::new("ada").expect("a good name"),
+        spec: AgentSpec::default(),
+    };
+    (agent, change(agent, Check::Absent, AgentOp::Create(Box::new(new))))
+}
+
+pub(crate) fn accept(agent: AgentId, id: MessageId, text: &str) -> Commit {
+    let parts = vec![Part::text(text)];
+    change(agent, Check::Alive, AgentOp::Accept(NewMessage { id, role: Role::User, author: "user:ada".into(), parts }))
+}
+
+pub(crate) fn message_id() -> MessageId {
+    SystemEntropy.message_id(SystemClock.now())
+}
