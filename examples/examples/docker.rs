@@ -63,7 +63,7 @@ async fn tell(host: &str, say: &mut dyn FnMut(String)) -> anyhow::Result<String>
         .with_program([PROGRAM_PATH, "agentd"]);
     let docker = Arc::new(DockerRuntime::open(options)?);
     docker.prepare(None, &|_| ()).await?;
-    let runtimes = Runtimes::new().with(docker, DockerRuntime::agent_url("agents.sock"), None);
+    let runtimes = Runtimes::new().with(docker, DockerRuntime::agent_url(), None);
 
     let store = Arc::new(MemoryStore::default());
     let control =

@@ -91,10 +91,19 @@ impl DockerRuntime {
         self.engine.docker().await.map(drop)
     }
 
-    /// The address of the socket `name` in the link directory, as a program reaches it.
+    /// The engine's own identity, by which engines are told apart.
+    ///
+    /// # Errors
+    /// Where it does not answer, or says none.
+    pub async fn engine_id(&self) -> Result<String, RuntimeError> {
+        let id = self.engine.abilities().await?.id.clone();
+        id.ok_or_else(|| RuntimeError::Unavailable("the engine does not say which one it is".into()))
+    }
+
+    /// The link directory, in which each server has its socket, as a program reaches it.
     #[must_use]
-    pub fn agent_url(name: &str) -> String {
-        format!("unix:{LINK_PATH}/{name}")
+    pub fn agent_url() -> String {
+        format!("unix:{LINK_PATH}")
     }
 
     /// Whether the engine has this image.

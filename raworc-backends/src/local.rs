@@ -69,14 +69,14 @@ impl LocalRuntime {
         Ok(Self { _owner: Arc::new(Owner(Arc::clone(&installation))), installation })
     }
 
-    /// The address of the socket `name` in the link directory, as a program reaches it.
+    /// The link directory, in which each server has its socket, as a program reaches it.
     #[must_use]
-    pub fn agent_url(&self, name: &str) -> String {
+    pub fn agent_url(&self) -> String {
         let directory = match (self.installation.options.isolation, &self.installation.options.link_dir) {
             (Isolation::None, Some(directory)) => directory.clone(),
             (Isolation::None, None) | (Isolation::Required, _) => PathBuf::from(LINK_PATH),
         };
-        format!("unix:{}", directory.join(name).display())
+        format!("unix:{}", directory.display())
     }
 
     /// Starts a computer that looks around and ends, and shows by what it saw that computers are cut off.

@@ -17,7 +17,7 @@ pub use bench::{BenchArgs, BenchServerArgs, Subject};
 #[cfg(feature = "docker")]
 pub use image::{ImageBuildArgs, ImageCommand};
 pub use message::{ChatArgs, EventsArgs, HistoryArgs, SendArgs};
-pub use server::{AssemblyArgs, LoginArgs, OperatorArgs, QuickstartArgs, ServerArgs, UpArgs};
+pub use server::{AdminArgs, AssemblyArgs, LoginArgs, OperatorArgs, QuickstartArgs, ServerArgs, UpArgs};
 
 use std::path::PathBuf;
 

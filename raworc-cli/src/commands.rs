@@ -1,6 +1,7 @@
 //! One module for each verb.
 
 pub mod agent;
+pub mod apart;
 #[cfg(feature = "bench")]
 pub mod bench;
 pub mod chat;

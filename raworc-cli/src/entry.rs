@@ -10,7 +10,9 @@ use crate::commands::bench;
 use crate::commands::context::Context;
 #[cfg(feature = "docker")]
 use crate::commands::image;
-use crate::commands::{agent, chat, completion, events, history, login, quickstart, reference, send, up, version};
+use crate::commands::{
+    agent, apart, chat, completion, events, history, login, quickstart, reference, send, up, version,
+};
 use crate::exit::{Silent, code_of, render};
 use crate::output::{Console, Ink};
 
@@ -45,9 +47,9 @@ fn run(command: Command, global: &GlobalArgs, console: &Console) -> anyhow::Resu
         Command::Version => version::run(console),
         Command::Completion(args) => completion::run(console, &args),
         Command::Reference(args) => reference::run(console, &args),
-        Command::Server(args) => up::apart(&args.assembly, "server"),
-        Command::Operator(args) => up::apart(&args.assembly, "operator"),
-        command @ (Command::Up(_) | Command::Quickstart(_)) => finish(on_all_cores()?, serve(command, global, console)),
+        command @ (Command::Up(_) | Command::Server(_) | Command::Operator(_) | Command::Quickstart(_)) => {
+            finish(on_all_cores()?, serve(command, global, console))
+        }
         #[cfg(feature = "bench")]
         Command::Bench(args) => finish(on_all_cores()?, bench::run(console, args)),
         #[cfg(feature = "bench")]
@@ -73,6 +75,8 @@ fn finish(runtime: tokio::runtime::Runtime, work: impl Future<Output = anyhow::R
 async fn serve(command: Command, global: &GlobalArgs, console: &Console) -> anyhow::Result<()> {
     match command {
         Command::Up(args) => up::run(console, args).await,
+        Command::Server(args) => apart::server(console, args).await,
+        Command::Operator(args) => apart::operator(console, args).await,
         Command::Quickstart(args) => quickstart::run(console, args).await,
         other => call(other, global, console).await,
     }

@@ -1,14 +1,20 @@
-//! An installation in one process: store, runtime, control plane, operator, agents' listener and API.
+//! The processes of an installation: server and operator in one, or either of them alone.
 //!
-//! `raworc up`, `raworc quickstart` and the tests all start the same one.
+//! `raworc up`, `raworc server`, `raworc operator`, `raworc quickstart` and the tests all start it here, by its [`Role`].
 
 mod admin;
 mod agents;
+mod api;
 #[cfg(feature = "docker")]
 mod docker;
+mod health;
+mod identity;
+mod internal;
 mod key;
+mod operating;
 mod program;
 mod runtimes;
+mod serving;
 mod store;
 
 pub use admin::{FirstAdmin, Password};
@@ -16,136 +22,144 @@ pub use admin::{FirstAdmin, Password};
 pub use docker::{DOCKERFILE, open_engine};
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use raworc_core::control::ControlPlane;
+use raworc_core::control::{ControlPlane, Presence};
 use raworc_core::ids::RuntimeName;
-use raworc_core::operator::{Operator, OperatorSettings};
-use raworc_core::runtime::Runtime;
-use raworc_http::server::agents::egress::{Egress, EgressOptions};
-use raworc_http::server::agents::gateway::Upstreams;
-use raworc_http::server::agents::{AgentsState, Links, ListenerLimits};
+use raworc_core::runtime::{Runtime, Runtimes};
 use raworc_http::server::metrics;
-use raworc_http::server::{ConnectionLimits, Options, Tokens, serve_within};
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 
-use self::agents::Listeners;
+use self::agents::{Listeners, OverTls};
+use self::api::Door;
+use self::health::Health;
+use self::internal::Internal;
+use self::operating::Operating;
 use self::runtimes::Opened;
+use self::serving::Serving;
 use crate::exit::{Exit, Failure};
 use crate::session;
 use crate::settings::Settings;
 
-/// The agents' socket, in the directory that computers are given.
+/// The socket of a server that is alone with its data directory, in the directory that computers are given.
 const SOCKET: &str = "agents.sock";
 
-/// A running installation. It ends when it is dropped, or in order by [`shutdown`](Self::shutdown).
+/// What a process does for its installation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Everything.
+    Both,
+    /// It serves callers and programs.
+    Server,
+    /// It sees to computers.
+    Operator,
+}
+
+impl Role {
+    const fn serves(self) -> bool {
+        matches!(self, Self::Both | Self::Server)
+    }
+
+    const fn operates(self) -> bool {
+        matches!(self, Self::Both | Self::Operator)
+    }
+}
+
+/// A running process of an installation. It ends when it is dropped, or in order by [`shutdown`](Self::shutdown).
 pub struct Installation {
     settings: Settings,
-    address: SocketAddr,
     control: ControlPlane,
-    tokens: Tokens,
     store: store::Opened,
-    opened: Opened,
-    operator: Operator,
-    links: Links,
-    upstreams: Upstreams,
-    closing: CancellationToken,
-    agents_closing: CancellationToken,
-    api: JoinHandle<std::io::Result<()>>,
-    agents: JoinHandle<()>,
+    serving: Option<Serving>,
+    operating: Option<Operating>,
+    health: Option<Health>,
+    internal: Option<Internal>,
     counting: Option<metrics::Followed>,
 }
 
 impl fmt::Debug for Installation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Installation").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("Installation").field("url", &self.url()).finish_non_exhaustive()
     }
 }
 
 impl Installation {
-    /// Starts everything, and says what takes long. Nothing is left behind where a part does not start.
+    /// Starts everything of this role, and says what takes long. Nothing is left behind where a part does not start.
     ///
     /// # Errors
     /// Names what is in the way and the way out: the port is in use, the data directory is read-only, in use,
     /// damaged or from a newer release, or this machine does not let computers be isolated.
-    pub async fn start(settings: Settings, said: &(dyn Fn(String) + Send + Sync)) -> anyhow::Result<Self> {
-        let listener = listen(&settings).await?;
-        let address = listener.local_addr().map_err(|error| cannot_listen(&settings.listen, error))?;
+    pub async fn start(settings: Settings, role: Role, said: &(dyn Fn(String) + Send + Sync)) -> anyhow::Result<Self> {
+        let door = match role {
+            Role::Both | Role::Server => Some(Door::open(settings.listen_address()?).await?),
+            Role::Operator => match settings.operator.listen_address()? {
+                Some(address) => Some(Door::open(address).await?),
+                None => None,
+            },
+        };
         session::make_private_dir(&settings.data).map_err(|error| {
             Failure::new(Exit::Failed, format!("the data directory {} cannot be used", settings.data.display()))
                 .because(error)
                 .hint("choose another one with --data DIR or RAWORC_DATA")
         })?;
-        let store = store::Opened::open(&settings).await?;
-        let master_key = key::load(&settings, store.is_fresh().await?)?;
-        // Before the runtime: computers are given the socket's directory.
-        let (agents_limits, limits) = connection_limits();
-        let mut listeners = Listeners::open(&settings, agents_limits).await?;
-        let opened = Opened::open(&settings, said).await?;
-        let runtimes = opened.runtimes.clone();
-        let parts = store.parts(runtimes.clone(), master_key).with_settings(settings.control());
-        let control = ControlPlane::start(parts).await?;
-        let runtimes = listeners.open_tls(&settings, &control, runtimes).await?;
-        let tokens = Tokens::new(&control);
-        let links = Links::start(&control);
-        let closing = CancellationToken::new();
-        let agents_closing = CancellationToken::new();
-        let upstreams = program::upstreams(&settings)?;
-        let egress = Egress::new(EgressOptions::default().with_private(settings.egress.private.clone()));
-        let state = AgentsState {
-            control: control.clone(),
-            tokens: tokens.clone(),
-            links: links.clone(),
-            upstreams: upstreams.clone(),
-            egress: egress.clone(),
-            closing: agents_closing.clone(),
-        };
-        let options = listeners.checked(Options::default());
-        let agents = listeners.serve(state, &agents_closing);
-        let operator = Operator::start(&control, runtimes, OperatorSettings::default()).await?;
-        let figures = metrics::install();
-        let counting = figures.clone().map(|handle| metrics::follow(&control, handle, operator.queue_length()));
-        let mut options = options
-            .with_closing(closing.clone())
-            .with_links(links.clone())
-            .with_egress(egress)
-            .with_streams_per_principal(settings.limits.streams_per_principal)
-            .with_calls_per_computer(settings.limits.calls_per_computer)
-            .with_operator_check(&control);
-        if let Some(handle) = figures {
-            options = options.with_metrics(handle, false);
+        let store = store::Opened::open(&settings, role).await?;
+        let master_key = key::load(&settings, role, store.is_fresh().await?)?;
+        let name = identity::of(&settings, &store).await?;
+        // Before the runtimes: computers are given the socket's directory.
+        let (agents_limits, limits) = serving::connection_limits();
+        let mut listeners =
+            if role.serves() { Some(Listeners::open(&settings, role, agents_limits).await?) } else { None };
+        let internal = if store.is_shared() { Some(internal::Door::open(&settings).await?) } else { None };
+        let opened = if role.operates() { Some(Opened::open(&settings, &name, said).await?) } else { None };
+        let mut presence = if role.serves() { Presence::default() } else { Presence::apart() };
+        if let Some(internal) = &internal {
+            presence = presence.at(internal.address());
         }
-        let api = raworc_http::server::router(control.clone(), options);
-        let api = tokio::spawn(serve_within(listener, api, limits, closing.clone().cancelled_owned()));
-        Ok(Self {
-            settings,
-            address,
-            control,
-            tokens,
-            store,
-            opened,
-            operator,
-            links,
-            upstreams,
-            closing,
-            agents_closing,
-            api,
-            agents,
-            counting,
-        })
+        let runtimes = opened.as_ref().map_or_else(Runtimes::new, |opened| opened.runtimes.clone());
+        let parts = store.parts(runtimes.clone(), master_key).with_settings(settings.control());
+        let control = ControlPlane::start(parts.with_presence(presence)).await?;
+        let over_tls = match &mut listeners {
+            Some(listeners) => listeners.open_tls(&settings, &control).await?,
+            None => OverTls::elsewhere(&settings, &control)?,
+        };
+        let runtimes = runtimes::reached_over_tls(&settings, runtimes, over_tls);
+        let (tls, peers) = match &internal {
+            Some(_) => internal::peers(&control).map(|(tls, peers)| (Some(tls), Some(peers)))?,
+            None => (None, None),
+        };
+        let figures = metrics::install();
+        let (serving, health) = match (door, listeners) {
+            (Some(door), Some(listeners)) => {
+                let door = (door, limits);
+                let started = Serving::start(&settings, &control, door, listeners, peers, figures.clone())?;
+                (Some(started), None)
+            }
+            (Some(door), None) => (None, Some(Health::start(&control, (door, limits), figures.clone()))),
+            (None, _) => (None, None),
+        };
+        let internal = internal.zip(tls).map(|(door, tls)| {
+            let links = serving.as_ref().map(|serving| serving.links.clone());
+            door.serve(&control, tls, links)
+        });
+        let operating = match opened {
+            Some(opened) => Some(Operating::start(&control, opened, runtimes, store.is_shared()).await?),
+            None => None,
+        };
+        let counting = figures.map(|handle| {
+            let queue = operating.as_ref().map(Operating::queue_length);
+            metrics::follow(&control, handle, move || queue.as_ref().map_or(0, |queue| queue()))
+        });
+        Ok(Self { settings, control, store, serving, operating, health, internal, counting })
     }
 
-    /// The address of the API, as a program on this machine reaches it.
+    /// The address of the API, as a program on this machine reaches it; none where it serves no API.
     #[must_use]
-    pub fn url(&self) -> String {
-        let ip = match self.address.ip() {
-            IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-            IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-            ip => ip,
-        };
-        format!("http://{}", SocketAddr::new(ip, self.address.port()))
+    pub fn url(&self) -> Option<String> {
+        self.serving.as_ref().map(Serving::url)
+    }
+
+    /// Where an operator that serves no API says how it is.
+    #[must_use]
+    pub fn health_url(&self) -> Option<String> {
+        self.health.as_ref().map(Health::url)
     }
 
     /// What it was started with.
@@ -160,28 +174,42 @@ impl Installation {
         self.store.place(&self.settings)
     }
 
+    /// Where other processes of the installation reach this one, where there can be any.
+    #[must_use]
+    pub fn internal(&self) -> Option<&str> {
+        self.internal.as_ref().map(Internal::address)
+    }
+
     /// Its use cases.
     #[must_use]
     pub fn control(&self) -> &ControlPlane {
         &self.control
     }
 
-    /// The runtime of this name.
+    /// The runtime of this name, where this process reaches its engine.
     #[must_use]
     pub fn runtime(&self, name: &RuntimeName) -> Option<&dyn Runtime> {
-        self.opened.runtimes.get(name).map(|entry| &*entry.runtime)
+        self.operating.as_ref()?.runtime(name)
     }
 
     /// What agents' computers are made of unless their spec says otherwise, and what is not as it should be.
     #[must_use]
-    pub fn computers(&self) -> &str {
-        &self.opened.described
+    pub fn computers(&self) -> String {
+        match &self.operating {
+            Some(operating) => operating.described().to_owned(),
+            None => {
+                match self.control.runtimes().iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().as_slice() {
+                    [] => "none yet: start `raworc operator`".to_owned(),
+                    names => format!("{}, of operators elsewhere", names.join(", ")),
+                }
+            }
+        }
     }
 
     /// Whether computers go on when this process ends, and find the next one.
     #[must_use]
     pub fn computers_go_on(&self) -> bool {
-        self.opened.go_on
+        self.operating.as_ref().is_none_or(Operating::computers_go_on)
     }
 
     /// Whether the model that agents think with answers.
@@ -189,72 +217,43 @@ impl Installation {
     /// # Errors
     /// Says why it does not.
     pub async fn model_answers(&self) -> Result<(), String> {
-        program::model_answers(&self.upstreams).await
+        match &self.serving {
+            Some(serving) => serving.model_answers().await,
+            None => Err("no model is called from here".to_owned()),
+        }
     }
 
-    /// Waits until the API has ended by itself, which it does only where it is broken.
+    /// Waits until something has ended by itself, which it does only where it is broken.
     ///
     /// # Errors
     /// Says what broke.
     pub async fn ended(&mut self) -> anyhow::Result<()> {
-        (&mut self.api).await??;
-        Ok(())
+        match &mut self.serving {
+            Some(serving) => serving.ended().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Stops in order: no new calls, what is under way ends, computers are stopped, the store is closed.
     pub async fn shutdown(self) {
-        self.closing.cancel();
-        if !self.api.is_finished()
-            && let Err(error) = self.api.await
-        {
-            tracing::warn!(%error, "the API did not end well");
-        }
+        let programs = match self.serving {
+            Some(serving) => Some(serving.close_api().await),
+            None => None,
+        };
         drop(self.counting);
-        self.operator.shutdown().await;
-        self.opened.close().await;
-        // No program is left to be waited for.
-        self.links.close();
-        self.agents_closing.cancel();
-        if let Err(error) = self.agents.await {
-            tracing::warn!(%error, "the agents' listener did not end well");
+        if let Some(operating) = self.operating {
+            operating.shutdown().await;
+        }
+        // No program is left to be waited for, or none that does not find another server.
+        if let Some(programs) = programs {
+            programs.close().await;
+        }
+        if let Some(internal) = self.internal {
+            internal.close().await;
+        }
+        if let Some(health) = self.health {
+            health.close().await;
         }
         self.store.close().await;
     }
-}
-
-async fn listen(settings: &Settings) -> Result<TcpListener, Failure> {
-    let address = settings.listen_address()?;
-    TcpListener::bind(address).await.map_err(|error| cannot_listen(&settings.listen, error))
-}
-
-fn cannot_listen(address: &str, error: std::io::Error) -> Failure {
-    let failure = match error.kind() {
-        std::io::ErrorKind::AddrInUse => Failure::new(Exit::Failed, format!("{address} is in use by another process"))
-            .hint("stop that process, or choose another port with --listen 127.0.0.1:PORT; port 0 takes a free one"),
-        std::io::ErrorKind::PermissionDenied => {
-            Failure::new(Exit::Failed, format!("this user may not listen at {address}"))
-                .hint("choose a port from 1024 on with --listen 127.0.0.1:PORT")
-        }
-        _ => Failure::new(Exit::Failed, format!("cannot listen at {address}"))
-            .hint("choose an address of this machine with --listen 127.0.0.1:PORT"),
-    };
-    failure.because(error)
-}
-
-/// Agents' connections get half of what this process may open, raised as far as it can be, and no more: a third, half of
-/// which may be ways out that take as many again. Those of the API get a quarter: whatever either do, the database and the computers' own pipes can still be opened.
-fn connection_limits() -> (ListenerLimits, ConnectionLimits) {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut files = getrlimit(Resource::Nofile);
-    if files.current != files.maximum {
-        files.current = files.maximum;
-        if let Err(error) = setrlimit(Resource::Nofile, files) {
-            tracing::warn!(%error, "the limit on open files cannot be raised");
-        }
-    }
-    let files = getrlimit(Resource::Nofile).current.and_then(|files| usize::try_from(files).ok());
-    let files = files.unwrap_or(usize::MAX);
-    let (agents, api) = (ListenerLimits::default(), ConnectionLimits::default());
-    let connections = (agents.connections.min(files / 3), api.connections.min(files / 4));
-    (agents.with_connections(connections.0), api.with_connections(connections.1))
 }

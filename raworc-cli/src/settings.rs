@@ -16,7 +16,7 @@ use config::{Config, Environment, FileFormat};
 use raworc_backends::docker::{EngineAddress, Named};
 use raworc_core::agent::is_host_pattern;
 use raworc_core::control;
-use raworc_core::ids::UserName;
+use raworc_core::ids::{RuntimeName, UserName};
 use raworc_core::program::{ModelSpec, ModelWire, WorkLimits};
 use raworc_core::quantity::{Bytes, Cpu, InvalidQuantity};
 use raworc_http::server::CALLS_PER_COMPUTER;
@@ -24,7 +24,7 @@ use raworc_http::server::agents::egress::PrivateHost;
 use secrecy::SecretString;
 use serde::Deserialize;
 
-use crate::args::AssemblyArgs;
+use crate::args::{AdminArgs, AssemblyArgs};
 use crate::exit::{Exit, Failure};
 use crate::session;
 
@@ -66,9 +66,14 @@ pub struct Settings {
     /// The way out of closed computers.
     #[serde(default)]
     pub egress: Egress,
-    /// Where agents' programs on other machines dial.
+    /// Where agents' programs dial.
     #[serde(default)]
     pub agents: Agents,
+    /// Where the processes of an installation reach each other.
+    pub internal: Internal,
+    /// `raworc operator`.
+    #[serde(default)]
+    pub operator: Operator,
     /// Limits.
     pub limits: Limits,
     /// Limits of the work on one message.
@@ -108,6 +113,8 @@ pub enum RuntimeKind {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Docker {
+    /// The name under which agents ask for it.
+    pub name: RuntimeName,
     /// Where its engine answers; where Docker's own command line finds it where absent.
     pub host: Option<String>,
     /// The directory of TLS to it.
@@ -142,14 +149,61 @@ impl Docker {
     }
 }
 
-/// Where agents' programs on other machines dial.
+/// Where agents' programs dial.
 #[derive(Debug, Clone, PartialEq, Eq, std::default::Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Agents {
+    /// The directory of the servers' sockets.
+    pub sockets: Option<PathBuf>,
     /// The address of the listener with TLS.
     pub listen: Option<String>,
-    /// The address at which computers reach it.
+    /// The addresses at which computers reach the servers' listeners, with commas between.
     pub address: Option<String>,
+}
+
+/// Where the processes of an installation reach each other.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Internal {
+    /// The address of the listener.
+    pub listen: String,
+    /// The host, with its port where that is another, at which others reach it.
+    pub address: Option<String>,
+}
+
+impl Internal {
+    /// The address of the listener.
+    ///
+    /// # Errors
+    /// Where it is none, with an example of one.
+    pub fn listen_address(&self) -> Result<SocketAddr, Failure> {
+        self.listen.parse().map_err(|_| {
+            Failure::new(Exit::Usage, format!("internal.listen: {:?} is no address", self.listen))
+                .hint("write an address of this machine and a port, such as 0.0.0.0:9002 or 10.0.0.1:9002")
+        })
+    }
+}
+
+/// `raworc operator`.
+#[derive(Debug, Clone, PartialEq, Eq, std::default::Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Operator {
+    /// Where it says how it is.
+    pub listen: Option<String>,
+}
+
+impl Operator {
+    /// The address at which it says how it is, where it is to.
+    ///
+    /// # Errors
+    /// Where it is none, with an example of one.
+    pub fn listen_address(&self) -> Result<Option<SocketAddr>, Failure> {
+        let Some(text) = &self.listen else { return Ok(None) };
+        text.parse().map(Some).map_err(|_| {
+            Failure::new(Exit::Usage, format!("operator.listen: {text:?} is no address"))
+                .hint("write an address of this machine and a port, such as 127.0.0.1:9003")
+        })
+    }
 }
 
 impl Agents {
@@ -165,35 +219,39 @@ impl Agents {
         })
     }
 
-    /// The address at which computers reach the listener at `listen`, with its port unless another one is named.
+    /// The addresses at which computers reach the servers, with the port of the listener at `listen` unless another one is
+    /// named.
     ///
     /// # Errors
-    /// Where it is none, or follows from nothing.
-    pub fn reached_at(&self, listen: SocketAddr) -> Result<SocketAddr, Failure> {
+    /// Where one is none, or nothing follows from `listen`.
+    pub fn reached_at(&self, listen: SocketAddr) -> Result<Vec<SocketAddr>, Failure> {
         // Programs resolve no names: what a computer is told of a name is up to its engine.
-        let hint =
-            "write the address at which computers reach this machine, such as 10.0.0.1 or 10.0.0.1:9001; no name";
+        let hint = "write the address at which computers reach this machine, such as 10.0.0.1 or 10.0.0.1:9001, several with \
+                    commas between; no name";
+        let read = |text: &str| {
+            let with_port = text.parse::<SocketAddr>().ok();
+            let address = with_port.or_else(|| Some(SocketAddr::new(text.parse().ok()?, listen.port())));
+            address
+                .filter(|address| !address.ip().is_unspecified())
+                .ok_or_else(|| Failure::new(Exit::Usage, format!("agents.address: {text:?} is no address")).hint(hint))
+        };
         match &self.address {
-            Some(text) => {
-                let with_port = text.parse::<SocketAddr>().ok();
-                let address = with_port.or_else(|| Some(SocketAddr::new(text.parse().ok()?, listen.port())));
-                address.filter(|address| !address.ip().is_unspecified()).ok_or_else(|| {
-                    Failure::new(Exit::Usage, format!("agents.address: {text:?} is no address")).hint(hint)
-                })
-            }
+            Some(text) => text.split(',').map(str::trim).map(read).collect(),
             None if listen.ip().is_unspecified() => {
                 Err(Failure::new(Exit::Usage, format!("agents.address is missing, and nobody can dial {listen}"))
                     .hint(hint))
             }
-            None => Ok(listen),
+            None => Ok(vec![listen]),
         }
     }
 }
 
 /// The runtime `local`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Local {
+    /// The name under which agents ask for it.
+    pub name: RuntimeName,
     /// Whether its computers have walls.
     pub isolation: bool,
     /// Processor time of a computer whose agent names none.
@@ -393,6 +451,20 @@ impl Settings {
         self.master_key_file.clone().unwrap_or_else(|| self.data.join("master.key"))
     }
 
+    /// Takes what was said of the first admin on the command line.
+    pub fn with_first_admin(&mut self, args: AdminArgs) {
+        if let Some(name) = args.admin {
+            self.admin = name;
+        }
+        self.admin_password_file = args.admin_password_file.or_else(|| self.admin_password_file.take());
+    }
+
+    /// The directory of the servers' sockets, which computers on this machine are given.
+    #[must_use]
+    pub fn sockets(&self) -> PathBuf {
+        self.agents.sockets.clone().unwrap_or_else(|| self.data.join("link"))
+    }
+
     /// The address of the API.
     ///
     /// # Errors
@@ -422,6 +494,11 @@ impl Settings {
         settings.keep_awake_limit = Duration::from_secs(limits.keep_awake_seconds);
         settings.cancel_grace = Duration::from_secs(limits.cancel_seconds);
         settings.idempotency_ttl = Duration::from_secs(limits.idempotency_seconds);
+        settings.default_runtime = match self.runtime {
+            RuntimeKind::Auto => None,
+            RuntimeKind::Local => Some(self.local.name.clone()),
+            RuntimeKind::Docker => Some(self.docker.name.clone()),
+        };
         settings.work =
             WorkLimits { rounds: self.work.rounds, tokens: self.work.tokens, tool_seconds: self.work.tool_seconds };
         settings.models = self.all_models().fold(control::Models::default(), |models, model| {

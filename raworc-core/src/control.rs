@@ -8,33 +8,39 @@ mod events;
 mod explain;
 mod feed;
 mod heartbeat;
+mod installation;
 mod logs;
 mod messages;
+mod presence;
 mod program;
 mod rouse;
+mod runtimes;
 mod settings;
 mod system;
 #[cfg(all(test, feature = "simulated"))]
 pub(crate) mod tests;
 
 pub use access::{LoginRequest, NewUser, TokenRecord, User};
+pub(crate) use activity::HOLD;
 pub use activity::{Activity, ActivityGuard, ActivityKind, ActivityReason};
-pub(crate) use activity::{HOLD, PRESENCE_PREFIX};
 pub use agents::{CreateAgent, EditAgent, ListAgents, SleepMode};
 pub use call::Call;
 pub use events::{Followed, Following};
 pub use explain::Explanation;
 pub use feed::{Delta, Feed, Subscription};
-pub use logs::LogStream;
+pub use installation::installation_name;
 pub(crate) use logs::{DEATH_LOG_LIMIT, DeathLog, end_of};
+pub use logs::{EngineLogs, LogStream};
 pub use messages::{Accepted, Answered, History, SendMessage};
+pub(crate) use presence::SERVERS;
+pub use presence::{Peer, Presence};
 pub use program::Booted;
 pub(crate) use program::key_hash;
 pub use rouse::Errand;
 pub use settings::{Models, Settings};
 pub use system::System;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::blob::BlobStore;
 use crate::entropy::{Clock, Entropy, EntropyExt, SystemClock, SystemEntropy};
@@ -63,15 +69,17 @@ pub struct ControlPlane {
 pub(crate) struct Inner {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) blobs: Arc<dyn BlobStore>,
-    runtimes: Vec<(RuntimeName, Capabilities)>,
+    runtimes: runtimes::Known,
     engines: Runtimes,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) settings: Settings,
     pub(crate) process: ProcessId,
+    pub(crate) presence: Presence,
     pub(crate) feed: Feed,
     pub(crate) activity: Activity,
     access: access::Access,
+    elsewhere: OnceLock<Arc<dyn EngineLogs>>,
 }
 
 /// What a control plane is made of.
@@ -81,7 +89,8 @@ pub struct Parts {
     pub store: Arc<dyn Store>,
     /// Where content is kept.
     pub blobs: Arc<dyn BlobStore>,
-    /// The runtimes that agents may ask for; the first is the default.
+    /// The runtimes that this process reaches; the first is the default. Agents may ask for those of other processes too,
+    /// where these have [told](System::publish_runtimes) of them.
     pub runtimes: Runtimes,
     /// The key that seals what is secret in the store.
     pub master_key: MasterKey,
@@ -91,6 +100,8 @@ pub struct Parts {
     pub entropy: Arc<dyn Entropy>,
     /// Stamps ids and tokens; rows are stamped by the store.
     pub clock: Arc<dyn Clock>,
+    /// What the process is to others of its installation.
+    pub presence: Presence,
 }
 
 impl Parts {
@@ -114,6 +125,7 @@ impl Parts {
             settings: Settings::default(),
             entropy: Arc::new(SystemEntropy),
             clock: Arc::new(SystemClock),
+            presence: Presence::default(),
         }
     }
 
@@ -123,24 +135,44 @@ impl Parts {
         self.settings = settings;
         self
     }
+
+    /// As another process than a server that stands alone.
+    #[must_use]
+    pub fn with_presence(mut self, presence: Presence) -> Self {
+        self.presence = presence;
+        self
+    }
 }
 
 impl ControlPlane {
-    /// Begins to serve: reads the log from its head on, renews activity, and is seen by operators as a live server.
+    /// Begins to serve: reads the log from its head on, renews activity, and is seen by operators as a live server where it
+    /// is [one](Presence::serves).
     ///
     /// # Errors
     /// Where the store does not answer, or its sealed keys cannot be opened with this master key.
     pub async fn start(parts: Parts) -> Result<Self, Error> {
-        let Parts { store, blobs, runtimes, master_key, settings, entropy, clock } = parts;
+        let Parts { store, blobs, runtimes: engines, master_key, settings, entropy, clock, presence } = parts;
         let process = entropy.process_id(clock.now());
         let feed = Feed::start(store.clone()).await?;
         let access = access::Access::open(&store, &master_key, &*entropy, &*clock).await?;
         access.follow(&feed, &store, &clock).await?;
-        let activity = Activity::start(store.clone(), process).await?;
-        let engines = runtimes;
-        let runtimes = engines.iter().map(|e| (e.runtime.name().clone(), e.runtime.capabilities())).collect();
-        let inner =
-            Inner { store, blobs, runtimes, engines, clock, entropy, settings, process, feed, activity, access };
+        let activity = Activity::start(store.clone(), process, presence.clone()).await?;
+        let runtimes = runtimes::Known::start(&engines, &settings, &feed, &store).await?;
+        let inner = Inner {
+            store,
+            blobs,
+            runtimes,
+            engines,
+            clock,
+            entropy,
+            settings,
+            process,
+            presence,
+            feed,
+            activity,
+            access,
+            elsewhere: OnceLock::new(),
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -166,10 +198,10 @@ impl ControlPlane {
         self.inner.process
     }
 
-    /// Names and abilities of the runtimes; the first is the default.
+    /// Names and abilities of the runtimes, in whatever process; the first is the default.
     #[must_use]
-    pub fn runtimes(&self) -> &[(RuntimeName, Capabilities)] {
-        &self.inner.runtimes
+    pub fn runtimes(&self) -> Arc<[(RuntimeName, Capabilities)]> {
+        self.inner.runtimes.all()
     }
 
     pub(crate) fn commit_id(&self) -> CommitId {

@@ -175,7 +175,8 @@ impl Operator {
             .collect();
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
-        let shards = Shards::join(&inner.store, process, engines.keys().cloned().collect()).await?;
+        let shards =
+            Shards::join(&inner.store, process, inner.presence.clone(), engines.keys().cloned().collect()).await?;
         let shared = Arc::new(Shared {
             store: inner.store.clone(),
             engines,
@@ -265,7 +266,7 @@ impl Shared {
     /// Learns which servers live.
     async fn refresh_servers(&self) {
         let asked = tokio::time::Instant::now();
-        match self.store.leases(crate::control::PRESENCE_PREFIX).await {
+        match self.store.leases(crate::control::SERVERS).await {
             Ok(servers) => {
                 self.told(servers.now, asked);
                 *self.servers.lock().unwrap_or_else(PoisonError::into_inner) = servers.value;

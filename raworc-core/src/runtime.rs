@@ -25,6 +25,7 @@ pub const VOLUME_PATH: &str = "/agent";
 
 /// What a runtime can do. Checked against a spec before anything is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 #[non_exhaustive]
 pub struct Capabilities {
     /// Computers are made from images that the spec names.
@@ -116,9 +117,10 @@ impl fmt::Display for StartId {
 /// What a program is told on its standard input, in one line of JSON. Nothing secret goes another way.
 #[derive(Debug, Clone)]
 pub struct Boot {
-    /// The agents' listener, as the program reaches it: `unix:/path/in/the/computer` or `https://host:port`.
+    /// The agents' listeners, as the program reaches them: `https://ip:port`, several with commas between; or
+    /// `unix:/path/in/the/computer`, a socket or a directory with a socket of each server in it.
     pub agent_url: String,
-    /// The authority that signed the listener's certificate, in PEM, for `https`.
+    /// The authority that signed the listeners' certificates, in PEM, for `https`.
     pub ca: Option<String>,
     /// The computer.
     pub computer: ComputerId,
@@ -510,10 +512,12 @@ impl<T: Runtime + ?Sized> RuntimeExt for T {}
 pub struct RuntimeEntry {
     /// The runtime.
     pub runtime: Arc<dyn Runtime>,
-    /// The listener's address as seen from inside: `unix:/path` or `https://host:port`.
+    /// The listeners' addresses as seen from inside, as in [`Boot::agent_url`].
     pub agent_url: String,
     /// The authority that signed the listener's certificate, in PEM, for `https`.
     pub ca: Option<String>,
+    /// Which engine it is, where that is known: operators of one runtime have the same.
+    pub engine: Option<String>,
 }
 
 /// The runtimes of an installation, by name. The first is the default.
@@ -530,7 +534,7 @@ impl Runtimes {
     /// Adds a runtime whose programs reach the agents' listener at `agent_url`.
     #[must_use]
     pub fn with(mut self, runtime: Arc<dyn Runtime>, agent_url: impl Into<String>, ca: Option<String>) -> Self {
-        self.0.push(RuntimeEntry { runtime, agent_url: agent_url.into(), ca });
+        self.0.push(RuntimeEntry { runtime, agent_url: agent_url.into(), ca, engine: None });
         self
     }
 
@@ -545,6 +549,16 @@ impl Runtimes {
         self
     }
 
+    /// The same, with the engine behind the runtime `name` known by its identity.
+    #[must_use]
+    pub fn of_engine(mut self, name: &RuntimeName, engine: impl Into<String>) -> Self {
+        let engine = engine.into();
+        for entry in self.0.iter_mut().filter(|entry| entry.runtime.name() == name) {
+            entry.engine = Some(engine.clone());
+        }
+        self
+    }
+
     /// The runtime of this name.
     #[must_use]
     pub fn get(&self, name: &RuntimeName) -> Option<&RuntimeEntry> {
@@ -555,6 +569,12 @@ impl Runtimes {
     #[must_use]
     pub fn default_entry(&self) -> Option<&RuntimeEntry> {
         self.0.first()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// All of them.

@@ -5,6 +5,7 @@
 
 pub mod agents;
 mod alive;
+mod authority;
 pub mod computers;
 pub mod error;
 pub mod extract;
@@ -12,6 +13,7 @@ pub mod extract;
 mod failpoints;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+pub mod internal;
 mod layers;
 mod listen;
 pub mod metrics;
@@ -28,6 +30,6 @@ pub use error::ApiError;
 pub use layers::RequestId;
 pub use listen::{ConnectionLimits, serve, serve_within};
 pub use options::{CALLS_PER_COMPUTER, Options, ReadyCheck, STREAMS_PER_PRINCIPAL};
-pub use routes::{document, router, router_of};
+pub use routes::{document, health_router, router, router_of};
 pub use state::{ApiState, StreamGuard};
 pub use tokens::Tokens;

@@ -1,9 +1,10 @@
-//! Where the agents' listener is, and how it is dialled.
+//! Where the agents' listeners are, and how they are dialled.
 
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -16,6 +17,12 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 /// How long dialling may take.
 const DIAL_LIMIT: Duration = Duration::from_secs(5);
+
+/// The same where there are others that may answer sooner.
+const TURN_LIMIT: Duration = Duration::from_secs(1);
+
+/// How the name of a server's socket ends.
+const SOCKET: &str = "sock";
 
 /// An address in the boot line that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -30,79 +37,148 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-/// Where the listener is.
-pub(crate) enum Target {
-    /// A Unix socket.
+/// Where one listener is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Place {
     Unix(PathBuf),
-    /// TLS.
-    Tls {
-        /// Its address.
-        address: SocketAddr,
-        /// How its certificate is checked.
-        connector: TlsConnector,
-    },
+    Tls(SocketAddr),
+}
+
+/// Where the listeners of an installation's servers are. All of them serve alike.
+pub(crate) struct Target {
+    places: Vec<Place>,
+    /// How certificates are checked, where there are any.
+    connector: Option<TlsConnector>,
+    /// Where the last connection was made.
+    last: Mutex<Option<Place>>,
 }
 
 impl std::fmt::Debug for Target {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-            Self::Tls { address, .. } => write!(f, "https://{address}"),
-        }
+        f.debug_list().entries(&self.places).finish()
     }
 }
 
 impl Target {
-    /// Reads `unix:/path` or `https://ip:port`.
+    /// Reads `unix:/path`, the path of a socket or of a directory of them, or `https://ip:port`, several of them with commas
+    /// between.
     pub(crate) fn parse(url: &str, ca: Option<&str>) -> Result<Self, BadAddress> {
         let bad = |reason: String| BadAddress { url: url.to_owned(), reason };
-        if let Some(path) = url.strip_prefix("unix:") {
-            return Ok(Self::Unix(path.into()));
-        }
-        let Some(address) = url.strip_prefix("https://") else {
-            return Err(bad("write unix:/path or https://ip:port".into()));
+        let place = |url: &str| match (url.strip_prefix("unix:"), url.strip_prefix("https://")) {
+            (Some(path), _) => Ok(Place::Unix(path.into())),
+            (None, Some(address)) => {
+                let address = address.trim_end_matches('/').parse();
+                address.map(Place::Tls).map_err(|_| bad("no names are resolved here; write https://ip:port".into()))
+            }
+            (None, None) => Err(bad("write unix:/path or https://ip:port".into())),
         };
-        let address = address.trim_end_matches('/').parse();
-        let address = address.map_err(|_| bad("no names are resolved here; write https://ip:port".into()))?;
-        let ca = ca.ok_or_else(|| bad("the authority of its certificate is missing in the boot line".into()))?;
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(ca.as_bytes()) {
-            let certificate = certificate.map_err(|error| bad(format!("its authority is no PEM: {error}")))?;
-            roots.add(certificate).map_err(|error| bad(format!("its authority is no certificate: {error}")))?;
-        }
-        if roots.is_empty() {
-            return Err(bad("its authority is empty".into()));
-        }
-        // Named, for the process may hold other providers.
-        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| bad(error.to_string()))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        Ok(Self::Tls { address, connector: TlsConnector::from(Arc::new(config)) })
+        // A path may hold a comma.
+        let places = if url.starts_with("unix:") {
+            vec![place(url)?]
+        } else {
+            url.split(',').map(place).collect::<Result<Vec<_>, _>>()?
+        };
+        let secured = places.iter().any(|place| matches!(place, Place::Tls(_)));
+        let connector = if secured { Some(connector(ca).map_err(bad)?) } else { None };
+        Ok(Self { places, connector, last: Mutex::default() })
     }
 
-    /// Makes a connection.
+    /// Makes a connection: to the listener that was the last to answer, else to another one.
     pub(crate) async fn dial(&self) -> io::Result<Box<dyn Stream>> {
-        let dialled = tokio::time::timeout(DIAL_LIMIT, self.dial_slowly()).await;
-        dialled.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        let places = self.in_turn().await?;
+        let limit = if places.len() > 1 { TURN_LIMIT } else { DIAL_LIMIT };
+        let mut last = None;
+        for place in places {
+            let dialled = tokio::time::timeout(limit, self.dial_at(&place)).await;
+            match dialled.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+                Ok(stream) => {
+                    *self.last() = Some(place);
+                    return Ok(stream);
+                }
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.unwrap_or_else(|| io::ErrorKind::NotFound.into()))
     }
 
-    async fn dial_slowly(&self) -> io::Result<Box<dyn Stream>> {
-        match self {
-            Self::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
-            Self::Tls { address, connector } => {
+    fn last(&self) -> MutexGuard<'_, Option<Place>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Every listener that there is now, from the one that was the last to answer on; where none was yet, from any of them:
+    /// programs spread over the servers by that.
+    async fn in_turn(&self) -> io::Result<Vec<Place>> {
+        let mut places = Vec::new();
+        for place in &self.places {
+            match place {
+                Place::Unix(path) if tokio::fs::metadata(path).await?.is_dir() => {
+                    places.extend(sockets_in(path).await?);
+                }
+                place => places.push(place.clone()),
+            }
+        }
+        let last = self.last().clone();
+        let first = match last.and_then(|last| places.iter().position(|place| *place == last)) {
+            Some(first) => first,
+            None if places.len() > 1 => RandomState::new().hash_one(0) as usize % places.len(),
+            None => 0,
+        };
+        places.rotate_left(first);
+        Ok(places)
+    }
+
+    async fn dial_at(&self, place: &Place) -> io::Result<Box<dyn Stream>> {
+        match (place, &self.connector) {
+            (Place::Unix(path), _) => Ok(Box::new(UnixStream::connect(path).await?)),
+            (Place::Tls(address), Some(connector)) => {
                 let stream = TcpStream::connect(address).await?;
                 stream.set_nodelay(true)?;
                 let name = ServerName::IpAddress(address.ip().into());
                 Ok(Box::new(connector.connect(name, stream).await?))
             }
+            // There is one wherever there is such an address.
+            (Place::Tls(_), None) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 }
 
+async fn sockets_in(directory: &Path) -> io::Result<Vec<Place>> {
+    let (mut entries, mut sockets) = (tokio::fs::read_dir(directory).await?, Vec::new());
+    while let Some(entry) = entries.next_entry().await? {
+        let path = entry.path();
+        if path.extension().is_some_and(|ending| ending == SOCKET) {
+            sockets.push(path);
+        }
+    }
+    sockets.sort_unstable();
+    Ok(sockets.into_iter().map(Place::Unix).collect())
+}
+
+fn connector(ca: Option<&str>) -> Result<TlsConnector, String> {
+    let ca = ca.ok_or("the authority of its certificate is missing in the boot line")?;
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(ca.as_bytes()) {
+        let certificate = certificate.map_err(|error| format!("its authority is no PEM: {error}"))?;
+        roots.add(certificate).map_err(|error| format!("its authority is no certificate: {error}"))?;
+    }
+    if roots.is_empty() {
+        return Err("its authority is empty".into());
+    }
+    // Named, for the process may hold other providers.
+    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::net::UnixListener;
+
     use super::*;
 
     #[test]
@@ -117,5 +193,57 @@ mod tests {
         }
         let error = Target::parse("https://127.0.0.1:1", Some("nonsense")).expect_err("no certificate");
         assert!(error.to_string().contains("authority is empty"), "{error}");
+    }
+
+    /// Accepts one connection after another, and counts them.
+    fn answering(path: &Path) -> Arc<AtomicUsize> {
+        let (listener, count) = (UnixListener::bind(path).expect("a socket"), Arc::new(AtomicUsize::new(0)));
+        let counted = Arc::clone(&count);
+        tokio::spawn(async move {
+            while listener.accept().await.is_ok() {
+                counted.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        count
+    }
+
+    #[tokio::test]
+    async fn a_program_stays_with_its_server_and_goes_to_another_once_that_is_gone() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let target = Target::parse(&format!("unix:{}", directory.path().display()), None).expect("an address");
+        let Err(error) = target.dial().await else { panic!("nobody listens") };
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        // What a server that was killed left behind, and what is no socket's.
+        drop(UnixListener::bind(directory.path().join("0.sock")).expect("a socket"));
+        std::fs::write(directory.path().join("notes"), "").expect("written");
+        let first = answering(&directory.path().join("1.sock"));
+        for _ in 0..3 {
+            target.dial().await.map(drop).expect("it answers");
+        }
+        let second = answering(&directory.path().join("2.sock"));
+        target.dial().await.map(drop).expect("it answers");
+        assert_eq!(target.last().clone(), Some(Place::Unix(directory.path().join("1.sock"))));
+        std::fs::remove_file(directory.path().join("1.sock")).expect("removed");
+        target.dial().await.map(drop).expect("the other answers");
+        assert_eq!(target.last().clone(), Some(Place::Unix(directory.path().join("2.sock"))));
+        let accepted = || first.load(Ordering::Relaxed) + second.load(Ordering::Relaxed);
+        while accepted() < 5 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn programs_spread_over_servers() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let servers = ["a.sock", "b.sock"].map(|name| answering(&directory.path().join(name)));
+        for _ in 0..200 {
+            let target = Target::parse(&format!("unix:{}", directory.path().display()), None).expect("an address");
+            target.dial().await.map(drop).expect("one answers");
+            if servers.iter().all(|server| server.load(Ordering::Relaxed) > 0) {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+        panic!("one server has all: {servers:?}");
     }
 }

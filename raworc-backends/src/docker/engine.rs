@@ -36,6 +36,8 @@ pub(super) struct Engine {
 /// What an engine can do.
 #[derive(Debug)]
 pub(super) struct Abilities {
+    /// Its own identity.
+    pub(super) id: Option<String>,
     /// Which limits it cannot enforce.
     pub(super) unlimited: Vec<&'static str>,
     /// Who root of a container is outside of it; `None` where that is an unprivileged user of its own.
@@ -87,7 +89,7 @@ impl Engine {
                 (false, true) => Some("the user who runs the engine"),
                 (false, false) => Some("root of the engine's machine"),
             };
-            Ok(Arc::new(Abilities { unlimited: unlimited.collect(), root_outside }))
+            Ok(Arc::new(Abilities { id: info.id, unlimited: unlimited.collect(), root_outside }))
         });
         asked.await.cloned().map_err(error::of("tell what it can do"))
     }

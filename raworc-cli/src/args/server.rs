@@ -44,12 +44,9 @@ pub struct UpArgs {
     /// What it is made of.
     #[command(flatten)]
     pub assembly: AssemblyArgs,
-    /// The first admin's name [default: admin]
-    #[arg(long, value_name = "NAME")]
-    pub admin: Option<UserName>,
-    /// The file with the first admin's password; without it one is made up.
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub admin_password_file: Option<PathBuf>,
+    /// The first admin.
+    #[command(flatten)]
+    pub admin: AdminArgs,
     /// Do not log this user's command line in.
     #[arg(long)]
     pub no_login: bool,
@@ -57,14 +54,38 @@ pub struct UpArgs {
 
 /// Serve callers and agents, with an operator elsewhere.
 #[derive(Debug, Clone, Default, Args)]
+#[command(
+    after_help = "Any number of servers share one database, and one master key. Put them behind a balancer.\n\nExamples:\n  \
+                        RAWORC_STORE=postgres://raworc@db/raworc raworc server --listen 0.0.0.0:9000\n  raworc server --config \
+                        /etc/raworc.toml --admin-password-file /run/secrets/admin"
+)]
 pub struct ServerArgs {
     /// What it is made of.
     #[command(flatten)]
     pub assembly: AssemblyArgs,
+    /// The first admin.
+    #[command(flatten)]
+    pub admin: AdminArgs,
 }
 
-/// Keep computers as their owners want them, with a server elsewhere.
+/// The first admin, whom the first start makes.
 #[derive(Debug, Clone, Default, Args)]
+pub struct AdminArgs {
+    /// The first admin's name [default: admin]
+    #[arg(long, value_name = "NAME")]
+    pub admin: Option<UserName>,
+    /// The file with the first admin's password; without it one is made up.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub admin_password_file: Option<PathBuf>,
+}
+
+/// Keep computers as their owners want them, with servers elsewhere.
+#[derive(Debug, Clone, Default, Args)]
+#[command(
+    after_help = "Any number of operators share the agents of a runtime; each has to reach its engine. Servers learn of the \
+                        runtimes by the database.\n\nExamples:\n  RAWORC_STORE=postgres://raworc@db/raworc raworc operator \
+                        --runtime docker\n  RAWORC_OPERATOR__LISTEN=127.0.0.1:9003 raworc operator --config /etc/raworc.toml"
+)]
 pub struct OperatorArgs {
     /// What it is made of.
     #[command(flatten)]

@@ -23,7 +23,7 @@ use super::work::{Work, failure};
 use crate::args::QuickstartArgs;
 use crate::duration::age;
 use crate::exit::{Exit, Failure};
-use crate::installation::Installation;
+use crate::installation::{Installation, Role};
 use crate::logging;
 use crate::output::Console;
 use crate::settings::{LogFormat, Settings};
@@ -55,14 +55,15 @@ pub async fn run(console: &Console, args: QuickstartArgs) -> anyhow::Result<()> 
     let story = Story::new(console);
     story.title(&settings)?;
     let progress = console.progress("starting the server");
-    let installation = Installation::start(settings, &|what| progress.tell(console, what)).await?;
+    let installation = Installation::start(settings, Role::Both, &|what| progress.tell(console, what)).await?;
     drop(progress);
     // Whoever takes the tour is logged in; the password lies in a file for later.
     let admin = installation.ensure_first_admin(false).await?;
     let login =
         installation.log_in().await?.context("there is no admin to take the tour as; name them by RAWORC_ADMIN")?;
     story.started(&installation, admin.as_ref())?;
-    let client = Client::new(&installation.url())?.with_token(login.token);
+    let url = installation.url().context("the server has no address")?;
+    let client = Client::new(&url)?.with_token(login.token);
     let name = match args.agent {
         Some(name) => name,
         None => AgentName::new("quickstart")?,

@@ -1,13 +1,13 @@
-//! `raworc up`, and why `server` and `operator` are not apart yet.
+//! `raworc up`: server and operator in one process.
 
 use anyhow::Context as _;
 use secrecy::ExposeSecret;
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::args::{AssemblyArgs, UpArgs};
-use crate::exit::{Exit, Failure, Silent};
-use crate::installation::{FirstAdmin, Installation, Password};
+use crate::args::UpArgs;
+use crate::exit::Silent;
+use crate::installation::{FirstAdmin, Installation, Password, Role};
 use crate::logging;
 use crate::output::{Console, Format, Ink};
 use crate::settings::Settings;
@@ -28,22 +28,33 @@ struct Started<'a> {
 /// Names what is in the way.
 pub async fn run(console: &Console, args: UpArgs) -> anyhow::Result<()> {
     let mut settings = Settings::load(&args.assembly)?;
-    settings.admin = args.admin.unwrap_or(settings.admin);
-    settings.admin_password_file = args.admin_password_file.or(settings.admin_password_file);
-    logging::start(&settings, console)?;
-    let progress = console.progress("starting");
-    let installation = Installation::start(settings, &|what| progress.tell(console, what)).await?;
-    drop(progress);
-    let made = match installation.ensure_first_admin(console.out_is_terminal && console.format == Format::Table).await {
-        Ok(made) => made,
-        Err(error) => {
-            installation.shutdown().await;
-            return Err(error);
-        }
-    };
+    settings.with_first_admin(args.admin);
+    let installation = start(console, settings, Role::Both).await?;
+    let (installation, made) = with_first_admin(console, installation).await?;
     let logged_in = !args.no_login && logged_in(console, &installation).await;
     tell(console, &installation, made.as_ref(), logged_in)?;
     serve(console, installation).await
+}
+
+/// Starts a process of an installation, and shows what takes long.
+pub(super) async fn start(console: &Console, settings: Settings, role: Role) -> anyhow::Result<Installation> {
+    logging::start(&settings, console)?;
+    let progress = console.progress("starting");
+    Installation::start(settings, role, &|what| progress.tell(console, what)).await
+}
+
+/// Makes the first admin where there is none.
+pub(super) async fn with_first_admin(
+    console: &Console,
+    installation: Installation,
+) -> anyhow::Result<(Installation, Option<FirstAdmin>)> {
+    match installation.ensure_first_admin(console.out_is_terminal && console.format == Format::Table).await {
+        Ok(made) => Ok((installation, made)),
+        Err(error) => {
+            installation.shutdown().await;
+            Err(error)
+        }
+    }
 }
 
 /// Logs this user in; an installation without a session is still one.
@@ -64,16 +75,12 @@ fn tell(
     logged_in: bool,
 ) -> anyhow::Result<()> {
     let settings = installation.settings();
-    let password_file = match made.map(|made| &made.password) {
-        Some(Password::Written(path)) => Some(path.as_path()),
-        Some(Password::Given | Password::Shown(_)) | None => None,
-    };
     let started = Started {
-        server: installation.url(),
+        server: installation.url().unwrap_or_default(),
         data: &settings.data,
         isolated: settings.local.isolation,
         admin: settings.admin.as_str(),
-        password_file,
+        password_file: made.and_then(FirstAdmin::password_file),
         logged_in,
     };
     console.show_next(&started, |started| started.server.clone(), || page(console, installation, made, logged_in))
@@ -81,22 +88,16 @@ fn tell(
 
 fn page(console: &Console, installation: &Installation, made: Option<&FirstAdmin>, logged_in: bool) -> String {
     let (style, settings) = (console.out, installation.settings());
-    let mut lines =
-        vec![format!("Raworc {} serves at {}", env!("CARGO_PKG_VERSION"), style.paint(Ink::Bold, &installation.url()))];
+    let url = installation.url().unwrap_or_default();
+    let mut lines = vec![format!("Raworc {} serves at {}", env!("CARGO_PKG_VERSION"), style.paint(Ink::Bold, &url))];
     let mut line = |name: &str, text: String| lines.push(format!("  {name:<9} {text}"));
     line("data", installation.kept_in());
-    line("runtime", installation.computers().to_owned());
+    line("runtime", installation.computers());
     if let Some(model) = settings.all_models().next() {
         line("model", format!("{} at {}", model.name, model.url));
     }
-    match made.map(|made| (made.name.as_str(), &made.password)) {
-        Some((name, Password::Shown(secret))) => {
-            let secret = style.paint(Ink::Bold, secret.expose_secret());
-            line("admin", format!("{name}, password {secret} (shown this once)"));
-        }
-        Some((name, Password::Written(path))) => line("admin", format!("{name}, password in {}", path.display())),
-        Some((name, Password::Given)) => line("admin", format!("{name}, with the password that was given")),
-        None => {}
+    if let Some(made) = made {
+        line("admin", of_admin(console, made));
     }
     if logged_in {
         let command = style.paint(Ink::Cyan, "raworc agent create ada --wait && raworc send ada '!uname -a'");
@@ -104,6 +105,19 @@ fn page(console: &Console, installation: &Installation, made: Option<&FirstAdmin
     }
     lines.push("Ctrl-C ends it.".to_owned());
     lines.join("\n")
+}
+
+/// Who the first admin is, and how they log in.
+pub(super) fn of_admin(console: &Console, made: &FirstAdmin) -> String {
+    let name = &made.name;
+    match &made.password {
+        Password::Shown(secret) => {
+            let secret = console.out.paint(Ink::Bold, secret.expose_secret());
+            format!("{name}, password {secret} (shown this once)")
+        }
+        Password::Written(path) => format!("{name}, password in {}", path.display()),
+        Password::Given => format!("{name}, with the password that was given"),
+    }
 }
 
 /// Waits until the process is asked to end, and ends in order. Asked a second time, it ends at once.
@@ -124,18 +138,4 @@ pub(super) async fn serve(console: &Console, mut installation: Installation) -> 
         _ = terminate.recv() => Err(Silent(143).into()),
         _ = interrupt.recv() => Err(Silent(130).into()),
     }
-}
-
-/// Says why one half alone cannot be started.
-///
-/// # Errors
-/// Always, in this release.
-pub fn apart(args: &AssemblyArgs, half: &str) -> anyhow::Result<()> {
-    Settings::load(args)?;
-    Err(Failure::new(
-        Exit::Usage,
-        format!("`raworc {half}` alone is not in this release: links are not forwarded between servers yet"),
-    )
-    .hint("start `raworc up`: server and operator in one process, on SQLite or a database (`store`)")
-    .into())
 }

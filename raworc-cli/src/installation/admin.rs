@@ -1,6 +1,6 @@
 //! The first admin, and the login of whoever started the installation.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use raworc_core::control::ControlPlane;
@@ -26,6 +26,17 @@ pub struct FirstAdmin {
     pub name: UserName,
     /// Where their password is.
     pub password: Password,
+}
+
+impl FirstAdmin {
+    /// The file with the password, where one was made up and written down.
+    #[must_use]
+    pub fn password_file(&self) -> Option<&Path> {
+        match &self.password {
+            Password::Written(path) => Some(path),
+            Password::Given | Password::Shown(_) => None,
+        }
+    }
 }
 
 /// Where the first admin's password is.
@@ -65,8 +76,16 @@ impl Installation {
                 (secret, Password::Written(path))
             }
         };
-        let made = self.control.system().ensure_first_admin(&name, secret).await?;
-        Ok(made.then_some(FirstAdmin { name, password }))
+        if self.control.system().ensure_first_admin(&name, secret).await? {
+            return Ok(Some(FirstAdmin { name, password }));
+        }
+        // Another server was quicker: this password is nobody's.
+        if let Password::Written(path) = password
+            && let Err(error) = std::fs::remove_file(&path)
+        {
+            tracing::warn!(path = %path.display(), %error, "a password that is nobody's could not be removed");
+        }
+        Ok(None)
     }
 
     /// Logs this user's command line in as the admin, if there is one of that name.
@@ -77,8 +96,9 @@ impl Installation {
         let Some(login) = self.token(&self.settings.admin, &self.control).await? else {
             return Ok(None);
         };
+        let Some(url) = self.url() else { return Ok(None) };
         let mut session = Session::load()?;
-        session.put(&self.url(), login.clone());
+        session.put(&url, login.clone());
         session.save()?;
         Ok(Some(login))
     }
@@ -87,7 +107,8 @@ impl Installation {
         let Ok(principal) = control.system().user_principal(name).await else {
             return Ok(None);
         };
-        let issued = self.tokens.issue(&principal, LOGIN)?;
+        let Some(serving) = &self.serving else { return Ok(None) };
+        let issued = serving.tokens.issue(&principal, LOGIN)?;
         Ok(Some(Login { user: name.to_string(), token: issued.token, expires_at: Some(issued.record.expires_at) }))
     }
 }

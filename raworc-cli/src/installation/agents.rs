@@ -1,14 +1,17 @@
 //! Where agents' programs dial: a socket on this machine, and TLS for those on others.
 
 use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
 
 use raworc_core::control::ControlPlane;
-use raworc_core::runtime::Runtimes;
+use raworc_core::entropy::{EntropyExt, SystemEntropy};
 use raworc_http::server::agents::{AgentsListener, AgentsState, AgentsTls, ListenerLimits, agents_router};
+use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::SOCKET;
+use super::{Role, SOCKET};
 #[cfg(feature = "docker")]
 use crate::exit::{Exit, Failure};
 use crate::settings::Settings;
@@ -22,37 +25,42 @@ pub(super) struct Listeners {
 
 impl Listeners {
     /// Listens on the socket alone: computers are given its directory as they are made.
-    pub(super) async fn open(settings: &Settings, limits: ListenerLimits) -> anyhow::Result<Self> {
+    pub(super) async fn open(settings: &Settings, role: Role, limits: ListenerLimits) -> anyhow::Result<Self> {
         // Each has its share of what both may have.
         let limits = if settings.agents.listen.is_some() {
             limits.clone().with_connections(limits.connections / 2)
         } else {
             limits
         };
-        let socket = AgentsListener::unix(settings.data.join("link").join(SOCKET), limits.clone()).await?;
+        let directory = settings.sockets();
+        let name = match role {
+            // Nobody else has this data directory.
+            Role::Both => SOCKET.to_owned(),
+            Role::Server | Role::Operator => {
+                remove_dead_sockets(&directory).await;
+                format!("server-{:08x}.sock", u32::from_le_bytes(SystemEntropy.bytes()))
+            }
+        };
+        let socket = AgentsListener::unix(directory.join(name), limits.clone()).await?;
         Ok(Self { socket, limits, tls: None })
     }
 
-    /// Listens with TLS where the configuration says so, and tells programs on other machines of it.
+    /// Listens with TLS where the configuration says so, and tells how programs on other machines reach it.
     pub(super) async fn open_tls(
         &mut self,
         settings: &Settings,
         control: &ControlPlane,
-        runtimes: Runtimes,
-    ) -> anyhow::Result<Runtimes> {
-        let Some(address) = settings.agents.listen_address()? else { return Ok(runtimes) };
+    ) -> anyhow::Result<Option<OverTls>> {
+        let Some(address) = settings.agents.listen_address()? else { return Ok(None) };
         let reached = settings.agents.reached_at(address)?;
-        let tls = AgentsTls::new(control, &[reached.ip().to_string()])?;
+        let names: Vec<_> = reached.iter().map(|reached| reached.ip().to_string()).collect();
+        let tls = AgentsTls::new(control, &names)?;
         let ca = tls.ca_pem.clone();
         let listener = AgentsListener::tcp(address, tls, self.limits.clone()).await?;
         // A port that was left to the system is known only now.
-        let port = match reached.port() {
-            0 => listener.local_addr().map_or(0, |address| address.port()),
-            port => port,
-        };
+        let port = listener.local_addr().map_or(0, |address| address.port());
         self.tls = Some(listener);
-        let url = format!("https://{}", SocketAddr::new(reached.ip(), port));
-        super::runtimes::reached_over_tls(settings, runtimes, &url, &ca)
+        Ok(Some(OverTls::new(&reached, port, ca)))
     }
 
     /// What `/readyz` looks at.
@@ -83,6 +91,60 @@ impl Listeners {
             }
         })
     }
+}
+
+/// How programs on other machines reach the servers.
+pub(super) struct OverTls {
+    pub(super) url: String,
+    pub(super) ca: String,
+}
+
+impl OverTls {
+    /// At these addresses, with `port` where one names none.
+    fn new(reached: &[SocketAddr], port: u16, ca: String) -> Self {
+        let url = |reached: &SocketAddr| match reached.port() {
+            0 => format!("https://{}", SocketAddr::new(reached.ip(), port)),
+            _ => format!("https://{reached}"),
+        };
+        Self { url: reached.iter().map(url).collect::<Vec<_>>().join(","), ca }
+    }
+
+    /// As servers elsewhere are reached, for an operator that tells programs of it.
+    pub(super) fn elsewhere(settings: &Settings, control: &ControlPlane) -> anyhow::Result<Option<Self>> {
+        let Some(listen) = settings.agents.listen_address()? else { return Ok(None) };
+        let reached = settings.agents.reached_at(listen)?;
+        Ok(Some(Self::new(&reached, listen.port(), AgentsTls::authority(control)?)))
+    }
+}
+
+/// Takes away the sockets of servers that were killed: programs would try them again and again.
+async fn remove_dead_sockets(directory: &Path) {
+    for attempt in 0..2 {
+        let Ok(entries) = std::fs::read_dir(directory) else { return };
+        for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+            let is_socket = path.extension().is_some_and(|ending| ending == "sock");
+            if !is_socket || !is_dead(&path).await {
+                continue;
+            }
+            // A server that begins has its socket a moment before it listens: one is taken for dead at the second look.
+            if attempt > 0
+                && let Err(error) = std::fs::remove_file(&path)
+            {
+                tracing::debug!(path = %path.display(), %error, "a dead server's socket could not be removed");
+            }
+        }
+        if attempt == 0 {
+            tokio::time::sleep(SECOND_LOOK).await;
+        }
+    }
+}
+
+/// How long a server that begins may take from having its socket to listening there.
+const SECOND_LOOK: Duration = Duration::from_millis(100);
+
+async fn is_dead(path: &Path) -> bool {
+    let connected = UnixStream::connect(path).await;
+    connected.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
 }
 
 /// What is to be set where computers on another machine have no way to this one.

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use raworc_backends::docker::{DockerOptions, DockerRuntime, ENGINE_LIMIT, EngineAddress, PROGRAM_PATH};
-use raworc_core::ids::RuntimeName;
 use raworc_core::runtime::{Progress, Runtime, RuntimeError};
 
 use super::agents::no_way_here;
@@ -16,7 +15,7 @@ use crate::exit::{Exit, Failure};
 use crate::session::write_private;
 use crate::settings::{DEFAULT_IMAGE, RuntimeKind, Settings};
 
-/// The name under which agents ask for it.
+/// The file that notes that agents may have been made on it.
 const DOCKER: &str = "docker";
 
 /// A computer with a shell and tools to build with, for `docker build`.
@@ -24,11 +23,6 @@ pub const DOCKERFILE: &str = include_str!("../../../deploy/computer/Dockerfile")
 
 /// How a program is made that runs in any image.
 const STATIC: &str = "build the static one with scripts/agentd and set RAWORC_AGENTD to it";
-
-/// The name under which agents ask for it.
-pub(super) fn name() -> anyhow::Result<RuntimeName> {
-    Ok(RuntimeName::new(DOCKER)?)
-}
 
 /// The engine of the configuration, for computers of `installation` from `image`, and where it answers.
 pub fn open_engine(
@@ -38,7 +32,7 @@ pub fn open_engine(
     more: impl FnOnce(DockerOptions) -> DockerOptions,
 ) -> anyhow::Result<(DockerRuntime, String)> {
     let EngineAddress { host, tls, named_by, .. } = settings.docker.address()?;
-    let mut options = DockerOptions::new(name()?, installation, &host, image);
+    let mut options = DockerOptions::new(settings.docker.name.clone(), installation, &host, image);
     options.tls = tls;
     options.without_tls = settings.docker.without_tls;
     options.remote = settings.docker.remote;
@@ -52,19 +46,19 @@ pub fn open_engine(
 
 /// The runtime, and where its engine answers. Its program is a copy in the data directory: a container is made with its
 /// path, and has to find it there whatever becomes of the one that this process was started from.
-fn open(settings: &Settings) -> anyhow::Result<(DockerRuntime, String)> {
-    open_running(settings, &[PROGRAM_PATH, "agentd"])
+fn open(settings: &Settings, installation: &str) -> anyhow::Result<(DockerRuntime, String)> {
+    open_running(settings, installation, &[PROGRAM_PATH, "agentd"])
 }
 
 /// The same with these words for the program in its computers.
-fn open_running(settings: &Settings, program: &[&str]) -> anyhow::Result<(DockerRuntime, String)> {
+fn open_running(settings: &Settings, installation: &str, program: &[&str]) -> anyhow::Result<(DockerRuntime, String)> {
     let docker = &settings.docker;
     if docker.remote && settings.agents.listen.is_none() {
         return Err(no_way_here().into());
     }
-    open_engine(settings, program::installation(settings)?, &docker.image, |options| {
+    open_engine(settings, installation, &docker.image, |options| {
         let mut options = options
-            .with_link_dir(settings.data.join("link"))
+            .with_link_dir(settings.sockets())
             .with_program_file(program_file(settings))
             .with_program(program.iter().copied())
             .with_program_made_by(STATIC);
@@ -116,7 +110,11 @@ pub(super) struct Chosen {
 }
 
 /// Decides by the configuration and by what there is. Says what it does where that takes long.
-pub(super) async fn choose(settings: &Settings, said: &(dyn Fn(String) + Send + Sync)) -> anyhow::Result<Chosen> {
+pub(super) async fn choose(
+    settings: &Settings,
+    installation: &str,
+    said: &(dyn Fn(String) + Send + Sync),
+) -> anyhow::Result<Chosen> {
     let is_wanted = match settings.runtime {
         RuntimeKind::Docker => true,
         // Who takes the walls away means the local runtime.
@@ -126,7 +124,7 @@ pub(super) async fn choose(settings: &Settings, said: &(dyn Fn(String) + Send + 
     if !is_wanted && !was_used(settings) {
         return Ok(Chosen { runtime: None, is_default: false, why: None, host: String::new() });
     }
-    let (runtime, host) = match open(settings) {
+    let (runtime, host) = match open(settings, installation) {
         Err(error) if settings.runtime != RuntimeKind::Docker => {
             let why = Some(format!("{error:#}"));
             return Ok(Chosen { runtime: None, is_default: false, why, host: String::new() });
@@ -134,7 +132,7 @@ pub(super) async fn choose(settings: &Settings, said: &(dyn Fn(String) + Send + 
         opened => opened?,
     };
     place_program(settings)?;
-    let why = if is_wanted { have(&runtime, settings, &host, said).await.err() } else { None };
+    let why = if is_wanted { have((&runtime, installation), settings, &host, said).await.err() } else { None };
     let is_default = settings.runtime == RuntimeKind::Docker || (is_wanted && why.is_none());
     if is_default {
         note_use(settings, &host)?;
@@ -145,7 +143,7 @@ pub(super) async fn choose(settings: &Settings, said: &(dyn Fn(String) + Send + 
 
 /// Sees to it that the engine answers, has the image, and can make a computer. Tells why not.
 async fn have(
-    runtime: &DockerRuntime,
+    (runtime, installation): (&DockerRuntime, &str),
     settings: &Settings,
     host: &str,
     said: &(dyn Fn(String) + Send + Sync),
@@ -174,7 +172,7 @@ async fn have(
             runtime.prepare(Some(image), &tell).await.map_err(|error| error.to_string())?;
         }
     }
-    let tried = tokio::time::timeout(trial::LIMIT, trial::try_out(runtime, settings)).await;
+    let tried = tokio::time::timeout(trial::LIMIT, trial::try_out(runtime, settings, installation)).await;
     tried.unwrap_or_else(|_| Err(too_slow("make a computer and take it away", trial::LIMIT))).map_err(|error| {
         let may_be_elsewhere = !settings.docker.remote && !host.starts_with("unix://");
         let hint = if may_be_elsewhere { "; for an engine on another machine, set docker.remote" } else { "" };

@@ -8,11 +8,13 @@ use raworc_core::entropy::SystemEntropy;
 use raworc_core::seal::MasterKey;
 use secrecy::ExposeSecret;
 
+use super::Role;
 use crate::exit::{Exit, Failure};
 use crate::settings::Settings;
 
-/// Reads the master key; makes it where there is neither key nor database.
-pub(super) fn load(settings: &Settings, fresh: bool) -> Result<MasterKey, Failure> {
+/// Reads the master key. `raworc up` makes it where there is neither key nor database; of several processes, each has to be
+/// given the same.
+pub(super) fn load(settings: &Settings, role: Role, fresh: bool) -> Result<MasterKey, Failure> {
     if let Some(text) = &settings.master_key {
         let key = MasterKey::from_text(text.expose_secret());
         return key.map_err(|error| Failure::new(Exit::Usage, "master_key cannot be used").because(error));
@@ -20,13 +22,16 @@ pub(super) fn load(settings: &Settings, fresh: bool) -> Result<MasterKey, Failur
     let path = settings.master_key_path();
     match read(&path)? {
         Some(key) => Ok(key),
-        None if fresh => make(&path),
+        None if fresh && role == Role::Both => make(&path),
+        None if fresh => Err(Failure::new(Exit::Failed, format!("the master key {} is missing", path.display()))
+            .hint("make it once, by `head -c 32 /dev/urandom | base64 > master.key`, and give it to every server and operator")
+            .hint("name its file with --master-key-file, or give the key itself in RAWORC_MASTER_KEY")),
         None => Err(Failure::new(
             Exit::Failed,
             format!("the master key {} is missing, and the database was made under it", path.display()),
         )
-        .hint("put the key back from a backup, or name its file with --master-key-file")
-        .hint("or move the data directory away to begin anew: what is sealed in it stays shut without the key")),
+        .hint("put the key back from a backup or from another process of this installation, or name its file with --master-key-file")
+        .hint("or begin anew, with another data directory or an empty database: what is sealed in this one stays shut without the key")),
     }
 }
 
@@ -83,17 +88,17 @@ mod tests {
     fn the_first_start_makes_a_key_that_only_its_owner_can_read() {
         let dir = tempfile::tempdir().expect("temp dir");
         let settings = settings(dir.path());
-        let key = load(&settings, true).expect("made");
+        let key = load(&settings, Role::Both, true).expect("made");
         let mode = std::fs::metadata(settings.master_key_path()).expect("there").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        assert_eq!(load(&settings, false).expect("read").id(), key.id());
+        assert_eq!(load(&settings, Role::Both, false).expect("read").id(), key.id());
         assert_eq!(std::fs::read_dir(dir.path()).expect("listed").count(), 1, "no draft is left");
     }
 
     #[test]
     fn a_lost_key_is_not_replaced_by_another() {
         let dir = tempfile::tempdir().expect("temp dir");
-        let error = load(&settings(dir.path()), false).expect_err("missing");
+        let error = load(&settings(dir.path()), Role::Both, false).expect_err("missing");
         assert!(error.to_string().contains("is missing"), "{error}");
         assert!(!dir.path().join("master.key").exists());
     }
@@ -102,7 +107,17 @@ mod tests {
     fn a_file_that_is_no_key_is_named() {
         let dir = tempfile::tempdir().expect("temp dir");
         std::fs::write(dir.path().join("master.key"), "secret").expect("written");
-        let error = load(&settings(dir.path()), false).expect_err("no key");
+        let error = load(&settings(dir.path()), Role::Both, false).expect_err("no key");
         assert!(error.to_string().contains("master.key cannot be used"), "{error}");
+    }
+
+    #[test]
+    fn one_process_of_several_makes_no_key_of_its_own() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        for role in [Role::Server, Role::Operator] {
+            let error = load(&settings(dir.path()), role, true).expect_err("missing");
+            assert!(error.to_string().contains("is missing"), "{error}");
+        }
+        assert!(!dir.path().join("master.key").exists());
     }
 }

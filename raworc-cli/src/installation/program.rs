@@ -3,11 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use raworc_core::entropy::{EntropyExt, SystemEntropy};
 use raworc_http::server::agents::gateway::{GatewayLimits, UpstreamConfig, UpstreamModel, Upstreams};
 
 use crate::exit::{Exit, Failure};
-use crate::session::{config_dir, write_private};
+use crate::session::config_dir;
 use crate::settings::Settings;
 
 /// How long a model may take to answer when it is asked whether it does; a large one is loaded first.
@@ -37,21 +36,6 @@ pub(super) async fn model_answers(upstreams: &Upstreams) -> Result<(), String> {
         None => Err("no model is configured".to_owned()),
         Some(probe) => probe.fault.map_or(Ok(()), |fault| Err(fault.to_string())),
     }
-}
-
-/// The name of this installation among others on this machine: one data directory is one, made at its first start.
-pub(super) fn installation(settings: &Settings) -> Result<String, Failure> {
-    let path = settings.data.join("installation");
-    let failed = |error| Failure::new(Exit::Failed, format!("cannot keep {}", path.display())).because(error);
-    match std::fs::read_to_string(&path) {
-        Ok(name) if !name.trim().is_empty() => return Ok(name.trim().to_owned()),
-        Ok(_) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => return Err(failed(error)),
-    }
-    let name = format!("{:016x}", u64::from_le_bytes(SystemEntropy.bytes()));
-    write_private(&path, &format!("{name}\n")).map_err(failed)?;
-    Ok(name)
 }
 
 /// What no computer may be shown: the data, the log, the files of keys and passwords, and the logins of this user.

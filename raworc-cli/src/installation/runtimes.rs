@@ -5,20 +5,17 @@ use std::sync::Arc;
 #[cfg(feature = "docker")]
 use raworc_backends::docker::DockerRuntime;
 use raworc_backends::local::{Isolation, LocalOptions, LocalRuntime};
-use raworc_core::ids::RuntimeName;
 use raworc_core::runtime::{Runtime, RuntimeError, Runtimes};
 use raworc_http::server::metrics::MeteredRuntime;
 
+use super::agents::OverTls;
 #[cfg(feature = "docker")]
 use super::docker::{self, Chosen};
-use super::{SOCKET, program};
+use super::{identity, program};
 use crate::exit::{Exit, Failure};
 #[cfg(not(feature = "docker"))]
 use crate::settings::RuntimeKind;
 use crate::settings::Settings;
-
-/// The name under which agents ask for the local runtime.
-const LOCAL: &str = "local";
 
 /// The runtimes, opened.
 pub(super) struct Opened {
@@ -34,22 +31,26 @@ pub(super) struct Opened {
 impl Opened {
     /// Opens the runtime of the configuration, and beside it those that agents may have been made on before.
     #[cfg(feature = "docker")]
-    pub(super) async fn open(settings: &Settings, said: &(dyn Fn(String) + Send + Sync)) -> anyhow::Result<Self> {
-        let Chosen { runtime, is_default, why, host } = docker::choose(settings, said).await?;
+    pub(super) async fn open(
+        settings: &Settings,
+        installation: &str,
+        said: &(dyn Fn(String) + Send + Sync),
+    ) -> anyhow::Result<Self> {
+        let Chosen { runtime, is_default, why, host } = docker::choose(settings, installation, said).await?;
         let docker = match runtime {
             Some(docker) if is_default => docker,
             docker => {
-                let mut opened = Self::local(settings).await?;
+                let mut opened = Self::local(settings, installation).await?;
                 opened.described.extend(why.map(|why| format!("; not docker: {why}")));
                 if let Some(docker) = docker {
-                    opened.runtimes = with_docker(opened.runtimes, docker);
+                    opened.runtimes = with_docker(opened.runtimes, docker).await;
                 }
                 return Ok(opened);
             }
         };
         let described = docker::described(settings, &host, why);
-        let mut runtimes = with_docker(Runtimes::new(), docker);
-        let local = match Self::local(settings).await {
+        let mut runtimes = with_docker(Runtimes::new(), docker).await;
+        let local = match Self::local(settings, installation).await {
             Ok(Self { local, .. }) => local,
             Err(error) => {
                 tracing::info!(reason = format!("{error:#}"), "the local runtime is left out");
@@ -57,22 +58,26 @@ impl Opened {
             }
         };
         if let Some(local) = &local {
-            runtimes = with_local(runtimes, local);
+            runtimes = with_local(runtimes, local, settings)?;
         }
         Ok(Self { runtimes, described, go_on: true, local })
     }
 
     /// Opens the runtime of the configuration.
     #[cfg(not(feature = "docker"))]
-    pub(super) async fn open(settings: &Settings, _said: &(dyn Fn(String) + Send + Sync)) -> anyhow::Result<Self> {
+    pub(super) async fn open(
+        settings: &Settings,
+        installation: &str,
+        _said: &(dyn Fn(String) + Send + Sync),
+    ) -> anyhow::Result<Self> {
         match settings.runtime {
-            RuntimeKind::Auto | RuntimeKind::Local => Self::local(settings).await,
+            RuntimeKind::Auto | RuntimeKind::Local => Self::local(settings, installation).await,
             RuntimeKind::Docker => Err(Failure::new(Exit::Usage, "this raworc was built without Docker").into()),
         }
     }
 
-    async fn local(settings: &Settings) -> anyhow::Result<Self> {
-        let runtime = Arc::new(open_local(settings).await?);
+    async fn local(settings: &Settings, installation: &str) -> anyhow::Result<Self> {
+        let runtime = Arc::new(open_local(settings, installation).await?);
         let described = if settings.local.isolation {
             let report = runtime.probe().await.map_err(not_isolated)?;
             let walls = "local, isolated by Linux namespaces";
@@ -84,7 +89,8 @@ impl Opened {
             tracing::warn!("computers have no walls: agents can do to this machine what this user can");
             "local, WITHOUT isolation: agents can do to this machine what you can".to_owned()
         };
-        Ok(Self { runtimes: with_local(Runtimes::new(), &runtime), described, go_on: false, local: Some(runtime) })
+        let runtimes = with_local(Runtimes::new(), &runtime, settings)?;
+        Ok(Self { runtimes, described, go_on: false, local: Some(runtime) })
     }
 
     /// Ends what ends with this process. Containers go on, and find the next one.
@@ -99,33 +105,35 @@ fn metered(runtime: Arc<impl Runtime + 'static>) -> Arc<dyn Runtime> {
     Arc::new(MeteredRuntime::new(runtime))
 }
 
-fn with_local(runtimes: Runtimes, runtime: &Arc<LocalRuntime>) -> Runtimes {
-    runtimes.with(metered(Arc::clone(runtime)), runtime.agent_url(SOCKET), None)
+fn with_local(runtimes: Runtimes, runtime: &Arc<LocalRuntime>, settings: &Settings) -> Result<Runtimes, Failure> {
+    let engine = identity::of_directory(&settings.data.join("local"))?;
+    Ok(runtimes.with(metered(Arc::clone(runtime)), runtime.agent_url(), None).of_engine(runtime.name(), engine))
 }
 
 #[cfg(feature = "docker")]
-fn with_docker(runtimes: Runtimes, runtime: DockerRuntime) -> Runtimes {
-    runtimes.with(metered(Arc::new(runtime)), DockerRuntime::agent_url(SOCKET), None)
-}
-
-/// Programs of an engine on another machine dial `url`; the others have the socket.
-#[cfg(feature = "docker")]
-pub(super) fn reached_over_tls(
-    settings: &Settings,
-    runtimes: Runtimes,
-    url: &str,
-    ca: &str,
-) -> anyhow::Result<Runtimes> {
-    if !settings.docker.remote {
-        return Ok(runtimes);
+async fn with_docker(runtimes: Runtimes, runtime: DockerRuntime) -> Runtimes {
+    let (name, engine) = (runtime.name().clone(), runtime.engine_id().await);
+    let runtimes = runtimes.with(metered(Arc::new(runtime)), DockerRuntime::agent_url(), None);
+    match engine {
+        Ok(engine) => runtimes.of_engine(&name, engine),
+        // It is told what it is once it answers.
+        Err(_) => runtimes,
     }
-    Ok(runtimes.reached_at(&docker::name()?, url, Some(ca)))
+}
+
+/// Programs of an engine on another machine dial the servers over TLS; the others have their sockets.
+#[cfg(feature = "docker")]
+pub(super) fn reached_over_tls(settings: &Settings, runtimes: Runtimes, tls: Option<OverTls>) -> Runtimes {
+    match tls.filter(|_| settings.docker.remote) {
+        Some(tls) => runtimes.reached_at(&settings.docker.name, &tls.url, Some(&tls.ca)),
+        None => runtimes,
+    }
 }
 
 /// No other runtime has computers on other machines.
 #[cfg(not(feature = "docker"))]
-pub(super) fn reached_over_tls(_: &Settings, runtimes: Runtimes, _: &str, _: &str) -> anyhow::Result<Runtimes> {
-    Ok(runtimes)
+pub(super) fn reached_over_tls(_: &Settings, runtimes: Runtimes, _: Option<OverTls>) -> Runtimes {
+    runtimes
 }
 
 fn not_isolated(error: RuntimeError) -> Failure {
@@ -133,18 +141,17 @@ fn not_isolated(error: RuntimeError) -> Failure {
     Failure::new(Exit::Failed, "this machine does not let agents' computers be isolated").because(error)
 }
 
-async fn open_local(settings: &Settings) -> anyhow::Result<LocalRuntime> {
+async fn open_local(settings: &Settings, installation: &str) -> anyhow::Result<LocalRuntime> {
     let (file, arguments) = program::find()?;
     let isolation = if settings.local.isolation { Isolation::Required } else { Isolation::None };
     let mut command = vec![raworc_backends::local::PROGRAM_PATH.to_owned()];
     command.extend(arguments);
-    let mut options =
-        LocalOptions::new(RuntimeName::new(LOCAL)?, program::installation(settings)?, settings.data.join("local"))
-            .with_link_dir(settings.data.join("link"))
-            .with_program_file(file)
-            .with_program(command)
-            .with_private(program::private(settings))
-            .with_isolation(isolation);
+    let mut options = LocalOptions::new(settings.local.name.clone(), installation, settings.data.join("local"))
+        .with_link_dir(settings.sockets())
+        .with_program_file(file)
+        .with_program(command)
+        .with_private(program::private(settings))
+        .with_isolation(isolation);
     options.default_cpu = settings.local.cpu.0;
     options.default_memory = settings.local.memory.map_or(options.default_memory, |limit| limit.0);
     options.default_pids = (settings.local.pids > 0).then_some(settings.local.pids);

@@ -17,6 +17,7 @@ use raworc_core::store::{Store, StoreError};
 use raworc_http::server::metrics::MeteredStore;
 use secrecy::ExposeSecret;
 
+use super::Role;
 use crate::exit::{Exit, Failure};
 use crate::settings::Settings;
 
@@ -33,7 +34,7 @@ enum Kind {
 
 impl Opened {
     /// Opens what the settings name.
-    pub(super) async fn open(settings: &Settings) -> anyhow::Result<Self> {
+    pub(super) async fn open(settings: &Settings, role: Role) -> anyhow::Result<Self> {
         let address = settings.store.expose_secret();
         // What is no address may still hold a password.
         let scheme = match address.split_once("://") {
@@ -46,6 +47,7 @@ impl Opened {
                 .hint("leave `store` out of the configuration for SQLite in the data directory")
         };
         let kind = match scheme {
+            "sqlite" if role != Role::Both => return Err(only_for_one().into()),
             "sqlite" => {
                 let options = SqliteOptions::new(&settings.data).without_leases();
                 let opened = SqliteStore::open(options).await;
@@ -91,15 +93,25 @@ impl Opened {
         parts
     }
 
+    /// Whether other processes may have it open as well.
+    pub(super) fn is_shared(&self) -> bool {
+        !matches!(self.0, Kind::Sqlite(_))
+    }
+
+    /// The store itself.
+    pub(super) fn store(&self) -> Arc<dyn Store> {
+        match &self.0 {
+            Kind::Sqlite(store) => store.clone(),
+            #[cfg(feature = "postgres")]
+            Kind::Postgres(store) => store.clone(),
+            #[cfg(feature = "mysql")]
+            Kind::Mysql(store) => store.clone(),
+        }
+    }
+
     /// Whether nothing was ever written to it.
     pub(super) async fn is_fresh(&self) -> Result<bool, StoreError> {
-        let head = match &self.0 {
-            Kind::Sqlite(store) => store.head().await,
-            #[cfg(feature = "postgres")]
-            Kind::Postgres(store) => store.head().await,
-            #[cfg(feature = "mysql")]
-            Kind::Mysql(store) => store.head().await,
-        };
+        let head = self.store().head().await;
         Ok(head?.value == Revision(0))
     }
 
@@ -113,6 +125,12 @@ impl Opened {
             Kind::Mysql(store) => store.close().await,
         }
     }
+}
+
+fn only_for_one() -> Failure {
+    Failure::new(Exit::Usage, "store: SQLite is for one process, and a server or operator alone has others beside it")
+        .hint("name a database that all of them share, such as store = 'postgres://raworc@db.example.org/raworc'")
+        .hint("or start `raworc up`: server and operator in one process")
 }
 
 /// The stores of this build.

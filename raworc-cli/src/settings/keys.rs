@@ -106,6 +106,12 @@ pub const KEYS: &[Key] = &[
         "What makes agents' computers unless their spec names another: `docker`; `local`, namespaces of this machine; or `auto`, Docker where an engine answers and has the image or can build it, else `local`.",
     ),
     key(
+        "docker.name",
+        Default::Text("docker"),
+        None,
+        "The name under which agents ask for it: another one for each engine.",
+    ),
+    key(
         "docker.host",
         Default::Unset("`DOCKER_HOST`, else Docker's context, else `unix:///var/run/docker.sock`"),
         None,
@@ -154,8 +160,14 @@ pub const KEYS: &[Key] = &[
         "Processes and threads of a container whose agent names no `resources.pids`; 0 for any number.",
     ),
     key(
+        "agents.sockets",
+        Default::Unset("`link` in the data directory"),
+        None,
+        "The directory in which each server of this machine has its socket; computers on this machine are given it. Servers and operators name the same.",
+    ),
+    key(
         "agents.listen",
-        Default::Unset("a socket in the data directory alone"),
+        Default::Unset("a socket alone"),
         None,
         "Where agents' programs on other machines dial, with TLS, such as `0.0.0.0:9001`.",
     ),
@@ -163,7 +175,31 @@ pub const KEYS: &[Key] = &[
         "agents.address",
         Default::Unset("`agents.listen`"),
         None,
-        "The address at which computers on other machines reach `agents.listen`, such as `10.0.0.1` or `10.0.0.1:9001`. No name.",
+        "The address at which computers on other machines reach `agents.listen`, such as `10.0.0.1` or `10.0.0.1:9001`. No name. That of whatever balances over several servers, or all of theirs with commas between.",
+    ),
+    key(
+        "internal.listen",
+        Default::Text("127.0.0.1:0"),
+        None,
+        "Where the processes of an installation on one database reach each other, with TLS of their own, such as `0.0.0.0:9002`. Port 0 takes a free one. Not used with SQLite.",
+    ),
+    key(
+        "internal.address",
+        Default::Unset("`internal.listen`; this machine's name where that is all of its addresses"),
+        None,
+        "The host at which the others reach this process, with a port where it is another one.",
+    ),
+    key(
+        "operator.listen",
+        Default::Unset("nowhere"),
+        None,
+        "Where `raworc operator` answers `/livez`, `/readyz` and `/metrics`, such as `127.0.0.1:9003`.",
+    ),
+    key(
+        "local.name",
+        Default::Text("local"),
+        None,
+        "The name under which agents ask for it: another one for each machine.",
     ),
     key(
         "local.isolation",

@@ -79,9 +79,10 @@ fn a_container_has_what_the_runtime_gives_where_nothing_is_written_and_none_as_0
 #[test]
 fn programs_on_other_machines_are_told_an_address_that_they_can_dial() {
     let reached = |listen: &str, address: Option<&str>| {
-        let agents = Agents { listen: Some(listen.into()), address: address.map(Into::into) };
+        let agents = Agents { sockets: None, listen: Some(listen.into()), address: address.map(Into::into) };
         let listen = agents.listen_address().map_err(|error| error.to_string())?.expect("there is one");
-        agents.reached_at(listen).map(|address| address.to_string()).map_err(|error| error.to_string())
+        let said = |reached: Vec<SocketAddr>| reached.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        agents.reached_at(listen).map(said).map_err(|error| error.to_string())
     };
     assert_eq!(reached("10.0.0.1:9001", None).as_deref(), Ok("10.0.0.1:9001"));
     assert_eq!(reached("0.0.0.0:9001", Some("10.0.0.1")).as_deref(), Ok("10.0.0.1:9001"));

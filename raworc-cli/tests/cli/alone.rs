@@ -153,17 +153,17 @@ fn without_a_login_the_way_to_one_is_told() {
 }
 
 #[test]
-fn one_half_alone_is_refused() {
+fn one_half_alone_needs_a_database_that_it_can_share() {
     let home = Home::new();
-    let [server, operator] = ["server", "operator"]
-        .map(|half| home.run(&[half]).shown(&home).replace(&format!("`raworc {half}`"), "`raworc HALF`"));
+    let [server, operator] = ["server", "operator"].map(|half| home.run(&[half]).shown(&home));
     assert_eq!(server, operator);
     assert_snapshot!(server, @r"
     exit: 2
     -- out
     -- err
-    error: `raworc HALF` alone is not in this release: links are not forwarded between servers yet
-    hint: start `raworc up`: server and operator in one process, on SQLite or a database (`store`)
+    error: store: SQLite is for one process, and a server or operator alone has others beside it
+    hint: name a database that all of them share, such as store = 'postgres://raworc@db.example.org/raworc'
+    hint: or start `raworc up`: server and operator in one process
     ");
 }
 

@@ -11,10 +11,11 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::presence::Presence;
 use crate::agent::Agent;
 use crate::error::Error;
 use crate::ids::{AgentId, Incarnation, ProcessId};
-use crate::store::{LeaseClaim, Store, StoreError, Touch};
+use crate::store::{Store, StoreError, Touch};
 
 /// How often what is active is written down.
 const PERIOD: Duration = Duration::from_secs(10);
@@ -25,9 +26,6 @@ const SILENCE: SignedDuration = SignedDuration::from_secs(15);
 
 /// How long one such write holds.
 pub(crate) const HOLD: Duration = Duration::from_secs(25);
-
-/// For how long a server counts as live after its last sign.
-const PRESENCE: Duration = Duration::from_secs(15);
 
 /// What kind of reason keeps an agent awake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -101,10 +99,14 @@ impl Drop for ActivityGuard {
 }
 
 impl Activity {
-    pub(super) async fn start(store: Arc<dyn Store>, process: ProcessId) -> Result<Self, StoreError> {
+    pub(super) async fn start(
+        store: Arc<dyn Store>,
+        process: ProcessId,
+        presence: Presence,
+    ) -> Result<Self, StoreError> {
         let entries = Entries::default();
         let stop = CancellationToken::new();
-        announce(&*store, process).await?;
+        presence.announce(&*store, process).await?;
         let (task_store, task_entries, stopped) = (store.clone(), Arc::clone(&entries), stop.clone());
         tokio::spawn(async move {
             let mut tick = tokio::time::interval(PERIOD / 2);
@@ -115,7 +117,7 @@ impl Activity {
                     () = stopped.cancelled() => break,
                     _ = tick.tick() => {}
                 }
-                if let Err(error) = announce(&*task_store, process).await {
+                if let Err(error) = presence.announce(&*task_store, process).await {
                     tracing::warn!(%error, "this server's sign of life could not be written");
                 }
                 // What could not be written is due again by the next tick.
@@ -187,19 +189,6 @@ fn entry<'a>(entries: &'a mut BTreeMap<AgentId, Entry>, agent: &Agent) -> &'a mu
     entry.incarnation = agent.status.incarnation;
     entry.idle = Duration::from_secs(agent.spec.idle_timeout.into());
     entry
-}
-
-/// The key of a server's sign of life.
-pub(crate) fn presence_key(process: ProcessId) -> String {
-    format!("{PRESENCE_PREFIX}{process}")
-}
-
-/// What the keys of all servers' signs of life begin with.
-pub(crate) const PRESENCE_PREFIX: &str = "server/";
-
-async fn announce(store: &dyn Store, process: ProcessId) -> Result<(), StoreError> {
-    let claim = LeaseClaim { key: presence_key(process), holder: process, ttl: PRESENCE };
-    store.claim(&claim).await.map(drop)
 }
 
 /// Writes down what is active and who was heard since the last time. Returns whether that went through: what could not

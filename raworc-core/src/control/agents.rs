@@ -114,14 +114,21 @@ impl ControlPlane {
         first_agent(call.note(self.inner.store.commit(commit).await?))
     }
 
-    fn runtime_of(&self, spec: &AgentSpec) -> Result<&(RuntimeName, Capabilities), Error> {
+    fn runtime_of(&self, spec: &AgentSpec) -> Result<(RuntimeName, Capabilities), Error> {
+        let known = self.runtimes();
         let found = match &spec.runtime {
-            Some(name) => self.runtimes().iter().find(|(known, _)| known == name),
-            None => self.runtimes().first(),
+            Some(name) => known.iter().find(|(known, _)| known == name),
+            None => known.first(),
         };
-        found.ok_or_else(|| {
-            let known: Vec<_> = self.runtimes().iter().map(|(name, _)| name.as_str()).collect();
-            Error::invalid("spec.runtime", format!("there is no such runtime; this installation has {known:?}"))
+        found.cloned().ok_or_else(|| {
+            let names: Vec<_> = known.iter().map(|(name, _)| name.as_str()).collect();
+            let reason = match names.as_slice() {
+                [] => {
+                    "this installation has no runtime yet: start `raworc operator`, which tells of its own".to_owned()
+                }
+                names => format!("there is no such runtime; this installation has {names:?}"),
+            };
+            Error::invalid("spec.runtime", reason)
         })
     }
 

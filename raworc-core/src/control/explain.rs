@@ -45,14 +45,28 @@ impl ControlPlane {
         let agent = read.value.unwrap_or(agent);
         let held = self.inner.activity.reasons(agent.id);
         let mut told = explain(&agent, held, read.now);
-        let engines = &self.inner.engines;
-        if let Some(runtime) = agent.spec.runtime.as_ref().filter(|name| engines.get(name).is_none()) {
-            told.because.push(format!(
-                "this server does not have the runtime {runtime}, and can neither start, stop nor delete it; the server's log \
-                 says at its start why it is left out"
-            ));
-        }
+        told.because.extend(self.unattended(&agent).await?);
         Ok(told)
+    }
+
+    /// Why nobody can start, stop or delete the agent's computer now, if so.
+    async fn unattended(&self, agent: &Agent) -> Result<Option<String>, Error> {
+        let engines = &self.inner.engines;
+        let Some(runtime) = agent.spec.runtime.as_ref().filter(|name| engines.get(name).is_none()) else {
+            return Ok(None);
+        };
+        let looked_after = !self.inner.store.leases(&crate::operator::shards::prefix(runtime)).await?.value.is_empty();
+        Ok(match (looked_after, engines.is_empty()) {
+            (true, _) => None,
+            (false, true) => Some(format!(
+                "no operator looks after the runtime {runtime} now, so nothing can start, stop or delete it: start \
+                 `raworc operator` where its engine is reached"
+            )),
+            (false, false) => Some(format!(
+                "this server does not have the runtime {runtime}, and can neither start, stop nor delete it; the server's \
+                 log says at its start why it is left out"
+            )),
+        })
     }
 }
 

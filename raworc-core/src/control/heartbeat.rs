@@ -38,7 +38,8 @@ impl ControlPlane {
     /// What the agent's volume may hold, where its program has to measure that.
     pub(super) fn measured_disk(&self, agent: &Agent) -> Option<Bytes> {
         let runtime = agent.spec.runtime.as_ref()?;
-        let (_, able) = self.runtimes().iter().find(|(name, _)| name == runtime)?;
+        let known = self.runtimes();
+        let (_, able) = known.iter().find(|(name, _)| name == runtime)?;
         agent.spec.resources.disk.filter(|_| !able.disk_limit)
     }
 

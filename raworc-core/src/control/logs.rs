@@ -1,16 +1,19 @@
 //! What a program wrote, where it cannot be asked itself.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
 use serde::{Deserialize, Serialize};
 
-use super::ControlPlane;
 use super::call::Call;
+use super::{ControlPlane, System};
 use crate::agent::Agent;
 use crate::error::Error;
-use crate::ids::{AgentId, AgentName, Incarnation, TenantName};
+use crate::ids::{AgentId, AgentName, ComputerId, Incarnation, RuntimeName, TenantName};
 use crate::principal::Action;
 use crate::runtime::{LogsOptions, RuntimeError};
 use crate::store::{RecordKey, RecordKind};
@@ -26,6 +29,13 @@ const FIRST_LIMIT: Duration = Duration::from_secs(1);
 
 /// A log as it comes.
 pub type LogStream = BoxStream<'static, Result<Bytes, RuntimeError>>;
+
+/// Reads the logs of engines that other processes of the installation reach.
+#[async_trait]
+pub trait EngineLogs: Send + Sync + fmt::Debug {
+    /// What a computer's program wrote in its latest start; none where no engine has it, or none is reached now.
+    async fn engine_log(&self, runtime: &RuntimeName, computer: ComputerId, options: LogsOptions) -> Option<LogStream>;
+}
 
 /// What is kept of the log of a start that is over: the body of a record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,7 +65,7 @@ pub(crate) fn end_of(text: &str, limit: usize) -> &str {
 
 impl ControlPlane {
     /// The log of an agent whose program does not run or does not answer: the engine's own of its latest start where it
-    /// keeps one and this process reaches it, else what was kept of the start that died last. A slept agent is not woken.
+    /// keeps one and this process, or an operator that it can ask, reaches it, else what was kept of the start that died last. A slept agent is not woken.
     ///
     /// # Errors
     /// [`Error::NotFound`] where the agent is not there, or nothing of its log.
@@ -67,7 +77,7 @@ impl ControlPlane {
         options: LogsOptions,
     ) -> Result<LogStream, Error> {
         let agent = self.find(call, tenant, name, Action::Exec).await?;
-        if let Some(log) = self.engine_log(&agent, options).await {
+        if let Some(log) = self.log_of_engine(&agent, options).await {
             return Ok(log);
         }
         let kept = self.kept_log(&agent).await?;
@@ -90,15 +100,12 @@ impl ControlPlane {
         kept.map(|kept| given(&kept, options)).ok_or_else(|| no_log("log of an earlier start of agent", name))
     }
 
-    async fn engine_log(&self, agent: &Agent, options: LogsOptions) -> Option<LogStream> {
-        let engine = self.inner.engines.get(agent.spec.runtime.as_ref()?)?;
-        let log = engine.runtime.logs(agent.status.computer?, options);
-        let mut log = tokio::time::timeout(ENGINE_LIMIT, log).await.ok()?.ok()?;
-        let limit = if options.follow { FIRST_LIMIT } else { ENGINE_LIMIT };
-        match tokio::time::timeout(limit, log.next()).await {
-            Ok(Some(Ok(first))) => Some(stream::iter([Ok(first)]).chain(log).boxed()),
-            Ok(Some(Err(_)) | None) => None,
-            Err(_) => options.follow.then_some(log),
+    async fn log_of_engine(&self, agent: &Agent, options: LogsOptions) -> Option<LogStream> {
+        let (runtime, computer) = (agent.spec.runtime.as_ref()?, agent.status.computer?);
+        match (self.inner.engines.get(runtime), self.inner.elsewhere.get()) {
+            (Some(_), _) => self.system().engine_log(runtime, computer, options).await,
+            (None, Some(elsewhere)) => elsewhere.engine_log(runtime, computer, options).await,
+            (None, None) => None,
         }
     }
 
@@ -111,6 +118,32 @@ impl ControlPlane {
             .map(|record| serde_json::from_value(record.body))
             .transpose()
             .map_err(|error| Error::Internal(format!("the kept log of agent {}: {error}", agent.id)))
+    }
+}
+
+impl System<'_> {
+    /// The log of a computer, from an engine that this process reaches; none where that keeps none or does not answer.
+    pub async fn engine_log(
+        self,
+        runtime: &RuntimeName,
+        computer: ComputerId,
+        options: LogsOptions,
+    ) -> Option<LogStream> {
+        let engine = self.control.inner.engines.get(runtime)?;
+        let log = engine.runtime.logs(computer, options);
+        let mut log = tokio::time::timeout(ENGINE_LIMIT, log).await.ok()?.ok()?;
+        let limit = if options.follow { FIRST_LIMIT } else { ENGINE_LIMIT };
+        match tokio::time::timeout(limit, log.next()).await {
+            Ok(Some(Ok(first))) => Some(stream::iter([Ok(first)]).chain(log).boxed()),
+            Ok(Some(Err(_)) | None) => None,
+            Err(_) => options.follow.then_some(log),
+        }
+    }
+
+    /// From now on the logs of engines that this process does not reach are read by this. The first one stays.
+    pub fn read_logs_elsewhere(self, by: Arc<dyn EngineLogs>) {
+        // Whoever assembles does so once.
+        let _ = self.control.inner.elsewhere.set(by);
     }
 }
 

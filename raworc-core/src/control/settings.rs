@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::ids::RuntimeName;
 use crate::program::{ModelSpec, WorkLimits};
 
 /// Limits and defaults of an installation.
@@ -23,6 +24,9 @@ pub struct Settings {
     pub setup_limit: Duration,
     /// The longest that an agent can be kept awake by one ask.
     pub keep_awake_limit: Duration,
+    /// The runtime of an agent whose spec names none; the first that this process reaches where absent, or the one that
+    /// operators elsewhere tell of as theirs.
+    pub default_runtime: Option<RuntimeName>,
     /// The models that agents may use.
     pub models: Models,
     /// Limits of the work on one message.
@@ -39,6 +43,7 @@ impl Default for Settings {
             cancel_grace: Duration::from_secs(10),
             setup_limit: Duration::from_secs(600),
             keep_awake_limit: Duration::from_secs(7 * 24 * 3600),
+            default_runtime: None,
             models: Models::default(),
             work: WorkLimits::default(),
         }

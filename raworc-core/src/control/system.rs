@@ -48,7 +48,7 @@ impl<'a> System<'a> {
     /// Where the store does not answer.
     pub async fn runtimes_without_operator(self) -> Result<Vec<RuntimeName>, Error> {
         let mut without = Vec::new();
-        for (runtime, _) in self.control.runtimes() {
+        for (runtime, _) in self.control.runtimes().iter() {
             let live = self.store().leases(&crate::operator::shards::prefix(runtime)).await?;
             if live.value.is_empty() {
                 without.push(runtime.clone());

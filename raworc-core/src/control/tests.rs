@@ -7,6 +7,7 @@ mod program;
 mod races;
 mod restart;
 mod rouse;
+mod runtimes;
 pub(crate) mod twisted;
 
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use self::twisted::Twisted;
 use super::{Call, ControlPlane, CreateAgent, EditAgent, Parts, SendMessage};
 use crate::agent::{Agent, AgentSpec, State};
 use crate::entropy::{Clock, SystemEntropy, TokioClock};
-use crate::ids::{AgentName, RuntimeName, TenantName, UserName};
+use crate::ids::{AgentName, TenantName, UserName};
 use crate::message::Message;
 use crate::operator::{Operator, OperatorSettings};
 use crate::principal::Principal;
@@ -37,7 +38,7 @@ struct World {
     engine: SimulatedControl,
     call: Call,
     tenant: TenantName,
-    _operator: Operator,
+    operator: Operator,
 }
 
 impl World {
@@ -75,7 +76,7 @@ impl World {
         let tenant = TenantName::default();
         let name = UserName::new("ada").expect("a name");
         let call = Call::by(Principal::User { name, tenant: tenant.clone(), admin: false });
-        Self { control, store, parts, engine, call, tenant, _operator: operator }
+        Self { control, store, parts, engine, call, tenant, operator }
     }
 
     async fn create(&self, name: &str, spec: AgentSpec) -> Agent {

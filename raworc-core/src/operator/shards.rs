@@ -11,6 +11,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use sha2::{Digest, Sha256};
 
+use crate::control::Presence;
 use crate::ids::{AgentId, ProcessId, RuntimeName};
 use crate::store::{LeaseClaim, Store, StoreError};
 
@@ -26,6 +27,7 @@ const RENEW: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) struct Shards {
     process: ProcessId,
+    presence: Presence,
     members: RwLock<HashMap<RuntimeName, Vec<ProcessId>>>,
     runtimes: Vec<RuntimeName>,
     renewed: std::sync::Mutex<tokio::time::Instant>,
@@ -40,10 +42,12 @@ impl Shards {
     pub(super) async fn join(
         store: &Arc<dyn Store>,
         process: ProcessId,
+        presence: Presence,
         runtimes: Vec<RuntimeName>,
     ) -> Result<Self, StoreError> {
         let shards = Self {
             process,
+            presence,
             members: RwLock::default(),
             runtimes,
             renewed: std::sync::Mutex::new(tokio::time::Instant::now()),
@@ -71,7 +75,7 @@ impl Shards {
     pub(super) async fn renew_now(&self, store: &Arc<dyn Store>) -> Result<Vec<RuntimeName>, StoreError> {
         let mut moved = Vec::new();
         for runtime in &self.runtimes {
-            let key = format!("{}{}", prefix(runtime), self.process);
+            let key = self.presence.key(&prefix(runtime), self.process);
             store.claim(&LeaseClaim { key, holder: self.process, ttl: TTL }).await?;
             let live = store.leases(&prefix(runtime)).await?;
             // A sign that lies farther ahead than one is ever given was given before the clock was set back.
@@ -93,7 +97,7 @@ impl Shards {
     /// Lets the others take over at once.
     pub(super) async fn leave(&self, store: &Arc<dyn Store>) {
         for runtime in &self.runtimes {
-            let key = format!("{}{}", prefix(runtime), self.process);
+            let key = self.presence.key(&prefix(runtime), self.process);
             let claim = LeaseClaim { key, holder: self.process, ttl: Duration::ZERO };
             if let Err(error) = store.claim(&claim).await {
                 tracing::warn!(%error, "this operator's lease could not be given back; it runs out by itself");

@@ -13,7 +13,7 @@ use super::fault::{Events, Strike};
 use super::port::{Port, To};
 use super::store::SimulatedStore;
 use super::world::{World, locked, operator_settings, settings};
-use crate::control::{ControlPlane, Parts};
+use crate::control::{ControlPlane, Parts, Presence};
 use crate::error::Error;
 use crate::operator::Operator;
 use crate::runtime::{Runtime, Runtimes};
@@ -275,6 +275,7 @@ async fn begin(port: &Port, life: u64) -> Result<(ControlPlane, Option<Operator>
         settings: settings(),
         entropy: Arc::new(Chance::new(world.seed, &format!("{} {life}", process.name))),
         clock: Arc::clone(&process.clock) as Arc<dyn crate::entropy::Clock>,
+        presence: if process.role == Role::Operator { Presence::apart() } else { Presence::default() },
     };
     let control = ControlPlane::start(parts).await?;
     let operator = match process.role {

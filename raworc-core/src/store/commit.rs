@@ -414,13 +414,15 @@ pub enum RecordKind {
     Setting,
     /// The end of the log of an agent's start that died, under the agent's id.
     DeathLog,
+    /// What operators tell of a runtime, under its name.
+    Runtime,
 }
 
 impl RecordKind {
     /// Whether its changes stand in the log by themselves. What is kept of a log is told with its agent's death.
     pub(super) const fn is_told(self) -> bool {
         match self {
-            Self::User | Self::SigningKey | Self::RevokedToken | Self::Setting => true,
+            Self::User | Self::SigningKey | Self::RevokedToken | Self::Setting | Self::Runtime => true,
             Self::DeathLog => false,
         }
     }
@@ -434,6 +436,7 @@ impl RecordKind {
             Self::RevokedToken => "revoked_token",
             Self::Setting => "setting",
             Self::DeathLog => "death_log",
+            Self::Runtime => "runtime",
         }
     }
 }

@@ -16,7 +16,7 @@ pub(crate) mod testing;
 mod tests;
 mod upgrade;
 
-pub use links::Links;
+pub use links::{LinkBody, Links};
 pub use listener::{AgentsListener, AgentsTls, ListenError, ListenerLimits, Listening};
 
 use axum::Router;

@@ -15,17 +15,20 @@ pub use tally::{Followed, follow};
 use std::sync::OnceLock;
 
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
+
+/// What `/metrics` shows.
+pub use metrics_exporter_prometheus::PrometheusHandle as Figures;
 
 /// Seconds, from a tenth of a millisecond to ten minutes.
 const BUCKETS: [f64; 16] =
     [0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 5.0, 20.0, 60.0, 600.0];
 
-static HANDLE: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
+static HANDLE: OnceLock<Option<Figures>> = OnceLock::new();
 
 /// Begins to count in this process, and returns what `/metrics` shows. None where something else counts already.
 #[must_use]
-pub fn install() -> Option<PrometheusHandle> {
+pub fn install() -> Option<Figures> {
     HANDLE
         .get_or_init(|| {
             let builder = PrometheusBuilder::new()

@@ -43,6 +43,17 @@ pub fn router_of(state: ApiState) -> Router {
         .with_state(state)
 }
 
+/// `/version`, `/livez`, `/readyz` and `/metrics` alone, for a process that serves no API.
+pub fn health_router(control: ControlPlane, options: Options) -> Router {
+    let (router, _) = health::routes().split_for_parts();
+    router
+        .fallback(no_route)
+        .method_not_allowed_fallback(no_method)
+        .layer(CatchPanicLayer::custom(layers::panicked))
+        .layer(axum::middleware::from_fn(layers::observe))
+        .with_state(ApiState::new(control, options))
+}
+
 /// The description of the API, as `/api/v0/openapi.json` serves it.
 #[must_use]
 pub fn document() -> OpenApi {

@@ -97,7 +97,7 @@ words! {
     ModelWire { Ollama, Openai }
     NetworkMode { Closed, Open }
     QuotaKind { Agents }
-    RecordKind { User, SigningKey, RevokedToken, Setting, DeathLog }
+    RecordKind { User, SigningKey, RevokedToken, Setting, DeathLog, Runtime }
     Role { User, Agent, System }
     State { Init, Idle, Busy, Slept, Deleted }
     StepKind { Thought, ToolCall, ToolResult, Screenshot, Log }

@@ -36,7 +36,7 @@ impl<'a> Story<'a> {
     }
 
     pub(super) fn started(&self, installation: &Installation, admin: Option<&FirstAdmin>) -> anyhow::Result<()> {
-        self.console.line(format!("  server   {}", installation.url()))?;
+        self.console.line(format!("  server   {}", installation.url().unwrap_or_default()))?;
         self.console.line(format!("  runtime  {}", installation.computers()))?;
         if let Some(FirstAdmin { name, password: Password::Written(path) }) = admin {
             self.console.line(format!("  admin    {name}, password in {}", path.display()))?;
@@ -97,7 +97,7 @@ impl<'a> Story<'a> {
             command(&format!("agent explain {name}")),
             command(&format!("agent exec -it {name} -- bash")),
             command("events --follow"),
-            installation.url(),
+            installation.url().unwrap_or_default(),
             program(),
         ))
     }

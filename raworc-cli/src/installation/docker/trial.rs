@@ -1,5 +1,6 @@
 //! A computer that is made to be taken away again: whether agents' computers can be had of this engine and image.
 
+use std::fs::{File, TryLockError};
 use std::path::PathBuf;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -28,10 +29,13 @@ const AGAIN: Duration = Duration::from_millis(20);
 
 /// Makes a computer and takes it away: an engine that sees other files than this process cannot. Unless this program has run
 /// in this image before, it is run there too, and asked for no more than its version.
-pub(super) async fn try_out(runtime: &DockerRuntime, settings: &Settings) -> Result<(), String> {
+pub(super) async fn try_out(runtime: &DockerRuntime, settings: &Settings, installation: &str) -> Result<(), String> {
+    let _alone = alone(settings).await.map_err(|error| error.to_string())?;
     let known = pair(runtime, settings).await?;
     let is_known = known.is_some() && std::fs::read_to_string(remembered(settings)).ok() == known;
-    let opened = open_running(settings, &[PROGRAM_PATH, "agentd", "--version"]);
+    // Under a name of its own: operators beside this one take away what no agent owns.
+    let installation = format!("{installation}-trial");
+    let opened = open_running(settings, &installation, &[PROGRAM_PATH, "agentd", "--version"]);
     let (asking, _) = opened.map_err(|error| format!("{error:#}"))?;
     let spec = noted(settings).map_err(|error| error.to_string())?;
     let tried = async {
@@ -42,8 +46,8 @@ pub(super) async fn try_out(runtime: &DockerRuntime, settings: &Settings) -> Res
     };
     let tried = tried.await;
     let removed = async {
-        runtime.remove(spec.id).await?;
-        runtime.remove_volume(spec.volume).await
+        asking.remove(spec.id).await?;
+        asking.remove_volume(spec.volume).await
     };
     let removed = removed.await.map_err(|error: RuntimeError| error.to_string());
     tried.and(removed)?;
@@ -54,6 +58,18 @@ pub(super) async fn try_out(runtime: &DockerRuntime, settings: &Settings) -> Res
         tracing::info!(%error, "that the program runs in the image is not remembered");
     }
     Ok(())
+}
+
+/// Waits until no other process tries with this data directory.
+async fn alone(settings: &Settings) -> std::io::Result<File> {
+    let file = File::create(settings.data.join(TRIAL).with_extension("lock"))?;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) => tokio::time::sleep(AGAIN).await,
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
 }
 
 /// The computer that is made on trial, noted before it is: what a start that was killed left of one is what the next start

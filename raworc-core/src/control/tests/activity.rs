@@ -57,22 +57,6 @@ async fn a_wish_to_keep_awake_that_has_expired_is_explained_no_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_without_the_runtime_of_an_agent_says_so() {
-    let world = World::new().await;
-    let agent = world.idle("a", AgentSpec::default()).await;
-    let because = async |control: &ControlPlane| {
-        let told = control.explain(&world.call, &world.tenant, &agent.name).await.expect("explained");
-        told.because.join("\n")
-    };
-    assert!(!because(&world.control).await.contains("runtime"));
-    let other = SimulatedOptions::default().with_name(RuntimeName::new("other").expect("a name"));
-    let runtimes = Runtimes::new().with(Arc::new(SimulatedRuntime::new(other)), "unix:/nowhere", None);
-    let elsewhere = ControlPlane::start(Parts { runtimes, ..world.parts.clone() }).await.expect("a control plane");
-    let told = because(&elsewhere).await;
-    assert!(told.contains("does not have the runtime simulated"), "{told}");
-}
-
-#[tokio::test(start_paused = true)]
 async fn who_listens_is_told_of_events_that_the_log_lost_before_they_were_read() {
     use tokio::sync::broadcast::error::RecvError;
     let world = World::new().await;

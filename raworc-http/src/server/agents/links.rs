@@ -3,15 +3,21 @@
 //! A program dials and upgrades one connection (`POST /agent/v0/link`); from then on this side is the HTTP/2 client on
 //! it. Windows are small for a stream and large for the connection, so that one stream that nobody reads does not
 //! hold up the others, and what is buffered for it stays bounded.
+//!
+//! A program is linked to one server. A request that begins at another one goes there over the
+//! [internal listener](crate::server::internal).
 
 use std::collections::HashMap;
 use std::fmt;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::Body;
+use bytes::Bytes;
 use http::{Request, Response};
-use hyper::body::Incoming;
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper::rt::{Read, Write};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -22,8 +28,11 @@ use raworc_core::event::EventKind;
 use raworc_core::ids::{AgentId, Incarnation, MessageId};
 use raworc_core::message::MessageState;
 use raworc_core::program::CancelRequest;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, watch};
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::server::internal::{Holder, Peers};
 
 /// How long a request waits for a program that dials anew; programs do so within 2 s.
 const REDIAL: Duration = Duration::from_secs(3);
@@ -34,16 +43,44 @@ const STREAM_WINDOW: u32 = 256 << 10;
 /// Bytes of all streams of a link together that a program may send before somebody reads them.
 const LINK_WINDOW: u32 = 16 << 20;
 
+/// Streams that calls may have open on a link: of those that a program allows, some are left for cancels.
+const STREAMS: usize = 1000;
+
 /// How often a silent link is asked whether it is still there, and how long the answer may take.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 /// How long a program has to answer to a cancel before it is asked again.
 const CANCEL_LIMIT: Duration = Duration::from_secs(1);
 
-/// The programs that are linked to this process.
+/// The programs that are linked to this process, and the way to those that are linked to others.
 #[derive(Debug, Clone)]
 pub struct Links {
     inner: Arc<Inner>,
+    peers: Option<Peers>,
+}
+
+/// What a program answers, as it comes. It takes its place on the link for so long.
+#[derive(Debug)]
+pub struct LinkBody {
+    body: Incoming,
+    _place: Option<OwnedSemaphorePermit>,
+}
+
+impl HttpBody for LinkBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 struct Inner {
@@ -59,6 +96,7 @@ struct Link {
     number: u64,
     incarnation: Incarnation,
     sender: SendRequest<Body>,
+    streams: Arc<Semaphore>,
     replaced: CancellationToken,
 }
 
@@ -99,7 +137,14 @@ impl Links {
                 () = closed.cancelled() => {}
             }
         });
-        Self { inner }
+        Self { inner, peers: None }
+    }
+
+    /// With the other servers of the installation, to which programs may be linked as well.
+    #[must_use]
+    pub fn with_peers(mut self, peers: Peers) -> Self {
+        self.peers = Some(peers);
+        self
     }
 
     /// Ends all links, and those that come from now on.
@@ -188,7 +233,8 @@ impl Links {
         }
         let number = *self.inner.came.borrow() + 1;
         let replaced = CancellationToken::new();
-        let link = Link { number, incarnation, sender, replaced: replaced.clone() };
+        let streams = Arc::new(Semaphore::new(STREAMS));
+        let link = Link { number, incarnation, sender, streams, replaced: replaced.clone() };
         if let Some(older) = table.insert(agent.id, link) {
             older.replaced.cancel();
         }
@@ -206,48 +252,89 @@ impl Links {
         }
     }
 
-    fn sender(&self, agent: AgentId, incarnation: Incarnation) -> Found {
+    fn find(&self, agent: AgentId, incarnation: Incarnation) -> Found {
         let table = self.inner.table();
         match table.get(&agent) {
             Some(link) if link.incarnation > incarnation => Found::Later,
             Some(link) if link.incarnation == incarnation && !link.sender.is_closed() => {
-                Found::Now(link.sender.clone())
+                Found::Now(link.sender.clone(), Arc::clone(&link.streams))
             }
             Some(_) | None => Found::Absent,
         }
     }
 
-    /// Asks the program of an agent, waiting a moment for one that dials anew. The answer's body is a stream: nothing
-    /// is read ahead beyond the windows of the link.
+    /// Whether this start's program is linked here, now or before `until`.
+    pub(crate) async fn comes(&self, agent: AgentId, incarnation: Incarnation, until: Instant) -> bool {
+        let mut came = self.inner.came.subscribe();
+        loop {
+            came.borrow_and_update();
+            match self.find(agent, incarnation) {
+                Found::Now(..) => return true,
+                Found::Later => return false,
+                Found::Absent => {}
+            }
+            if tokio::time::timeout_at(until, came.changed()).await.is_err() {
+                return false;
+            }
+        }
+    }
+
+    /// Asks a program that is linked here. None where it is not, or the link is lost before it answers.
+    pub(crate) async fn request_here(
+        &self,
+        agent: AgentId,
+        incarnation: Incarnation,
+        request: Request<Body>,
+    ) -> Option<Response<LinkBody>> {
+        let Found::Now(sender, streams) = self.find(agent, incarnation) else { return None };
+        ask(agent, (sender, streams), request).await.ok()
+    }
+
+    /// Asks the program of an agent, wherever it is linked, waiting a moment for one that dials anew. The answer's body is
+    /// a stream: nothing is read ahead beyond the windows of the link.
     ///
     /// # Errors
-    /// [`Error::Unreachable`] where it is not linked here, or the link is lost before it answers.
-    pub async fn request(&self, agent: &Agent, request: Request<Body>) -> Result<Response<Incoming>, Error> {
+    /// [`Error::Unreachable`] where it is linked nowhere, or the link is lost before it answers.
+    pub async fn request(&self, agent: &Agent, request: Request<Body>) -> Result<Response<LinkBody>, Error> {
         let unreachable = |reason: &str| Error::Unreachable { name: agent.name.clone(), reason: reason.to_owned() };
-        let deadline = tokio::time::Instant::now() + self.inner.redial;
+        let (id, incarnation) = (agent.id, agent.status.incarnation);
+        let deadline = Instant::now() + self.inner.redial;
         let mut came = self.inner.came.subscribe();
         let mut request = request;
         loop {
             came.borrow_and_update();
-            match self.sender(agent.id, agent.status.incarnation) {
-                Found::Now(mut sender) => match sender.try_send_request(request).await {
+            match self.find(id, incarnation) {
+                Found::Now(sender, streams) => match ask(id, (sender, streams), request).await {
                     Ok(answer) => return Ok(answer),
-                    Err(mut error) => match error.take_message() {
-                        // It was never sent: the next link takes it.
-                        Some(unsent) => request = unsent,
-                        None => {
-                            tracing::debug!(agent = %agent.id, error = %error.error(), "a call over the link failed");
-                            return Err(unreachable("the connection to its program was lost during the call"));
-                        }
-                    },
+                    // It was never sent: the next link takes it.
+                    Err(Some(unsent)) => request = unsent,
+                    Err(None) => return Err(unreachable(LOST)),
                 },
                 Found::Later => return Err(unreachable("it was started anew meanwhile")),
                 Found::Absent => {}
             }
-            if tokio::time::timeout_at(deadline, came.changed()).await.is_err() {
-                return Err(unreachable("its program is not connected to this server; try again in a moment"));
+            tokio::select! {
+                biased;
+                _ = came.changed() => {}
+                holder = self.elsewhere(id, incarnation, deadline) => {
+                    return holder_answers(&holder, request).await.ok_or_else(|| unreachable(LOST));
+                }
+                () = tokio::time::sleep_until(deadline) => {
+                    let who = if self.peers.is_some() { "any server" } else { "this server" };
+                    return Err(unreachable(&format!("its program is not connected to {who}; try again in a moment")));
+                }
             }
         }
+    }
+
+    /// The other server to which this start's program is linked, for as long as it takes.
+    async fn elsewhere(&self, agent: AgentId, incarnation: Incarnation, until: Instant) -> Holder {
+        if let Some(peers) = &self.peers
+            && let Some(holder) = peers.holder(agent, incarnation, until).await
+        {
+            return holder;
+        }
+        std::future::pending().await
     }
 
     async fn cancel(&self, agent: AgentId, message: MessageId) {
@@ -282,9 +369,41 @@ fn show(table: &HashMap<AgentId, Link>) {
 }
 
 enum Found {
-    Now(SendRequest<Body>),
+    Now(SendRequest<Body>, Arc<Semaphore>),
     Later,
     Absent,
+}
+
+const LOST: &str = "the connection to its program was lost during the call";
+
+/// Asks over a link. Gives the request back where it was never sent.
+async fn ask(
+    agent: AgentId,
+    (mut sender, streams): (SendRequest<Body>, Arc<Semaphore>),
+    request: Request<Body>,
+) -> Result<Response<LinkBody>, Option<Request<Body>>> {
+    // It is never closed.
+    let place = streams.acquire_owned().await.ok();
+    match sender.try_send_request(request).await {
+        Ok(answer) => Ok(answer.map(|body| LinkBody { body, _place: place })),
+        Err(mut error) => {
+            let unsent = error.take_message();
+            if unsent.is_none() {
+                tracing::debug!(%agent, error = %error.error(), "a call over the link failed");
+            }
+            Err(unsent)
+        }
+    }
+}
+
+async fn holder_answers(holder: &Holder, request: Request<Body>) -> Option<Response<LinkBody>> {
+    match holder.request(request).await {
+        Ok(answer) => Some(answer?.map(|body| LinkBody { body, _place: None })),
+        Err(error) => {
+            tracing::debug!(%error, "a call by way of another server failed");
+            None
+        }
+    }
 }
 
 /// What was cancelled while no link was there is told as soon as there is one.
@@ -309,7 +428,7 @@ async fn follow_cancels(mut events: Subscription, links: Weak<Inner>) {
                 let (Some(agent), Some(message)) = (event.agent, event.message) else { continue };
                 let Some(inner) = links.upgrade() else { break };
                 // One program that does not answer must not hold up the others' cancels.
-                tokio::spawn(async move { Links { inner }.cancel(agent, message).await });
+                tokio::spawn(async move { Links { inner, peers: None }.cancel(agent, message).await });
             }
             Ok(_) => {}
             Err(broadcast::error::RecvError::Lagged(missed)) => {

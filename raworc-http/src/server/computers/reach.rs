@@ -11,7 +11,6 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming;
 use raworc_core::agent::Agent;
 use raworc_core::control::{ActivityGuard, ActivityKind, Call, Errand, TokenRecord};
 use raworc_core::error::Error;
@@ -21,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::held::Held;
 use crate::api::{ErrorBody, ErrorInfo};
+use crate::server::agents::LinkBody;
 use crate::server::extract::{AgentAt, NoIdempotencyKey, segment};
 use crate::server::state::OpenPlace;
 use crate::server::{ApiError, ApiState, StreamGuard};
@@ -207,7 +207,7 @@ impl Reached {
         &self,
         request: Request<Body>,
         limit: Option<Duration>,
-    ) -> Result<http::Response<Incoming>, ApiError> {
+    ) -> Result<http::Response<LinkBody>, ApiError> {
         let answer = self.state.links().request(&self.agent, request);
         let answer = match limit {
             None => answer.await?,
@@ -281,7 +281,7 @@ impl Reached {
     }
 }
 
-async fn whole(body: Incoming) -> Option<Bytes> {
+async fn whole(body: LinkBody) -> Option<Bytes> {
     let body = tokio::time::timeout(ANSWER_LIMIT, Limited::new(body, WHOLE_LIMIT).collect()).await.ok()?;
     body.ok().map(http_body_util::Collected::to_bytes)
 }
@@ -298,7 +298,7 @@ struct ProgramErrorInfo {
 }
 
 /// What a program refused, in this API's shape and with a status that means the same here.
-async fn refusal(answer: http::Response<Incoming>) -> Response {
+async fn refusal(answer: http::Response<LinkBody>) -> Response {
     let (parts, body) = answer.into_parts();
     let said = whole(body).await.and_then(|body| serde_json::from_slice::<ProgramError>(&body).ok());
     let status = match parts.status {

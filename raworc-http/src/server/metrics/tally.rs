@@ -83,7 +83,7 @@ async fn count(control: &ControlPlane) {
 async fn look(control: &ControlPlane) -> Result<Tally, StoreError> {
     let store = control.system().store();
     let mut tenants = BTreeSet::from([TenantName::default()]);
-    for (runtime, _) in control.runtimes() {
+    for (runtime, _) in control.runtimes().iter() {
         let mut query = ComputerQuery { runtime: runtime.clone(), reclaim: false, after: None, limit: MAX_PAGE };
         loop {
             let Page { items, next } = store.computers(&query).await?;

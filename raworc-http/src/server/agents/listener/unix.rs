@@ -11,8 +11,8 @@ use super::ListenError;
 /// Bytes of a socket's path, without the closing NUL, on Linux.
 const PATH_LIMIT: usize = 107;
 
-/// Computers' users may pass through the directory to the socket and see nothing else in it.
-const DIRECTORY_MODE: u32 = 0o711;
+/// Computers' users may look for the servers' sockets in the directory, and pass through it to them.
+const DIRECTORY_MODE: u32 = 0o755;
 
 /// Whoever reaches the socket may connect: the token decides, and only computers are given the directory.
 const SOCKET_MODE: u32 = 0o666;
@@ -69,7 +69,7 @@ fn make_directory(directory: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             std::fs::DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(directory)?;
         }
-        Ok(found) if found.mode() & 0o011 == 0o011 => return Ok(()),
+        Ok(found) if found.mode() & 0o055 == 0o055 => return Ok(()),
         Ok(_) => {}
         Err(error) => return Err(error),
     }

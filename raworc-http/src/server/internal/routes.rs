@@ -1,0 +1,87 @@
+//! What other processes may ask of this one.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, Query, Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get};
+use futures::StreamExt;
+use http::StatusCode;
+use raworc_core::ids::{AgentId, ComputerId, Incarnation, RuntimeName};
+use raworc_core::runtime::LogsOptions;
+use serde::Deserialize;
+use tokio::time::Instant;
+
+use super::InternalState;
+
+/// The longest that somebody may wait for a link.
+const WAIT_LIMIT: Duration = Duration::from_secs(10);
+
+pub(super) fn router(state: InternalState) -> Router {
+    Router::new()
+        .route("/v0/links/{agent}/{incarnation}", get(has_link))
+        .route("/v0/links/{agent}/{incarnation}/computer/{*path}", any(pass))
+        .route("/v0/logs/{runtime}/{computer}", get(log))
+        .with_state(state)
+}
+
+#[derive(Debug, Deserialize)]
+struct Wait {
+    #[serde(default)]
+    wait_ms: u64,
+}
+
+/// Whether a program is linked here, or is within the time that is waited.
+async fn has_link(
+    State(state): State<InternalState>,
+    Path((agent, incarnation)): Path<(AgentId, Incarnation)>,
+    Query(Wait { wait_ms }): Query<Wait>,
+) -> StatusCode {
+    let until = Instant::now() + Duration::from_millis(wait_ms).min(WAIT_LIMIT);
+    match &state.links {
+        Some(links) if links.comes(agent, incarnation, until).await => StatusCode::NO_CONTENT,
+        Some(_) | None => StatusCode::NOT_FOUND,
+    }
+}
+
+/// Passes a call on to a program that is linked here, and its answer back, as they come.
+async fn pass(
+    State(state): State<InternalState>,
+    Path((agent, incarnation, _)): Path<(AgentId, Incarnation, String)>,
+    request: Request,
+) -> Response {
+    let (mut parts, body) = request.into_parts();
+    // As it was written: what is escaped in it stays so.
+    let path = parts.uri.path_and_query().and_then(|path| path.as_str().split_once("/computer/"));
+    let uri = path.and_then(|(_, path)| format!("http://computer/{path}").parse().ok());
+    let (Some(uri), Some(links)) = (uri, &state.links) else { return StatusCode::MISDIRECTED_REQUEST.into_response() };
+    parts.uri = uri;
+    parts.headers.remove(http::header::HOST);
+    parts.extensions = http::Extensions::new();
+    match links.request_here(agent, incarnation, Request::from_parts(parts, body)).await {
+        Some(answer) => answer.map(Body::new),
+        None => StatusCode::MISDIRECTED_REQUEST.into_response(),
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct Log {
+    tail: Option<u64>,
+    #[serde(default)]
+    follow: bool,
+}
+
+/// The log of a computer, from an engine that this process reaches.
+async fn log(
+    State(state): State<InternalState>,
+    Path((runtime, computer)): Path<(RuntimeName, ComputerId)>,
+    Query(Log { tail, follow }): Query<Log>,
+) -> Response {
+    let options = tail.into_iter().fold(LogsOptions::default().with_follow(follow), LogsOptions::with_tail);
+    match state.control.system().engine_log(&runtime, computer, options).await {
+        Some(log) => Body::from_stream(log.map(|piece| piece.map_err(std::io::Error::other))).into_response(),
+        None => StatusCode::NOT_FOUND.into_response(),
+    }
+}
