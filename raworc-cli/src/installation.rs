@@ -66,6 +66,7 @@ impl Role {
 /// A running process of an installation. It ends when it is dropped, or in order by [`shutdown`](Self::shutdown).
 pub struct Installation {
     settings: Settings,
+    role: Role,
     control: ControlPlane,
     store: store::Opened,
     serving: Option<Serving>,
@@ -107,6 +108,7 @@ impl Installation {
         let (agents_limits, limits) = serving::connection_limits();
         let mut listeners =
             if role.serves() { Some(Listeners::open(&settings, role, agents_limits).await?) } else { None };
+        agents::make_directory(&settings)?;
         let internal = if store.is_shared() { Some(internal::Door::open(&settings).await?) } else { None };
         let opened = if role.operates() { Some(Opened::open(&settings, &name, said).await?) } else { None };
         let mut presence = if role.serves() { Presence::default() } else { Presence::apart() };
@@ -147,7 +149,7 @@ impl Installation {
             let queue = operating.as_ref().map(Operating::queue_length);
             metrics::follow(&control, handle, move || queue.as_ref().map_or(0, |queue| queue()))
         });
-        Ok(Self { settings, control, store, serving, operating, health, internal, counting })
+        Ok(Self { settings, role, control, store, serving, operating, health, internal, counting })
     }
 
     /// The address of the API, as a program on this machine reaches it; none where it serves no API.
@@ -166,6 +168,12 @@ impl Installation {
     #[must_use]
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// What it does for the installation.
+    #[must_use]
+    pub const fn role(&self) -> Role {
+        self.role
     }
 
     /// Where rows are kept, as people are told.

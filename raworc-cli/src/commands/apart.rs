@@ -31,10 +31,10 @@ struct Started<'a> {
 pub async fn server(console: &Console, args: ServerArgs) -> anyhow::Result<()> {
     let mut settings = Settings::load(&args.assembly)?;
     settings.with_first_admin(args.admin);
-    let installation = up::start(console, settings, Role::Server).await?;
+    let (installation, asked) = up::start(console, settings, Role::Server).await?;
     let (installation, made) = up::with_first_admin(console, installation).await?;
     tell(console, "server", &installation, made.as_ref())?;
-    up::serve(console, installation).await
+    up::serve(console, installation, asked).await
 }
 
 /// Looks after agents until it is asked to end.
@@ -42,9 +42,10 @@ pub async fn server(console: &Console, args: ServerArgs) -> anyhow::Result<()> {
 /// # Errors
 /// Names what is in the way.
 pub async fn operator(console: &Console, args: OperatorArgs) -> anyhow::Result<()> {
-    let installation = up::start(console, Settings::load(&args.assembly)?, Role::Operator).await?;
+    let settings = Settings::load(&args.assembly)?;
+    let (installation, asked) = up::start(console, settings, Role::Operator).await?;
     tell(console, "operator", &installation, None)?;
-    up::serve(console, installation).await
+    up::serve(console, installation, asked).await
 }
 
 fn tell(

@@ -18,7 +18,7 @@ use self::processes::Processes;
 use self::story::Story;
 use super::agent::check_up;
 use super::context::now;
-use super::up;
+use super::up::{self, AskedToEnd};
 use super::work::{Work, failure};
 use crate::args::QuickstartArgs;
 use crate::duration::age;
@@ -83,7 +83,7 @@ pub async fn run(console: &Console, args: QuickstartArgs) -> anyhow::Result<()> 
         }
         Ok(()) => {
             story.stays(&installation, &name)?;
-            up::serve(console, installation).await
+            up::serve(console, installation, AskedToEnd::listen()?).await
         }
         Err(error) => {
             leave(&client, &name).await;

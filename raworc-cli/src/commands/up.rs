@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use secrecy::ExposeSecret;
 use serde::Serialize;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::args::UpArgs;
 use crate::exit::Silent;
@@ -29,18 +29,27 @@ struct Started<'a> {
 pub async fn run(console: &Console, args: UpArgs) -> anyhow::Result<()> {
     let mut settings = Settings::load(&args.assembly)?;
     settings.with_first_admin(args.admin);
-    let installation = start(console, settings, Role::Both).await?;
+    let (installation, asked) = start(console, settings, Role::Both).await?;
     let (installation, made) = with_first_admin(console, installation).await?;
     let logged_in = !args.no_login && logged_in(console, &installation).await;
     tell(console, &installation, made.as_ref(), logged_in)?;
-    serve(console, installation).await
+    serve(console, installation, asked).await
 }
 
-/// Starts a process of an installation, and shows what takes long.
-pub(super) async fn start(console: &Console, settings: Settings, role: Role) -> anyhow::Result<Installation> {
+/// Starts a process of an installation, and shows what takes long. Asked to end meanwhile, it ends at once.
+pub(super) async fn start(
+    console: &Console,
+    settings: Settings,
+    role: Role,
+) -> anyhow::Result<(Installation, AskedToEnd)> {
     logging::start(&settings, console)?;
     let progress = console.progress("starting");
-    Installation::start(settings, role, &|what| progress.tell(console, what)).await
+    let mut asked = AskedToEnd::listen()?;
+    let tell = |what| progress.tell(console, what);
+    tokio::select! {
+        started = Installation::start(settings, role, &tell) => Ok((started?, asked)),
+        code = asked.asked() => Err(Silent(code).into()),
+    }
 }
 
 /// Makes the first admin where there is none.
@@ -120,22 +129,48 @@ pub(super) fn of_admin(console: &Console, made: &FirstAdmin) -> String {
     }
 }
 
+/// The signals by which a process is asked to end. They are listened for before it says that it has begun: whoever asks then
+/// sees it end in order.
+pub(super) struct AskedToEnd {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl AskedToEnd {
+    pub(super) fn listen() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("signals cannot be received");
+        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    /// Waits for one, and returns the exit code of a process that ends at once by it.
+    async fn asked(&mut self) -> u8 {
+        tokio::select! {
+            _ = self.terminate.recv() => 143,
+            _ = self.interrupt.recv() => 130,
+        }
+    }
+}
+
 /// Waits until the process is asked to end, and ends in order. Asked a second time, it ends at once.
-pub(super) async fn serve(console: &Console, mut installation: Installation) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("signals cannot be received")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("signals cannot be received")?;
+pub(super) async fn serve(
+    console: &Console,
+    mut installation: Installation,
+    mut asked: AskedToEnd,
+) -> anyhow::Result<()> {
     let ended = tokio::select! {
-        _ = terminate.recv() => Ok(()),
-        _ = interrupt.recv() => Ok(()),
+        _ = asked.asked() => Ok(()),
         broken = installation.ended() => broken.context("the API cannot be served any longer"),
     };
-    console.note("Stopping. Agents' files are kept, and messages that wait go on at the next start.");
-    if installation.computers_go_on() {
+    console.note(match installation.role() {
+        Role::Both => "Stopping. Agents' files are kept, and messages that wait go on at the next start.",
+        Role::Server => "Stopping. Agents go on: their programs find another server, or this one at its next start.",
+        Role::Operator => "Stopping. Another operator of the same engines takes over, or this one at its next start.",
+    });
+    if installation.role() != Role::Server && installation.computers_go_on() {
         console.note("Agents that are awake go on in their containers; `raworc agent sleep NAME` stops one while a server is up.");
     }
     tokio::select! {
         () = installation.shutdown() => ended,
-        _ = terminate.recv() => Err(Silent(143).into()),
-        _ = interrupt.recv() => Err(Silent(130).into()),
+        code = asked.asked() => Err(Silent(code).into()),
     }
 }

@@ -12,7 +12,6 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::{Role, SOCKET};
-#[cfg(feature = "docker")]
 use crate::exit::{Exit, Failure};
 use crate::settings::Settings;
 
@@ -115,6 +114,16 @@ impl OverTls {
         let reached = settings.agents.reached_at(listen)?;
         Ok(Some(Self::new(&reached, listen.port(), AgentsTls::authority(control)?)))
     }
+}
+
+/// Sees to it that the directory of the servers' sockets is there, which computers are given also before a server is.
+pub(super) fn make_directory(settings: &Settings) -> Result<(), Failure> {
+    let directory = settings.sockets();
+    AgentsListener::make_directory(&directory).map_err(|error| {
+        Failure::new(Exit::Failed, format!("the directory of sockets {} cannot be used", directory.display()))
+            .because(error)
+            .hint("choose another one by agents.sockets, the same for servers and operators")
+    })
 }
 
 /// Takes away the sockets of servers that were killed: programs would try them again and again.

@@ -11,6 +11,7 @@ use raworc_http::server::metrics::Figures;
 use raworc_http::server::{ConnectionLimits, Options, Tokens};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::agents::Listeners;
 use super::api::{Api, Door};
@@ -26,6 +27,7 @@ pub(super) struct Serving {
     agents_closing: CancellationToken,
     agents: JoinHandle<()>,
     api: Api,
+    _following: Option<AbortOnDropHandle<()>>,
 }
 
 impl Serving {
@@ -41,7 +43,9 @@ impl Serving {
         let (tokens, closing, agents_closing) =
             (Tokens::new(control), CancellationToken::new(), CancellationToken::new());
         let mut links = Links::start(control);
+        let mut following = None;
         if let Some(peers) = peers {
+            following = Some(peers.follow_deltas());
             control.system().read_logs_elsewhere(Arc::new(peers.clone()));
             links = links.with_peers(peers);
         }
@@ -68,7 +72,7 @@ impl Serving {
         }
         let agents = listeners.serve(state, &agents_closing);
         let api = door.serve(raworc_http::server::router(control.clone(), options), limits, &closing);
-        Ok(Self { tokens, links, upstreams, closing, agents_closing, agents, api })
+        Ok(Self { tokens, links, upstreams, closing, agents_closing, agents, api, _following: following })
     }
 
     pub(super) fn url(&self) -> String {

@@ -239,7 +239,12 @@ impl System<'_> {
             return Ok(false);
         }
         let new = NewUser { name: name.clone(), tenant: TenantName::default(), admin: true, password };
-        self.control.put_user(new, None).await.map(|_| true)
+        match self.control.put_user(new, None).await {
+            Ok(_) => Ok(true),
+            // Another server that began in this moment was quicker.
+            Err(Error::Invalid { .. }) if self.has_users().await? => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Whether there is any user.

@@ -6,12 +6,11 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
-use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::agents::visible_owner;
 use super::call::Call;
-use super::{ControlPlane, Delta, Subscription};
+use super::{ControlPlane, Delta, DeltaStream, Subscription};
 use crate::error::Error;
 use crate::event::Event;
 use crate::ids::{AgentId, AgentName, Revision, TenantName, UserName};
@@ -31,7 +30,7 @@ pub enum Followed {
 pub struct Following {
     store: Arc<dyn Store>,
     live: Subscription,
-    deltas: Option<broadcast::Receiver<Arc<Delta>>>,
+    deltas: Option<DeltaStream>,
     backlog: Option<BoxStream<'static, Result<Vec<Event>, StoreError>>>,
     /// All up to here was looked at.
     last: Revision,
@@ -74,7 +73,7 @@ impl ControlPlane {
             }
         };
         let live = self.inner.feed.subscribe();
-        let deltas = agent.map(|_| self.inner.feed.deltas());
+        let deltas = agent.map(|agent| self.inner.feed.deltas().of(agent));
         // After the subscription: what the feed has told before it is in the store up to this revision.
         let head = self.inner.store.head().await?.value;
         let last = since.unwrap_or(head);
@@ -210,11 +209,7 @@ impl Following {
                     Ok(_) | Err(RecvError::Lagged(_)) => self.missed = true,
                     Err(RecvError::Closed) => return None,
                 },
-                delta = next_delta(&mut self.deltas) => {
-                    if Some(delta.agent) == self.filter.agent {
-                        return Some(Ok(Followed::Delta(delta)));
-                    }
-                }
+                delta = next_delta(&mut self.deltas) => return Some(Ok(Followed::Delta(delta))),
             }
         }
     }
@@ -274,14 +269,9 @@ impl Following {
 }
 
 /// The next delta; never, where none are wanted.
-async fn next_delta(deltas: &mut Option<broadcast::Receiver<Arc<Delta>>>) -> Arc<Delta> {
-    while let Some(receiver) = deltas {
-        match receiver.recv().await {
-            Ok(delta) => return delta,
-            // They are best effort.
-            Err(RecvError::Lagged(_)) => {}
-            Err(RecvError::Closed) => *deltas = None,
-        }
+async fn next_delta(deltas: &mut Option<DeltaStream>) -> Arc<Delta> {
+    match deltas {
+        Some(deltas) => deltas.next().await,
+        None => std::future::pending().await,
     }
-    std::future::pending().await
 }

@@ -11,27 +11,14 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::deltas::Deltas;
 use crate::error::Error;
 use crate::event::Event;
-use crate::ids::{AgentId, MessageId, Revision};
+use crate::ids::{AgentId, Revision};
 use crate::store::{EventFilter, Store, StoreError};
 
 /// Events that a slow subscriber may be behind before it has to read the store instead.
 const BACKLOG: usize = 8192;
-
-/// Deltas that a slow subscriber may be behind before it misses some.
-const DELTAS: usize = 512;
-
-/// Words that a model wrote just now. Not kept: who was not there has the steps and the reply.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Delta {
-    /// The agent that thinks.
-    pub agent: AgentId,
-    /// For which message.
-    pub message: MessageId,
-    /// The words.
-    pub text: String,
-}
 
 /// What the reader of the log tells its subscribers.
 #[derive(Debug, Clone)]
@@ -66,7 +53,7 @@ type PerAgent = Mutex<BTreeMap<AgentId, broadcast::Sender<()>>>;
 #[derive(Debug)]
 pub struct Feed {
     events: broadcast::Sender<Told>,
-    deltas: broadcast::Sender<Arc<Delta>>,
+    deltas: Deltas,
     agents: Arc<PerAgent>,
     head: watch::Receiver<Revision>,
     _stop: DropGuard,
@@ -77,7 +64,6 @@ impl Feed {
     pub(crate) async fn start(store: Arc<dyn Store>) -> Result<Self, StoreError> {
         let since = store.head().await?.value;
         let (events, _) = broadcast::channel(BACKLOG);
-        let (deltas, _) = broadcast::channel(DELTAS);
         let (head_writer, head) = watch::channel(since);
         let agents = Arc::new(PerAgent::default());
         let stop = CancellationToken::new();
@@ -90,7 +76,7 @@ impl Feed {
                 () = reader => {}
             }
         });
-        Ok(Self { events, deltas, agents, head, _stop: stop.drop_guard() })
+        Ok(Self { events, deltas: Deltas::default(), agents, head, _stop: stop.drop_guard() })
     }
 
     /// Every event from now on. A subscriber that missed some is told so, and reads the store from where it was.
@@ -105,16 +91,10 @@ impl Feed {
         *self.head.borrow()
     }
 
-    /// Every delta from now on.
+    /// Words as models write them.
     #[must_use]
-    pub fn deltas(&self) -> broadcast::Receiver<Arc<Delta>> {
-        self.deltas.subscribe()
-    }
-
-    /// Tells a delta to who listens.
-    pub(crate) fn tell(&self, delta: Delta) {
-        // Nobody need listen.
-        let _ = self.deltas.send(Arc::new(delta));
+    pub const fn deltas(&self) -> &Deltas {
+        &self.deltas
     }
 
     /// Tells whenever something of this agent changes. One that lags has missed nothing that matters.

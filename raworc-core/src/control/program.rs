@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use super::ControlPlane;
 use super::activity::{ActivityGuard, ActivityKind};
 use super::call::Call;
-use super::feed::Delta;
+use super::deltas::Delta;
 use super::messages::{check_parts, message_in};
 use crate::agent::{Agent, AgentEvent, ConditionKind, Desired, NetworkMode, SetupRecord, State};
 use crate::entropy::EntropyExt;
@@ -332,7 +332,7 @@ impl ControlPlane {
             return Err(Error::invalid("text", "longer than 128 KiB; pass words on as they come"));
         }
         let agent = self.own(call).await?;
-        self.inner.feed.tell(Delta { agent: agent.id, message: report.message, text: report.text });
+        self.inner.feed.deltas().tell(Delta { agent: agent.id, message: report.message, text: report.text });
         Ok(())
     }
 

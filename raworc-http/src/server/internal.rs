@@ -5,6 +5,7 @@
 //! that live, and the one that has it says so. Both sides of a connection show a certificate of the installation's own
 //! authority, which whoever has the master key and the store can make and nobody else.
 
+mod deltas;
 mod peers;
 mod routes;
 #[cfg(test)]

@@ -155,6 +155,14 @@ impl AgentsListener {
         Ok(Self { listening: Listening::at(&socket), socket: Socket::Unix { listener, socket }, limits })
     }
 
+    /// Makes the directory of servers' sockets, as [`unix`](Self::unix) does, for computers that are there before servers.
+    ///
+    /// # Errors
+    /// Where it cannot be made.
+    pub fn make_directory(directory: &Path) -> io::Result<()> {
+        unix::make_directory(directory)
+    }
+
     /// Listens on TCP, with TLS.
     ///
     /// # Errors

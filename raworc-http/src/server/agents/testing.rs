@@ -41,6 +41,9 @@ use crate::server::{ApiState, Options, Tokens};
 /// How long a test waits for what has to come.
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 
+/// How long a call waits for a program that dials anew.
+pub(crate) const REDIAL: Duration = Duration::from_millis(500);
+
 /// Waits for a condition.
 pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
     let wait = async {
@@ -85,8 +88,17 @@ impl World {
         let mut settings = Settings::default();
         settings.models = upstreams.models();
         let parts = Parts::new(Arc::new(MemoryStore::default()), runtimes, MasterKey::generate(&SystemEntropy));
-        let control = ControlPlane::start(parts.with_settings(settings)).await.unwrap();
-        let links = Links::with_redial(&control, Duration::from_millis(500));
+        Self::of(parts.with_settings(settings), upstreams, |_, links| links).await
+    }
+
+    /// A server of an installation that may have others.
+    pub(crate) async fn of(
+        parts: Parts,
+        upstreams: Upstreams,
+        linked: impl FnOnce(&ControlPlane, Links) -> Links,
+    ) -> Self {
+        let control = ControlPlane::start(parts).await.unwrap();
+        let links = linked(&control, Links::with_redial(&control, REDIAL));
         let closing = CancellationToken::new();
         let (tokens, egress) = (Tokens::new(&control), Egress::default());
         let state = AgentsState { tokens, links, upstreams, egress, control: control.clone(), closing };

@@ -65,10 +65,10 @@ async fn a_program_boots_takes_a_message_and_answers_it() {
 
     let (status, _) = program.call(Method::POST, "heartbeat", &()).await;
     assert_eq!(status, StatusCode::OK);
-    let mut deltas = world.control.system().feed().deltas();
+    let mut deltas = world.control.system().feed().deltas().of(program.agent.id);
     let delta = DeltaReport { message: id, text: "wor".into() };
     assert_eq!(program.call(Method::POST, "deltas", &delta).await.0, StatusCode::NO_CONTENT);
-    assert_eq!(soon("a delta", deltas.recv()).await.unwrap().text, "wor");
+    assert_eq!(soon("a delta", deltas.next()).await.text, "wor");
 
     let steps = json!({ "commit": commit(), "message": id, "steps": [{ "kind": "log", "text": "did it" }] });
     let (status, body) = program.call(Method::POST, "steps", &steps).await;
@@ -419,7 +419,7 @@ async fn a_socket_in_use_is_refused_and_one_left_behind_is_replaced() {
     let first = AgentsListener::unix(&path, limits.clone()).await.unwrap();
     let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&path), 0o666);
-    assert_eq!(mode(path.parent().unwrap()), 0o711);
+    assert_eq!(mode(path.parent().unwrap()), 0o755);
     let refused = AgentsListener::unix(&path, limits.clone()).await.unwrap_err();
     assert!(refused.to_string().contains("another process"), "{refused}");
     drop(first);

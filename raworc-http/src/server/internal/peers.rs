@@ -99,7 +99,11 @@ impl Peers {
         }
     }
 
-    async fn send(&self, peer: &Peer, request: Request<Body>) -> Result<Response<Incoming>, Away> {
+    pub(super) const fn control(&self) -> &ControlPlane {
+        &self.control
+    }
+
+    pub(super) async fn send(&self, peer: &Peer, request: Request<Body>) -> Result<Response<Incoming>, Away> {
         let mut request = request;
         let kept = self.connections().get(&peer.process).filter(|kept| !kept.is_closed()).cloned();
         if let Some(mut kept) = kept {
@@ -150,7 +154,7 @@ impl Peers {
     }
 }
 
-fn request(path: &str) -> Option<Request<Body>> {
+pub(super) fn request(path: &str) -> Option<Request<Body>> {
     Request::get(format!("{BASE}{path}")).body(Body::empty()).ok()
 }
 

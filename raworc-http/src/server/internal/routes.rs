@@ -7,7 +7,8 @@ use axum::body::Body;
 use axum::extract::{Path, Query, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
-use futures::StreamExt;
+use bytes::Bytes;
+use futures::stream::{self, StreamExt};
 use http::StatusCode;
 use raworc_core::ids::{AgentId, ComputerId, Incarnation, RuntimeName};
 use raworc_core::runtime::LogsOptions;
@@ -23,6 +24,7 @@ pub(super) fn router(state: InternalState) -> Router {
     Router::new()
         .route("/v0/links/{agent}/{incarnation}", get(has_link))
         .route("/v0/links/{agent}/{incarnation}/computer/{*path}", any(pass))
+        .route("/v0/deltas/{agent}", get(deltas))
         .route("/v0/logs/{runtime}/{computer}", get(log))
         .with_state(state)
 }
@@ -64,6 +66,19 @@ async fn pass(
         Some(answer) => answer.map(Body::new),
         None => StatusCode::MISDIRECTED_REQUEST.into_response(),
     }
+}
+
+/// What the program of an agent tells this process of its model's words, a line of JSON each, for as long as it is read.
+async fn deltas(State(state): State<InternalState>, Path(agent): Path<AgentId>) -> Body {
+    let deltas = state.control.system().feed().deltas().told_here(agent);
+    Body::from_stream(stream::unfold(deltas, |mut deltas| async {
+        let delta = deltas.next().await;
+        let line = serde_json::to_vec(&*delta).map(|mut line| {
+            line.push(b'\n');
+            Bytes::from(line)
+        });
+        Some((line, deltas))
+    }))
 }
 
 #[derive(Debug, Deserialize)]

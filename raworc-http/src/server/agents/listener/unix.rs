@@ -64,7 +64,7 @@ pub(super) async fn bind(path: &Path) -> Result<(UnixListener, SocketFile), List
 }
 
 /// Makes the directory, or sees to it that one which is ours alone lets computers' users pass.
-fn make_directory(directory: &Path) -> io::Result<()> {
+pub(super) fn make_directory(directory: &Path) -> io::Result<()> {
     match std::fs::metadata(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             std::fs::DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(directory)?;

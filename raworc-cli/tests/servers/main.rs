@@ -1,0 +1,175 @@
+//! `raworc server` and `raworc operator` on one database, several of each, the way a person runs them.
+//!
+//! `RAWORC_TEST_POSTGRES_URL` and its like name the servers of databases; one that is missing and not in
+//! `RAWORC_TEST_BACKENDS` has its tests shown as ignored.
+
+#[path = "../../../raworc-backends/src/sql/server/tests/database.rs"]
+mod database;
+#[path = "../cli/home.rs"]
+#[allow(dead_code, reason = "another binary's tests use the rest")]
+mod home;
+mod life;
+mod places;
+mod refused;
+#[path = "../cli/up.rs"]
+#[allow(dead_code, reason = "another binary's tests use the rest")]
+mod up;
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, ExitCode, Stdio};
+
+use libtest_mimic::{Arguments, Trial};
+
+use self::database::Database;
+use self::home::{Home, Ran};
+
+const PASSWORD: &str = "nobody guesses this one";
+
+fn main() -> ExitCode {
+    let mut trials = Vec::new();
+    for kind in ["postgres", "mariadb", "mysql"] {
+        trials.push(trial(kind, "an_agent_lives_with_two_servers_and_an_operator", life::with_two_servers));
+        trials.push(trial(kind, "a_server_that_is_killed_is_missed_by_nobody", life::a_server_is_killed));
+        trials.push(trial(kind, "what_one_server_is_told_holds_at_the_other", life::told_to_one));
+    }
+    // What follows is the same on every database.
+    trials.push(trial("postgres", "each_engine_has_a_name_of_its_own", places::each_engine_has_its_name));
+    trials.push(trial("postgres", "an_operator_says_how_it_is", places::an_operator_says_how_it_is));
+    trials.push(trial("postgres", "a_process_without_the_right_key_is_refused", refused::without_the_right_key));
+    trials.push(trial("postgres", "a_data_directory_of_another_installation_is_refused", refused::of_another));
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+fn trial(kind: &'static str, name: &str, test: fn(&Installation)) -> Trial {
+    let required = std::env::var("RAWORC_TEST_BACKENDS").unwrap_or_default();
+    let server = database::server(kind);
+    let is_ignored = server.is_err() && !required.split(',').any(|name| name == kind);
+    let run = move || {
+        let server = server?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(Database::with(&server, async |database| {
+            // The processes are waited for, which is nothing for a task.
+            tokio::task::spawn_blocking(move || test(&Installation::on(&database))).await.expect("it holds");
+        }));
+        Ok(())
+    };
+    Trial::test(format!("{kind}::{name}"), run).with_ignored_flag(is_ignored)
+}
+
+/// A database, and what all its processes are given alike.
+struct Installation {
+    home: Home,
+    store: String,
+}
+
+impl Installation {
+    fn on(database: &Database) -> Self {
+        let home = Home::new();
+        std::fs::write(home.path().join("password"), PASSWORD).expect("written");
+        std::fs::write(home.path().join("master.key"), "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=")
+            .expect("written");
+        Self { home, store: database.url() }
+    }
+
+    /// A process with a data directory of its own.
+    fn command(&self, role: &str, data: &str) -> Command {
+        let mut command = self.home.raworc(&[role, "-o", "json", "--log", "warn", "--data", data]);
+        command
+            .env("RAWORC_STORE", &self.store)
+            .env("RAWORC_MASTER_KEY_FILE", self.home.path().join("master.key"))
+            .env("RAWORC_AGENTS__SOCKETS", self.home.path().join("sockets"));
+        if role == "server" {
+            command.args(["--listen", "127.0.0.1:0", "--admin-password-file", "password"]);
+        }
+        command
+    }
+
+    fn server(&self, data: &str) -> Process {
+        Process::of(self.command("server", data))
+    }
+
+    fn operator(&self, data: &str) -> Process {
+        Process::of(self.command("operator", data))
+    }
+
+    /// Logs in at a server, and has commands go there.
+    fn at<'a>(&'a self, server: &'a Process) -> At<'a> {
+        let at = At { installation: self, url: server.url() };
+        at.run(&["login", "admin", "--password-file", "password"]).ok();
+        at
+    }
+}
+
+/// A process, until it is dropped.
+struct Process {
+    child: Child,
+    started: serde_json::Value,
+}
+
+impl Process {
+    fn of(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("raworc starts");
+        let out = child.stdout.take().expect("a pipe");
+        let mut line = String::new();
+        BufReader::new(out).read_line(&mut line).expect("it says that it has begun");
+        let started = serde_json::from_str(&line).unwrap_or_else(|_| panic!("it ended, or says {line:?}"));
+        Self { child, started }
+    }
+
+    fn url(&self) -> &str {
+        self.started["server"].as_str().expect("an address")
+    }
+
+    fn kill(mut self) {
+        self.child.kill().expect("killed");
+        self.child.wait().expect("it is gone");
+    }
+
+    /// Asks it to end, and returns its exit code.
+    fn end(mut self) -> Option<i32> {
+        self.ask_to_end();
+        self.child.wait().expect("it ends").code()
+    }
+
+    fn ask_to_end(&self) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a process");
+        // It may have ended by itself.
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.ask_to_end();
+        let _ = self.child.wait();
+    }
+}
+
+/// The command line at one of the servers.
+struct At<'a> {
+    installation: &'a Installation,
+    url: &'a str,
+}
+
+impl At<'_> {
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = self.installation.home.raworc(args);
+        command.env("RAWORC_SERVER", self.url);
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Ran {
+        Ran::of(self.command(args).output().expect("raworc runs"))
+    }
+
+    /// What it prints, where it succeeds.
+    #[track_caller]
+    fn ok(&self, args: &[&str]) -> String {
+        self.run(args).ok()
+    }
+
+    #[track_caller]
+    fn json(&self, args: &[&str]) -> serde_json::Value {
+        serde_json::from_str(&self.ok(&[args, &["-o", "json"]].concat())).expect("JSON")
+    }
+}
