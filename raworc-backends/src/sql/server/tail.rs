@@ -51,7 +51,7 @@ impl<D: Server> Tail<D> {
                     well = true;
                 }
                 Err(error) => {
-                    if well {
+                    if well && !self.closing.is_cancelled() {
                         let place = &self.shared.place;
                         tracing::warn!(%error, %place, "the log is not read for now");
                     }
