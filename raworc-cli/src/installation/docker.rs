@@ -88,7 +88,8 @@ fn place_program(settings: &Settings) -> Result<(), Failure> {
             return Ok(());
         }
         std::fs::create_dir_all(settings.data.join("program"))?;
-        let next = target.with_extension("next");
+        // Operators of one engine have one data directory, and may begin at once.
+        let next = target.with_extension(format!("{}.next", std::process::id()));
         std::fs::copy(&source, &next)?;
         std::fs::rename(next, &target)
     };
