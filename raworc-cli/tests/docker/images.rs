@@ -62,7 +62,7 @@ impl Drop for Image {
     }
 }
 
-fn busybox_program() -> PathBuf {
+pub(crate) fn busybox_program() -> PathBuf {
     let found = ["/bin/busybox", "/usr/bin/busybox"].map(PathBuf::from).into_iter().find(|path| path.exists());
     found.expect("busybox, linked statically; scripts/setup busybox-static installs it")
 }

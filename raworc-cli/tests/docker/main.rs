@@ -9,6 +9,7 @@
 #[allow(dead_code, reason = "other binaries' tests use the rest")]
 mod between;
 mod by_hand;
+mod compose;
 mod crowd;
 #[path = "../cli/disk.rs"]
 mod disk;
@@ -97,6 +98,7 @@ fn main() -> ExitCode {
         trial("an_agent_lives_in_a_system_of_busybox_alone", images::busybox),
         trial("an_agent_lives_in_an_image_with_one_static_shell_and_nothing_else", images::one_shell),
         trial("an_agent_in_an_image_without_a_shell_says_so_and_moves_files", images::no_shell),
+        trial("the_compose_file_brings_up_an_installation", compose::an_installation_is_brought_up),
         trial("an_image_for_another_processor_says_what_cannot_be_executed", images::another_processor),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()

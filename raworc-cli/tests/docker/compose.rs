@@ -1,0 +1,237 @@
+//! `deploy/compose.yaml` on the engine: server, operator and a real MySQL, from images that were made here.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use raworc_core::entropy::{Clock, EntropyExt, SystemClock, SystemEntropy};
+
+use crate::dockerd::{IMAGE, is_untested};
+use crate::home::{Home, Ran};
+use crate::images::{busybox_program, static_program};
+use crate::up::until;
+use crate::{docker, host};
+
+/// Where a MySQL was unpacked with all its libraries, by scripts/database.
+const MYSQL: &str = "RAWORC_TEST_MYSQL_ROOT";
+
+fn deploy() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy")
+}
+
+/// An installation by the compose file, until it is dropped.
+struct Composed {
+    home: Home,
+    /// What is of this test alone: the project, and the tag of its images.
+    name: String,
+    command: Vec<&'static str>,
+}
+
+impl Composed {
+    fn new(command: Vec<&'static str>) -> Self {
+        let name = format!("raworc-test-{}", &SystemEntropy.uuid(SystemClock.now()).simple().to_string()[20..]);
+        Self { home: Home::new(), name, command }
+    }
+
+    fn image(&self, what: &str) -> String {
+        format!("localhost/{what}:{}", self.name)
+    }
+
+    /// As a person runs it, with what a test chooses of deploy/.env.
+    fn compose(&self, args: &[&str]) -> Output {
+        let directory = |name: &str| self.home.path().join(name);
+        let engine = host();
+        Command::new(self.command[0])
+            .args(&self.command[1..])
+            .arg("-f")
+            .arg(deploy().join("compose.yaml"))
+            .args(["-p", &self.name])
+            .args(args)
+            .env("DOCKER_HOST", &engine)
+            .env("COMPOSE_PROFILES", "mysql")
+            // A port that is free.
+            .env("RAWORC_PORT", "127.0.0.1:")
+            .env("RAWORC_DIR", directory("raworc"))
+            .env("RAWORC_SECRETS", directory("secrets"))
+            .env("RAWORC_DOCKER_SOCKET", engine.trim_start_matches("unix://"))
+            .env("RAWORC_IMAGE", self.image("raworc"))
+            .env("RAWORC_MYSQL_IMAGE", self.image("mysql"))
+            .env("RAWORC_COMPUTER_IMAGE", IMAGE)
+            .output()
+            .expect("docker-compose runs")
+    }
+
+    #[track_caller]
+    fn composed(&self, args: &[&str]) -> String {
+        let output = self.compose(args);
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("UTF-8").trim().to_owned()
+    }
+
+    /// The containers of a service.
+    fn containers(&self, service: &str) -> Vec<String> {
+        self.composed(&["ps", "-q", service]).lines().map(str::to_owned).collect()
+    }
+
+    fn inspect(&self, container: &str) -> serde_json::Value {
+        let found: Vec<serde_json::Value> = serde_json::from_str(&docker(&["inspect", container])).expect("JSON");
+        found.into_iter().next().expect("it is there")
+    }
+
+    /// The image with server and operator, from the binary that is tested.
+    fn make_raworc(&self) {
+        let context = tempfile::tempdir().expect("a directory");
+        std::fs::copy(env!("CARGO_BIN_EXE_raworc"), context.path().join("raworc")).expect("copied");
+        std::fs::copy(static_program(), context.path().join("raworc-agentd")).expect("copied");
+        let dockerfile = deploy().join("raworc/Dockerfile");
+        let (file, context) = (dockerfile.display().to_string(), context.path().display().to_string());
+        docker(&[
+            "build",
+            "-q",
+            "-t",
+            &self.image("raworc"),
+            "--build-arg",
+            &format!("BASE={IMAGE}"),
+            "-f",
+            &file,
+            &context,
+        ]);
+    }
+
+    /// An image of the MySQL that tests have, which takes what the compose file says as the official one does.
+    fn make_mysql(&self, root: &Path) {
+        let entrypoint = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/docker/compose/mysql-entrypoint");
+        let script = "
+            tar -C \"$1\" --exclude=./dev --exclude=./mnt -cf - . |
+                docker --host \"$2\" import - \"$3-root\" >/dev/null &&
+            cp \"$4\" \"$5/busybox\" && cp \"$6\" \"$5/entrypoint\" && chmod 755 \"$5/entrypoint\" &&
+            printf 'FROM %s-root\\nCOPY busybox entrypoint /\\nENV PATH=/usr/sbin:/usr/bin\\nENTRYPOINT [\"/entrypoint\"]\\n' \"$3\" >\"$5/Dockerfile\" &&
+            docker --host \"$2\" build -q -t \"$3\" \"$5\"";
+        let context = tempfile::tempdir().expect("a directory");
+        let made = Command::new("sh")
+            .args(["-c", script, "sh"])
+            .arg(root)
+            .args([host(), self.image("mysql")])
+            .arg(busybox_program())
+            .arg(context.path())
+            .arg(entrypoint)
+            .output()
+            .expect("a shell");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    }
+
+    /// The command line of a person on this machine.
+    fn raworc(&self, args: &[&str]) -> Ran {
+        let port = self.composed(&["port", "server", "9000"]);
+        let mut command = self.home.raworc(args);
+        Ran::of(command.env("RAWORC_SERVER", format!("http://{port}")).output().expect("raworc runs"))
+    }
+
+    #[track_caller]
+    fn ok(&self, args: &[&str]) -> String {
+        let ran = self.raworc(args);
+        assert_eq!(ran.code, 0, "{args:?}: {ran:#?}\n{}", self.logs());
+        ran.out
+    }
+
+    fn logs(&self) -> String {
+        let output = self.compose(&["logs", "--tail", "30"]);
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    #[track_caller]
+    fn until(&self, what: &str, is_so: impl Fn() -> bool) {
+        let waited = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| until(what, is_so)));
+        assert!(waited.is_ok(), "{what}: {}", self.logs());
+    }
+}
+
+impl Drop for Composed {
+    fn drop(&mut self) {
+        // What agents left, where the test did not come to its end.
+        if let Ok(name) = std::fs::read_to_string(self.home.path().join("raworc/installation")) {
+            let label = format!("label=raworc.installation={}", name.trim());
+            for found in docker(&["ps", "-aq", "--filter", &label]).lines() {
+                docker(&["rm", "-f", found]);
+            }
+            for found in docker(&["volume", "ls", "-q", "--filter", &label]).lines() {
+                docker(&["volume", "rm", found]);
+            }
+        }
+        drop(self.compose(&["down", "-v", "--remove-orphans", "-t", "5"]));
+        for image in ["raworc", "mysql"] {
+            drop(Command::new("docker").args(["--host", &host(), "image", "rm", "-f", &self.image(image)]).output());
+        }
+        let root = format!("{}-root", self.image("mysql"));
+        drop(Command::new("docker").args(["--host", &host(), "image", "rm", "-f", &root]).output());
+    }
+}
+
+/// `docker-compose` 1.29 or `docker compose`, where one of them is here.
+fn command() -> Option<Vec<&'static str>> {
+    let works = |command: &[&str]| {
+        let mut version = Command::new(command[0]);
+        let ran = version.args(&command[1..]).arg("version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+        ran.is_ok_and(|status| status.success())
+    };
+    [vec!["docker-compose"], vec!["docker", "compose"]].into_iter().find(|command| works(command))
+}
+
+pub(crate) fn an_installation_is_brought_up() {
+    let (command, mysql) = (command(), std::env::var_os(MYSQL).map(PathBuf::from).filter(|root| root.exists()));
+    let lack = match (&command, &mysql) {
+        (None, _) => Some("docker-compose is not here"),
+        (_, None) => Some("scripts/database has unpacked no MySQL"),
+        _ if !host().starts_with("unix://") => Some("the engine is on another machine"),
+        _ => None,
+    };
+    if is_untested("deploy/compose.yaml", lack) {
+        return;
+    }
+    let (command, mysql) = command.zip(mysql).expect("they are here");
+    let composed = Composed::new(command);
+    let secrets = composed.home.path().join("secrets");
+    let made = Command::new(deploy().join("make-secrets")).arg(&secrets).output().expect("the script runs");
+    assert!(made.status.success(), "{made:?}");
+    let key = std::fs::read(secrets.join("master.key")).expect("made");
+    assert!(Command::new(deploy().join("make-secrets")).arg(&secrets).output().expect("it runs").status.success());
+    assert_eq!(std::fs::read(secrets.join("master.key")).expect("there"), key, "a key that is there stays");
+    composed.make_raworc();
+    composed.make_mysql(&mysql);
+    composed.composed(&["up", "-d"]);
+
+    // The server is started again until the database is there.
+    let password = secrets.join("admin.password").display().to_string();
+    let login = ["login", "admin", "--password-file", &password];
+    composed.until("somebody can log in", || composed.raworc(&login).code == 0);
+    composed.until("a runtime is known", || composed.raworc(&["agent", "create", "ada", "--wait"]).code == 0);
+    assert_eq!(composed.ok(&["send", "ada", "!echo kept > note; cat note", "--no-steps"]), "kept\n");
+    assert_eq!(composed.ok(&["agent", "exec", "ada", "--", "cat", "note"]), "kept\n");
+
+    let [server, operator, database] =
+        ["server", "operator", "mysql"].map(|service| composed.inspect(&composed.containers(service)[0]));
+    for (container, has_engine) in [(&server, false), (&operator, true), (&database, false)] {
+        let mounts = container["Mounts"].to_string();
+        assert_eq!(mounts.contains("docker.sock"), has_engine, "{mounts}");
+    }
+    let published = |container: &serde_json::Value| container["HostConfig"]["PortBindings"].to_string();
+    assert!(published(&server).contains("9000/tcp"));
+    assert_eq!((published(&operator).as_str(), published(&database).as_str()), ("{}", "{}"), "nobody else is reached");
+    composed.until("the server is healthy", || {
+        composed.inspect(&composed.containers("server")[0])["State"]["Health"]["Status"] == "healthy"
+    });
+
+    // A second operator, and the first one away: the agent wakes all the same, with its files.
+    composed.composed(&["up", "-d", "--scale", "operator=2"]);
+    composed.until("there are two", || composed.containers("operator").len() == 2);
+    composed.ok(&["agent", "sleep", "ada"]);
+    docker(&["kill", &composed.containers("operator")[0]]);
+    assert_eq!(composed.ok(&["send", "ada", "!cat note", "--no-steps"]), "kept\n");
+    // All of it once more, as after a reboot.
+    composed.composed(&["restart", "-t", "5"]);
+    composed.until("it serves again", || composed.raworc(&["agent", "get", "ada"]).code == 0);
+    assert_eq!(composed.ok(&["send", "ada", "!cat note", "--no-steps"]), "kept\n");
+    composed.ok(&["agent", "delete", "ada"]);
+    let logs = composed.composed(&["exec", "-T", "server", "sh", "-c", "cat /var/log/raworc/*"]);
+    let line = logs.lines().next().expect("there is a log");
+    assert!(serde_json::from_str::<serde_json::Value>(line).is_ok(), "{line}");
+}
