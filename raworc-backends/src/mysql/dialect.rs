@@ -70,7 +70,7 @@ impl Dialect for Mysql {
     type Connection = MySqlConnection;
     type Row = MySqlRow;
 
-    const BLOBS_BESIDE: bool = true;
+    const BESIDE: bool = true;
     const TOUCH_AGENTS: &'static Keyed = &Keyed {
         text: "UPDATE {keys} {join} agents t ON t.id = k.a \
             SET t.awake_until = k.b, t.heard_at = k.c, t.due_at = k.d",

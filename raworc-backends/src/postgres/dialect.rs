@@ -61,7 +61,7 @@ impl Dialect for Postgres {
     type Connection = PgConnection;
     type Row = PgRow;
 
-    const BLOBS_BESIDE: bool = true;
+    const BESIDE: bool = true;
     const TOUCH_AGENTS: &'static Keyed = &Keyed {
         text: "UPDATE agents SET awake_until = k.b, heard_at = k.c, due_at = k.d FROM {keys} WHERE agents.id = k.a",
         columns: &[Kind::Text, Kind::Int, Kind::Int, Kind::Int],

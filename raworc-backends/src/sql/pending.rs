@@ -80,6 +80,7 @@ pub(crate) struct Pending {
     forgotten: Script,
     agents: BTreeMap<AgentId, (Differs, Vec<Cell>)>,
     touched: BTreeSet<AgentId>,
+    gone: BTreeSet<AgentId>,
     unlabelled: BTreeSet<AgentId>,
     labels: BTreeMap<AgentId, Vec<(String, String)>>,
     messages: BTreeMap<(AgentId, u64), (Has, Vec<Cell>)>,
@@ -93,7 +94,7 @@ pub(crate) struct Pending {
     commits: Vec<Cell>,
     audit: Vec<Cell>,
     pub(crate) events: Vec<Event>,
-    /// Blobs were written, or the log is to be cut: all else may be empty.
+    /// Blobs were written, or something is to be taken away: all else may be empty.
     pub(crate) other: bool,
 }
 
@@ -108,9 +109,24 @@ impl Pending {
         self.forgotten.add(statement, [at.into()]);
     }
 
+    /// Takes rows away before others are written.
+    pub(crate) fn take_away(&mut self, rows: Script) {
+        self.other = true;
+        self.forgotten.0.extend(rows.0);
+    }
+
+    /// Takes an agent's row away, whatever was to be written of it.
+    pub(crate) fn forget_agent(&mut self, agent: AgentId) {
+        self.other = true;
+        self.agents.remove(&agent);
+        self.touched.remove(&agent);
+        self.gone.insert(agent);
+        self.forgotten.add(sql::FORGET_AGENT, [agent.to_string().into()]);
+    }
+
     /// The agents whose rows change.
     pub(crate) fn agents(&self) -> impl Iterator<Item = AgentId> {
-        self.agents.keys().chain(&self.touched).copied()
+        self.agents.keys().chain(&self.touched).chain(&self.gone).copied()
     }
 
     /// Adds what a commit leaves, over the rows as they were before it. Takes its events.

@@ -27,6 +27,10 @@ statements! {
     DELETE_CHUNKS = "DELETE FROM blob_chunks WHERE tenant = ? AND id = ?";
     FORGET_LOG = "DELETE FROM log WHERE revision < ?";
     FORGET_LEASES = "DELETE FROM leases WHERE expires <= ?";
+    FORGET_MESSAGES = "DELETE FROM messages WHERE agent = ? AND seq <= ?";
+    FORGET_STEPS = "DELETE FROM steps WHERE agent = ? AND seq <= ?";
+    FORGET_AUDIT = "DELETE FROM audit WHERE seq <= ?";
+    FORGET_AGENT = "DELETE FROM agents WHERE id = ?";
 
     AGENT = "SELECT awake_until, heard_at, doc, {now} FROM agents WHERE tenant = ? AND live_name = ?";
     AGENT_BY_ID = "SELECT awake_until, heard_at, doc, {now} FROM agents WHERE id = ?";
@@ -52,6 +56,11 @@ statements! {
     LEASES = "SELECT name, holder, epoch, since, expires, {now} FROM leases \
         WHERE name >= ? AND name < ? AND expires > ? ORDER BY name";
     LOG = "SELECT revision, tenant, agent, doc FROM log WHERE revision > ? ORDER BY revision LIMIT ?";
+    AUDIT_TIMES = "SELECT seq, at FROM audit WHERE seq > ? ORDER BY seq LIMIT ?";
+    // What of agents may be old: the first message, the first step, and the agent itself where it is deleted.
+    OLDEST_OF_AGENTS = "SELECT t.id, (SELECT m.doc FROM messages m WHERE m.agent = t.id ORDER BY m.seq LIMIT 1), \
+        (SELECT s.doc FROM steps s WHERE s.agent = t.id ORDER BY s.seq LIMIT 1), \
+        CASE WHEN t.state = 'deleted' THEN t.doc END FROM agents t WHERE t.id > ? ORDER BY t.id LIMIT ?";
     BLOB = "SELECT size FROM blobs WHERE tenant = ? AND id = ?";
     CHUNKS = "SELECT data FROM blob_chunks WHERE tenant = ? AND id = ? AND n >= ? AND n <= ? ORDER BY n";
 }
@@ -96,6 +105,7 @@ keyed! {
     LOAD_MESSAGES = [Text], "SELECT m.doc, 'message' FROM {keys} {join} messages m ON m.id = k.a";
     LOAD_OPEN = [Text],
         "SELECT m.doc, 'message' FROM {keys} {join} messages m ON m.agent = k.a AND m.open_seq > 0";
+    WHICH_ARE_OPEN = [Text], "SELECT m.id FROM {keys} {join} messages m ON m.id = k.a AND m.open_seq > 0";
     LOAD_COMPUTERS = [Text], "SELECT c.doc, 'computer' FROM {keys} {join} computers c ON c.id = k.a";
     LOAD_RECORDS = [Text, Text, Text],
         "SELECT r.kind, r.tenant, r.name, r.version, r.expires, r.body, 'record' FROM {keys} \

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::program::{ModelSpec, WorkLimits};
+use crate::store::Retention;
 
 /// Limits and defaults of an installation.
 #[derive(Debug, Clone)]
@@ -23,6 +24,8 @@ pub struct Settings {
     pub setup_limit: Duration,
     /// The longest that an agent can be kept awake by one ask.
     pub keep_awake_limit: Duration,
+    /// How long what is old is kept, where a [`Retainer`](super::Retainer) runs.
+    pub retention: Retention,
     /// The models that agents may use.
     pub models: Models,
     /// Limits of the work on one message.
@@ -39,6 +42,7 @@ impl Default for Settings {
             cancel_grace: Duration::from_secs(10),
             setup_limit: Duration::from_secs(600),
             keep_awake_limit: Duration::from_secs(7 * 24 * 3600),
+            retention: Retention::default(),
             models: Models::default(),
             work: WorkLimits::default(),
         }

@@ -22,6 +22,7 @@ mod leases;
 mod log;
 mod numbers;
 mod pages;
+mod purges;
 mod quotas;
 mod records;
 mod scene;
@@ -93,6 +94,7 @@ pub fn cases() -> Vec<StoreCase> {
         log::cases(),
         numbers::cases(),
         pages::cases(),
+        purges::cases(),
         quotas::cases(),
         records::cases(),
         text::cases(),

@@ -16,8 +16,8 @@ use crate::message::Message;
 use crate::step::Step;
 use crate::store::{
     AgentQuery, AuditQuery, AuditRow, Commit, Committed, ComputerQuery, Due, DueQuery, EventFilter, Lease, LeaseClaim,
-    MemoryStore, MessageQuery, Page, QuotaKind, Record, RecordKey, RecordKind, Stamped, StepQuery, Store, StoreError,
-    Touch,
+    MemoryStore, MessageQuery, Page, Purge, Purged, QuotaKind, Record, RecordKey, RecordKind, Stamped, StepQuery,
+    Store, StoreError, Touch,
 };
 
 type First = Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>;
@@ -107,6 +107,10 @@ impl Store for Twisted {
 
     async fn claim(&self, claim: &LeaseClaim) -> Result<Stamped<Lease>, StoreError> {
         self.inner.claim(claim).await
+    }
+
+    async fn purge(&self, purge: &Purge) -> Result<Purged, StoreError> {
+        self.inner.purge(purge).await
     }
 
     async fn leases(&self, prefix: &str) -> Result<Stamped<Vec<Lease>>, StoreError> {
