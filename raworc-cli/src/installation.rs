@@ -18,7 +18,7 @@ pub use docker::{DOCKERFILE, open_engine};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use raworc_core::control::ControlPlane;
+use raworc_core::control::{ControlPlane, Retainer};
 use raworc_core::ids::RuntimeName;
 use raworc_core::operator::{Operator, OperatorSettings};
 use raworc_core::runtime::Runtime;
@@ -56,6 +56,7 @@ pub struct Installation {
     api: JoinHandle<std::io::Result<()>>,
     agents: JoinHandle<()>,
     counting: Option<metrics::Followed>,
+    retainer: Retainer,
 }
 
 impl fmt::Debug for Installation {
@@ -105,6 +106,7 @@ impl Installation {
         let options = listeners.checked(Options::default());
         let agents = listeners.serve(state, &agents_closing);
         let operator = Operator::start(&control, runtimes, OperatorSettings::default()).await?;
+        let retainer = Retainer::start(&control);
         let figures = metrics::install();
         let counting = figures.clone().map(|handle| metrics::follow(&control, handle, operator.queue_length()));
         let mut options = options
@@ -134,6 +136,7 @@ impl Installation {
             api,
             agents,
             counting,
+            retainer,
         })
     }
 
@@ -210,6 +213,7 @@ impl Installation {
             tracing::warn!(%error, "the API did not end well");
         }
         drop(self.counting);
+        self.retainer.shutdown().await;
         self.operator.shutdown().await;
         self.opened.close().await;
         // No program is left to be waited for.
