@@ -58,8 +58,8 @@ statements! {
     LOG = "SELECT revision, tenant, agent, doc FROM log WHERE revision > ? ORDER BY revision LIMIT ?";
     AUDIT_TIMES = "SELECT seq, at FROM audit WHERE seq > ? ORDER BY seq LIMIT ?";
     // What of agents may be old: the first message, the first step, and the agent itself where it is deleted.
-    OLDEST_OF_AGENTS = "SELECT t.id, (SELECT m.doc FROM messages m WHERE m.agent = t.id ORDER BY m.seq LIMIT 1), \
-        (SELECT s.doc FROM steps s WHERE s.agent = t.id ORDER BY s.seq LIMIT 1), \
+    OLDEST_OF_AGENTS = "SELECT t.id, (SELECT m.doc FROM messages m WHERE m.agent = t.id ORDER BY m.agent, m.seq LIMIT 1), \
+        (SELECT s.doc FROM steps s WHERE s.agent = t.id ORDER BY s.agent, s.seq LIMIT 1), \
         CASE WHEN t.state = 'deleted' THEN t.doc END FROM agents t WHERE t.id > ? ORDER BY t.id LIMIT ?";
     BLOB = "SELECT size FROM blobs WHERE tenant = ? AND id = ?";
     CHUNKS = "SELECT data FROM blob_chunks WHERE tenant = ? AND id = ? AND n >= ? AND n <= ? ORDER BY n";
