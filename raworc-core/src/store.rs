@@ -125,6 +125,7 @@ impl StoreError {
 ///   that has not ended stays, with its steps; numbers go on as if nothing was taken away.
 /// - `S30` One `purge` takes away [`Purge::limit`] rows at most, and calls that go on where the last one ended come to an end.
 /// - `S31` `purge` takes a deleted agent with all that is its own, and not while its computer is to be reclaimed.
+/// - `S32` `purge` takes a blob of the same store once nothing has referred to it for its time, and no other.
 #[async_trait]
 pub trait Store: Send + Sync + fmt::Debug {
     /// Changes rows, all or none.

@@ -32,7 +32,10 @@ const CHANNEL: &str = "raworc_log";
 /// The database's time in microseconds.
 const NOW: &str = "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)";
 
-const MIGRATIONS: Migrations = &[(1, "tables", include_str!("migrations/0001_tables.sql"))];
+const MIGRATIONS: Migrations = &[
+    (1, "tables", include_str!("migrations/0001_tables.sql")),
+    (2, "references", include_str!("migrations/0002_references.sql")),
+];
 
 /// PostgreSQL.
 #[derive(Debug)]

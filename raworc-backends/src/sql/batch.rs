@@ -103,7 +103,7 @@ impl Batches {
                 Work::Claim(claim) => self.claim(time, claim, &mut pending),
                 Work::Put { tenant, id, content } => {
                     pending.other = true;
-                    blobs::write::<D>(conn, tenant, *id, content).await?;
+                    blobs::write::<D>(conn, tenant, *id, content, time.now()).await?;
                     Outcome::Done
                 }
                 Work::Unlink { tenant, id } => {
@@ -122,6 +122,7 @@ impl Batches {
                     if !D::BESIDE {
                         pending.take_away(stale.rows());
                     }
+                    pending.take_away(stale.references(time.now()));
                     for agent in &stale.agents {
                         pending.forget_agent(*agent);
                         self.rows.forget_agent(*agent);

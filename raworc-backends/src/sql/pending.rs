@@ -84,6 +84,9 @@ pub(crate) struct Pending {
     unlabelled: BTreeSet<AgentId>,
     labels: BTreeMap<AgentId, Vec<(String, String)>>,
     messages: BTreeMap<(AgentId, u64), (Has, Vec<Cell>)>,
+    /// Blobs that a message refers to, and which message does.
+    used: Script,
+    references: Vec<Cell>,
     steps: Vec<Cell>,
     computers: BTreeMap<ComputerId, Option<Vec<Cell>>>,
     records: BTreeMap<RecordKey, Option<Vec<Cell>>>,
@@ -156,6 +159,9 @@ impl Pending {
             self.agents.insert(agent.id, (differs.max(so_far), agent_row(agent, doc)));
         }
         for (message, doc) in messages {
+            if !before.has(message) {
+                self.references(message);
+            }
             let place = (message.agent, message.seq);
             let has = match (before.has(message), self.messages.get(&place)) {
                 (false, _) | (true, Some((Has::Nothing, _))) => Has::Nothing,
@@ -225,6 +231,16 @@ impl Pending {
         self.leases.insert(lease.key.clone(), row);
     }
 
+    /// Notes what a new message refers to.
+    fn references(&mut self, message: &Message) {
+        let (agent, tenant) = (message.agent.to_string(), message.tenant.to_string());
+        for blob in message.blobs() {
+            let (tenant, blob) = (Cell::from(tenant.clone()), Cell::from(blob.to_string()));
+            self.used.add(sql::USE_BLOB, [tenant.clone(), blob.clone()]);
+            self.references.extend([agent.clone().into(), int(message.seq).into(), tenant, blob]);
+        }
+    }
+
     fn labels(&mut self, agent: &Agent, before: Option<&Agent>) {
         let deleted = agent.status.state() == State::Deleted;
         if before.is_some_and(|before| before.spec.labels == agent.spec.labels) && !deleted {
@@ -257,6 +273,8 @@ impl Pending {
             D::run(conn, first).await?;
         }
         let mut last = self.forgotten;
+        last.0.extend(self.used.0);
+        last.put(sql::PUT_REFERENCES, self.references);
         let mut agents: Vec<_> = self.agents.into_values().collect();
         for (how, insert) in Differs::EACH {
             let some = agents.extract_if(.., |(differs, _)| *differs == how);

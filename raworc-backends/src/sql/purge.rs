@@ -1,15 +1,16 @@
 //! What is old is found by readers, and taken away by whoever may.
 //!
 //! Rows that are found never change again: messages that have ended, steps, audit rows, agents that are deleted. So it does
-//! no harm that time passes between, nor that another finds the same. Only what moves the beginning of the log, or takes away
-//! agents, of which the writer may hold a copy, waits for the writer's turn.
+//! no harm that time passes between, nor that another finds the same. Only what moves the beginning of the log, takes away agents,
+//! of which the writer may hold a copy, or has to do with blobs, to which a commit may refer, waits for the writer's turn.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use raworc_core::agent::Agent;
+use raworc_core::blob::BlobId;
 use raworc_core::event::Event;
-use raworc_core::ids::{AgentId, Revision, RuntimeName};
+use raworc_core::ids::{AgentId, Revision, RuntimeName, TenantName};
 use raworc_core::message::Message;
 use raworc_core::step::Step as Taken;
 use raworc_core::store::{
@@ -19,10 +20,11 @@ use raworc_core::store::{
 use sqlx::Connection;
 
 use super::Shared;
-use super::convert::{broken, doc, int, number, text, time};
+use super::blobs::PIECE;
+use super::convert::{broken, count, doc, int, micros, number, text, time};
 use super::dialect::{Columns, Dialect};
 use super::read::{plain, within};
-use super::script::Script;
+use super::script::{Cell, Script};
 use super::statements as sql;
 
 /// Rows that are to be taken away.
@@ -34,6 +36,12 @@ pub(crate) struct Stale {
     /// Of each of these agents, up to this number.
     messages: Vec<(AgentId, u64)>,
     steps: Vec<(AgentId, u64)>,
+    /// The same for those whose messages refer to blobs, and these.
+    referring: Vec<(AgentId, u64)>,
+    left: BTreeSet<(TenantName, BlobId)>,
+    /// Blobs that nothing refers to since before a time.
+    blobs: Vec<(String, String)>,
+    idle: Option<Timestamp>,
     /// Agents with nothing left of theirs.
     pub(crate) agents: Vec<AgentId>,
     /// How many rows these are.
@@ -48,7 +56,7 @@ impl Stale {
 
     /// Whether some of it is the writer's to take away.
     pub(crate) const fn needs_the_head(&self) -> bool {
-        self.log.is_some() || !self.agents.is_empty()
+        self.log.is_some() || !self.agents.is_empty() || !self.referring.is_empty() || !self.blobs.is_empty()
     }
 
     /// Takes away the rows that nobody looks at who writes.
@@ -61,6 +69,25 @@ impl Stale {
         }
         if let Some(seq) = self.audit {
             script.add(sql::FORGET_AUDIT, [seq.into()]);
+        }
+        script
+    }
+
+    /// Takes away what has to do with blobs. A message that refers to one is accepted by who writes, before that or after it.
+    pub(crate) fn references(&self, now: Timestamp) -> Script {
+        let mut script = Script::default();
+        for (agent, seq) in &self.referring {
+            for statement in [sql::FORGET_REFERENCES, sql::FORGET_MESSAGES] {
+                script.add(statement, [agent.to_string().into(), int(*seq).into()]);
+            }
+        }
+        for (tenant, blob) in &self.left {
+            script.add(sql::LEAVE_BLOB, [micros(now).into(), tenant.to_string().into(), blob.to_string().into()]);
+        }
+        for (tenant, blob) in &self.blobs {
+            let key = [Cell::from(tenant.clone()), Cell::from(blob.clone())];
+            script.add(sql::FORGET_BLOB, [&key[..], &[self.idle.map(micros).into()]].concat());
+            script.add(sql::FORGET_PIECES, key);
         }
         script
     }
@@ -122,6 +149,7 @@ impl<D: Dialect> Shared<D> {
                 let (ends, done) = self.stale_agents(after, &cutoffs, most, &mut stale).await?;
                 (ends, PurgeFrom::Agents(done))
             }
+            PurgeFrom::Blobs => (self.stale_blobs(&cutoffs, most, &mut stale).await?, part),
         };
         Ok((stale, if ends { part.next_part(&cutoffs) } else { Some(next) }))
     }
@@ -164,6 +192,27 @@ impl<D: Dialect> Shared<D> {
         Ok(stale.left(most) > 0)
     }
 
+    /// Whether these are all that are old. What a blob takes counts by its pieces, and one goes in any case.
+    async fn stale_blobs(&self, cutoffs: &Cutoffs, most: usize, stale: &mut Stale) -> Result<bool, sqlx::Error> {
+        stale.idle = cutoffs.blobs;
+        let step = plain(sql::IDLE_BLOBS, [cutoffs.blobs.map(micros).into(), int(most as u64).into()]);
+        let key = |row: &D::Row| Ok(((text(row, 0)?.into_owned(), text(row, 1)?.into_owned()), count(row, 2)?));
+        let rows = self.all(step, key).await?;
+        let (found, mut room) = (rows.len(), most as u64);
+        for (key, size) in rows {
+            let pieces = 1 + size.div_ceil(PIECE as u64);
+            if pieces > room && !stale.blobs.is_empty() {
+                break;
+            }
+            room = room.saturating_sub(pieces);
+            stale.blobs.push(key);
+        }
+        // In one order, whoever takes them away.
+        stale.blobs.sort_unstable();
+        stale.counted.blobs = stale.blobs.len() as u64;
+        Ok(stale.blobs.len() == found && found < most)
+    }
+
     /// Whether these were the last agents, and the last of them that is done with.
     async fn stale_agents(
         &self,
@@ -203,7 +252,11 @@ impl<D: Dialect> Shared<D> {
         }
         let page = self.messages(&MessageQuery { limit: left, ..MessageQuery::of(agent) }).await?;
         let old: Vec<_> = page.items.iter().take_while(|message| mine.take_message(message)).collect();
-        stale.messages.extend(old.last().map(|message| (agent, message.seq)));
+        let left = old.iter().flat_map(|message| message.blobs().into_iter().map(|id| (message.tenant.clone(), id)));
+        let left: Vec<_> = left.collect();
+        let upto = if left.is_empty() { &mut stale.messages } else { &mut stale.referring };
+        upto.extend(old.last().map(|message| (agent, message.seq)));
+        stale.left.extend(left);
         stale.counted.messages += old.len() as u64;
         let left = stale.left(most);
         if left == 0 || old.len() == page.items.len() && page.next.is_some() {

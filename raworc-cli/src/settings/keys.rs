@@ -276,6 +276,12 @@ pub const KEYS: &[Key] = &[
         None,
         "How long messages and steps of an agent that was deleted are kept; 0 for ever.",
     ),
+    key(
+        "retention.blobs",
+        Default::Shown(|| kept(|times| times.blobs)),
+        None,
+        "How long files that are kept apart are kept once no message refers to them; 0 for ever.",
+    ),
     key("work.rounds", Default::Number(|settings| settings.work.rounds as u64), None, "Model calls for one message."),
     key(
         "work.tokens",

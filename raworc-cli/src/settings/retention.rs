@@ -25,6 +25,8 @@ pub struct Retention {
     pub audit: Kept,
     /// Agents that are deleted.
     pub deleted_agents: Kept,
+    /// Blobs that nothing refers to.
+    pub blobs: Kept,
 }
 
 impl Retention {
@@ -36,6 +38,7 @@ impl Retention {
         times.events = self.events.0;
         times.audit = self.audit.0;
         times.deleted_agents = self.deleted_agents.0;
+        times.blobs = self.blobs.0;
         times
     }
 }
@@ -89,7 +92,8 @@ mod tests {
     #[test]
     fn defaults_are_written_as_they_are_read() {
         let defaults = store::Retention::default();
-        for kept in [defaults.messages, defaults.steps, defaults.events, defaults.audit, defaults.deleted_agents] {
+        let store::Retention { messages, steps, events, audit, deleted_agents, blobs, .. } = defaults;
+        for kept in [messages, steps, events, audit, deleted_agents, blobs] {
             assert_eq!(read(&Kept(kept).to_string()), Ok(kept));
         }
     }

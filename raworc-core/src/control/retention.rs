@@ -81,8 +81,8 @@ async fn look(control: &ControlPlane, every: Duration) {
         match round(control, every).await {
             Ok(rows) => {
                 if rows.all() > 0 {
-                    let PurgedRows { messages, steps, events, audit, agents } = rows;
-                    tracing::info!(messages, steps, events, audit, agents, "what was too old is taken away");
+                    let PurgedRows { messages, steps, events, audit, agents, blobs } = rows;
+                    tracing::info!(messages, steps, events, audit, agents, blobs, "what was too old is taken away");
                 }
                 well = true;
             }

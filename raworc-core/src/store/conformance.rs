@@ -59,6 +59,9 @@ pub trait StoreUnderTest: Send + Sync {
     /// memory is given back as it is.
     async fn reopen(&self, store: Arc<dyn Store>) -> Arc<dyn Store>;
 
+    /// The blobs that are kept in the same store, so that its purges find them; none where it keeps none.
+    fn blobs(&self, store: &Arc<dyn Store>) -> Option<Arc<dyn BlobStore>>;
+
     /// Makes the store forget its log up to `upto`, this revision included, as its retention would in time.
     async fn forget_log(&self, store: &Arc<dyn Store>, upto: Revision);
 }

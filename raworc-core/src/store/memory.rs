@@ -239,7 +239,8 @@ impl Watcher {
 impl BlobStore for MemoryStore {
     async fn put(&self, tenant: &TenantName, content: Bytes) -> Result<BlobId, StoreError> {
         let id = BlobId::of(&content);
-        lock(&self.tables).put_blob(tenant, id, content);
+        let (mut tables, now) = self.lock();
+        tables.put_blob(tenant, id, content, now);
         Ok(id)
     }
 

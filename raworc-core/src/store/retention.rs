@@ -25,6 +25,8 @@ pub struct Retention {
     pub audit: Option<Duration>,
     /// Agents, from when they were deleted on, with their messages and steps.
     pub deleted_agents: Option<Duration>,
+    /// Blobs, from when they were put on, or from when the last message that refers to them is gone.
+    pub blobs: Option<Duration>,
 }
 
 impl Default for Retention {
@@ -36,6 +38,7 @@ impl Default for Retention {
             events: Some(7 * DAY),
             audit: Some(400 * DAY),
             deleted_agents: Some(30 * DAY),
+            blobs: Some(DAY),
         }
     }
 }
@@ -44,20 +47,21 @@ impl Retention {
     /// Everything for ever.
     #[must_use]
     pub const fn for_ever() -> Self {
-        Self { messages: None, steps: None, events: None, audit: None, deleted_agents: None }
+        Self { messages: None, steps: None, events: None, audit: None, deleted_agents: None, blobs: None }
     }
 
     /// Everything for this time.
     #[must_use]
     pub const fn of(kept: Duration) -> Self {
         let kept = Some(kept);
-        Self { messages: kept, steps: kept, events: kept, audit: kept, deleted_agents: kept }
+        Self { messages: kept, steps: kept, events: kept, audit: kept, deleted_agents: kept, blobs: kept }
     }
 
     /// The shortest of all times; none where everything is kept for ever.
     #[must_use]
     pub fn shortest(&self) -> Option<Duration> {
-        [self.messages, self.steps, self.events, self.audit, self.deleted_agents].into_iter().flatten().min()
+        let times = [self.messages, self.steps, self.events, self.audit, self.deleted_agents, self.blobs];
+        times.into_iter().flatten().min()
     }
 
     /// Up to when what is old goes, at the store's time.
@@ -74,6 +78,7 @@ impl Retention {
             events: before(self.events),
             audit: before(self.audit),
             deleted_agents: before(self.deleted_agents),
+            blobs: before(self.blobs),
         }
     }
 }
@@ -91,6 +96,8 @@ pub struct Cutoffs {
     pub audit: Option<Timestamp>,
     /// Agents that were deleted then.
     pub deleted_agents: Option<Timestamp>,
+    /// Blobs that nothing refers to since then.
+    pub blobs: Option<Timestamp>,
 }
 
 impl Cutoffs {
@@ -140,6 +147,8 @@ pub enum PurgeFrom {
     Audit,
     /// With the agents after this one, by their ids; with the first where absent.
     Agents(Option<AgentId>),
+    /// With blobs.
+    Blobs,
 }
 
 impl PurgeFrom {
@@ -151,7 +160,8 @@ impl PurgeFrom {
             Self::Events | Self::Audit if cutoffs.audit.is_some() => Some(Self::Audit),
             Self::Events | Self::Audit if cutoffs.any_of_agents() => Some(Self::Agents(None)),
             Self::Agents(_) if cutoffs.any_of_agents() => Some(self),
-            Self::Events | Self::Audit | Self::Agents(_) => None,
+            Self::Events | Self::Audit | Self::Agents(_) | Self::Blobs if cutoffs.blobs.is_some() => Some(Self::Blobs),
+            Self::Events | Self::Audit | Self::Agents(_) | Self::Blobs => None,
         }
     }
 
@@ -161,7 +171,8 @@ impl PurgeFrom {
         match self {
             Self::Events => Self::Audit.part(cutoffs),
             Self::Audit => Self::Agents(None).part(cutoffs),
-            Self::Agents(_) => None,
+            Self::Agents(_) => Self::Blobs.part(cutoffs),
+            Self::Blobs => None,
         }
     }
 }
@@ -207,18 +218,21 @@ pub struct PurgedRows {
     pub audit: u64,
     /// Deleted agents.
     pub agents: u64,
+    /// Blobs.
+    pub blobs: u64,
 }
 
 impl PurgedRows {
     /// Each kind with its number.
     #[must_use]
-    pub const fn each(&self) -> [(&'static str, u64); 5] {
+    pub const fn each(&self) -> [(&'static str, u64); 6] {
         [
             ("messages", self.messages),
             ("steps", self.steps),
             ("events", self.events),
             ("audit", self.audit),
             ("agents", self.agents),
+            ("blobs", self.blobs),
         ]
     }
 
@@ -230,6 +244,7 @@ impl PurgedRows {
         self.events += others.events;
         self.audit += others.audit;
         self.agents += others.agents;
+        self.blobs += others.blobs;
         self
     }
 

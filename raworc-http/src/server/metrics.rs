@@ -53,7 +53,7 @@ pub(super) const FIGURES: [&[(&str, &str)]; 3] = [
         ("raworc_store_commits_total", "Commits, by what came of them: done, replayed, conflict, failed"),
         (
             "raworc_store_purged_rows_total",
-            "Rows that were too old and are gone, by kind: messages, steps, events, audit, agents",
+            "Rows that were too old and are gone, by kind: messages, steps, events, audit, agents, blobs",
         ),
         ("raworc_messages_accepted_total", "Messages that were accepted since this process began"),
         (

@@ -3,17 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::StreamExt;
 
-use super::scene::{START, Scene, change, commit_id, done, message, new_computer, runtime, soon, spec};
+use super::scene::{START, Scene, change, commit_id, done, message, new_computer, runtime, soon, spec, tenant};
 use super::{StoreCase, StoreUnderTest, case};
 use crate::agent::{Agent, AgentEvent};
+use crate::blob::BlobId;
 use crate::ids::{AgentId, Revision, TenantName};
-use crate::message::{Message, MessageState};
+use crate::message::{Message, MessageState, Part, Role};
 use crate::step::{NewStep, Step, StepKind};
 use crate::store::{
-    AgentOp, AuditEntry, AuditQuery, Change, Check, Commit, ComputerQuery, EventFilter, MessageQuery, Purge, PurgeFrom,
-    PurgedRows, Retention, StepQuery, Store, StoreError,
+    AgentOp, AuditEntry, AuditQuery, Change, Check, Commit, ComputerQuery, EventFilter, MessageQuery, NewMessage,
+    Purge, PurgeFrom, PurgedRows, Retention, StepQuery, Store, StoreError,
 };
 
 pub(super) fn cases() -> Vec<StoreCase> {
@@ -23,6 +25,8 @@ pub(super) fn cases() -> Vec<StoreCase> {
         case!(numbers_go_on_where_all_before_them_is_gone shows "S29", "S7", "S8"),
         case!(a_call_takes_away_no_more_than_it_may_and_leads_on shows "S30"),
         case!(a_deleted_agent_goes_once_its_computer_is_reclaimed shows "S31"),
+        case!(a_blob_goes_once_no_message_has_referred_to_it_for_its_time shows "S32"),
+        case!(blobs_go_a_few_at_a_time shows "S32", "S30"),
         case!(who_watches_from_before_what_is_gone_is_told shows "S19", "S28"),
         case!(a_commit_whose_events_are_gone_gets_its_first_result_again shows "S6", "S28"),
         case!(messages_that_come_while_others_go_are_all_there shows "S29"),
@@ -193,7 +197,7 @@ async fn a_call_takes_away_no_more_than_it_may_and_leads_on(subject: Arc<dyn Sto
     // Of this one nothing may go, whoever comes before and after it.
     let open = scene.create("waits").await.id;
     let waits = scene.accept(open, "waits").await;
-    let all = PurgedRows { messages: 30, steps: 15, audit: 15, events: scene.head().await.0, agents: 0 };
+    let all = PurgedRows { messages: 30, steps: 15, audit: 15, events: scene.head().await.0, ..PurgedRows::default() };
     let mut purge = Purge { limit: 7, ..Purge::new(NOT_AT_ALL) };
     let (mut gone, mut calls) = (PurgedRows::default(), 0);
     loop {
@@ -211,7 +215,8 @@ async fn a_call_takes_away_no_more_than_it_may_and_leads_on(subject: Arc<dyn Sto
     }
     assert_eq!(messages(&scene, open).await, [waits]);
     let nothing = scene.store.purge(&Purge { limit: 0, from: PurgeFrom::Agents(None), ..purge }).await;
-    assert_eq!(nothing.expect("the store answers").next, None);
+    let nothing = nothing.expect("the store answers");
+    assert_eq!((nothing.rows, nothing.next), (PurgedRows::default(), Some(PurgeFrom::Blobs)));
 }
 
 async fn reclaimed(scene: &Scene) {
@@ -265,6 +270,86 @@ async fn a_deleted_agent_goes_once_its_computer_is_reclaimed(subject: Arc<dyn St
     };
     let begun: Agent = scene.change(next.id, vec![computer]).await;
     assert!(begun.status.computer.is_some());
+}
+
+/// A message that refers to blobs.
+async fn attach(scene: &Scene, agent: AgentId, blobs: &[BlobId]) -> Message {
+    let id = super::scene::message_id();
+    let part = |blob: &BlobId| Part::Blob { blob: *blob, media_type: "image/png".into() };
+    let parts = blobs.iter().map(part).collect();
+    let accept = AgentOp::Accept(NewMessage { id, role: Role::User, author: "user:ada".into(), parts });
+    let committed = scene.commit(change(agent, Check::Alive, vec![accept])).await;
+    committed.messages.into_iter().find(|there| there.id == id).expect("the commit tells the message")
+}
+
+async fn a_blob_goes_once_no_message_has_referred_to_it_for_its_time(subject: Arc<dyn StoreUnderTest>) {
+    let scene = Scene::open(&*subject).await;
+    let Some(blobs) = subject.blobs(&scene.store) else { return };
+    let (ours, theirs) = (TenantName::default(), tenant("theirs"));
+    let id = scene.idle("keeper").await.id;
+    // More than one piece of whatever a store cuts it into.
+    let contents = [Bytes::from_static(b"alone"), Bytes::from(vec![7; 600_000]), Bytes::from_static(b"ended")];
+    for content in &contents {
+        blobs.put(&ours, content.clone()).await.expect("the store answers");
+    }
+    // What is another tenant's is another blob.
+    blobs.put(&theirs, contents[1].clone()).await.expect("the store answers");
+    let [alone, open, ended] = [0, 1, 2].map(|n: usize| BlobId::of(&contents[n]));
+    let first = attach(&scene, id, &[ended, open, ended]).await;
+    scene.change(id, vec![AgentOp::Lease(first.id)]).await;
+    scene.change(id, vec![done(first.id, "seen")]).await;
+    let waits = attach(&scene, id, &[open]).await;
+    let there = async |tenant: &TenantName, id| blobs.get(tenant, id, None).await.expect("the store answers").is_some();
+
+    let old_blobs = only(|retention| retention.blobs = Some(Duration::ZERO));
+    assert_eq!(purge(&*scene.store, only(|r| r.blobs = Some(LONG))).await, PurgedRows::default());
+    assert_eq!(purge(&*scene.store, old_blobs).await, PurgedRows { blobs: 2, ..PurgedRows::default() });
+    assert!(!there(&ours, alone).await && !there(&theirs, open).await, "nothing referred to them");
+    assert!(there(&ours, open).await && there(&ours, ended).await, "a message has them");
+    // From when the message is gone, its time begins anew.
+    let gone = only(|retention| {
+        retention.messages = Some(Duration::ZERO);
+        retention.blobs = Some(LONG);
+    });
+    assert_eq!(purge(&*scene.store, gone).await, PurgedRows { messages: 2, ..PurgedRows::default() });
+    assert!(there(&ours, ended).await);
+    assert_eq!(purge(&*scene.store, old_blobs).await, PurgedRows { blobs: 1, ..PurgedRows::default() });
+    assert!(!there(&ours, ended).await);
+    let scene = scene.reopen(&*subject).await;
+    let blobs = subject.blobs(&scene.store).expect("it has the same");
+    assert_eq!(purge(&*scene.store, old_blobs).await, PurgedRows::default());
+    let found = blobs.get(&ours, open, None).await.expect("the store answers");
+    assert!(found.as_ref() == Some(&contents[1]), "what waits keeps what it refers to");
+    // One that was put again may be referred to again, and one that is put once more goes by its new time.
+    blobs.put(&ours, contents[2].clone()).await.expect("the store answers");
+    attach(&scene, id, &[ended]).await;
+    blobs.put(&ours, contents[2].clone()).await.expect("the store answers");
+    assert_eq!(purge(&*scene.store, old_blobs).await, PurgedRows::default());
+    let cancel = AgentOp::RequestCancel { message: waits.id, obey: LONG };
+    scene.change(id, vec![cancel]).await;
+    assert_eq!(purge(&*scene.store, NOT_AT_ALL).await.blobs, 1, "the last that referred to it has ended and is gone");
+    let found = blobs.get(&ours, ended, None).await.expect("the store answers");
+    assert!(found.is_some(), "and that of the message behind it is kept");
+}
+
+async fn blobs_go_a_few_at_a_time(subject: Arc<dyn StoreUnderTest>) {
+    let scene = Scene::open(&*subject).await;
+    let Some(blobs) = subject.blobs(&scene.store) else { return };
+    for n in 0..10_u8 {
+        blobs.put(&TenantName::default(), Bytes::from(vec![n])).await.expect("the store answers");
+    }
+    let old_blobs = only(|retention| retention.blobs = Some(Duration::ZERO));
+    let mut purge = Purge { limit: 4, ..Purge::new(old_blobs) };
+    let mut gone = 0;
+    loop {
+        let purged = scene.store.purge(&purge).await.expect("the store answers");
+        assert!(purged.rows.blobs <= 4, "{purged:?}");
+        gone += purged.rows.blobs;
+        let Some(from) = purged.next else { break };
+        assert!(purged.rows.blobs > 0, "it makes headway: {purged:?}");
+        purge.from = from;
+    }
+    assert_eq!(gone, 10);
 }
 
 async fn who_watches_from_before_what_is_gone_is_told(subject: Arc<dyn StoreUnderTest>) {

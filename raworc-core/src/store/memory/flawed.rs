@@ -72,6 +72,7 @@ pub(crate) enum Flaw {
     PreconditionsAreIgnored,
     PrefixIgnoresCase,
     PurgeForgetsComputers,
+    PurgeForgetsReferences,
     PurgeIgnoresTheLimit,
     PurgeReusesNumbers,
     PurgeTakesWhatIsOpen,

@@ -48,7 +48,8 @@ pub(super) struct Tables {
     audit: VecDeque<AuditRow>,
     /// Audit rows that are gone.
     audit_gone: usize,
-    blobs: BTreeMap<(TenantName, BlobId), Bytes>,
+    /// Each with when it was put, or lost a message that referred to it.
+    blobs: BTreeMap<(TenantName, BlobId), (Bytes, Timestamp)>,
     commits: BTreeMap<CommitId, Committed>,
     log: VecDeque<Event>,
     /// The last revision that the log has forgotten.
@@ -296,12 +297,12 @@ impl Tables {
         self.commits.retain(|_, committed| committed.revision > upto);
     }
 
-    pub(super) fn put_blob(&mut self, tenant: &TenantName, id: BlobId, content: Bytes) {
-        self.blobs.insert((tenant.clone(), id), content);
+    pub(super) fn put_blob(&mut self, tenant: &TenantName, id: BlobId, content: Bytes, now: Timestamp) {
+        self.blobs.insert((tenant.clone(), id), (content, now));
     }
 
     pub(super) fn blob(&self, tenant: &TenantName, id: BlobId) -> Option<Bytes> {
-        self.blobs.get(&(tenant.clone(), id)).cloned()
+        self.blobs.get(&(tenant.clone(), id)).map(|(content, _)| content.clone())
     }
 
     pub(super) fn unlink_blob(&mut self, tenant: &TenantName, id: BlobId) {

@@ -20,6 +20,9 @@ impl Flawed {
         if self.is(Flaw::PurgeTakesWhatIsOpen) {
             self.inner.lock().0.lose_open_messages();
         }
+        if self.is(Flaw::PurgeForgetsReferences) && purged.rows.blobs > 0 {
+            self.inner.lock().0.lose_blobs();
+        }
         if self.is(Flaw::PurgeReusesNumbers) {
             self.inner.lock().0.count_anew();
         }

@@ -33,8 +33,25 @@ impl Tables {
                 (gone < most, part)
             }
             PurgeFrom::Agents(after) => {
-                let (ends, done) = self.purge_agents(after, &cutoffs, most, &mut rows);
+                let (ends, done) = self.purge_agents(after, &cutoffs, now, &mut rows, most);
                 (ends, PurgeFrom::Agents(done))
+            }
+            PurgeFrom::Blobs => {
+                let referred = self
+                    .messages
+                    .values()
+                    .flat_map(|message| message.blobs().into_iter().map(|blob| (message.tenant.clone(), blob)));
+                let referred: BTreeSet<_> = referred.collect();
+                let old = self
+                    .blobs
+                    .iter()
+                    .filter(|(key, (_, since))| is_past(cutoffs.blobs, *since) && !referred.contains(key));
+                let old: Vec<_> = old.take(most).map(|(key, _)| key.clone()).collect();
+                for key in &old {
+                    self.blobs.remove(key);
+                }
+                rows.blobs = old.len() as u64;
+                (old.len() < most, part)
             }
         };
         Purged { rows, next: if ends { part.next_part(&cutoffs) } else { Some(next) } }
@@ -45,8 +62,9 @@ impl Tables {
         &mut self,
         after: Option<AgentId>,
         cutoffs: &Cutoffs,
-        most: usize,
+        now: Timestamp,
         rows: &mut PurgedRows,
+        most: usize,
     ) -> (bool, Option<AgentId>) {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let mut ids = self.agents.range((from, Bound::Unbounded)).map(|(id, _)| *id);
@@ -54,7 +72,7 @@ impl Tables {
         let are_last = ids.next().is_none();
         let mut done = after;
         for id in some {
-            if !self.purge_agent(id, cutoffs, most, rows) {
+            if !self.purge_agent(id, cutoffs, now, rows, most) {
                 return (false, done);
             }
             done = Some(id);
@@ -63,7 +81,14 @@ impl Tables {
     }
 
     /// Whether all that may go of this agent is gone.
-    fn purge_agent(&mut self, id: AgentId, cutoffs: &Cutoffs, most: usize, rows: &mut PurgedRows) -> bool {
+    fn purge_agent(
+        &mut self,
+        id: AgentId,
+        cutoffs: &Cutoffs,
+        now: Timestamp,
+        rows: &mut PurgedRows,
+        most: usize,
+    ) -> bool {
         let left = |rows: &PurgedRows| most.saturating_sub(usize::try_from(rows.all()).unwrap_or(usize::MAX));
         let status = self.agents.get(&id).map(|agent| &agent.status);
         let deleted = status.filter(|status| status.state() == State::Deleted).map(|status| status.since);
@@ -75,7 +100,13 @@ impl Tables {
                 return false;
             }
             self.inboxes.remove(&(id, seq));
-            self.messages.remove(&message);
+            if let Some(message) = self.messages.remove(&message) {
+                for blob in message.blobs() {
+                    if let Some((_, since)) = self.blobs.get_mut(&(message.tenant.clone(), blob)) {
+                        *since = now;
+                    }
+                }
+            }
             rows.messages += 1;
         }
         let open: BTreeSet<MessageId> =
@@ -122,6 +153,12 @@ impl Tables {
             agent.inbox.last_seq = messages.map_or(0, |((_, seq), _)| *seq);
             agent.inbox.last_step = steps.map_or(0, |((_, seq), _)| *seq);
         }
+    }
+
+    /// As a store does that knows nothing of references.
+    #[cfg(test)]
+    pub(in crate::store::memory) fn lose_blobs(&mut self) {
+        self.blobs.clear();
     }
 
     /// As a store does that knows of no computers of a deleted agent.
