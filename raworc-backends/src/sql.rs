@@ -13,6 +13,9 @@ pub(crate) mod dialect;
 pub(crate) mod fault;
 pub(crate) mod feed;
 mod pending;
+mod purge;
+#[cfg(test)]
+pub(crate) mod purging;
 pub(crate) mod queue;
 mod read;
 mod recent;

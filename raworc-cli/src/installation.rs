@@ -23,7 +23,7 @@ pub use docker::{DOCKERFILE, open_engine};
 
 use std::fmt;
 
-use raworc_core::control::{ControlPlane, Presence};
+use raworc_core::control::{ControlPlane, Presence, Retainer};
 use raworc_core::ids::RuntimeName;
 use raworc_core::runtime::{Runtime, Runtimes};
 use raworc_http::server::metrics;
@@ -74,6 +74,7 @@ pub struct Installation {
     health: Option<Health>,
     internal: Option<Internal>,
     counting: Option<metrics::Followed>,
+    retainer: Retainer,
 }
 
 impl fmt::Debug for Installation {
@@ -149,7 +150,8 @@ impl Installation {
             let queue = operating.as_ref().map(Operating::queue_length);
             metrics::follow(&control, handle, move || queue.as_ref().map_or(0, |queue| queue()))
         });
-        Ok(Self { settings, role, control, store, serving, operating, health, internal, counting })
+        let retainer = Retainer::start(&control);
+        Ok(Self { settings, role, control, store, serving, operating, health, internal, counting, retainer })
     }
 
     /// The address of the API, as a program on this machine reaches it; none where it serves no API.
@@ -249,6 +251,7 @@ impl Installation {
             None => None,
         };
         drop(self.counting);
+        self.retainer.shutdown().await;
         if let Some(operating) = self.operating {
             operating.shutdown().await;
         }

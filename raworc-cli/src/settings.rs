@@ -1,10 +1,12 @@
 //! The configuration of a serving process: `raworc.toml`, then `RAWORC_*`, then options.
 
 mod keys;
+mod retention;
 
 #[cfg(feature = "docker")]
 pub(crate) use keys::DEFAULT_IMAGE;
 pub use keys::{Default, KEYS, Key, OTHER_VARIABLES};
+pub use retention::{Kept, Retention};
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -76,6 +78,8 @@ pub struct Settings {
     pub operator: Operator,
     /// Limits.
     pub limits: Limits,
+    /// How long what is old is kept.
+    pub retention: Retention,
     /// Limits of the work on one message.
     pub work: Work,
     /// The model that agents think with unless their spec names another.
@@ -499,6 +503,7 @@ impl Settings {
             RuntimeKind::Local => Some(self.local.name.clone()),
             RuntimeKind::Docker => Some(self.docker.name.clone()),
         };
+        settings.retention = self.retention.times();
         settings.work =
             WorkLimits { rounds: self.work.rounds, tokens: self.work.tokens, tool_seconds: self.work.tool_seconds };
         settings.models = self.all_models().fold(control::Models::default(), |models, model| {

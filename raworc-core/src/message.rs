@@ -4,6 +4,8 @@ mod state;
 
 pub use state::{MAX_ATTEMPTS, MessageDecision, MessageEvent, MessageState};
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -115,6 +117,16 @@ impl Message {
     pub fn text(&self) -> String {
         let texts: Vec<_> = self.parts.iter().map(Part::as_text).filter(|t| !t.is_empty()).collect();
         texts.join("\n")
+    }
+
+    /// What it refers to that is kept apart, each once.
+    #[must_use]
+    pub fn blobs(&self) -> BTreeSet<BlobId> {
+        let blob = |part: &Part| match part {
+            Part::Blob { blob, .. } => Some(*blob),
+            Part::Text { .. } => None,
+        };
+        self.parts.iter().filter_map(blob).collect()
     }
 
     /// The shell command that it asks for: a message that begins with `!` is run without a model.

@@ -44,12 +44,16 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use self::chance::Chance;
 use self::client::Client;
 use self::clock::JumpingClock;
 use self::process::{Process, Role};
 use self::program::{Programs, Way};
 use self::world::World;
+use crate::blob::BlobStore;
+use crate::ids::TenantName;
 use crate::runtime::simulated::{Latency, Profile, SimulatedAgent, SimulatedOptions, SimulatedRuntime};
 
 /// Clients of a run.
@@ -147,6 +151,8 @@ pub fn run(seed: u64, only: Option<&[usize]>) -> Report {
 async fn simulate(world: &Arc<World>, time: Duration, faults: Vec<Planned>) -> Report {
     let begun = tokio::time::Instant::now();
     world.engine.lose_image("ghost", "no such tag");
+    // Nothing refers to it, so that there is something of this kind to purge.
+    drop(World::at_once(world.store.put(&TenantName::default(), Bytes::from_static(b"a file"))));
     for number in 0..world.processes.len() {
         tokio::spawn(process::live(Arc::clone(world), number));
     }

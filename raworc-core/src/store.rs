@@ -11,6 +11,7 @@ pub mod conformance;
 mod evaluate;
 mod memory;
 mod query;
+mod retention;
 
 pub use clock::StoreClock;
 pub use commit::{
@@ -24,6 +25,7 @@ pub use query::{
     AgentQuery, AuditQuery, ComputerQuery, Due, DueQuery, EventFilter, LEASE_KEPT, Lease, LeaseClaim, MAX_PAGE,
     MAX_PAGE_BYTES, MessageQuery, Page, PageRows, Stamped, StepQuery, Touch,
 };
+pub use retention::{Cutoffs, PURGE_LOOKS, Purge, PurgeFrom, Purged, PurgedRows, Retention, is_past};
 
 use std::fmt;
 
@@ -118,6 +120,12 @@ impl StoreError {
 /// - `S25` Text comes back as it was written: every Unicode character, every length up to its limit.
 /// - `S26` A commit that deletes an agent ends its whole inbox and tells none of it, however much that is.
 /// - `S27` A page ends with the row that makes it [`MAX_PAGE_BYTES`] long, and its cursor leads on from there.
+/// - `S28` `purge` takes away what is older than it is to be kept, by the store's time, and nothing that is younger.
+/// - `S29` `purge` takes an agent's messages and steps from the oldest on and ends before the first that stays. A message
+///   that has not ended stays, with its steps; numbers go on as if nothing was taken away.
+/// - `S30` One `purge` takes away [`Purge::limit`] rows at most, and calls that go on where the last one ended come to an end.
+/// - `S31` `purge` takes a deleted agent with all that is its own, and not while its computer is to be reclaimed.
+/// - `S32` `purge` takes a blob of the same store once nothing has referred to it for its time, and no other.
 #[async_trait]
 pub trait Store: Send + Sync + fmt::Debug {
     /// Changes rows, all or none.
@@ -131,6 +139,10 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// The leases whose key begins with `prefix` and that have not expired.
     async fn leases(&self, prefix: &str) -> Result<Stamped<Vec<Lease>>, StoreError>;
+
+    /// Takes away some of what is old. Begin at the beginning, and go on where the answer says. Where several do so at
+    /// once, or one does again, that does no harm.
+    async fn purge(&self, purge: &Purge) -> Result<Purged, StoreError>;
 
     /// The living agent of this name.
     async fn agent(&self, tenant: &TenantName, name: &AgentName) -> Result<Stamped<Option<Agent>>, StoreError>;

@@ -39,7 +39,10 @@ const BYTES: usize = 4 << 20;
 /// The database's time in microseconds. The connection's time zone is UTC.
 const NOW: &str = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', SYSDATE(6))";
 
-const MIGRATIONS: Migrations = &[(1, "tables", include_str!("migrations/0001_tables.sql"))];
+const MIGRATIONS: Migrations = &[
+    (1, "tables", include_str!("migrations/0001_tables.sql")),
+    (2, "references", include_str!("migrations/0002_references.sql")),
+];
 
 /// MySQL and MariaDB.
 #[derive(Debug)]
@@ -70,7 +73,7 @@ impl Dialect for Mysql {
     type Connection = MySqlConnection;
     type Row = MySqlRow;
 
-    const BLOBS_BESIDE: bool = true;
+    const BESIDE: bool = true;
     const TOUCH_AGENTS: &'static Keyed = &Keyed {
         text: "UPDATE {keys} {join} agents t ON t.id = k.a \
             SET t.awake_until = k.b, t.heard_at = k.c, t.due_at = k.d",

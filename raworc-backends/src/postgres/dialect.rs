@@ -32,7 +32,10 @@ const CHANNEL: &str = "raworc_log";
 /// The database's time in microseconds.
 const NOW: &str = "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)";
 
-const MIGRATIONS: Migrations = &[(1, "tables", include_str!("migrations/0001_tables.sql"))];
+const MIGRATIONS: Migrations = &[
+    (1, "tables", include_str!("migrations/0001_tables.sql")),
+    (2, "references", include_str!("migrations/0002_references.sql")),
+];
 
 /// PostgreSQL.
 #[derive(Debug)]
@@ -61,7 +64,7 @@ impl Dialect for Postgres {
     type Connection = PgConnection;
     type Row = PgRow;
 
-    const BLOBS_BESIDE: bool = true;
+    const BESIDE: bool = true;
     const TOUCH_AGENTS: &'static Keyed = &Keyed {
         text: "UPDATE agents SET awake_until = k.b, heard_at = k.c, due_at = k.d FROM {keys} WHERE agents.id = k.a",
         columns: &[Kind::Text, Kind::Int, Kind::Int, Kind::Int],

@@ -44,7 +44,7 @@ impl Head {
 /// What is kept of what is old.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Retention {
-    /// Events that the log keeps at least.
+    /// Events that the log keeps by their number, however young those before them are.
     pub(crate) events: u64,
     /// For how long a commit that is sent again is recognised at least.
     pub(crate) commits: Duration,
@@ -103,7 +103,7 @@ impl Batches {
                 Work::Claim(claim) => self.claim(time, claim, &mut pending),
                 Work::Put { tenant, id, content } => {
                     pending.other = true;
-                    blobs::write::<D>(conn, tenant, *id, content).await?;
+                    blobs::write::<D>(conn, tenant, *id, content, time.now()).await?;
                     Outcome::Done
                 }
                 Work::Unlink { tenant, id } => {
@@ -112,9 +112,21 @@ impl Batches {
                     Outcome::Done
                 }
                 Work::ForgetLog { upto } => {
-                    pending.other = true;
-                    head.oldest = head.oldest.max(upto.next().min(head.revision.next()));
-                    pending.forget(sql::FORGET_LOG, int(head.oldest.0));
+                    forget_log(*upto, &mut head, &mut pending);
+                    Outcome::Done
+                }
+                Work::Forget(stale) => {
+                    if let Some(upto) = stale.log {
+                        forget_log(upto, &mut head, &mut pending);
+                    }
+                    if !D::BESIDE {
+                        pending.take_away(stale.rows());
+                    }
+                    pending.take_away(stale.references(time.now()));
+                    for agent in &stale.agents {
+                        pending.forget_agent(*agent);
+                        self.rows.forget_agent(*agent);
+                    }
                     Outcome::Done
                 }
             };
@@ -159,7 +171,7 @@ impl Batches {
                     }
                 }
                 Work::Claim(claim) => wanted.leases.push(claim.key.clone()),
-                Work::Put { .. } | Work::Unlink { .. } | Work::ForgetLog { .. } => {}
+                Work::Put { .. } | Work::Unlink { .. } | Work::ForgetLog { .. } | Work::Forget(_) => {}
             }
             footprints.push(footprint);
         }
@@ -244,6 +256,13 @@ impl Batches {
         }
         pending.forget(sql::FORGET_LEASES, before(LEASE_KEPT));
     }
+}
+
+/// Cuts the log after a revision, as far as it goes.
+fn forget_log(upto: Revision, head: &mut Head, pending: &mut Pending) {
+    pending.other = true;
+    head.oldest = head.oldest.max(upto.next().min(head.revision.next()));
+    pending.forget(sql::FORGET_LOG, int(head.oldest.0));
 }
 
 /// Adds what one commit looks at to what a batch looks at, but for its key of idempotency.

@@ -3,19 +3,20 @@
 use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
+use jiff::Timestamp;
 use raworc_core::blob::BlobId;
 use raworc_core::ids::TenantName;
 use sqlx::Connection;
 
 use super::Shared;
-use super::convert::{broken, count, int};
+use super::convert::{broken, count, int, micros};
 use super::dialect::{Columns, Dialect};
 use super::read::within;
 use super::script::{Cell, Script};
 use super::statements as sql;
 
 /// Bytes of a piece.
-const PIECE: usize = 256 << 10;
+pub(crate) const PIECE: usize = 256 << 10;
 
 /// Each in a transaction of its own, on one of the connections for reading.
 impl<D: Dialect> Shared<D> {
@@ -23,7 +24,7 @@ impl<D: Dialect> Shared<D> {
         let mut conn = self.reader().await?;
         let put = async {
             let mut transaction = conn.get()?.begin().await?;
-            write::<D>(&mut transaction, tenant, id, content).await?;
+            write::<D>(&mut transaction, tenant, id, content, self.time.now()).await?;
             transaction.commit().await
         };
         within(put).await?;
@@ -62,20 +63,25 @@ impl<D: Dialect> Shared<D> {
     }
 }
 
-/// Writes a blob, unless it is there.
+/// Writes a blob, unless it is there. One that is idle is so from now on: whoever has put it is yet to refer to it.
 pub(crate) async fn write<D: Dialect>(
     conn: &mut D::Connection,
     tenant: &TenantName,
     id: BlobId,
     content: &Bytes,
+    now: Timestamp,
 ) -> Result<(), sqlx::Error> {
     let key = [Cell::from(tenant.to_string()), Cell::from(id.to_string())];
+    // First, so that it is not taken away meanwhile.
+    let mut again = Script::default();
+    again.add(sql::PUT_BLOB_AGAIN, [&[micros(now).into()], &key[..]].concat());
+    D::run(conn, again).await?;
     if size::<D>(conn, &key).await?.is_some() {
         return Ok(());
     }
     let with = |cells: &[Cell]| [&key, cells].concat();
     let mut script = Script::default();
-    script.put(sql::PUT_BLOBS, with(&[int(content.len() as u64).into()]));
+    script.put(sql::PUT_BLOBS, with(&[int(content.len() as u64).into(), micros(now).into()]));
     D::run(conn, script).await?;
     let mut rest = content.clone();
     let mut n = 0_u64;

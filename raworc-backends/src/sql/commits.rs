@@ -7,8 +7,12 @@ use raworc_core::message::{Part, Role};
 use raworc_core::store::{AgentChange, AgentOp, Check, Commit, NewAgent, NewMessage};
 
 pub(crate) fn change(agent: AgentId, when: Check, op: AgentOp) -> Commit {
+    changes(agent, when, vec![op])
+}
+
+pub(crate) fn changes(agent: AgentId, when: Check, ops: Vec<AgentOp>) -> Commit {
     let id = SystemEntropy.commit_id(SystemClock.now());
-    Commit::of(id, AgentChange { agent, when: vec![when], ops: vec![op] })
+    Commit::of(id, AgentChange { agent, when: vec![when], ops })
 }
 
 pub(crate) fn create(name: &str) -> (AgentId, Commit) {

@@ -39,8 +39,9 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
     /// Its rows.
     type Row: Columns;
 
-    /// Whether blobs are written in transactions of their own, since other processes wait for the writer's.
-    const BLOBS_BESIDE: bool;
+    /// Whether blobs, and rows that nobody changes any more, are written and taken away in transactions of their own, since
+    /// other processes wait for the writer's.
+    const BESIDE: bool;
 
     /// Moves the times of agents: each key is an agent's id with its `awake_until`, `heard_at` and `due_at`.
     const TOUCH_AGENTS: &'static Keyed;

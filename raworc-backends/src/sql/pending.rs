@@ -80,9 +80,13 @@ pub(crate) struct Pending {
     forgotten: Script,
     agents: BTreeMap<AgentId, (Differs, Vec<Cell>)>,
     touched: BTreeSet<AgentId>,
+    gone: BTreeSet<AgentId>,
     unlabelled: BTreeSet<AgentId>,
     labels: BTreeMap<AgentId, Vec<(String, String)>>,
     messages: BTreeMap<(AgentId, u64), (Has, Vec<Cell>)>,
+    /// Blobs that a message refers to, and which message does.
+    used: Script,
+    references: Vec<Cell>,
     steps: Vec<Cell>,
     computers: BTreeMap<ComputerId, Option<Vec<Cell>>>,
     records: BTreeMap<RecordKey, Option<Vec<Cell>>>,
@@ -93,7 +97,7 @@ pub(crate) struct Pending {
     commits: Vec<Cell>,
     audit: Vec<Cell>,
     pub(crate) events: Vec<Event>,
-    /// Blobs were written, or the log is to be cut: all else may be empty.
+    /// Blobs were written, or something is to be taken away: all else may be empty.
     pub(crate) other: bool,
 }
 
@@ -108,9 +112,24 @@ impl Pending {
         self.forgotten.add(statement, [at.into()]);
     }
 
+    /// Takes rows away before others are written.
+    pub(crate) fn take_away(&mut self, rows: Script) {
+        self.other = true;
+        self.forgotten.0.extend(rows.0);
+    }
+
+    /// Takes an agent's row away, whatever was to be written of it.
+    pub(crate) fn forget_agent(&mut self, agent: AgentId) {
+        self.other = true;
+        self.agents.remove(&agent);
+        self.touched.remove(&agent);
+        self.gone.insert(agent);
+        self.forgotten.add(sql::FORGET_AGENT, [agent.to_string().into()]);
+    }
+
     /// The agents whose rows change.
     pub(crate) fn agents(&self) -> impl Iterator<Item = AgentId> {
-        self.agents.keys().chain(&self.touched).copied()
+        self.agents.keys().chain(&self.touched).chain(&self.gone).copied()
     }
 
     /// Adds what a commit leaves, over the rows as they were before it. Takes its events.
@@ -140,6 +159,9 @@ impl Pending {
             self.agents.insert(agent.id, (differs.max(so_far), agent_row(agent, doc)));
         }
         for (message, doc) in messages {
+            if !before.has(message) {
+                self.references(message);
+            }
             let place = (message.agent, message.seq);
             let has = match (before.has(message), self.messages.get(&place)) {
                 (false, _) | (true, Some((Has::Nothing, _))) => Has::Nothing,
@@ -209,6 +231,16 @@ impl Pending {
         self.leases.insert(lease.key.clone(), row);
     }
 
+    /// Notes what a new message refers to.
+    fn references(&mut self, message: &Message) {
+        let (agent, tenant) = (message.agent.to_string(), message.tenant.to_string());
+        for blob in message.blobs() {
+            let (tenant, blob) = (Cell::from(tenant.clone()), Cell::from(blob.to_string()));
+            self.used.add(sql::USE_BLOB, [tenant.clone(), blob.clone()]);
+            self.references.extend([agent.clone().into(), int(message.seq).into(), tenant, blob]);
+        }
+    }
+
     fn labels(&mut self, agent: &Agent, before: Option<&Agent>) {
         let deleted = agent.status.state() == State::Deleted;
         if before.is_some_and(|before| before.spec.labels == agent.spec.labels) && !deleted {
@@ -241,6 +273,8 @@ impl Pending {
             D::run(conn, first).await?;
         }
         let mut last = self.forgotten;
+        last.0.extend(self.used.0);
+        last.put(sql::PUT_REFERENCES, self.references);
         let mut agents: Vec<_> = self.agents.into_values().collect();
         for (how, insert) in Differs::EACH {
             let some = agents.extract_if(.., |(differs, _)| *differs == how);

@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::fault::{Fault, FaultKind};
+use super::purge::Stale;
 
 /// Something to write.
 #[derive(Debug)]
@@ -18,6 +19,7 @@ pub(crate) enum Work {
     Put { tenant: TenantName, id: BlobId, content: Bytes },
     Unlink { tenant: TenantName, id: BlobId },
     ForgetLog { upto: Revision },
+    Forget(Box<Stale>),
 }
 
 /// What came of it.

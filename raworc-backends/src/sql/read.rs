@@ -31,7 +31,7 @@ fn size(row: &impl Columns, at: usize) -> Result<usize, sqlx::Error> {
     Ok(text(row, at)?.len())
 }
 
-fn plain<const N: usize>(statement: &'static str, cells: [Cell; N]) -> Step {
+pub(crate) fn plain<const N: usize>(statement: &'static str, cells: [Cell; N]) -> Step {
     Step::Plain(statement.into(), cells.into())
 }
 
@@ -78,14 +78,14 @@ impl<D: Dialect> Shared<D> {
         Ok(Reader(Some(self.readers.acquire().await?)))
     }
 
-    async fn run(&self, script: Script) -> Result<Vec<D::Row>, sqlx::Error> {
+    pub(crate) async fn run(&self, script: Script) -> Result<Vec<D::Row>, sqlx::Error> {
         let mut conn = self.reader().await?;
         let rows = within(D::run(conn.get()?, script)).await?;
         conn.give_back();
         Ok(rows)
     }
 
-    async fn all<T>(
+    pub(crate) async fn all<T>(
         &self,
         step: Step,
         convert: impl Fn(&D::Row) -> Result<T, sqlx::Error>,
@@ -103,7 +103,7 @@ impl<D: Dialect> Shared<D> {
 
     /// A page of what `convert` makes of rows, each with the bytes of its document. SQLite reads nothing of what stands after
     /// the end of the page; a server sends it all the same, within the number of rows that was asked for.
-    async fn rows<T>(
+    pub(crate) async fn rows<T>(
         &self,
         step: Step,
         mut page: PageRows<T>,

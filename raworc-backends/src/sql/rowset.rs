@@ -82,6 +82,12 @@ impl Rowset {
         self.weight = self.weight - before + now;
     }
 
+    /// Notes that an agent is there no more.
+    pub(crate) fn forget_agent(&mut self, agent: AgentId) {
+        self.weight -= self.weights.remove(&agent).unwrap_or(0);
+        self.agents.insert(agent, None);
+    }
+
     /// Begins the transaction, and loads what a batch looks at and is not here yet. Gives the head, see [`Dialect::begin`].
     pub(crate) async fn begin<D: Dialect>(
         &mut self,

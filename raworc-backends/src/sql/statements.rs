@@ -27,6 +27,19 @@ statements! {
     DELETE_CHUNKS = "DELETE FROM blob_chunks WHERE tenant = ? AND id = ?";
     FORGET_LOG = "DELETE FROM log WHERE revision < ?";
     FORGET_LEASES = "DELETE FROM leases WHERE expires <= ?";
+    FORGET_MESSAGES = "DELETE FROM messages WHERE agent = ? AND seq <= ?";
+    FORGET_STEPS = "DELETE FROM steps WHERE agent = ? AND seq <= ?";
+    FORGET_AUDIT = "DELETE FROM audit WHERE seq <= ?";
+    FORGET_AGENT = "DELETE FROM agents WHERE id = ?";
+    FORGET_REFERENCES = "DELETE FROM blob_refs WHERE agent = ? AND seq <= ?";
+    FORGET_BLOB = "DELETE FROM blobs WHERE tenant = ? AND id = ? AND idle_since <= ?";
+    // Those of a blob that is there after all, because somebody has put it once more, stay.
+    FORGET_PIECES = "DELETE FROM blob_chunks WHERE tenant = ? AND id = ? AND NOT EXISTS \
+        (SELECT 1 FROM blobs b WHERE b.tenant = blob_chunks.tenant AND b.id = blob_chunks.id)";
+    USE_BLOB = "UPDATE blobs SET idle_since = NULL WHERE tenant = ? AND id = ?";
+    PUT_BLOB_AGAIN = "UPDATE blobs SET idle_since = ? WHERE tenant = ? AND id = ? AND idle_since IS NOT NULL";
+    LEAVE_BLOB = "UPDATE blobs SET idle_since = ? WHERE tenant = ? AND id = ? AND NOT EXISTS \
+        (SELECT 1 FROM blob_refs r WHERE r.tenant = blobs.tenant AND r.content = blobs.id)";
 
     AGENT = "SELECT awake_until, heard_at, doc, {now} FROM agents WHERE tenant = ? AND live_name = ?";
     AGENT_BY_ID = "SELECT awake_until, heard_at, doc, {now} FROM agents WHERE id = ?";
@@ -52,6 +65,12 @@ statements! {
     LEASES = "SELECT name, holder, epoch, since, expires, {now} FROM leases \
         WHERE name >= ? AND name < ? AND expires > ? ORDER BY name";
     LOG = "SELECT revision, tenant, agent, doc FROM log WHERE revision > ? ORDER BY revision LIMIT ?";
+    AUDIT_TIMES = "SELECT seq, at FROM audit WHERE seq > ? ORDER BY seq LIMIT ?";
+    // What of agents may be old: the first message, the first step, and the agent itself where it is deleted.
+    OLDEST_OF_AGENTS = "SELECT t.id, (SELECT m.doc FROM messages m WHERE m.agent = t.id ORDER BY m.agent, m.seq LIMIT 1), \
+        (SELECT s.doc FROM steps s WHERE s.agent = t.id ORDER BY s.agent, s.seq LIMIT 1), \
+        CASE WHEN t.state = 'deleted' THEN t.doc END FROM agents t WHERE t.id > ? ORDER BY t.id LIMIT ?";
+    IDLE_BLOBS = "SELECT tenant, id, size FROM blobs WHERE idle_since <= ? ORDER BY idle_since LIMIT ?";
     BLOB = "SELECT size FROM blobs WHERE tenant = ? AND id = ?";
     CHUNKS = "SELECT data FROM blob_chunks WHERE tenant = ? AND id = ? AND n >= ? AND n <= ? ORDER BY n";
 }
@@ -96,6 +115,7 @@ keyed! {
     LOAD_MESSAGES = [Text], "SELECT m.doc, 'message' FROM {keys} {join} messages m ON m.id = k.a";
     LOAD_OPEN = [Text],
         "SELECT m.doc, 'message' FROM {keys} {join} messages m ON m.agent = k.a AND m.open_seq > 0";
+    WHICH_ARE_OPEN = [Text], "SELECT m.id FROM {keys} {join} messages m ON m.id = k.a AND m.open_seq > 0";
     LOAD_COMPUTERS = [Text], "SELECT c.doc, 'computer' FROM {keys} {join} computers c ON c.id = k.a";
     LOAD_RECORDS = [Text, Text, Text],
         "SELECT r.kind, r.tenant, r.name, r.version, r.expires, r.body, 'record' FROM {keys} \
@@ -202,7 +222,9 @@ inserts! {
     PUT_AUDIT = "audit", [seq Int, tenant Text, revision Int, at Int, doc Text], Refused;
     PUT_LEASES = "leases", [name Text, holder Text, epoch Int, since Int, expires Int],
         Updated(&["name"], &["holder", "epoch", "since", "expires"]);
-    PUT_BLOBS = "blobs", [tenant Text, id Text, size Int], Kept(&["tenant", "id"]);
+    PUT_BLOBS = "blobs", [tenant Text, id Text, size Int, idle_since Int], Kept(&["tenant", "id"]);
+    PUT_REFERENCES = "blob_refs", [agent Text, seq Int, tenant Text, content Text],
+        Kept(&["agent", "seq", "tenant", "content"]);
     PUT_CHUNKS = "blob_chunks", [tenant Text, id Text, n Int, data Bytes], Kept(&["tenant", "id", "n"]);
 }
 

@@ -16,7 +16,8 @@ use raworc_core::message::Message;
 use raworc_core::step::Step;
 use raworc_core::store::{
     AgentQuery, AuditQuery, AuditRow, Commit, Committed, ComputerQuery, Due, DueQuery, EventFilter, Lease, LeaseClaim,
-    MessageQuery, Page, QuotaKind, Record, RecordKey, RecordKind, Stamped, StepQuery, Store, StoreError, Touch,
+    MessageQuery, Page, Purge, Purged, QuotaKind, Record, RecordKey, RecordKind, Stamped, StepQuery, Store, StoreError,
+    Touch,
 };
 use sqlx::Pool;
 use tokio::sync::Mutex;
@@ -150,6 +151,18 @@ impl<D: Dialect> Store for SqlStore<D> {
         }
     }
 
+    async fn purge(&self, purge: &Purge) -> Result<Purged, StoreError> {
+        let (stale, next) = self.told(self.shared.stale(purge).await)?;
+        if D::BESIDE && stale.has_rows() {
+            self.told(self.shared.forget_rows(&stale).await)?;
+        }
+        let rows = stale.counted;
+        if stale.needs_the_head() || !D::BESIDE && stale.has_rows() {
+            self.queue.write(Work::Forget(Box::new(stale))).await?;
+        }
+        Ok(Purged { rows, next })
+    }
+
     async fn leases(&self, prefix: &str) -> Result<Stamped<Vec<Lease>>, StoreError> {
         self.told(self.shared.leases(prefix).await)
     }
@@ -224,7 +237,7 @@ impl<D: Dialect> Store for SqlStore<D> {
 impl<D: Dialect> BlobStore for SqlStore<D> {
     async fn put(&self, tenant: &TenantName, content: Bytes) -> Result<BlobId, StoreError> {
         let id = BlobId::of(&content);
-        if D::BLOBS_BESIDE {
+        if D::BESIDE {
             self.told(self.shared.put_blob(tenant, id, &content).await)?;
             return Ok(id);
         }
@@ -242,7 +255,7 @@ impl<D: Dialect> BlobStore for SqlStore<D> {
     }
 
     async fn unlink(&self, tenant: &TenantName, id: BlobId) -> Result<(), StoreError> {
-        if D::BLOBS_BESIDE {
+        if D::BESIDE {
             return self.told(self.shared.unlink_blob(tenant, id).await);
         }
         self.queue.write(Work::Unlink { tenant: tenant.clone(), id }).await.map(drop)

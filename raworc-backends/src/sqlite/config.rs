@@ -24,7 +24,8 @@ pub struct SqliteOptions {
     pub queue: usize,
     /// Connections for reading; 3 unless set.
     pub readers: u32,
-    /// Events that the log keeps at least; 1,000,000 unless set.
+    /// Events that the log keeps by their number: those before them go however young they are, and those that are older than
+    /// they are to be kept go before. 1,000,000 unless set.
     pub keep_events: u64,
     /// For how long a commit that is sent again is recognised at least; 10 minutes unless set.
     pub keep_commits: Duration,
@@ -70,7 +71,7 @@ impl SqliteOptions {
         self
     }
 
-    /// With a log that keeps so many events at least.
+    /// With a log that keeps so many events by their number.
     #[must_use]
     pub const fn with_keep_events(mut self, events: u64) -> Self {
         self.keep_events = events;

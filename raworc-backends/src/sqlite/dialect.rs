@@ -47,7 +47,7 @@ impl Dialect for Sqlite {
     type Connection = SqliteConnection;
     type Row = SqliteRow;
 
-    const BLOBS_BESIDE: bool = false;
+    const BESIDE: bool = false;
     const TOUCH_AGENTS: &'static Keyed = &Keyed {
         text: "UPDATE agents SET awake_until = k.b, heard_at = k.c, due_at = k.d FROM {keys} WHERE agents.id = k.a",
         columns: &[Kind::Text, Kind::Int, Kind::Int, Kind::Int],

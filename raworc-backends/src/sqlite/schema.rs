@@ -18,6 +18,7 @@ const CHECKED_SIZE: u64 = 64 << 20;
 pub(super) const MIGRATIONS: Migrations = &[
     (1, "tables", include_str!("migrations/0001_tables.sql")),
     (2, "fewer indexes", include_str!("migrations/0002_fewer_indexes.sql")),
+    (3, "references", include_str!("migrations/0003_references.sql")),
 ];
 
 /// Opens the database's file for writing, and brings its tables up to date.

@@ -6,6 +6,7 @@ mod durable;
 mod faults;
 mod plans;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -19,6 +20,7 @@ use tempfile::TempDir;
 
 use super::{SqliteOptions, SqliteStore};
 use crate::sql::commits::{accept, change, create, message_id};
+use crate::sql::purging;
 
 async fn open(directory: &TempDir) -> SqliteStore {
     SqliteStore::open(SqliteOptions::new(directory.path())).await.expect("an empty directory can be used")
@@ -184,6 +186,14 @@ async fn what_is_too_old_is_taken_away_and_what_is_to_be_kept_stays() {
     let rows: i64 =
         sqlx::query_scalar("SELECT COUNT(*) FROM commits").fetch_one(&store.shared.readers).await.expect("answers");
     assert!(rows < 400, "{rows} commits are kept");
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_rows_go_a_few_at_a_time_while_others_write() {
+    let directory = directory();
+    let store = Arc::new(open(&directory).await);
+    purging::many_rows_go_a_few_at_a_time_while_others_write(Arc::clone(&store)).await;
     store.close().await;
 }
 

@@ -17,20 +17,34 @@ pub async fn run(context: &Context, args: EventsArgs) -> anyhow::Result<()> {
     let mut told = match context.waiting("reading the log", open(context, &args, args.since)).await {
         // All that is kept was asked for, and that is not all that ever was.
         Err(error) if error.code == "gone" && args.since == Some(Revision(0)) => {
-            let oldest = error.details.get("oldest").and_then(serde_json::Value::as_u64);
-            let Some(oldest) = oldest else { return Err(error.into()) };
-            let since = Some(Revision(oldest.saturating_sub(1)));
-            context.waiting("reading the log", open(context, &args, since)).await?
+            let Some(since) = before_oldest(&error) else { return Err(error.into()) };
+            context.waiting("reading the log", open(context, &args, Some(since))).await?
         }
         told => told?,
     };
     let console = &context.console;
-    while let Some(told) = told.next().await.transpose()? {
-        if let Told::Event(event) = told {
-            console.show_next(&event, |event| event.revision.to_string(), || line(&event, console.out))?;
+    while let Some(next) = told.next().await {
+        match next {
+            Ok(Told::Event(event)) => {
+                console.show_next(&event, |event| event.revision.to_string(), || line(&event, console.out))?;
+            }
+            Ok(Told::Delta(_)) => {}
+            // It was away for longer than the log goes back.
+            Err(error) if error.code == "gone" && args.follow => {
+                let Some(since) = before_oldest(&error) else { return Err(error.into()) };
+                console.note(format!("Events up to revision {since} are no longer there; it goes on after them."));
+                told = open(context, &args, Some(since)).await?;
+            }
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(())
+}
+
+/// After what the log goes on with its oldest event, where this is what an error speaks of.
+fn before_oldest(error: &ClientError) -> Option<Revision> {
+    let oldest = error.details.get("oldest").and_then(serde_json::Value::as_u64)?;
+    Some(Revision(oldest.saturating_sub(1)))
 }
 
 async fn open(context: &Context, args: &EventsArgs, since: Option<Revision>) -> Result<EventStream, ClientError> {

@@ -53,9 +53,10 @@ impl Work {
         ask: Ask,
         steps: bool,
     ) -> anyhow::Result<Self> {
-        // From before the message, so that nothing of it is missed.
+        // From before the message, so that nothing of it is missed. Not from the agent's last change: one that has slept for
+        // long is older than the log.
+        let told = client.follow(Some(name), None).await?;
         let agent = client.agent(name).await?;
-        let told = client.follow(Some(name), Some(agent.revision)).await?;
         let message = client.send(name, request, ask).await?;
         let transcript = Transcript::of(&message, console, steps);
         let mut work = Self {
@@ -96,7 +97,14 @@ impl Work {
             self.message = self.client.message(&self.name, self.message.id, None).await?;
         }
         while !self.message.state.is_ended() {
-            match self.told.next().await.context("the server ended the stream; the work goes on")?? {
+            let told = match self.told.next().await.context("the server ended the stream; the work goes on")? {
+                Err(error) if error.code == "gone" => {
+                    self.follow_anew().await?;
+                    continue;
+                }
+                told => told?,
+            };
+            match told {
                 Told::Delta(delta) if delta.message == self.message.id => {
                     self.waiting = None;
                     self.transcript.delta(&delta.text)?;
@@ -109,6 +117,13 @@ impl Work {
         self.waiting = None;
         let reply = self.client.reply_to(&self.name, &self.message).await?;
         Ok(Ended { message: self.message.clone(), reply })
+    }
+
+    /// Goes on from now on where it was away for longer than the log goes back, and reads what it has missed.
+    async fn follow_anew(&mut self) -> anyhow::Result<()> {
+        self.told = self.client.follow(Some(&self.name), None).await?;
+        self.message = self.client.message(&self.name, self.message.id, None).await?;
+        self.show_steps().await
     }
 
     async fn on_event(&mut self, event: &Event) -> anyhow::Result<()> {

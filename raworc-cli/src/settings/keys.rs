@@ -1,10 +1,13 @@
 //! Every key of the configuration, once: its default, its variable, its option, what it means.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use raworc_core::control;
+use raworc_core::store::Retention;
 use raworc_http::server::{CALLS_PER_COMPUTER, STREAMS_PER_PRINCIPAL};
 
+use super::Kept;
 use crate::exit::{Exit, Failure};
 
 /// What `raworc image build` makes.
@@ -279,6 +282,42 @@ pub const KEYS: &[Key] = &[
         None,
         "How long an `Idempotency-Key` is remembered.",
     ),
+    key(
+        "retention.messages",
+        Default::Shown(|| kept(|times| times.messages)),
+        None,
+        "How long messages that have ended are kept, such as `365d`; 0 for ever. Those of an agent go from the oldest on.",
+    ),
+    key(
+        "retention.steps",
+        Default::Shown(|| kept(|times| times.steps)),
+        None,
+        "How long steps are kept, and no longer than their messages; 0 for ever.",
+    ),
+    key(
+        "retention.events",
+        Default::Shown(|| kept(|times| times.events)),
+        None,
+        "How long the log of events is kept: who follows it and was away for longer reads everything anew; 0 for ever. Of more than a million events the oldest go before.",
+    ),
+    key(
+        "retention.audit",
+        Default::Shown(|| kept(|times| times.audit)),
+        None,
+        "How long audit rows are kept; 0 for ever.",
+    ),
+    key(
+        "retention.deleted_agents",
+        Default::Shown(|| kept(|times| times.deleted_agents)),
+        None,
+        "How long messages and steps of an agent that was deleted are kept; 0 for ever.",
+    ),
+    key(
+        "retention.blobs",
+        Default::Shown(|| kept(|times| times.blobs)),
+        None,
+        "How long files that are kept apart are kept once no message refers to them; 0 for ever.",
+    ),
     key("work.rounds", Default::Number(|settings| settings.work.rounds as u64), None, "Model calls for one message."),
     key(
         "work.tokens",
@@ -320,6 +359,11 @@ pub const KEYS: &[Key] = &[
     ),
     key("model.key", Default::Unset("no key"), None, "That key itself."),
 ];
+
+/// The library's default of a time for which something is kept.
+fn kept(read: fn(&Retention) -> Option<Duration>) -> String {
+    Kept(read(&Retention::default())).to_string()
+}
 
 const fn key(name: &'static str, default: Default, option: Option<&'static str>, help: &'static str) -> Key {
     Key { name, default, option, help }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::ids::RuntimeName;
 use crate::program::{ModelSpec, WorkLimits};
+use crate::store::Retention;
 
 /// Limits and defaults of an installation.
 #[derive(Debug, Clone)]
@@ -27,6 +28,8 @@ pub struct Settings {
     /// The runtime of an agent whose spec names none; the first that this process reaches where absent, or the one that
     /// operators elsewhere tell of as theirs.
     pub default_runtime: Option<RuntimeName>,
+    /// How long what is old is kept, where a [`Retainer`](super::Retainer) runs.
+    pub retention: Retention,
     /// The models that agents may use.
     pub models: Models,
     /// Limits of the work on one message.
@@ -44,6 +47,7 @@ impl Default for Settings {
             setup_limit: Duration::from_secs(600),
             keep_awake_limit: Duration::from_secs(7 * 24 * 3600),
             default_runtime: None,
+            retention: Retention::default(),
             models: Models::default(),
             work: WorkLimits::default(),
         }

@@ -6,6 +6,7 @@ mod disk;
 mod program;
 mod races;
 mod restart;
+mod retention;
 mod rouse;
 mod runtimes;
 pub(crate) mod twisted;

@@ -5,6 +5,7 @@
 mod agents;
 mod engine;
 mod messages;
+mod purges;
 mod quotas;
 
 use std::collections::{BTreeMap, BTreeSet};

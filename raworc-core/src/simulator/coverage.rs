@@ -5,7 +5,7 @@ use std::fmt;
 
 use super::fault;
 use crate::agent::{AgentEvent, Desired, State};
-use crate::store::AgentOp;
+use crate::store::{AgentOp, PurgedRows};
 
 /// How often what came up.
 #[derive(Debug, Clone, Default)]
@@ -14,6 +14,8 @@ pub struct Counts {
     pub faults: BTreeMap<&'static str, u64>,
     /// Events that came to the store, by the agent's state at that moment.
     pub pairs: BTreeMap<(State, &'static str), u64>,
+    /// Rows that were purged, by their kinds.
+    pub purged: BTreeMap<&'static str, u64>,
 }
 
 impl Counts {
@@ -25,8 +27,17 @@ impl Counts {
         *self.pairs.entry((state, event)).or_default() += 1;
     }
 
+    pub(super) fn purged(&mut self, rows: &PurgedRows) {
+        for (kind, rows) in rows.each() {
+            *self.purged.entry(kind).or_default() += rows;
+        }
+    }
+
     /// Adds what another run came across.
     pub fn add(&mut self, other: &Self) {
+        for (kind, rows) in &other.purged {
+            *self.purged.entry(kind).or_default() += rows;
+        }
         for (word, times) in &other.faults {
             *self.faults.entry(word).or_default() += times;
         }
@@ -40,7 +51,10 @@ impl Counts {
     pub fn missing(&self) -> Vec<String> {
         let faults = fault::WORDS.into_iter().filter(|word| !self.faults.contains_key(word)).map(str::to_owned);
         let pairs = EXPECTED.into_iter().filter(|pair| !self.pairs.contains_key(pair));
-        faults.chain(pairs.map(|(state, event)| format!("({state}, {event})"))).collect()
+        let kinds = PurgedRows::default().each().into_iter().map(|(kind, _)| kind);
+        let kept = kinds.filter(|kind| self.purged.get(kind).is_none_or(|rows| *rows == 0));
+        let pairs = pairs.map(|(state, event)| format!("({state}, {event})"));
+        faults.chain(pairs).chain(kept.map(|kind| format!("a purge of {kind}"))).collect()
     }
 }
 
@@ -49,6 +63,10 @@ impl fmt::Display for Counts {
         writeln!(f, "faults that struck:")?;
         for word in fault::WORDS {
             writeln!(f, "  {:>7}  {word}", self.faults.get(word).copied().unwrap_or(0))?;
+        }
+        writeln!(f, "rows that were purged:")?;
+        for (kind, rows) in &self.purged {
+            writeln!(f, "  {rows:>7}  {kind}")?;
         }
         writeln!(f, "events that came to the store in each state (* has to):")?;
         write!(f, "  {:14}", "")?;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::client::Client;
 use crate::control::{Call, Followed};
+use crate::error::Error;
 use crate::event::Event;
 use crate::ids::Revision;
 
@@ -16,7 +17,15 @@ pub(super) async fn follow(client: Client) {
         let Some(server) = client.caller.chance.pick(&world.servers()).cloned() else { continue };
         let call = Call::by(client.caller.principal.clone());
         let reading = async {
-            let Ok(mut following) = server.control.follow(&call, &client.tenant, None, last).await else { return };
+            let mut following = match server.control.follow(&call, &client.tenant, None, last).await {
+                Ok(following) => following,
+                // It was away for longer than the log goes back: it would read everything anew, and goes on from there.
+                Err(Error::Gone { .. }) => {
+                    last = None;
+                    return;
+                }
+                Err(_) => return,
+            };
             last = Some(following.position());
             while let Some(Ok(followed)) = following.next().await {
                 if let Followed::Event(event) = followed {

@@ -13,7 +13,7 @@ use super::fault::{Events, Strike};
 use super::port::{Port, To};
 use super::store::SimulatedStore;
 use super::world::{World, locked, operator_settings, settings};
-use crate::control::{ControlPlane, Parts, Presence};
+use crate::control::{ControlPlane, Parts, Presence, Retainer};
 use crate::error::Error;
 use crate::operator::Operator;
 use crate::runtime::{Runtime, Runtimes};
@@ -231,7 +231,7 @@ pub(super) async fn live(world: Arc<World>, number: usize) {
             begun = begin(&port, life) => Some(begun),
         };
         match begun {
-            Some(Ok((control, operator))) => {
+            Some(Ok((control, operator, _retainer))) => {
                 if process.role != Role::Operator {
                     process.with(|state| state.control = Some(control.clone()));
                 }
@@ -263,7 +263,7 @@ async fn end(process: &Process, operator: Option<Operator>) {
     }
 }
 
-async fn begin(port: &Port, life: u64) -> Result<(ControlPlane, Option<Operator>), Error> {
+async fn begin(port: &Port, life: u64) -> Result<(ControlPlane, Option<Operator>, Retainer), Error> {
     let (world, process) = (&port.world, port.process());
     let runtime: Arc<dyn Runtime> = Arc::new(SimulatedEngine::new(port.clone()));
     let runtimes = Runtimes::new().with(runtime, "unix:/nowhere", None);
@@ -282,5 +282,6 @@ async fn begin(port: &Port, life: u64) -> Result<(ControlPlane, Option<Operator>
         Role::Server => None,
         Role::Operator | Role::Both => Some(Operator::start(&control, runtimes, operator_settings()).await?),
     };
-    Ok((control, operator))
+    let retainer = Retainer::start(&control);
+    Ok((control, operator, retainer))
 }

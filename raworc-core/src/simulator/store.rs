@@ -19,8 +19,8 @@ use crate::runtime::simulated::PROGRAM;
 use crate::step::Step;
 use crate::store::{
     AgentChange, AgentOp, AgentQuery, AuditQuery, AuditRow, Change, Check, Commit, Committed, ComputerQuery, Due,
-    DueQuery, EventFilter, Lease, LeaseClaim, MemoryStore, MessageQuery, Page, QuotaKind, Record, RecordKey,
-    RecordKind, Stamped, StepQuery, Store, StoreError, Touch,
+    DueQuery, EventFilter, Lease, LeaseClaim, MemoryStore, MessageQuery, Page, Purge, Purged, QuotaKind, Record,
+    RecordKey, RecordKind, Stamped, StepQuery, Store, StoreError, Touch,
 };
 
 #[derive(Debug)]
@@ -179,6 +179,10 @@ impl Store for SimulatedStore {
 
     async fn claim(&self, claim: &LeaseClaim) -> Result<Stamped<Lease>, StoreError> {
         self.call(self.inner().claim(claim)).await
+    }
+
+    async fn purge(&self, purge: &Purge) -> Result<Purged, StoreError> {
+        self.call(async { self.port.world.purge(purge) }).await
     }
 
     async fn leases(&self, prefix: &str) -> Result<Stamped<Vec<Lease>>, StoreError> {

@@ -22,7 +22,7 @@ use crate::entropy::Clock;
 use crate::operator::OperatorSettings;
 use crate::runtime::simulated::{SimulatedControl, SimulatedRuntime};
 use crate::seal::MasterKey;
-use crate::store::MemoryStore;
+use crate::store::{MemoryStore, Retention};
 
 /// Agents that a tenant may have.
 pub(super) const QUOTA: u64 = 3;
@@ -176,8 +176,16 @@ pub(super) fn settings() -> Settings {
         inbox_limit: 8,
         setup_limit: Duration::from_secs(20),
         cancel_grace: Duration::from_secs(5),
+        retention: retention(),
         ..Settings::default()
     }
+}
+
+/// Short enough for most of a run to be purged while it goes on.
+fn retention() -> Retention {
+    let mut retention = Retention::of(Duration::from_secs(20));
+    retention.messages = Some(Duration::from_secs(40));
+    retention
 }
 
 pub(super) fn operator_settings() -> OperatorSettings {

@@ -22,6 +22,7 @@ mod leases;
 mod log;
 mod numbers;
 mod pages;
+mod purges;
 mod quotas;
 mod records;
 mod scene;
@@ -58,6 +59,9 @@ pub trait StoreUnderTest: Send + Sync {
     /// memory is given back as it is.
     async fn reopen(&self, store: Arc<dyn Store>) -> Arc<dyn Store>;
 
+    /// The blobs that are kept in the same store, so that its purges find them; none where it keeps none.
+    fn blobs(&self, store: &Arc<dyn Store>) -> Option<Arc<dyn BlobStore>>;
+
     /// Makes the store forget its log up to `upto`, this revision included, as its retention would in time.
     async fn forget_log(&self, store: &Arc<dyn Store>, upto: Revision);
 }
@@ -93,6 +97,7 @@ pub fn cases() -> Vec<StoreCase> {
         log::cases(),
         numbers::cases(),
         pages::cases(),
+        purges::cases(),
         quotas::cases(),
         records::cases(),
         text::cases(),

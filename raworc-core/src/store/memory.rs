@@ -21,8 +21,8 @@ use tokio::sync::broadcast::error::RecvError;
 use self::tables::Tables;
 use super::{
     AgentQuery, AuditQuery, AuditRow, Commit, Committed, ComputerQuery, Due, DueQuery, EventFilter, Lease, LeaseClaim,
-    MessageQuery, Page, QuotaKind, Record, RecordKey, RecordKind, Stamped, StepQuery, Store, StoreClock, StoreError,
-    Touch,
+    MessageQuery, Page, Purge, Purged, QuotaKind, Record, RecordKey, RecordKind, Stamped, StepQuery, Store, StoreClock,
+    StoreError, Touch,
 };
 use crate::agent::Agent;
 use crate::blob::{BlobId, BlobStore};
@@ -118,6 +118,11 @@ impl Store for MemoryStore {
 
     async fn leases(&self, prefix: &str) -> Result<Stamped<Vec<Lease>>, StoreError> {
         Ok(self.stamped(|tables, now| tables.leases(prefix, now)))
+    }
+
+    async fn purge(&self, purge: &Purge) -> Result<Purged, StoreError> {
+        let (mut tables, now) = self.lock();
+        Ok(tables.purge(purge, now))
     }
 
     async fn agent(&self, tenant: &TenantName, name: &AgentName) -> Result<Stamped<Option<Agent>>, StoreError> {
@@ -234,7 +239,8 @@ impl Watcher {
 impl BlobStore for MemoryStore {
     async fn put(&self, tenant: &TenantName, content: Bytes) -> Result<BlobId, StoreError> {
         let id = BlobId::of(&content);
-        lock(&self.tables).put_blob(tenant, id, content);
+        let (mut tables, now) = self.lock();
+        tables.put_blob(tenant, id, content, now);
         Ok(id)
     }
 

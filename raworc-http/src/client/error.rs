@@ -58,6 +58,12 @@ impl ClientError {
         }
     }
 
+    /// With what the message speaks of.
+    pub(crate) fn with_details(mut self, details: Map<String, serde_json::Value>) -> Self {
+        self.details = details;
+        self
+    }
+
     /// Something that was given and cannot be sent.
     pub(crate) fn invalid(field: &str, message: String) -> Self {
         let details = Map::from_iter([("field".to_owned(), field.into())]);

@@ -62,7 +62,8 @@ impl Client {
     /// is absent. Returns as soon as the server tells.
     ///
     /// # Errors
-    /// `not_found`, `gone`, `too_many_requests`. Later ones end the stream.
+    /// `not_found`, `gone`, `too_many_requests`. Later ones end the stream. One that is `gone` has missed what the log no
+    /// longer has: read anew what you know of, and follow after the revision before `oldest` of its details, or from now on.
     pub async fn follow(&self, agent: Option<&AgentName>, since: Option<Revision>) -> Result<EventStream, ClientError> {
         let url = self.of_events(agent);
         self.tell(url, since.map(|since| since.to_string())).await
@@ -95,8 +96,10 @@ impl Client {
 
     async fn tell(&self, url: Url, last: Option<String>) -> Result<EventStream, ClientError> {
         let open = Some(self.again(|| connect(self, &url, last.as_deref())).await?);
-        let follower = Follower { client: self.clone(), url, last, open };
-        let inner = stream::unfold(Some(follower), |follower| async {
+        let mut follower = Follower { client: self.clone(), url, last, open, first: None };
+        follower.begin().await?;
+        let follower = Some(follower);
+        let inner = stream::unfold(follower, |follower| async {
             let mut follower = follower?;
             let told = follower.next().await.transpose()?;
             let rest = told.is_ok().then_some(follower);
@@ -113,6 +116,8 @@ struct Follower {
     url: Url,
     last: Option<String>,
     open: Option<Blocks>,
+    /// What was told before it was known where this began.
+    first: Option<Told>,
 }
 
 async fn connect(client: &Client, url: &Url, last: Option<&str>) -> Result<Blocks, ClientError> {
@@ -126,6 +131,26 @@ async fn connect(client: &Client, url: &Url, last: Option<&str>) -> Result<Block
 }
 
 impl Follower {
+    /// Learns where it begins, so that it goes on from there though the connection is lost before anything is told. A server
+    /// says so at once.
+    async fn begin(&mut self) -> Result<(), ClientError> {
+        for _ in 0..ATTEMPTS {
+            if self.last.is_some() || self.first.is_some() {
+                break;
+            }
+            let Some(open) = &mut self.open else {
+                tokio::time::sleep(PAUSE).await;
+                self.reconnect().await?;
+                continue;
+            };
+            match tokio::time::timeout(ANSWER_LIMIT, open.next()).await {
+                Ok(Some(Ok(block))) => self.first = self.take(block)?,
+                Ok(Some(Err(_)) | None) | Err(_) => self.open = None,
+            }
+        }
+        Ok(())
+    }
+
     async fn reconnect(&mut self) -> Result<(), ClientError> {
         let mut waits = backoff().with_max_times(ATTEMPTS).build();
         loop {
@@ -145,6 +170,9 @@ impl Follower {
 
     /// What comes next; none at the end that was asked for.
     async fn next(&mut self) -> Result<Option<Told>, ClientError> {
+        if let Some(first) = self.first.take() {
+            return Ok(Some(first));
+        }
         loop {
             let Some(open) = &mut self.open else {
                 // A server that accepts and ends each connection at once is not asked without a pause.
@@ -177,7 +205,9 @@ impl Follower {
                 return match serde_json::from_str::<ErrorBody>(data) {
                     // A new connection gets it right, or gets its own error.
                     Ok(ErrorBody { error }) if error.code == "store_unavailable" => Ok(None),
-                    Ok(ErrorBody { error }) => Err(ClientError::local(&error.code, error.message)),
+                    Ok(ErrorBody { error }) => {
+                        Err(ClientError::local(&error.code, error.message).with_details(error.details))
+                    }
                     Err(_) => Ok(None),
                 };
             }

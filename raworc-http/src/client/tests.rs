@@ -107,6 +107,56 @@ async fn a_stream_goes_on_where_it_was_when_its_connection_breaks() {
 }
 
 #[tokio::test]
+async fn a_stream_from_now_on_misses_nothing_where_its_connection_breaks_before_it_is_read() {
+    let served = served().await;
+    let client = served.client.clone().with_token(served.api.token("ada"));
+    let mut proxy = Proxy::start(served.client.server().trim_start_matches("http://").to_owned()).await;
+    let through = Client::new(&proxy.url()).expect("an address").with_token(served.api.token("ada"));
+    let mut stream = through.follow(None, None).await.expect("followed");
+    client.create_agent(&new("one"), Ask::new()).await.expect("made");
+    proxy.cut();
+    let told = tokio::time::timeout(Duration::from_secs(20), stream.next()).await.expect("in time");
+    let Told::Event(event) = told.expect("goes on").expect("no error") else { panic!("it is an event") };
+    assert_eq!((event.kind, event.name), (EventKind::AgentCreated, Some(name("one"))));
+}
+
+#[tokio::test]
+async fn who_was_away_for_longer_than_the_log_goes_back_is_told_and_goes_on_after_reading_anew() {
+    let served = served().await;
+    let client = served.client.clone().with_token(served.api.token("ada"));
+    client.create_agent(&new("one"), Ask::new().wait_secs(30)).await.expect("made");
+    let one = name("one");
+    let mut proxy = Proxy::start(served.client.server().trim_start_matches("http://").to_owned()).await;
+    let through = Client::new(&proxy.url()).expect("an address").with_token(served.api.token("ada"));
+    let mut stream = through.follow(Some(&one), None).await.expect("followed");
+    proxy.cut();
+    // What was told over the connection that broke may still be read.
+    let done = client.send(&one, &SendMessage::text("missed"), Ask::new().wait_secs(30)).await.expect("accepted");
+    let head = served.api.store_head().await;
+    served.api.store.forget_log(Revision(head));
+    let gone = loop {
+        let told = tokio::time::timeout(Duration::from_secs(20), stream.next()).await.expect("in time");
+        if let Err(error) = told.expect("says why it ends") {
+            break error;
+        }
+    };
+    assert_eq!((gone.code.as_str(), gone.is_retryable()), ("gone", false));
+    let oldest = gone.details["oldest"].as_u64().expect("says where the log begins");
+    assert!(oldest > head, "{oldest}");
+    let mut stream = through.follow(Some(&one), Some(Revision(oldest - 1))).await.expect("followed");
+    let reply = client.reply_to(&one, &done).await.expect("read").expect("is there");
+    assert_eq!(reply.text(), "missed", "rows tell what the log does not");
+    let again = client.send(&one, &SendMessage::text("again"), Ask::new()).await.expect("accepted");
+    loop {
+        let told = tokio::time::timeout(Duration::from_secs(20), stream.next()).await.expect("in time");
+        let Told::Event(event) = told.expect("goes on").expect("no error") else { continue };
+        if event.message == Some(again.id) {
+            break;
+        }
+    }
+}
+
+#[tokio::test]
 async fn errors_say_what_the_server_said_or_why_it_was_not_asked() {
     let served = served().await;
     let error = served.client.who_am_i().await.expect_err("nobody");

@@ -121,6 +121,11 @@ impl ApiError {
         self.code
     }
 
+    /// As a caller is told, without the inner causes.
+    pub(super) fn into_info(self) -> ErrorInfo {
+        ErrorInfo { code: self.code.to_owned(), message: self.message, details: self.details }
+    }
+
     /// The inner causes are for the log alone.
     fn log(&self) {
         let Some(source) = &self.source else { return };
@@ -195,16 +200,17 @@ fn details(error: &Error) -> Map<String, Value> {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         self.log();
-        let info = ErrorInfo { code: self.code.to_owned(), message: self.message, details: self.details };
-        let fault = self.status.is_server_error().then(|| Fault(info.clone()));
-        let mut response = (self.status, Json(ErrorBody { error: info })).into_response();
+        let (status, retry_after) = (self.status, self.retry_after);
+        let info = self.into_info();
+        let fault = status.is_server_error().then(|| Fault(info.clone()));
+        let mut response = (status, Json(ErrorBody { error: info })).into_response();
         if let Some(fault) = fault {
             response.extensions_mut().insert(fault);
         }
-        if self.status == StatusCode::UNAUTHORIZED {
+        if status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"raworc\""));
         }
-        if let Some(seconds) = self.retry_after {
+        if let Some(seconds) = retry_after {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         response

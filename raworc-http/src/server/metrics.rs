@@ -54,6 +54,10 @@ pub(super) const FIGURES: [&[(&str, &str)]; 3] = [
     &[
         ("raworc_http_requests_total", "Requests that were answered, by method, route and status"),
         ("raworc_store_commits_total", "Commits, by what came of them: done, replayed, conflict, failed"),
+        (
+            "raworc_store_purged_rows_total",
+            "Rows that were too old and are gone, by kind: messages, steps, events, audit, agents, blobs",
+        ),
         ("raworc_messages_accepted_total", "Messages that were accepted since this process began"),
         (
             "raworc_messages_ended_total",
@@ -74,6 +78,7 @@ pub(super) const FIGURES: [&[(&str, &str)]; 3] = [
     &[
         ("raworc_http_request_seconds", "Time until a request's answer began, by method and route"),
         ("raworc_store_commit_seconds", "Time of a commit"),
+        ("raworc_store_purge_seconds", "Time of a call that takes away some of what is too old"),
         ("raworc_agent_start_seconds", "Time until an agent was idle, by what began it: create, wake, restart"),
         ("raworc_engine_call_seconds", "Time of an engine's call, by runtime, call and outcome"),
         ("raworc_model_call_seconds", "Time of a call of a model, by model"),

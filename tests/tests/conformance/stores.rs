@@ -85,6 +85,10 @@ impl StoreUnderTest for Memory {
         store
     }
 
+    fn blobs(&self, store: &Arc<dyn Store>) -> Option<Arc<dyn BlobStore>> {
+        Some(self.0.find(|open| same(open, store)))
+    }
+
     async fn forget_log(&self, store: &Arc<dyn Store>, upto: Revision) {
         self.0.find(|open| same(open, store)).forget_log(upto);
     }
@@ -129,6 +133,10 @@ impl StoreUnderTest for Sqlite {
         let (old, directory) = self.open.find(|(open, _)| same(open, &store));
         old.close().await;
         self.open_in(directory).await
+    }
+
+    fn blobs(&self, store: &Arc<dyn Store>) -> Option<Arc<dyn BlobStore>> {
+        Some(self.open.find(|(open, _)| same(open, store)).0)
     }
 
     async fn forget_log(&self, store: &Arc<dyn Store>, upto: Revision) {

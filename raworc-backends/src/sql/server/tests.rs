@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use self::database::Database;
 use super::{DatabaseOptions, Server, connect};
 use crate::sql::commits::{accept, change, create, message_id};
+use crate::sql::purging;
 use crate::sql::script::{Cell, Script, Step};
 use crate::sql::statements::{self as sql, Kind};
 use crate::sql::store::SqlStore;
@@ -64,6 +65,7 @@ macro_rules! tests {
             who_watches_a_log_that_went_back_is_told,
             agents_of_any_number_are_looked_up_at_once,
             a_store_that_is_dropped_ends_what_is_watched,
+            many_rows_go_a_few_at_a_time_while_others_write,
         );
     };
 }
@@ -384,4 +386,10 @@ pub(crate) async fn a_store_that_is_dropped_ends_what_is_watched<D: Tested>(data
     drop(store);
     let told = timeout(Duration::from_secs(30), log.next()).await.expect("it ends");
     assert!(told.is_none(), "{told:?}");
+}
+
+pub(crate) async fn many_rows_go_a_few_at_a_time_while_others_write<D: Tested>(database: Database) {
+    let store = Arc::new(open::<D>(&database).await);
+    purging::many_rows_go_a_few_at_a_time_while_others_write(Arc::clone(&store)).await;
+    store.close().await;
 }

@@ -16,8 +16,8 @@ use crate::message::Message;
 use crate::step::Step;
 use crate::store::{
     AgentQuery, AuditQuery, AuditRow, Commit, Committed, ComputerQuery, Due, DueQuery, EventFilter, Lease, LeaseClaim,
-    MemoryStore, MessageQuery, Page, QuotaKind, Record, RecordKey, RecordKind, Stamped, StepQuery, Store, StoreError,
-    Touch,
+    MemoryStore, MessageQuery, Page, Purge, PurgeFrom, Purged, QuotaKind, Record, RecordKey, RecordKind, Stamped,
+    StepQuery, Store, StoreError, Touch,
 };
 
 type First = Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>;
@@ -29,6 +29,8 @@ pub(crate) struct Twisted {
     commits: AtomicU64,
     computers: AtomicU64,
     failing_touches: AtomicU64,
+    purges: AtomicU64,
+    failing_purges: AtomicU64,
     touches: Mutex<Vec<Touch>>,
     cut: Mutex<CancellationToken>,
 }
@@ -47,6 +49,8 @@ impl Twisted {
             commits: AtomicU64::default(),
             computers: AtomicU64::default(),
             failing_touches: AtomicU64::default(),
+            purges: AtomicU64::default(),
+            failing_purges: AtomicU64::default(),
             touches: Mutex::default(),
             cut: Mutex::default(),
         }
@@ -70,6 +74,16 @@ impl Twisted {
     /// The next touches fail, so many times.
     pub(crate) fn fail_touches(&self, times: u64) {
         self.failing_touches.store(times, Ordering::Relaxed);
+    }
+
+    /// The next purges fail, so many times.
+    pub(crate) fn fail_purges(&self, times: u64) {
+        self.failing_purges.store(times, Ordering::Relaxed);
+    }
+
+    /// How often somebody began to purge since the last question.
+    pub(crate) fn take_purges(&self) -> u64 {
+        self.purges.swap(0, Ordering::Relaxed)
     }
 
     /// The touches that went through since the last question.
@@ -107,6 +121,17 @@ impl Store for Twisted {
 
     async fn claim(&self, claim: &LeaseClaim) -> Result<Stamped<Lease>, StoreError> {
         self.inner.claim(claim).await
+    }
+
+    async fn purge(&self, purge: &Purge) -> Result<Purged, StoreError> {
+        let failing = |left: u64| left.checked_sub(1);
+        if self.failing_purges.fetch_update(Ordering::Relaxed, Ordering::Relaxed, failing).is_ok() {
+            return Err(StoreError::Unavailable { reason: "as the test asks".into() });
+        }
+        if purge.from == PurgeFrom::default() {
+            self.purges.fetch_add(1, Ordering::Relaxed);
+        }
+        self.inner.purge(purge).await
     }
 
     async fn leases(&self, prefix: &str) -> Result<Stamped<Vec<Lease>>, StoreError> {

@@ -30,6 +30,10 @@ impl StoreUnderTest for Memory {
         store
     }
 
+    fn blobs(&self, _: &Arc<dyn Store>) -> Option<Arc<dyn BlobStore>> {
+        self.opened.lock().expect("nothing panics under it").clone().map(|store| store as Arc<dyn BlobStore>)
+    }
+
     async fn forget_log(&self, _: &Arc<dyn Store>, upto: Revision) {
         let opened = self.opened.lock().expect("nothing panics under it");
         opened.as_ref().expect("a case opens its store first").forget_log(upto);
@@ -73,6 +77,10 @@ impl StoreUnderTest for Twin {
 
     async fn reopen(&self, _: Arc<dyn Store>) -> Arc<dyn Store> {
         self.keep(self.opened().restart())
+    }
+
+    fn blobs(&self, _: &Arc<dyn Store>) -> Option<Arc<dyn BlobStore>> {
+        Some(self.opened())
     }
 
     async fn forget_log(&self, _: &Arc<dyn Store>, upto: Revision) {
@@ -144,6 +152,16 @@ const TWINS: &[(&str, Flaw)] = &[
     ("pages_of_computers_follow_each_other", Flaw::ComputersIgnoreTheCursor),
     ("a_page_holds_no_more_than_its_limit_and_the_last_says_so", Flaw::LimitIsIgnored),
     ("a_page_of_large_rows_ends_early_and_the_next_goes_on", Flaw::PagesOfAnySize),
+    ("each_kind_goes_by_its_own_time_and_what_is_younger_stays", Flaw::PurgeTakesWhatIsYoung),
+    ("a_message_that_has_not_ended_stays_with_its_steps_and_all_behind_it", Flaw::PurgeTakesWhatIsOpen),
+    ("numbers_go_on_where_all_before_them_is_gone", Flaw::PurgeReusesNumbers),
+    ("a_call_takes_away_no_more_than_it_may_and_leads_on", Flaw::PurgeIgnoresTheLimit),
+    ("a_deleted_agent_goes_once_its_computer_is_reclaimed", Flaw::PurgeForgetsComputers),
+    ("a_blob_goes_once_no_message_has_referred_to_it_for_its_time", Flaw::PurgeForgetsReferences),
+    ("blobs_go_a_few_at_a_time", Flaw::PurgeIgnoresTheLimit),
+    ("who_watches_from_before_what_is_gone_is_told", Flaw::GoneIsSilent),
+    ("a_commit_whose_events_are_gone_gets_its_first_result_again", Flaw::NoDedupe),
+    ("messages_that_come_while_others_go_are_all_there", Flaw::PurgeTakesWhatIsOpen),
     ("a_quota_is_not_exceeded_by_many_writers", Flaw::LosesUpdates),
     ("a_commit_that_fails_leaves_the_quota_as_it_was", Flaw::QuotaBeforeCommit),
     ("what_is_given_back_can_be_used_again", Flaw::QuotaNeverShrinks),

@@ -2,6 +2,7 @@
 
 mod blobs;
 mod commits;
+mod purge;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -21,8 +22,8 @@ use crate::message::Message;
 use crate::step::Step;
 use crate::store::{
     AgentQuery, AuditQuery, AuditRow, Commit, Committed, ComputerQuery, Conflict, Due, DueQuery, EventFilter, Lease,
-    LeaseClaim, MAX_PAGE, MessageQuery, Page, QuotaKind, Record, RecordKey, RecordKind, Stamped, StepQuery, Store,
-    StoreError, Touch,
+    LeaseClaim, MAX_PAGE, MessageQuery, Page, Purge, Purged, QuotaKind, Record, RecordKey, RecordKind, Stamped,
+    StepQuery, Store, StoreError, Touch,
 };
 
 /// What is wrong with a twin.
@@ -70,6 +71,12 @@ pub(crate) enum Flaw {
     PagesOfAnySize,
     PreconditionsAreIgnored,
     PrefixIgnoresCase,
+    PurgeForgetsComputers,
+    PurgeForgetsReferences,
+    PurgeIgnoresTheLimit,
+    PurgeReusesNumbers,
+    PurgeTakesWhatIsOpen,
+    PurgeTakesWhatIsYoung,
     QuotaBeforeCommit,
     QuotaNeverShrinks,
     RangeIsInclusive,
@@ -199,6 +206,10 @@ impl Store for Flawed {
             lease.value.epoch = 1;
         }
         Ok(lease)
+    }
+
+    async fn purge(&self, purge: &Purge) -> Result<Purged, StoreError> {
+        self.flawed_purge(*purge).await
     }
 
     async fn leases(&self, prefix: &str) -> Result<Stamped<Vec<Lease>>, StoreError> {

@@ -1,7 +1,10 @@
 //! The rows, in ordered maps, with an index for each way in which they are looked for.
 
+mod purge;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
+use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -23,6 +26,9 @@ use crate::store::{
 /// Events that are kept at least, so that a long-lived store does not grow by its log alone.
 const LOG_KEPT: usize = 100_000;
 
+/// How long a commit that is sent again is recognised at least, where its events are gone.
+const COMMITS_KEPT: Duration = Duration::from_hours(24);
+
 /// Commits after which what has expired is taken away.
 const TIDY_EVERY: u64 = 128;
 
@@ -39,8 +45,11 @@ pub(super) struct Tables {
     usage: BTreeMap<(TenantName, QuotaKind), u64>,
     leases: BTreeMap<String, Lease>,
     answers: BTreeMap<IdempotencyKey, Answer>,
-    audit: Vec<AuditRow>,
-    blobs: BTreeMap<(TenantName, BlobId), Bytes>,
+    audit: VecDeque<AuditRow>,
+    /// Audit rows that are gone.
+    audit_gone: usize,
+    /// Each with when it was put, or lost a message that referred to it.
+    blobs: BTreeMap<(TenantName, BlobId), (Bytes, Timestamp)>,
     commits: BTreeMap<CommitId, Committed>,
     log: VecDeque<Event>,
     /// The last revision that the log has forgotten.
@@ -246,8 +255,8 @@ impl Tables {
 
     pub(super) fn audit(&self, query: &AuditQuery) -> Page<AuditRow> {
         // A cursor is the number of rows up to and including the one that it stands for.
-        let after = query.after.as_deref().and_then(|after| after.parse().ok()).unwrap_or(0);
-        let rows = self.audit.iter().zip(1..).skip(after);
+        let after: usize = query.after.as_deref().and_then(|after| after.parse().ok()).unwrap_or(0);
+        let rows = self.audit.iter().zip(self.audit_gone + 1..).skip(after.saturating_sub(self.audit_gone));
         let wanted = rows.filter(|(row, _)| query.tenant.is_none() || row.entry.tenant == query.tenant);
         let mut page = PageRows::new(query.limit);
         for row in wanted {
@@ -276,20 +285,24 @@ impl Tables {
         Ok((events, last))
     }
 
-    pub(super) fn forget_log(&mut self, upto: Revision) {
+    fn cut_log(&mut self, upto: Revision) {
         let upto = upto.min(self.head());
         let gone = usize::try_from(upto.0.saturating_sub(self.forgotten)).unwrap_or(usize::MAX);
         self.log.drain(..gone);
         self.forgotten = self.forgotten.max(upto.0);
+    }
+
+    pub(super) fn forget_log(&mut self, upto: Revision) {
+        self.cut_log(upto);
         self.commits.retain(|_, committed| committed.revision > upto);
     }
 
-    pub(super) fn put_blob(&mut self, tenant: &TenantName, id: BlobId, content: Bytes) {
-        self.blobs.insert((tenant.clone(), id), content);
+    pub(super) fn put_blob(&mut self, tenant: &TenantName, id: BlobId, content: Bytes, now: Timestamp) {
+        self.blobs.insert((tenant.clone(), id), (content, now));
     }
 
     pub(super) fn blob(&self, tenant: &TenantName, id: BlobId) -> Option<Bytes> {
-        self.blobs.get(&(tenant.clone(), id)).cloned()
+        self.blobs.get(&(tenant.clone(), id)).map(|(content, _)| content.clone())
     }
 
     pub(super) fn unlink_blob(&mut self, tenant: &TenantName, id: BlobId) {

@@ -12,7 +12,8 @@ use raworc_core::message::Message;
 use raworc_core::step::Step;
 use raworc_core::store::{
     AgentQuery, AuditQuery, AuditRow, Commit, Committed, ComputerQuery, Due, DueQuery, EventFilter, Lease, LeaseClaim,
-    MessageQuery, Page, QuotaKind, Record, RecordKey, RecordKind, Stamped, StepQuery, Store, StoreError, Touch,
+    MessageQuery, Page, Purge, Purged, QuotaKind, Record, RecordKey, RecordKind, Stamped, StepQuery, Store, StoreError,
+    Touch,
 };
 use tokio::time::Instant;
 
@@ -58,6 +59,16 @@ impl Store for MeteredStore {
 
     async fn claim(&self, claim: &LeaseClaim) -> Result<Stamped<Lease>, StoreError> {
         self.0.claim(claim).await
+    }
+
+    async fn purge(&self, purge: &Purge) -> Result<Purged, StoreError> {
+        let began = Instant::now();
+        let purged = self.0.purge(purge).await?;
+        for (kind, rows) in purged.rows.each().into_iter().filter(|(_, rows)| *rows > 0) {
+            metrics::counter!("raworc_store_purged_rows_total", "kind" => kind).increment(rows);
+        }
+        metrics::histogram!("raworc_store_purge_seconds").record(began.elapsed().as_secs_f64());
+        Ok(purged)
     }
 
     async fn leases(&self, prefix: &str) -> Result<Stamped<Vec<Lease>>, StoreError> {

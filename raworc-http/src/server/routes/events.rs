@@ -18,7 +18,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::api::{DeltaData, ErrorBody, ErrorInfo};
+use crate::api::{DeltaData, ErrorBody};
 use crate::server::extract::{AgentAt, AgentsOf, Caller, Query};
 use crate::server::openapi::LastEventIdHeader;
 use crate::server::state::Ends;
@@ -225,7 +225,6 @@ impl Teller {
 }
 
 fn failure(error: raworc_core::error::Error) -> SseEvent {
-    let error = ApiError::from(error);
-    let info = ErrorInfo { code: error.code().to_owned(), message: error.to_string(), details: Default::default() };
-    SseEvent::default().event("error").json_data(ErrorBody { error: info }).unwrap_or_default()
+    let error = ApiError::from(error).into_info();
+    SseEvent::default().event("error").json_data(ErrorBody { error }).unwrap_or_default()
 }

@@ -137,6 +137,10 @@ impl<K: Kind> StoreUnderTest for Server<K> {
         self.open_beside().await
     }
 
+    fn blobs(&self, store: &Arc<dyn Store>) -> Option<Arc<dyn BlobStore>> {
+        Some(self.open.find(|open| same(open, store)))
+    }
+
     async fn forget_log(&self, store: &Arc<dyn Store>, upto: Revision) {
         K::forget_log(&self.open.find(|open| same(open, store)), upto).await.expect("the log can be cut");
     }

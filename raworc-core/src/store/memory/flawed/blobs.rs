@@ -15,6 +15,11 @@ impl Flawed {
     fn place(&self, tenant: &TenantName) -> TenantName {
         if self.is(Flaw::BlobsOfAllTenants) { TenantName::default() } else { tenant.clone() }
     }
+
+    fn put(&self, tenant: &TenantName, id: BlobId, content: Bytes) {
+        let (mut tables, now) = self.inner.lock();
+        tables.put_blob(tenant, id, content, now);
+    }
 }
 
 #[async_trait]
@@ -25,12 +30,12 @@ impl BlobStore for Flawed {
             if lock(&self.inner.tables).blob(&tenant, id).is_some() {
                 return Ok(id);
             }
-            lock(&self.inner.tables).put_blob(&tenant, id, Bytes::new());
+            self.put(&tenant, id, Bytes::new());
             tokio::task::yield_now().await;
         }
         *self.memory().puts.entry(id).or_default() += 1;
         let kept = if self.is(Flaw::BlobIsCut) { content.slice(..content.len().min(1 << 20)) } else { content };
-        lock(&self.inner.tables).put_blob(&tenant, id, kept);
+        self.put(&tenant, id, kept);
         Ok(id)
     }
 

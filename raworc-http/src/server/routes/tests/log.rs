@@ -144,6 +144,13 @@ async fn a_log_that_no_longer_goes_back_that_far_is_gone_before_the_stream_begin
     assert_eq!((gone.status, gone.code()), (StatusCode::GONE, "gone"));
     let text = gone.body["error"]["message"].to_string();
     assert!(text.contains("the log begins at revision"), "{text}");
+    let seen = api.call("ada", Method::GET, "/events", None, &[("last-event-id", "1")]).await;
+    assert_eq!((seen.status, seen.code()), (StatusCode::GONE, "gone"));
+    let oldest = seen.body["error"]["details"]["oldest"].as_u64().expect("says where the log begins");
+    let mut stream = Listening::open(&api, "ada", "/events", Some(oldest - 1)).await;
+    assert_eq!(stream.status, StatusCode::OK);
+    api.agent("ada", "two").await;
+    assert_eq!(stream.event().await.data["name"], "two", "it goes on from there");
     let beyond = api.get("ada", "/events?since=100000").await;
     assert_eq!((beyond.status, beyond.code()), (StatusCode::BAD_REQUEST, "invalid"));
     let nonsense = api.call("ada", Method::GET, "/events", None, &[("last-event-id", "x")]).await;
