@@ -15,7 +15,7 @@ use super::script::{Cell, Script};
 use super::statements as sql;
 
 /// Bytes of a piece.
-const PIECE: usize = 256 << 10;
+pub(crate) const PIECE: usize = 256 << 10;
 
 /// Each in a transaction of its own, on one of the connections for reading.
 impl<D: Dialect> Shared<D> {
