@@ -14,6 +14,7 @@ mod store;
 pub use admin::{FirstAdmin, Password};
 #[cfg(feature = "docker")]
 pub use docker::{DOCKERFILE, open_engine};
+pub use store::open_whole;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
