@@ -11,7 +11,7 @@ pub mod postgres;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 #[cfg_attr(
     not(all(feature = "sqlite", feature = "postgres", feature = "mysql")),
-    allow(dead_code, unused_imports, reason = "some of it is for the databases that are left out")
+    allow(dead_code, unreachable_pub, unused_imports, reason = "some of it is for the databases that are left out")
 )]
 mod sql;
 #[cfg(feature = "sqlite")]
