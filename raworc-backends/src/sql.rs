@@ -27,6 +27,7 @@ pub(crate) mod server;
 pub(crate) mod statements;
 pub(crate) mod store;
 pub(crate) mod time;
+pub(crate) mod whole;
 
 pub(crate) use recent::Recent;
 pub(crate) use store::Shared;

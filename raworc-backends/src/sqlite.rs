@@ -13,15 +13,17 @@ mod schema;
 mod tests;
 mod writer;
 
+use std::any::Any;
 use std::sync::Arc;
 
 use raworc_core::store::StoreError;
 use sqlx::sqlite::SqlitePoolOptions;
+use sqlx::{Connection, SqliteConnection};
 use tokio_util::sync::CancellationToken;
 
 pub use self::config::SqliteOptions;
 
-use self::dialect::Sqlite;
+pub(crate) use self::dialect::Sqlite;
 use self::lock::DirectoryLock;
 use self::writer::Writer;
 use crate::sql::Shared;
@@ -29,6 +31,7 @@ use crate::sql::dialect::Dialect;
 use crate::sql::feed::Feed;
 use crate::sql::store::SqlStore;
 use crate::sql::time::Time;
+use crate::sql::whole::{Whole, WholeStore};
 
 /// A [`Store`](raworc_core::store::Store) and a [`BlobStore`](raworc_core::blob::BlobStore) in a SQLite file.
 pub type SqliteStore = SqlStore<Sqlite>;
@@ -70,4 +73,37 @@ impl SqliteStore {
             Writer::new(options, shared, jobs, conn, head, lock).run()
         }))
     }
+
+    /// Opens the database in a data directory as a whole. To read it, beside a process that may have it open as a store, and
+    /// without making anything; or to write it, as the only process.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), but for the release that made its tables.
+    pub async fn whole(options: &SqliteOptions, access: Access) -> Result<Box<dyn WholeStore>, StoreError> {
+        let place = options.place();
+        let fault = |error: sqlx::Error| Sqlite::fault(&error, &place);
+        let (conn, held): (_, Option<Box<dyn Any + Send + Sync>>) = match access {
+            Access::Read => {
+                let is_there = options.database().try_exists().map_err(|error| StoreError::Unusable {
+                    reason: format!("cannot look for the database {place}: {error}; make its directory readable"),
+                })?;
+                let to = if is_there { options.reader() } else { SqliteOptions::nothing() };
+                (SqliteConnection::connect_with(&to).await.map_err(fault)?, None)
+            }
+            Access::Write => {
+                let lock = DirectoryLock::take(&options.directory).await?;
+                (schema::open(options).await?, Some(Box::new(lock)))
+            }
+        };
+        Ok(Box::new(Whole::<Sqlite>::new(place, conn, held)))
+    }
+}
+
+/// What a database is opened as a whole for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// To read it, whoever has it open.
+    Read,
+    /// To write it, alone.
+    Write,
 }

@@ -7,6 +7,7 @@ mod bench;
 mod image;
 mod message;
 mod server;
+mod store;
 
 pub use agent::{
     AgentCommand, CancelArgs, CpArgs, CreateArgs, DeleteArgs, EditArgs, ExecArgs, GetArgs, KeepAwakeArgs, ListArgs,
@@ -18,6 +19,7 @@ pub use bench::{BenchArgs, BenchServerArgs, Subject};
 pub use image::{ImageBuildArgs, ImageCommand};
 pub use message::{ChatArgs, EventsArgs, HistoryArgs, SendArgs};
 pub use server::{AdminArgs, AssemblyArgs, LoginArgs, OperatorArgs, QuickstartArgs, ServerArgs, UpArgs};
+pub use store::{StoreArgs, StoreCommand, StoreExportArgs, StoreImportArgs, StoreVerifyArgs};
 
 use std::path::PathBuf;
 
@@ -121,6 +123,9 @@ pub enum Command {
     Events(EventsArgs),
     /// Tell whether the server is well, and who you are to it.
     Status,
+    /// Look after what is kept: its state, backups, the way to another database.
+    #[command(subcommand)]
+    Store(StoreCommand),
     /// Make the images of agents' computers.
     #[cfg(feature = "docker")]
     #[command(subcommand)]

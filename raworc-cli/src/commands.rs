@@ -15,6 +15,7 @@ pub mod login;
 pub mod quickstart;
 pub mod reference;
 pub mod send;
+pub mod store;
 pub mod up;
 pub mod version;
 pub mod work;

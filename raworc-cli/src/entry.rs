@@ -11,7 +11,7 @@ use crate::commands::context::Context;
 #[cfg(feature = "docker")]
 use crate::commands::image;
 use crate::commands::{
-    agent, apart, chat, completion, events, history, login, quickstart, reference, send, up, version,
+    agent, apart, chat, completion, events, history, login, quickstart, reference, send, store, up, version,
 };
 use crate::exit::{Silent, code_of, render};
 use crate::output::{Console, Ink};
@@ -93,6 +93,7 @@ async fn call(command: Command, global: &GlobalArgs, console: &Console) -> anyho
         Command::Chat(args) => chat::run(&context()?, args).await,
         Command::History(args) => history::run(&context()?, args).await,
         Command::Events(args) => events::run(&context()?, args).await,
+        Command::Store(command) => store::run(console, command).await,
         #[cfg(feature = "docker")]
         Command::Image(command) => image::run(console, command).await,
         Command::Quickstart(_)

@@ -20,6 +20,7 @@ mod store;
 pub use admin::{FirstAdmin, Password};
 #[cfg(feature = "docker")]
 pub use docker::{DOCKERFILE, open_engine};
+pub use store::open_whole;
 
 use std::fmt;
 

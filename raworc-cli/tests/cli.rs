@@ -9,6 +9,9 @@ mod bench;
 mod crashes;
 #[path = "cli/data.rs"]
 mod data;
+#[cfg(all(feature = "postgres", feature = "mysql"))]
+#[path = "cli/databases.rs"]
+mod databases;
 #[path = "cli/disk.rs"]
 mod disk;
 #[path = "cli/egress.rs"]
@@ -31,6 +34,8 @@ mod lossy;
 mod secrets;
 #[path = "cli/serving.rs"]
 mod serving;
+#[path = "cli/store.rs"]
+mod store;
 #[path = "cli/talking.rs"]
 mod talking;
 #[path = "cli/up.rs"]

@@ -21,6 +21,7 @@ use crate::sql::script::{Cell, Script, Step};
 use crate::sql::server::{DatabaseOptions, Server};
 use crate::sql::statements::{Insert, Keyed, Kind, There};
 use crate::sql::time::Time;
+use crate::sql::whole::words::Words;
 
 /// The oldest servers that this release is tested with.
 const OLDEST_MYSQL: (u32, u32) = (9, 0);
@@ -38,11 +39,6 @@ const BYTES: usize = 4 << 20;
 
 /// The database's time in microseconds. The connection's time zone is UTC.
 const NOW: &str = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', SYSDATE(6))";
-
-const MIGRATIONS: Migrations = &[
-    (1, "tables", include_str!("migrations/0001_tables.sql")),
-    (2, "references", include_str!("migrations/0002_references.sql")),
-];
 
 /// MySQL and MariaDB.
 #[derive(Debug)]
@@ -239,8 +235,36 @@ impl Server for Mysql {
         })
     }
 
+    async fn listen(_to: &MySqlConnectOptions) -> Result<(), sqlx::Error> {
+        Ok(())
+    }
+
+    async fn heard(_listener: &mut ()) -> Result<Option<Revision>, sqlx::Error> {
+        std::future::pending().await
+    }
+}
+
+impl Words for Mysql {
+    const SERVER: &'static str = "SELECT CONCAT(IF(VERSION() LIKE '%MariaDB%', 'MariaDB ', 'MySQL '), VERSION())";
+    const TABLES: &'static str = "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE()";
+    const SIZE: &'static str = "SELECT CAST(COALESCE(SUM(data_length + index_length), 0) AS SIGNED) \
+        FROM information_schema.tables WHERE table_schema = DATABASE()";
+    const PATIENT: &'static str =
+        "SET SESSION wait_timeout = 28800, SESSION net_read_timeout = 3600, SESSION net_write_timeout = 3600";
+    const BEGIN: &'static str = "START TRANSACTION";
+    const HOLD: &'static str = " FOR UPDATE";
+    // It does so by itself.
+    const SETTLE: &'static str = "DO 0";
+    #[cfg(test)]
+    const CATALOG: &'static str = "SELECT table_name, column_name, CAST(is_nullable = 'NO' AS SIGNED), data_type \
+        FROM information_schema.columns WHERE table_schema = DATABASE() ORDER BY table_name, ordinal_position";
+    const MIGRATIONS: Migrations = &[
+        (1, "tables", include_str!("migrations/0001_tables.sql")),
+        (2, "references, beside", include_str!("migrations/0002_references.sql")),
+    ];
+
     /// Under a lock of its own: the driver's does not wait on MariaDB.
-    async fn migrate(conn: &mut MySqlConnection, place: &str) -> Result<(), StoreError> {
+    async fn migrate(conn: &mut MySqlConnection, migrations: Migrations, place: &str) -> Result<(), StoreError> {
         let fault = |error: sqlx::Error| Self::fault(&error, place);
         let locked: Option<i64> =
             sqlx::query_scalar("SELECT GET_LOCK(CONCAT('raworc.', LEFT(SHA2(DATABASE(), 256), 40)), 60)")
@@ -251,18 +275,10 @@ impl Server for Mysql {
             let reason = format!("another process has been changing the tables of the database {place} for a minute");
             return Err(StoreError::Unavailable { reason });
         }
-        migrate(conn, MIGRATIONS, place, Self::fault).await?;
+        migrate(conn, migrations, place, Self::fault).await?;
         let unlock = "DO RELEASE_LOCK(CONCAT('raworc.', LEFT(SHA2(DATABASE(), 256), 40)))";
         sqlx::raw_sql(unlock).execute(conn).await.map_err(fault)?;
         Ok(())
-    }
-
-    async fn listen(_to: &MySqlConnectOptions) -> Result<(), sqlx::Error> {
-        Ok(())
-    }
-
-    async fn heard(_listener: &mut ()) -> Result<Option<Revision>, sqlx::Error> {
-        std::future::pending().await
     }
 }
 

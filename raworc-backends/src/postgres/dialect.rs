@@ -22,6 +22,7 @@ use crate::sql::script::{Cell, Script, Step};
 use crate::sql::server::{DatabaseOptions, Server};
 use crate::sql::statements::{Insert, Keyed, Kind};
 use crate::sql::time::Time;
+use crate::sql::whole::words::Words;
 
 /// The oldest server that this release is tested with.
 const OLDEST: i64 = 15;
@@ -31,11 +32,6 @@ const CHANNEL: &str = "raworc_log";
 
 /// The database's time in microseconds.
 const NOW: &str = "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)";
-
-const MIGRATIONS: Migrations = &[
-    (1, "tables", include_str!("migrations/0001_tables.sql")),
-    (2, "references", include_str!("migrations/0002_references.sql")),
-];
 
 /// PostgreSQL.
 #[derive(Debug)]
@@ -207,10 +203,6 @@ impl Server for Postgres {
         })
     }
 
-    async fn migrate(conn: &mut PgConnection, place: &str) -> Result<(), StoreError> {
-        migrate(conn, MIGRATIONS, place, Self::fault).await
-    }
-
     async fn listen(to: &PgConnectOptions) -> Result<PgListener, sqlx::Error> {
         let own = PgPoolOptions::new().max_connections(1).idle_timeout(None).max_lifetime(None);
         let mut listener = PgListener::connect_with(&own.connect_lazy_with(to.clone())).await?;
@@ -225,6 +217,28 @@ impl Server for Postgres {
             last = Some(next);
         }
         Ok(last.and_then(|told| told.payload().parse().ok()).map(Revision))
+    }
+}
+
+impl Words for Postgres {
+    const SERVER: &'static str = "SELECT 'PostgreSQL ' || current_setting('server_version')";
+    const TABLES: &'static str = "SELECT tablename::text FROM pg_tables WHERE schemaname = current_schema()";
+    const SIZE: &'static str = "SELECT pg_database_size(current_database())";
+    const PATIENT: &'static str = "SET idle_in_transaction_session_timeout = 0; SET tcp_user_timeout = 0";
+    const BEGIN: &'static str = "BEGIN ISOLATION LEVEL READ COMMITTED";
+    const HOLD: &'static str = " FOR UPDATE";
+    const SETTLE: &'static str = "ANALYZE";
+    #[cfg(test)]
+    const CATALOG: &'static str = "SELECT table_name::text, column_name::text, \
+            CAST(is_nullable = 'NO' AS integer)::bigint, data_type::text \
+        FROM information_schema.columns WHERE table_schema = current_schema() ORDER BY table_name, ordinal_position";
+    const MIGRATIONS: Migrations = &[
+        (1, "tables", include_str!("migrations/0001_tables.sql")),
+        (2, "references, beside", include_str!("migrations/0002_references.sql")),
+    ];
+
+    async fn migrate(conn: &mut PgConnection, migrations: Migrations, place: &str) -> Result<(), StoreError> {
+        migrate(conn, migrations, place, Self::fault).await
     }
 }
 

@@ -69,6 +69,14 @@ impl Fault {
         ))
     }
 
+    /// A schema that a newer release made.
+    pub(crate) fn newer(place: &str, version: i64, newest: i64) -> Self {
+        Self::unusable(format!(
+            "the database {place} was written by a newer release: its schema is {version}, this release knows up to \
+             {newest}; use the newer release, or a backup from before it"
+        ))
+    }
+
     /// What an error comes to that is not of the database itself: of a connection, or of a row that cannot be read.
     pub(crate) fn of_driver(error: &sqlx::Error, place: &str) -> Self {
         match error {
@@ -93,10 +101,7 @@ impl Fault {
     ) -> Self {
         match error {
             MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => of(error, place),
-            MigrateError::VersionMissing(version) => Self::unusable(format!(
-                "the database {place} was written by a newer release: its schema is {version}, this release knows up to \
-                 {newest}; use the newer release, or a backup from before it"
-            )),
+            MigrateError::VersionMissing(version) => Self::newer(place, *version, newest),
             MigrateError::Dirty(version) => Self::unusable(format!(
                 "a change of the tables of the database {place} was cut short (schema {version}); restore a backup, or where \
                  this was the first start, make the database anew"

@@ -334,7 +334,7 @@ fn committed_doc<'a>(
     ))
 }
 
-fn agent_row(agent: &Agent, doc: String) -> Vec<Cell> {
+pub(crate) fn agent_row(agent: &Agent, doc: String) -> Vec<Cell> {
     let status = &agent.status;
     let living = status.state() != State::Deleted;
     let time = |time: Option<Timestamp>| Cell::from(time.map(micros));
@@ -352,7 +352,7 @@ fn agent_row(agent: &Agent, doc: String) -> Vec<Cell> {
     ]
 }
 
-fn message_row(message: &Message, doc: String) -> Vec<Cell> {
+pub(crate) fn message_row(message: &Message, doc: String) -> Vec<Cell> {
     let seq = int(message.seq);
     vec![
         message.agent.to_string().into(),
@@ -364,7 +364,7 @@ fn message_row(message: &Message, doc: String) -> Vec<Cell> {
     ]
 }
 
-fn step_row(step: &Step) -> Result<[Cell; 5], sqlx::Error> {
+pub(crate) fn step_row(step: &Step) -> Result<[Cell; 5], sqlx::Error> {
     Ok([
         step.agent.to_string().into(),
         int(step.seq).into(),
@@ -374,7 +374,7 @@ fn step_row(step: &Step) -> Result<[Cell; 5], sqlx::Error> {
     ])
 }
 
-fn computer_row(computer: &Computer) -> Result<Vec<Cell>, sqlx::Error> {
+pub(crate) fn computer_row(computer: &Computer) -> Result<Vec<Cell>, sqlx::Error> {
     Ok(vec![
         computer.id().to_string().into(),
         computer.tenant.to_string().into(),
@@ -384,7 +384,7 @@ fn computer_row(computer: &Computer) -> Result<Vec<Cell>, sqlx::Error> {
     ])
 }
 
-fn record_row(record: &Record) -> Result<Vec<Cell>, sqlx::Error> {
+pub(crate) fn record_row(record: &Record) -> Result<Vec<Cell>, sqlx::Error> {
     Ok(vec![
         record.key.kind.as_str().into(),
         tenant_key(record.key.tenant.as_ref()).into(),
@@ -395,7 +395,7 @@ fn record_row(record: &Record) -> Result<Vec<Cell>, sqlx::Error> {
     ])
 }
 
-fn audit_row(row: &AuditRow, seq: u64) -> Result<[Cell; 5], sqlx::Error> {
+pub(crate) fn audit_row(row: &AuditRow, seq: u64) -> Result<[Cell; 5], sqlx::Error> {
     Ok([
         int(seq).into(),
         tenant_key(row.entry.tenant.as_ref()).into(),

@@ -30,8 +30,11 @@ use super::batch::{Batches, Retention};
 use super::dialect::Dialect;
 use super::feed::Feed;
 use super::recent::Recent;
+use super::schema::bring_up_to_date;
 use super::store::{Shared, SqlStore};
 use super::time::Time;
+use super::whole::words::Words;
+use super::whole::{Whole, WholeStore};
 
 /// How long a connection is waited for.
 pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(5);
@@ -40,7 +43,7 @@ pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 pub(crate) type ConnectTo<D> = <<D as Dialect>::Connection as Connection>::Options;
 
 /// A database server's own ways, beside what it has to say as a [`Dialect`].
-pub trait Server: Dialect {
+pub trait Server: Words {
     /// Who hears of commits of other processes.
     type Listener: Send + Sync;
 
@@ -62,9 +65,6 @@ pub trait Server: Dialect {
     /// Says in words what it lacks.
     fn check(conn: &mut Self::Connection) -> impl Future<Output = Result<Result<(), String>, sqlx::Error>> + Send;
 
-    /// Brings the tables up to date.
-    fn migrate(conn: &mut Self::Connection, place: &str) -> impl Future<Output = Result<(), StoreError>> + Send;
-
     /// Begins to listen.
     fn listen(options: &ConnectTo<Self>) -> impl Future<Output = Result<Self::Listener, sqlx::Error>> + Send;
 
@@ -82,13 +82,8 @@ impl<D: Server> SqlStore<D> {
     /// server that is too old, or a schema of a newer release. [`StoreError::Unavailable`] where it does not answer.
     pub async fn open(options: DatabaseOptions) -> Result<Self, StoreError> {
         let (connect, place) = D::options(&options)?;
-        let fault = |error: sqlx::Error| StoreError::from(D::fault(&error, &place));
-        let mut conn = self::connect::<D>(&connect).await.map_err(fault)?;
-        D::check(&mut conn)
-            .await
-            .map_err(fault)?
-            .map_err(|lack| StoreError::Unusable { reason: format!("the database {place} cannot be used: {lack}") })?;
-        D::migrate(&mut conn, &place).await?;
+        let mut conn = usable::<D>(&connect, &place).await?;
+        bring_up_to_date::<D>(&mut conn, &place).await?;
         let readers = PoolOptions::<D::Db>::new()
             .max_connections(options.connections.max(1))
             .acquire_timeout(CONNECT_LIMIT)
@@ -118,8 +113,29 @@ impl<D: Server> SqlStore<D> {
     }
 }
 
+impl<D: Server> SqlStore<D> {
+    /// Opens a database as a whole, beside processes that may have it open as a store.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), but for the release that made its tables.
+    pub async fn whole(options: &DatabaseOptions) -> Result<Box<dyn WholeStore>, StoreError> {
+        let (connect, place) = D::options(options)?;
+        let conn = usable::<D>(&connect, &place).await?;
+        Ok(Box::new(Whole::<D>::new(place, conn, None)))
+    }
+}
+
+/// A connection to a database that this release can use.
+async fn usable<D: Server>(to: &ConnectTo<D>, place: &str) -> Result<D::Connection, StoreError> {
+    let fault = |error: sqlx::Error| StoreError::from(D::fault(&error, place));
+    let mut conn = connect::<D>(to).await.map_err(fault)?;
+    let lack = D::check(&mut conn).await.map_err(fault)?;
+    lack.map_err(|lack| StoreError::Unusable { reason: format!("the database {place} cannot be used: {lack}") })?;
+    Ok(conn)
+}
+
 /// A connection that has been greeted.
-async fn connect<D: Server>(to: &ConnectTo<D>) -> Result<D::Connection, sqlx::Error> {
+pub(crate) async fn connect<D: Server>(to: &ConnectTo<D>) -> Result<D::Connection, sqlx::Error> {
     let connect = async {
         let mut conn = D::Connection::connect_with(to).await?;
         D::greet(&mut conn).await?;

@@ -121,6 +121,11 @@ impl SqliteOptions {
         self.common().read_only(true).thread_name(|n| format!("sqlite-reader-{n}"))
     }
 
+    /// For what is asked where nothing is: a database that nobody keeps.
+    pub(super) fn nothing() -> SqliteConnectOptions {
+        SqliteConnectOptions::new().in_memory(true).disable_statement_logging()
+    }
+
     fn common(&self) -> SqliteConnectOptions {
         SqliteConnectOptions::new()
             .filename(self.database())

@@ -5,17 +5,21 @@ use std::fmt::Write;
 
 use futures::stream::{BoxStream, StreamExt};
 use raworc_core::ids::Revision;
+use raworc_core::store::StoreError;
 use serde_json::Value;
 use sqlx::query::Query;
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{AssertSqlSafe, Row, SqliteConnection};
 
+use super::schema::MIGRATIONS;
 use crate::sql::batch::Head;
 use crate::sql::dialect::{Columns, Dialect};
 use crate::sql::fault::Fault;
+use crate::sql::schema::{Migrations, migrate};
 use crate::sql::script::{Cell, Script, Step};
 use crate::sql::statements::{self as sql, Insert, Keyed, Kind, There};
 use crate::sql::time::Time;
+use crate::sql::whole::words::Words;
 
 /// Rows that one statement writes at most. Others are powers of two below, so that few statements are prepared.
 const ROWS: usize = 64;
@@ -138,6 +142,25 @@ impl Dialect for Sqlite {
             TOOBIG | CONSTRAINT => Fault::of_row(error),
             _ => Fault::unavailable(format!("{error} ({place})")),
         }
+    }
+}
+
+impl Words for Sqlite {
+    const SERVER: &'static str = "SELECT 'SQLite ' || sqlite_version()";
+    const TABLES: &'static str = "SELECT name FROM sqlite_master WHERE type = 'table'";
+    const SIZE: &'static str = "SELECT n.page_count * s.page_size FROM pragma_page_count() n, pragma_page_size() s";
+    // What has to be sorted may be more than memory holds.
+    const PATIENT: &'static str = "PRAGMA temp_store = file";
+    const BEGIN: &'static str = "BEGIN IMMEDIATE";
+    const HOLD: &'static str = "";
+    const SETTLE: &'static str = "PRAGMA optimize";
+    #[cfg(test)]
+    const CATALOG: &'static str = "SELECT t.name, c.name, c.\"notnull\", lower(c.type) \
+        FROM sqlite_master t, pragma_table_info(t.name) c WHERE t.type = 'table' ORDER BY t.name, c.cid";
+    const MIGRATIONS: Migrations = MIGRATIONS;
+
+    async fn migrate(conn: &mut SqliteConnection, migrations: Migrations, place: &str) -> Result<(), StoreError> {
+        migrate(conn, migrations, place, Self::fault).await
     }
 }
 

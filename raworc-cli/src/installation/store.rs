@@ -8,7 +8,8 @@ use raworc_backends::DatabaseOptions;
 use raworc_backends::mysql::MysqlStore;
 #[cfg(feature = "postgres")]
 use raworc_backends::postgres::PostgresStore;
-use raworc_backends::sqlite::{SqliteOptions, SqliteStore};
+use raworc_backends::sqlite::{Access, SqliteOptions, SqliteStore};
+use raworc_backends::whole::WholeStore;
 use raworc_core::control::Parts;
 use raworc_core::ids::Revision;
 use raworc_core::runtime::Runtimes;
@@ -35,35 +36,23 @@ enum Kind {
 impl Opened {
     /// Opens what the settings name.
     pub(super) async fn open(settings: &Settings, role: Role) -> anyhow::Result<Self> {
-        let address = settings.store.expose_secret();
-        // What is no address may still hold a password.
-        let scheme = match address.split_once("://") {
-            Some((scheme, _)) => scheme,
-            None if address == "sqlite" => address,
-            None => "an address without ://",
-        };
-        let unknown = || {
-            Failure::new(Exit::Usage, format!("store: this release keeps rows in {}, not in {scheme}", known()))
-                .hint("leave `store` out of the configuration for SQLite in the data directory")
-        };
-        let kind = match scheme {
-            "sqlite" if role != Role::Both => return Err(only_for_one().into()),
-            "sqlite" => {
+        let kind = match scheme(settings)? {
+            Scheme::Sqlite if role != Role::Both => return Err(only_for_one().into()),
+            Scheme::Sqlite => {
                 let options = SqliteOptions::new(&settings.data).without_leases();
                 let opened = SqliteStore::open(options).await;
                 Kind::Sqlite(Arc::new(opened.map_err(|error| directory_failed(settings, error))?))
             }
             #[cfg(feature = "postgres")]
-            "postgres" | "postgresql" => {
+            Scheme::Postgres => {
                 let opened = PostgresStore::open(database(settings)?).await;
                 Kind::Postgres(Arc::new(opened.map_err(database_failed)?))
             }
             #[cfg(feature = "mysql")]
-            "mysql" | "mariadb" => {
+            Scheme::Mysql => {
                 let opened = MysqlStore::open(database(settings)?).await;
                 Kind::Mysql(Arc::new(opened.map_err(database_failed)?))
             }
-            _ => return Err(unknown().into()),
         };
         Ok(Self(kind))
     }
@@ -131,6 +120,52 @@ fn only_for_one() -> Failure {
     Failure::new(Exit::Usage, "store: SQLite is for one process, and a server or operator alone has others beside it")
         .hint("name a database that all of them share, such as store = 'postgres://raworc@db.example.org/raworc'")
         .hint("or start `raworc up`: server and operator in one process")
+}
+
+/// Opens what the settings name as a whole: its tables may be of any release, or not be there.
+///
+/// # Errors
+/// Names the database or the directory and the way out.
+pub async fn open_whole(settings: &Settings, access: Access) -> Result<Box<dyn WholeStore>, Failure> {
+    match scheme(settings)? {
+        Scheme::Sqlite => {
+            let options = SqliteOptions::new(&settings.data);
+            SqliteStore::whole(&options, access).await.map_err(|error| directory_failed(settings, error))
+        }
+        #[cfg(feature = "postgres")]
+        Scheme::Postgres => PostgresStore::whole(&database(settings)?).await.map_err(database_failed),
+        #[cfg(feature = "mysql")]
+        Scheme::Mysql => MysqlStore::whole(&database(settings)?).await.map_err(database_failed),
+    }
+}
+
+/// A kind of store that this build has.
+enum Scheme {
+    Sqlite,
+    #[cfg(feature = "postgres")]
+    Postgres,
+    #[cfg(feature = "mysql")]
+    Mysql,
+}
+
+/// Which of them the settings name.
+fn scheme(settings: &Settings) -> Result<Scheme, Failure> {
+    let address = settings.store.expose_secret();
+    // What is no address may still hold a password.
+    let scheme = match address.split_once("://") {
+        Some((scheme, _)) => scheme,
+        None if address == "sqlite" => address,
+        None => "an address without ://",
+    };
+    match scheme {
+        "sqlite" => Ok(Scheme::Sqlite),
+        #[cfg(feature = "postgres")]
+        "postgres" | "postgresql" => Ok(Scheme::Postgres),
+        #[cfg(feature = "mysql")]
+        "mysql" | "mariadb" => Ok(Scheme::Mysql),
+        _ => Err(Failure::new(Exit::Usage, format!("store: this release keeps rows in {}, not in {scheme}", known()))
+            .hint("leave `store` out of the configuration for SQLite in the data directory")),
+    }
 }
 
 /// The stores of this build.

@@ -63,6 +63,7 @@ fn without_a_command_help_says_where_to_start() {
       history     Read what was said
       events      Read the log of everything that changes
       status      Tell whether the server is well, and who you are to it
+      store       Look after what is kept: its state, backups, the way to another database
       image       Make the images of agents' computers
       bench       Measure what Raworc takes on this machine, beside a floor
       version     Print the version

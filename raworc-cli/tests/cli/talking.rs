@@ -177,7 +177,7 @@ fn whoever_waits_at_a_terminal_for_a_server_sees_for_what() {
 }
 
 /// What a command shows on a terminal, until it is what was expected, or for a time in which any spinner is there.
-fn shown_on_a_terminal(home: &Home, args: &[&str], expected: &str) -> String {
+pub(crate) fn shown_on_a_terminal(home: &Home, args: &[&str], expected: &str) -> String {
     let words: Vec<_> = args.iter().map(|word| format!("'{word}'")).collect();
     let line = format!("exec '{}' {}", env!("CARGO_BIN_EXE_raworc"), words.join(" "));
     let mut command = home.program("script");

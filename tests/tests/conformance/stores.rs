@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use libtest_mimic::Trial;
-use raworc_backends::sqlite::{SqliteOptions, SqliteStore};
+use raworc_backends::sqlite::{Access, SqliteOptions, SqliteStore};
+use raworc_backends::whole::WholeStore;
 use raworc_core::blob::BlobStore;
 use raworc_core::ids::Revision;
 use raworc_core::store::conformance::{BlobStoreUnderTest, StoreUnderTest, blob_cases, cases};
@@ -66,6 +67,13 @@ impl<T: Clone> Open<T> {
     }
 }
 
+/// Whatever a case did, its store's rows agree with each other.
+async fn assert_sound(mut store: Box<dyn WholeStore>) {
+    let verified = store.verify(&|_, _| {}).await.expect("what a case leaves can be read");
+    store.close().await;
+    assert!(verified.flaws.is_empty(), "the case leaves flaws: {:#?}", verified.flaws);
+}
+
 fn same<T: Store>(one: &Arc<T>, other: &Arc<dyn Store>) -> bool {
     std::ptr::addr_eq(Arc::as_ptr(one), Arc::as_ptr(other))
 }
@@ -117,8 +125,10 @@ impl Sqlite {
 
     async fn close(&self) {
         let open = std::mem::take(&mut *self.open.0.lock().expect("no case panics while it holds this"));
-        for (store, _) in open {
+        for (store, directory) in open {
             store.close().await;
+            let left = SqliteStore::whole(&SqliteOptions::new(directory), Access::Read).await;
+            assert_sound(left.expect("what a case leaves can be opened")).await;
         }
     }
 }

@@ -7,13 +7,14 @@ use libtest_mimic::Trial;
 use raworc_backends::DatabaseOptions;
 use raworc_backends::mysql::MysqlStore;
 use raworc_backends::postgres::PostgresStore;
+use raworc_backends::whole::WholeStore;
 use raworc_core::blob::BlobStore;
 use raworc_core::ids::Revision;
 use raworc_core::store::conformance::{BlobStoreUnderTest, StoreUnderTest, blob_cases, cases};
 use raworc_core::store::{Store, StoreError};
 
 use self::database::Database;
-use super::{Open, same};
+use super::{Open, assert_sound, same};
 use crate::required::{Required, run};
 
 #[path = "../../../../raworc-backends/src/sql/server/tests/database.rs"]
@@ -63,6 +64,7 @@ trait Kind: Send + Sync + 'static {
 
     async fn open(options: DatabaseOptions) -> Result<Self::Store, StoreError>;
     async fn close(store: &Self::Store);
+    async fn whole(options: &DatabaseOptions) -> Result<Box<dyn WholeStore>, StoreError>;
     async fn forget_log(store: &Self::Store, upto: Revision) -> Result<(), StoreError>;
 }
 
@@ -80,6 +82,10 @@ macro_rules! kinds {
 
             async fn close(store: &$store) {
                 store.close().await;
+            }
+
+            async fn whole(options: &DatabaseOptions) -> Result<Box<dyn WholeStore>, StoreError> {
+                <$store>::whole(options).await
             }
 
             async fn forget_log(store: &$store, upto: Revision) -> Result<(), StoreError> {
@@ -118,6 +124,8 @@ impl<K: Kind> Server<K> {
         for store in open {
             K::close(&store).await;
         }
+        let left = K::whole(&DatabaseOptions::new(self.database.url())).await;
+        assert_sound(left.expect("what a case leaves can be opened")).await;
     }
 }
 
