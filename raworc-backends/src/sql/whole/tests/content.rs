@@ -153,6 +153,9 @@ pub(crate) async fn fill(store: &(impl Store + BlobStore)) -> Content {
     for content in [Bytes::new(), Bytes::from_static(b"small")] {
         store.put(&other, content).await.expect("is put");
     }
+    let parts = vec![Part::text(ODD), Part::Blob { blob, media_type: "image/png".into() }];
+    let refers = NewMessage { id: message_id(), role: Role::User, author: "user:ada".into(), parts };
+    store.commit(change(busy, Check::Alive, AgentOp::Accept(refers))).await.expect("goes through");
     Content { busy, made, answered, blob: (blob, content) }
 }
 
