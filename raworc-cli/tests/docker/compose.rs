@@ -1,18 +1,22 @@
 //! `deploy/compose.yaml` on the engine: server, operator and a real MySQL, from images that were made here.
 
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use raworc_core::entropy::{Clock, EntropyExt, SystemClock, SystemEntropy};
 
 use crate::dockerd::{IMAGE, is_untested};
 use crate::home::{Home, Ran};
 use crate::images::{busybox_program, static_program};
-use crate::up::until;
 use crate::{docker, host};
 
 /// Where a MySQL was unpacked with all its libraries, by scripts/database.
 const MYSQL: &str = "RAWORC_TEST_MYSQL_ROOT";
+
+/// How long it may take that something comes about.
+const LIMIT: Duration = Duration::from_secs(120);
 
 fn deploy() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy")
@@ -24,12 +28,15 @@ struct Composed {
     /// What is of this test alone: the project, and the tag of its images.
     name: String,
     command: Vec<&'static str>,
+    /// A port that was free: one that the engine chose would be another after a restart, and the login is at an address.
+    port: u16,
 }
 
 impl Composed {
     fn new(command: Vec<&'static str>) -> Self {
         let name = format!("raworc-test-{}", &SystemEntropy.uuid(SystemClock.now()).simple().to_string()[20..]);
-        Self { home: Home::new(), name, command }
+        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
+        Self { home: Home::new(), name, command, port: free.port() }
     }
 
     fn image(&self, what: &str) -> String {
@@ -48,8 +55,7 @@ impl Composed {
             .args(args)
             .env("DOCKER_HOST", &engine)
             .env("COMPOSE_PROFILES", "mysql")
-            // A port that is free.
-            .env("RAWORC_PORT", "127.0.0.1:")
+            .env("RAWORC_PORT", format!("127.0.0.1:{}", self.port))
             .env("RAWORC_DIR", directory("raworc"))
             .env("RAWORC_SECRETS", directory("secrets"))
             .env("RAWORC_DOCKER_SOCKET", engine.trim_start_matches("unix://"))
@@ -121,9 +127,8 @@ impl Composed {
 
     /// The command line of a person on this machine.
     fn raworc(&self, args: &[&str]) -> Ran {
-        let port = self.composed(&["port", "server", "9000"]);
         let mut command = self.home.raworc(args);
-        Ran::of(command.env("RAWORC_SERVER", format!("http://{port}")).output().expect("raworc runs"))
+        Ran::of(command.env("RAWORC_SERVER", format!("http://127.0.0.1:{}", self.port)).output().expect("raworc runs"))
     }
 
     #[track_caller]
@@ -138,10 +143,14 @@ impl Composed {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
+    /// Asks again until it is so. Each question takes a second or so.
     #[track_caller]
     fn until(&self, what: &str, is_so: impl Fn() -> bool) {
-        let waited = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| until(what, is_so)));
-        assert!(waited.is_ok(), "{what}: {}", self.logs());
+        let deadline = Instant::now() + LIMIT;
+        while !is_so() {
+            assert!(Instant::now() < deadline, "not within {LIMIT:?}: {what}\n{}", self.logs());
+            std::thread::park_timeout(Duration::from_millis(200));
+        }
     }
 }
 
