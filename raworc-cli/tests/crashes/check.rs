@@ -12,7 +12,7 @@ use crate::history::{Act, AgentAtEnd, Call, History, Kept, NO_CODE, Outcome};
 type Rule = (&'static str, fn(&History) -> Vec<String>);
 
 /// The rules, by the name of what breaks each.
-const RULES: [Rule; 20] = [
+const RULES: [Rule; 21] = [
     ("trouble", trouble),
     ("lost", lost),
     ("unended", unended),
@@ -24,6 +24,7 @@ const RULES: [Rule; 20] = [
     ("work-reordered", work_reordered),
     ("work-damaged", work_damaged),
     ("two-places", two_places),
+    ("second-computer", second_computer),
     ("reply", reply),
     ("unasked", unasked),
     ("create-lost", create_lost),
@@ -263,6 +264,11 @@ fn two_places(history: &History) -> Vec<String> {
         both.map(move |line| format!("{}: other work was under way at {line:?}", agent.name))
     });
     seen.chain(locked).collect()
+}
+
+/// Each agent has one computer for all of its life.
+fn second_computer(history: &History) -> Vec<String> {
+    history.machine.second_computers.clone()
 }
 
 /// What is done has one reply, and nothing has two.

@@ -55,6 +55,9 @@ const BAD: &[Bad] = &[
     ("work-damaged", "a file has other bytes", |h| h.agents[0].intact.push("damaged three".into())),
     ("two-places", "a volume has two computers", |h| h.machine.twice.push("v1".into())),
     ("two-places", "two works are under way", |h| h.agents[0].trace.push("both two".into())),
+    ("second-computer", "an agent was given another computer", |h| {
+        h.machine.second_computers.push("v1 had two".into());
+    }),
     ("reply", "what is done has no reply", |h| h.agents[0].messages[0].replies = 0),
     ("reply", "what is done has two replies", |h| h.agents[0].messages[0].replies = 2),
     ("unasked", "a message is cancelled by itself", |h| h.agents[0].messages[0].state = "cancelled".into()),
