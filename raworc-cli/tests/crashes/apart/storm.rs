@@ -1,6 +1,7 @@
 //! Random calls of fifty agents while servers, operators and programs are killed and frozen, the network is cut and the
 //! database hangs up, at random.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -38,38 +39,28 @@ pub(crate) async fn run(mut fleet: Fleet, seed: u64, time: Duration) -> Result<S
     let seeds = (0..CALLERS).map(|number| seed.wrapping_mul(CALLERS + 1).wrapping_add(number + 1));
     let callers = seeds.enumerate().map(|(number, seed)| fleet.caller(&format!("c{number}"), seed, &names));
     let callers = callers.map(|caller| tokio::spawn(caller.run(flag.clone()))).collect();
-    let mut killer = Killer { chance: Xoshiro256PlusPlus::seed_from_u64(seed), done: Done::default() };
     let deadline = Instant::now() + time;
-    while Instant::now() < deadline {
-        killer.pause(1000).await;
-        if let Err(error) = killer.strike(&fleet).await {
+    // Two of them, so that one thing goes wrong while another does.
+    let of_nodes = Killer::new(seed).run(&fleet, deadline, async |killer, fleet| killer.strike_a_node(fleet).await);
+    let of_others =
+        Killer::new(!seed).run(&fleet, deadline, async |killer, fleet| killer.strike_what_is_between(fleet).await);
+    let (of_nodes, of_others) = tokio::join!(of_nodes, of_others);
+    let done = [of_nodes, of_others].map(|ended| match ended {
+        Ok(done) => format!("{done:?}"),
+        Err(error) => {
             fleet.trouble(error);
-            break;
+            String::new()
         }
-    }
+    });
     stop(&flag, callers).await;
-    let (done, began) = (killer.done, Instant::now());
+    let began = Instant::now();
     let report = fleet.finish(seed).await?;
-    Ok(format!("{report}; made within {made:.1?}, at rest and gone within {:.1?}; {done:?}", began.elapsed()))
+    let (over, done) = (began.elapsed(), done.join(" "));
+    Ok(format!("{report}; made within {made:.1?}, at rest and gone within {over:.1?}; {done}"))
 }
 
 /// What was done to whom, how often.
-#[derive(Debug, Default)]
-struct Done {
-    server_killed: u32,
-    server_killed_at_an_answer: u32,
-    server_frozen: u32,
-    server_left: u32,
-    operator_killed: u32,
-    operator_frozen: u32,
-    operator_left: u32,
-    program_killed: u32,
-    program_frozen: u32,
-    database_frozen: u32,
-    connections_ended: u32,
-    cut: u32,
-    cut_beside_another: u32,
-}
+type Done = BTreeMap<&'static str, u32>;
 
 struct Killer {
     chance: Xoshiro256PlusPlus,
@@ -77,110 +68,118 @@ struct Killer {
 }
 
 impl Killer {
+    fn new(seed: u64) -> Self {
+        Self { chance: Xoshiro256PlusPlus::seed_from_u64(seed), done: Done::new() }
+    }
+
+    /// Strikes again and again until then.
+    async fn run(
+        mut self,
+        fleet: &Fleet,
+        deadline: Instant,
+        strike: impl AsyncFn(&mut Self, &Fleet) -> Result<(), String>,
+    ) -> Result<Done, String> {
+        while Instant::now() < deadline {
+            self.pause(1000).await;
+            strike(&mut self, fleet).await?;
+        }
+        Ok(self.done)
+    }
+
     async fn pause(&mut self, most: u64) {
         let millis = self.chance.random_range(0..most);
         tokio::time::sleep(Duration::from_millis(millis)).await;
     }
 
-    /// One of what can go wrong, or a cut and another one at once.
-    async fn strike(&mut self, fleet: &Fleet) -> Result<(), String> {
+    fn count(&mut self, what: &'static str) {
+        *self.done.entry(what).or_default() += 1;
+    }
+
+    /// One of what can go wrong with a server or an operator.
+    async fn strike_a_node(&mut self, fleet: &Fleet) -> Result<(), String> {
         for node in fleet.nodes() {
             if let Some(status) = node.ended().await {
                 return Err(format!("machine {} ended by itself: {status}", node.machine));
             }
         }
-        if !fleet.network.has_cuts() || self.chance.random_bool(0.6) {
-            return self.strike_process(fleet).await;
-        }
-        let (a, b) = PAIRS[self.chance.random_range(0..PAIRS.len())];
-        fleet.network.cut(a, b)?;
-        if self.chance.random_bool(0.3) {
-            self.done.cut_beside_another += 1;
-            // Nobody is started, or asked to end, who cannot while it is cut.
-            self.freeze_or_end(fleet).await?;
-        } else {
-            self.done.cut += 1;
-            self.pause(8000).await;
-        }
-        fleet.network.heal(a, b)
-    }
-
-    async fn strike_process(&mut self, fleet: &Fleet) -> Result<(), String> {
-        let server = self.one_of(&fleet.servers);
-        let operator = self.one_of(&fleet.operators);
+        let (server, operator) = (self.one_of(&fleet.servers), self.one_of(&fleet.operators));
         match self.chance.random_range(0..100) {
-            0..=14 => {
-                self.done.server_killed += 1;
-                self.kill(server).await?;
+            0..=19 => {
+                self.count("server killed");
+                self.kill(server).await
             }
-            15..=24 => {
+            20..=34 => {
                 fleet.recorder.kill_at_next_answer(server.pid().await);
                 let deadline = Instant::now() + ANSWER_LIMIT;
                 while server.ended().await.is_none() && Instant::now() < deadline {
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
                 fleet.recorder.kill_at_next_answer(None);
-                self.done.server_killed_at_an_answer += u32::from(server.ended().await.is_some());
-                self.kill(server).await?;
+                if server.ended().await.is_some() {
+                    self.count("server killed at an answer");
+                }
+                self.kill(server).await
             }
-            25..=30 => {
-                self.done.server_left += 1;
-                server.end().await?;
-                self.pause(1000).await;
-                server.start().await?;
-            }
-            31..=44 => {
-                self.done.operator_killed += 1;
-                self.kill(operator).await?;
+            35..=44 => {
+                self.count("server frozen");
+                self.freeze(server, 5000).await;
+                Ok(())
             }
             45..=52 => {
-                self.done.operator_left += 1;
-                operator.end().await?;
-                self.pause(1000).await;
-                operator.start().await?;
+                self.count("server left");
+                self.leave(server).await
             }
-            _ => self.freeze_or_end(fleet).await?,
+            53..=70 => {
+                self.count("operator killed");
+                self.kill(operator).await
+            }
+            71..=89 => {
+                self.count("operator frozen");
+                // Longer than its sign of life counts, as often as not.
+                self.freeze(operator, 10_000).await;
+                Ok(())
+            }
+            _ => {
+                self.count("operator left");
+                self.leave(operator).await
+            }
         }
-        Ok(())
     }
 
-    /// What leaves servers and operators as they are.
-    async fn freeze_or_end(&mut self, fleet: &Fleet) -> Result<(), String> {
-        match self.chance.random_range(0..100) {
-            0..=19 => {
-                self.done.server_frozen += 1;
-                let server = self.one_of(&fleet.servers);
-                self.freeze(server, 5000).await;
-            }
-            20..=49 => {
-                self.done.operator_frozen += 1;
-                // Longer than its sign of life counts, as often as not.
-                let operator = self.one_of(&fleet.operators);
-                self.freeze(operator, 10_000).await;
-            }
-            50..=69 => {
+    /// One of what can go wrong with what is between them, and with programs.
+    async fn strike_what_is_between(&mut self, fleet: &Fleet) -> Result<(), String> {
+        let with_cuts = if fleet.network.has_cuts() { 100 } else { 50 };
+        match self.chance.random_range(0..with_cuts) {
+            0..=17 => {
                 if let Some(program) = self.any_program(fleet) {
-                    self.done.program_killed += 1;
+                    self.count("program killed");
                     signal(&program, Signal::KILL);
                 }
             }
-            70..=79 => {
+            18..=29 => {
                 if let Some(program) = self.any_program(fleet) {
-                    self.done.program_frozen += 1;
+                    self.count("program frozen");
                     signal(&program, Signal::STOP);
                     self.pause(3000).await;
                     signal(&program, Signal::CONT);
                 }
             }
-            80..=89 => {
-                self.done.database_frozen += 1;
+            30..=39 => {
+                self.count("database frozen");
                 fleet.signal_database(Signal::STOP);
                 self.pause(4000).await;
                 fleet.signal_database(Signal::CONT);
             }
-            _ => {
-                self.done.connections_ended += 1;
+            40..=49 => {
+                self.count("connections ended");
                 end_connections(&fleet.database).await?;
+            }
+            _ => {
+                self.count("cut");
+                let (a, b) = PAIRS[self.chance.random_range(0..PAIRS.len())];
+                fleet.network.cut(a, b)?;
+                self.pause(8000).await;
+                fleet.network.heal(a, b)?;
             }
         }
         Ok(())
@@ -189,6 +188,12 @@ impl Killer {
     async fn kill(&mut self, node: &Node) -> Result<(), String> {
         node.kill().await;
         self.pause(1500).await;
+        node.start().await
+    }
+
+    async fn leave(&mut self, node: &Node) -> Result<(), String> {
+        node.end().await?;
+        self.pause(1000).await;
         node.start().await
     }
 
