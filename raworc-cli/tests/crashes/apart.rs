@@ -11,7 +11,6 @@ mod storm;
 
 use std::future::Future;
 use std::process::ExitCode;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use libtest_mimic::Trial;
@@ -19,13 +18,14 @@ use libtest_mimic::Trial;
 use self::fleet::Fleet;
 use self::network::Network;
 use crate::databases::{Database, server};
-use crate::{real, tell};
+use crate::{LONG, real, tell};
 
 /// How long a storm is on each database, unless it is said. On MariaDB there is none then: it has the statements of MySQL.
 const STORMS: [(&str, u64); 3] = [("postgres", 60), ("mysql", 10), ("mariadb", 0)];
 
-/// One at a time: what is measured in seconds is not measured beside a storm.
-static TURN: Mutex<()> = Mutex::new(());
+/// Where an operator halts, the first two unless it may take long.
+const POINTS: [&str; 5] =
+    ["begin.before", "engine.stop.before", "engine.start.before", "started.before", "run-ended.before"];
 
 /// Runs one of the other processes that tests are made of, where the first argument names it.
 pub(crate) fn other_process() -> Option<ExitCode> {
@@ -50,7 +50,8 @@ pub(crate) fn trials(seconds: Option<u64>, seed: u64) -> Vec<Trial> {
         trials.push(if time > 0 { storm } else { storm.with_ignored_flag(true) });
         if kind == "postgres" {
             let name = "whoever_dies_leaves_halts_or_is_cut_off_is_followed_in_time";
-            trials.push(trial(kind, name, seed, move |fleet| cases::all(fleet, seed)));
+            let points = if time >= LONG { &POINTS[..] } else { &POINTS[..2] };
+            trials.push(trial(kind, name, seed, move |fleet| cases::all(fleet, seed, points)));
         }
     }
     trials
@@ -65,26 +66,20 @@ fn trial<F: Future<Output = Result<String, String>>>(
 ) -> Trial {
     let server = server(kind);
     let is_wanted = server.is_ok() || is_required("RAWORC_TEST_BACKENDS", kind);
-    let trial = real(&format!("{kind}::{name}"), seed, move || {
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-        #[expect(clippy::await_holding_lock, reason = "a thread of its own waits for it, which runs this alone")]
-        async move {
-            // Until the end.
-            let _turn = turn;
-            let (network, no_cuts) = Network::new();
-            if let Some(reason) = no_cuts {
-                untested(kind, "cuts of the network between processes", &reason)?;
-            }
-            let mut result = Err("it did not begin".to_owned());
-            Database::with(&server?, async |database| {
-                result = match Fleet::start(network, database).await {
-                    Ok(fleet) => test(fleet).await,
-                    Err(error) => Err(error),
-                };
-            })
-            .await;
-            result
+    let trial = real(&format!("{kind}::{name}"), seed, move || async move {
+        let (network, no_cuts) = Network::new();
+        if let Some(reason) = no_cuts {
+            untested(kind, "cuts of the network between processes", &reason)?;
         }
+        let mut result = Err("it did not begin".to_owned());
+        Database::with(&server?, async |database| {
+            result = match Fleet::start(network, database).await {
+                Ok(fleet) => test(fleet).await,
+                Err(error) => Err(error),
+            };
+        })
+        .await;
+        result
     });
     trial.with_ignored_flag(!is_wanted)
 }

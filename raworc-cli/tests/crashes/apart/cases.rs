@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::StreamExt;
-use raworc_core::agent::{Agent, Desired, State};
+use raworc_core::agent::{Agent, State};
 use raworc_core::control::SendMessage;
 use raworc_core::ids::AgentName;
 use raworc_core::program::ExecRequest;
@@ -14,12 +14,13 @@ use tokio::time::Instant;
 
 use super::fleet::Fleet;
 use super::network::{DATABASE, ENGINE, OPERATORS, SERVERS};
+use super::node::Node;
 use crate::clients::{accepted, work};
 use crate::history::{Act, Outcome};
 use crate::world::{everybody, said, until};
 
 /// Agents of a test; some of them are every operator's, and some programs every server's.
-const AGENTS: usize = 16;
+const AGENTS: usize = 12;
 
 /// An operator's sign of life counts for five seconds, and others look for it every two.
 const MOVED: Duration = Duration::from_secs(7);
@@ -31,7 +32,7 @@ const LEFT: Duration = Duration::from_secs(2);
 const RELINKED: Duration = Duration::from_secs(2);
 
 /// What a busy machine adds to what is promised: begun on every agent at once, and looked at by calls.
-const BUSY: Duration = Duration::from_secs(2);
+const BUSY: Duration = Duration::from_secs(4);
 
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -127,42 +128,62 @@ async fn all_idle(fleet: &Fleet) -> Result<(), String> {
     fleet.become_so("everybody is idle", |agent| agent.status.state() == State::Idle).await
 }
 
-/// An operator that halts in the middle of starts and stops, until others have gone on with its agents, does no harm when it
-/// goes on: it costs a restart at most.
-pub(crate) async fn a_late_operator_does_no_harm(fleet: &Fleet) -> Result<String, String> {
+/// An operator that halts right before it commits a start or tells the engine to stop, until others have gone on with its
+/// agents, does no harm when it goes on: it costs an agent a restart at most.
+pub(crate) async fn a_late_operator_does_no_harm(fleet: &Fleet, points: &[&str]) -> Result<String, String> {
+    let late = &fleet.operators[0];
     let mut most = 0;
-    for (round, halted) in fleet.operators.iter().enumerate() {
-        put_to_sleep(fleet).await?;
-        let sent = send_all(fleet, &format!("wake-{round}")).await?;
-        halted.signal(Signal::STOP).await;
-        let since = Instant::now();
+    for point in points {
+        late.kill().await;
+        late.start_at(Some(&format!("{point}=freeze"))).await?;
+        until_halted(fleet, late).await.map_err(|error| format!("{point}: {error}"))?;
+        // The other one has to have taken over all that it was about.
+        let sent = send_all(fleet, &format!("without-{point}")).await?;
         all_done(fleet, &fleet.clients[0], &sent).await?;
-        // Stops are begun by the others now, and it has some of its own in hand as it goes on.
-        for name in names().iter().step_by(2) {
-            fleet.clients[0].sleep(name, false, Ask::new()).await.map_err(said)?;
-        }
-        let is_moved = |agent: &Agent| agent.desired == Desired::Awake || agent.status.state() == State::Slept;
-        fleet.become_so("half of them sleep", is_moved).await?;
-        tokio::time::sleep_until(since + MOVED).await;
+        all_idle(fleet).await?;
         let before = fleet.engine.journal().starts();
-        let sent = send_all(fleet, &format!("late-{round}")).await?;
-        halted.signal(Signal::CONT).await;
+        late.signal(Signal::CONT).await;
+        let health = fleet.health_of(late)?;
+        until("the operator is well again", async || Ok(health.ready().await?.ready)).await?;
+        let sent = send_all(fleet, &format!("with-{point}")).await?;
         all_done(fleet, &fleet.clients[1], &sent).await?;
         all_idle(fleet).await?;
-        let sleeping: Vec<_> = names().into_iter().step_by(2).collect();
-        for agent in everybody(&fleet.clients[1]).await.map_err(said)? {
-            let computer = agent.status.computer.map(|computer| computer.to_string()).unwrap_or_default();
-            let starts = fleet.engine.journal().starts();
-            let count = |starts: &BTreeMap<String, usize>| starts.get(&computer).copied().unwrap_or_default();
-            // Who slept was woken by its message.
-            let restarts = count(&starts) - count(&before) - usize::from(sleeping.contains(&agent.name));
+        for (computer, starts) in fleet.engine.journal().starts() {
+            let restarts = starts - before.get(&computer).copied().unwrap_or_default();
             most = most.max(restarts);
             if restarts > 1 {
-                return Err(format!("{} was started again {restarts} times", agent.name));
+                return Err(format!("{point}: computer {computer} was started again {restarts} times"));
             }
         }
     }
     Ok(format!("an operator that came late cost {most} restarts of an agent at most"))
+}
+
+/// Puts everybody to sleep and wakes them, until this operator has halted itself in the middle of that.
+async fn until_halted(fleet: &Fleet, operator: &Node) -> Result<(), String> {
+    for asleep in [true, false].repeat(5) {
+        for name in names() {
+            let client = &fleet.clients[0];
+            let asked = if asleep {
+                client.sleep(&name, false, Ask::new()).await
+            } else {
+                client.wake(&name, false, Ask::new()).await
+            };
+            asked.map_err(said)?;
+        }
+        let state = if asleep { State::Slept } else { State::Idle };
+        loop {
+            if operator.is_halted().await {
+                return Ok(());
+            }
+            let agents = everybody(&fleet.clients[0]).await.map_err(said)?;
+            if agents.iter().all(|agent| agent.status.state() == state && agent.status.run.is_none() == asleep) {
+                break;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+    Err("it never came there".to_owned())
 }
 
 /// A server dies: programs link elsewhere, and a client that waits for an answer goes on at the other.
@@ -240,14 +261,14 @@ pub(crate) async fn cuts_are_survived(fleet: &Fleet) -> Result<String, String> {
 }
 
 /// All of it, one after the other, over the same agents.
-pub(crate) async fn all(mut fleet: Fleet, seed: u64) -> Result<String, String> {
+pub(crate) async fn all(mut fleet: Fleet, seed: u64, points: &[&str]) -> Result<String, String> {
     let tested = async {
         fleet.make(&names()).await?;
         let of = |what: &'static str| move |error: String| format!("{what}: {error}");
         let mut told = vec![
             a_server_is_replaced_by_the_other(&fleet).await.map_err(of("a server dies"))?,
             operators_are_followed(&fleet).await.map_err(of("operators die and leave"))?,
-            a_late_operator_does_no_harm(&fleet).await.map_err(of("an operator halts"))?,
+            a_late_operator_does_no_harm(&fleet, points).await.map_err(of("an operator halts"))?,
         ];
         if fleet.network.has_cuts() {
             told.push(cuts_are_survived(&fleet).await.map_err(of("cuts"))?);

@@ -297,6 +297,11 @@ impl Fleet {
         computers.chain(live).chain(volumes).collect()
     }
 
+    /// Where an operator says how it is.
+    pub(crate) fn health_of(&self, operator: &Node) -> Result<Client, String> {
+        Client::new(&format!("http://{}", self.network.address(operator.machine, HEALTH))).map_err(said)
+    }
+
     /// The messages of an agent.
     pub(crate) async fn messages(
         &self,

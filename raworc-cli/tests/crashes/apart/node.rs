@@ -58,9 +58,14 @@ impl Node {
 
     /// Starts it, and begins it anew where it ends before it serves, as whoever supervises it would. Waits until it serves.
     pub(crate) async fn start(&self) -> Result<(), String> {
+        self.start_at(None).await
+    }
+
+    /// The same, with a point at which it halts itself.
+    pub(crate) async fn start_at(&self, point: Option<&str>) -> Result<(), String> {
         let deadline = Instant::now() + LIMIT;
         loop {
-            match tokio::time::timeout_at(deadline, self.start_once()).await {
+            match tokio::time::timeout_at(deadline, self.start_once(point)).await {
                 Ok(Ok(())) => return Ok(()),
                 Ok(Err(_)) if Instant::now() + PAUSE < deadline => tokio::time::sleep(PAUSE).await,
                 Ok(Err(error)) => return Err(format!("machine {}: {error}", self.machine)),
@@ -69,8 +74,9 @@ impl Node {
         }
     }
 
-    async fn start_once(&self) -> Result<(), String> {
-        let mut child = self.command().and_then(|mut command| command.spawn()).map_err(|error| error.to_string())?;
+    async fn start_once(&self, point: Option<&str>) -> Result<(), String> {
+        let mut child =
+            self.command(point).and_then(|mut command| command.spawn()).map_err(|error| error.to_string())?;
         let out = child.stdout.take().ok_or("no standard output")?;
         // It may be looked at, and killed, before it serves.
         *self.child.lock().await = Some(child);
@@ -80,7 +86,7 @@ impl Node {
         said.map(drop).map_err(|_| format!("it says {line:?}; its log ends with\n{}", self.log_tail()))
     }
 
-    fn command(&self) -> std::io::Result<Command> {
+    fn command(&self, point: Option<&str>) -> std::io::Result<Command> {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.home.join("log"))?;
         let mut command = ends_with_us(&self.network, self.machine, binary());
         command
@@ -91,6 +97,7 @@ impl Node {
             .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
             .env("HOME", &self.home)
             .envs(self.variables.iter().cloned())
+            .envs(point.map(|point| ("FAILPOINT", point)))
             .current_dir(&self.home)
             .stdout(Stdio::piped())
             .stderr(log);
@@ -120,6 +127,11 @@ impl Node {
         if let Some(pid) = self.pid().await {
             let _ = kill_process(pid, signal);
         }
+    }
+
+    /// Whether it is halted.
+    pub(crate) async fn is_halted(&self) -> bool {
+        self.child.lock().await.as_ref().and_then(Child::id).is_some_and(crate::machine::is_halted)
     }
 
     /// How it ended by itself, if it has.
