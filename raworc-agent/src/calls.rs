@@ -213,11 +213,17 @@ impl Calls {
             let response = self.server.send(request).await?;
             let status = response.status();
             let body = whole(response.into_body()).await?;
+            if status.is_server_error() {
+                self.server.turn();
+            }
             if status.is_success() { Ok(body) } else { Err(self.refusal(path, status, &body)) }
         };
         match tokio::time::timeout(limit, whole).await {
             Ok(result) => result,
-            Err(_) => Err(CallError::Away(format!("no answer to {path} within {limit:?}"))),
+            Err(_) => {
+                self.server.turn();
+                Err(CallError::Away(format!("no answer to {path} within {limit:?}")))
+            }
         }
     }
 
@@ -283,7 +289,40 @@ fn unreadable(path: &str, error: &str) -> CallError {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixListener;
+
     use super::*;
+
+    /// A listener that gives every request the same answer.
+    fn answering(path: &std::path::Path, answer: &'static str) {
+        let listener = UnixListener::bind(path).expect("a socket");
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let mut bytes = [0; 4096];
+                    while stream.read(&mut bytes).await.is_ok_and(|count| count > 0) {
+                        stream.write_all(answer.as_bytes()).await.expect("answered");
+                    }
+                });
+            }
+        });
+    }
+
+    #[tokio::test]
+    async fn a_program_whose_server_cannot_serve_goes_on_at_another() {
+        let directory = tempfile::tempdir().expect("a directory");
+        answering(&directory.path().join("1.sock"), "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n");
+        answering(&directory.path().join("2.sock"), "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+        let url = format!("unix:{}", directory.path().display());
+        let report = SetupReport { hash: "1".into(), failure: None };
+        // Each begins at either of them.
+        for _ in 0..10 {
+            let calls = Calls::new(Server::new(&url, None).expect("an address"));
+            let told = tokio::time::timeout(Duration::from_secs(10), calls.setup(&report)).await;
+            told.expect("not left with the one that cannot serve").expect("told");
+        }
+    }
 
     #[test]
     fn an_answer_that_cannot_be_read_is_told_without_what_stands_there() {

@@ -70,6 +70,12 @@ impl Server {
         Ok(response)
     }
 
+    /// What answers now does not serve, as a server does that has lost its database: others are asked first from now on.
+    pub(crate) fn turn(&self) {
+        self.pool.clear();
+        self.target.turn();
+    }
+
     /// Sends a request on a connection of its own, which the answer may upgrade.
     pub(crate) async fn send_for_upgrade(&self, mut request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Away> {
         request.headers_mut().insert(http::header::HOST, http::HeaderValue::from_static("raworc"));

@@ -20,6 +20,8 @@ pub mod metrics;
 pub mod openapi;
 mod options;
 mod places;
+#[cfg(feature = "failpoints")]
+pub mod remote;
 mod routes;
 mod state;
 #[cfg(test)]

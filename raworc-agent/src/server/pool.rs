@@ -22,6 +22,11 @@ impl Pool {
         Some(connections.swap_remove(free))
     }
 
+    /// Lets go of all connections.
+    pub(super) fn clear(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// Keeps a connection for later.
     pub(super) fn put(&self, connection: SendRequest<Full<Bytes>>) {
         let mut connections = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -49,8 +49,16 @@ pub(crate) struct Target {
     places: Vec<Place>,
     /// How certificates are checked, where there are any.
     connector: Option<TlsConnector>,
-    /// Where the last connection was made.
-    last: Mutex<Option<Place>>,
+    /// Where the next connection is made first.
+    next: Mutex<Option<Next>>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Next {
+    /// Where the last one was made.
+    At(Place),
+    /// At the one that comes after this in turn.
+    After(Place),
 }
 
 impl std::fmt::Debug for Target {
@@ -80,7 +88,7 @@ impl Target {
         };
         let secured = places.iter().any(|place| matches!(place, Place::Tls(_)));
         let connector = if secured { Some(connector(ca).map_err(bad)?) } else { None };
-        Ok(Self { places, connector, last: Mutex::default() })
+        Ok(Self { places, connector, next: Mutex::default() })
     }
 
     /// Makes a connection: to the listener that was the last to answer, else to another one.
@@ -92,7 +100,7 @@ impl Target {
             let dialled = tokio::time::timeout(limit, self.dial_at(&place)).await;
             match dialled.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
                 Ok(stream) => {
-                    *self.last() = Some(place);
+                    *self.next() = Some(Next::At(place));
                     return Ok(stream);
                 }
                 Err(error) => last = Some(error),
@@ -101,8 +109,17 @@ impl Target {
         Err(last.unwrap_or_else(|| io::ErrorKind::NotFound.into()))
     }
 
-    fn last(&self) -> MutexGuard<'_, Option<Place>> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    fn next(&self) -> MutexGuard<'_, Option<Next>> {
+        self.next.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The listener that was the last to answer does not serve: the next connection is made at another first.
+    pub(crate) fn turn(&self) {
+        let mut next = self.next();
+        *next = match next.take() {
+            Some(Next::At(place) | Next::After(place)) => Some(Next::After(place)),
+            None => None,
+        };
     }
 
     /// Every listener that there is now, from the one that was the last to answer on; where none was yet, from any of them:
@@ -117,8 +134,13 @@ impl Target {
                 place => places.push(place.clone()),
             }
         }
-        let last = self.last().clone();
-        let first = match last.and_then(|last| places.iter().position(|place| *place == last)) {
+        let position = |place: &Place| places.iter().position(|other| other == place);
+        let first = match &*self.next() {
+            Some(Next::At(place)) => position(place),
+            Some(Next::After(place)) => position(place).map(|position| (position + 1) % places.len()),
+            None => None,
+        };
+        let first = match first {
             Some(first) => first,
             None if places.len() > 1 => RandomState::new().hash_one(0) as usize % places.len(),
             None => 0,
@@ -222,10 +244,10 @@ mod tests {
         }
         let second = answering(&directory.path().join("2.sock"));
         target.dial().await.map(drop).expect("it answers");
-        assert_eq!(target.last().clone(), Some(Place::Unix(directory.path().join("1.sock"))));
+        assert_eq!(*target.next(), Some(Next::At(Place::Unix(directory.path().join("1.sock")))));
         std::fs::remove_file(directory.path().join("1.sock")).expect("removed");
         target.dial().await.map(drop).expect("the other answers");
-        assert_eq!(target.last().clone(), Some(Place::Unix(directory.path().join("2.sock"))));
+        assert_eq!(*target.next(), Some(Next::At(Place::Unix(directory.path().join("2.sock")))));
         let accepted = || first.load(Ordering::Relaxed) + second.load(Ordering::Relaxed);
         while accepted() < 5 {
             tokio::task::yield_now().await;

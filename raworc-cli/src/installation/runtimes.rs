@@ -5,8 +5,12 @@ use std::sync::Arc;
 #[cfg(feature = "docker")]
 use raworc_backends::docker::DockerRuntime;
 use raworc_backends::local::{Isolation, LocalOptions, LocalRuntime};
+#[cfg(feature = "failpoints")]
+use raworc_core::ids::RuntimeName;
 use raworc_core::runtime::{Runtime, RuntimeError, Runtimes};
 use raworc_http::server::metrics::MeteredRuntime;
+#[cfg(feature = "failpoints")]
+use raworc_http::server::remote::RemoteRuntime;
 
 use super::agents::OverTls;
 #[cfg(feature = "docker")]
@@ -36,6 +40,10 @@ impl Opened {
         installation: &str,
         said: &(dyn Fn(String) + Send + Sync),
     ) -> anyhow::Result<Self> {
+        #[cfg(feature = "failpoints")]
+        if let Some(opened) = Self::of_a_crash_test() {
+            return Ok(opened);
+        }
         let Chosen { runtime, is_default, why, host } = docker::choose(settings, installation, said).await?;
         let docker = match runtime {
             Some(docker) if is_default => docker,
@@ -70,10 +78,23 @@ impl Opened {
         installation: &str,
         _said: &(dyn Fn(String) + Send + Sync),
     ) -> anyhow::Result<Self> {
+        #[cfg(feature = "failpoints")]
+        if let Some(opened) = Self::of_a_crash_test() {
+            return Ok(opened);
+        }
         match settings.runtime {
             RuntimeKind::Auto | RuntimeKind::Local => Self::local(settings, installation).await,
             RuntimeKind::Docker => Err(Failure::new(Exit::Usage, "this raworc was built without Docker").into()),
         }
+    }
+
+    /// The engine of a crash test, where this process is told of one.
+    #[cfg(feature = "failpoints")]
+    fn of_a_crash_test() -> Option<Self> {
+        let runtime = Arc::new(RemoteRuntime::from_env()?);
+        let (name, engine) = (runtime.name().clone(), runtime.engine());
+        let runtimes = Runtimes::new().with(metered(runtime), String::new(), None).of_engine(&name, engine);
+        Some(Self { runtimes, described: "an engine in another process".to_owned(), go_on: true, local: None })
     }
 
     async fn local(settings: &Settings, installation: &str) -> anyhow::Result<Self> {
@@ -124,6 +145,8 @@ async fn with_docker(runtimes: Runtimes, runtime: DockerRuntime) -> Runtimes {
 /// Programs of an engine on another machine dial the servers over TLS; the others have their sockets.
 #[cfg(feature = "docker")]
 pub(super) fn reached_over_tls(settings: &Settings, runtimes: Runtimes, tls: Option<OverTls>) -> Runtimes {
+    #[cfg(feature = "failpoints")]
+    let runtimes = reached_in_a_crash_test(runtimes, tls.as_ref());
     match tls.filter(|_| settings.docker.remote) {
         Some(tls) => runtimes.reached_at(&settings.docker.name, &tls.url, Some(&tls.ca)),
         None => runtimes,
@@ -132,8 +155,20 @@ pub(super) fn reached_over_tls(settings: &Settings, runtimes: Runtimes, tls: Opt
 
 /// No other runtime has computers on other machines.
 #[cfg(not(feature = "docker"))]
-pub(super) fn reached_over_tls(_: &Settings, runtimes: Runtimes, _: Option<OverTls>) -> Runtimes {
+pub(super) fn reached_over_tls(_: &Settings, runtimes: Runtimes, tls: Option<OverTls>) -> Runtimes {
+    #[cfg(feature = "failpoints")]
+    let runtimes = reached_in_a_crash_test(runtimes, tls.as_ref());
+    drop(tls);
     runtimes
+}
+
+/// Programs of the engine of a crash test are on another machine, as far as the network knows.
+#[cfg(feature = "failpoints")]
+fn reached_in_a_crash_test(runtimes: Runtimes, tls: Option<&OverTls>) -> Runtimes {
+    match tls {
+        Some(tls) => runtimes.reached_at(&RuntimeName::simulated(), &tls.url, Some(&tls.ca)),
+        None => runtimes,
+    }
 }
 
 fn not_isolated(error: RuntimeError) -> Failure {

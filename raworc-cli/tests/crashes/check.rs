@@ -12,7 +12,7 @@ use crate::history::{Act, AgentAtEnd, Call, History, Kept, NO_CODE, Outcome};
 type Rule = (&'static str, fn(&History) -> Vec<String>);
 
 /// The rules, by the name of what breaks each.
-const RULES: [Rule; 20] = [
+const RULES: [Rule; 21] = [
     ("trouble", trouble),
     ("lost", lost),
     ("unended", unended),
@@ -24,6 +24,7 @@ const RULES: [Rule; 20] = [
     ("work-reordered", work_reordered),
     ("work-damaged", work_damaged),
     ("two-places", two_places),
+    ("second-computer", second_computer),
     ("reply", reply),
     ("unasked", unasked),
     ("create-lost", create_lost),
@@ -265,6 +266,11 @@ fn two_places(history: &History) -> Vec<String> {
     seen.chain(locked).collect()
 }
 
+/// Each agent has one computer for all of its life.
+fn second_computer(history: &History) -> Vec<String> {
+    history.machine.second_computers.clone()
+}
+
 /// What is done has one reply, and nothing has two.
 fn reply(history: &History) -> Vec<String> {
     let wrong = all_kept(history).filter(|(_, kept)| kept.replies > 1 || (kept.state == "done" && kept.replies == 0));
@@ -405,12 +411,12 @@ fn first_use(history: &History, made: &Call) -> u64 {
     history.calls.iter().filter(same).map(|call| call.begun).fold(made.begun, u64::min)
 }
 
-/// Every reader is told all of the log in order, without a gap and without a repetition.
+/// The log has no gap, and every reader is told all of it in order, without a gap and without a repetition.
 fn events(history: &History) -> Vec<String> {
     let log: Vec<_> = history.log.iter().map(|entry| entry.revision).collect();
     let mut found: Vec<_> = log
         .windows(2)
-        .filter(|pair| pair[0] >= pair[1])
+        .filter(|pair| pair[1] != pair[0] + 1)
         .map(|pair| format!("{} follows {} in the log", pair[1], pair[0]))
         .collect();
     for (name, seen) in &history.readers {

@@ -1,6 +1,6 @@
 //! Clients that make random calls of the real API and write down each with what came of it, and readers of the log.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,7 +9,6 @@ use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
 use raworc_core::agent::{Agent, Desired};
 use raworc_core::control::{CreateAgent, SendMessage};
-use raworc_core::event::Event;
 use raworc_core::ids::{AgentName, MessageId, Revision};
 use raworc_core::message::Message;
 use raworc_http::client::{Ask, Client, ClientError, Told};
@@ -19,7 +18,7 @@ use crate::history::{Act, Call, NO_CODE, Outcome};
 use crate::place::Place;
 
 /// Agents are few, so that clients get in each other's way.
-const NAMES: [&str; 4] = ["ada", "bob", "cy", "dee"];
+pub(crate) const NAMES: [&str; 4] = ["ada", "bob", "cy", "dee"];
 
 /// Keeps what clients do, on one clock.
 #[derive(Debug, Default)]
@@ -53,7 +52,7 @@ impl Recorder {
     }
 
     /// Makes a call and keeps what came of it.
-    async fn keep(
+    pub(crate) async fn keep(
         &self,
         agent: &AgentName,
         act: Act,
@@ -81,7 +80,7 @@ fn is(agent: Agent) -> Outcome {
     Outcome::Agent { id: agent.id.to_string() }
 }
 
-fn accepted(message: Message) -> Outcome {
+pub(crate) fn accepted(message: Message) -> Outcome {
     Outcome::Message { id: message.id.to_string(), agent: message.agent.to_string(), seq: message.seq }
 }
 
@@ -110,7 +109,12 @@ pub(crate) struct Caller {
     name: String,
     place: Place,
     chance: Xoshiro256PlusPlus,
-    client: Client,
+    /// One for each server. What one does not answer, the next one is asked.
+    clients: Vec<Client>,
+    at: AtomicUsize,
+    /// How long an answer is waited for, where there is another server to ask.
+    patience: Duration,
+    names: Vec<AgentName>,
     token: String,
     recorder: Arc<Recorder>,
     sent: u32,
@@ -130,7 +134,47 @@ impl Caller {
         recorder: Arc<Recorder>,
     ) -> Self {
         let chance = Xoshiro256PlusPlus::seed_from_u64(seed);
-        Self { name, place, chance, client, token, recorder, sent: 0, keyed: None, made: None, last: None }
+        let names = NAMES.iter().map(|name| name.parse().expect("a name")).collect();
+        let (clients, at, patience) = (vec![client], AtomicUsize::default(), Duration::MAX);
+        let (sent, keyed, made, last) = (0, None, None, None);
+        Self { name, place, chance, clients, at, patience, names, token, recorder, sent, keyed, made, last }
+    }
+
+    /// One that goes on at these servers too, where an answer does not come in time.
+    pub(crate) fn with_others(mut self, others: Vec<Client>, patience: Duration) -> Self {
+        self.clients.extend(others);
+        self.patience = patience;
+        // Callers do not all begin at the same one.
+        *self.at.get_mut() = self.chance.random_range(0..self.clients.len());
+        self
+    }
+
+    /// One that calls for these agents.
+    pub(crate) fn about(mut self, names: Vec<AgentName>) -> Self {
+        self.names = names;
+        self
+    }
+
+    fn client(&self) -> &Client {
+        &self.clients[self.at.load(Ordering::Relaxed) % self.clients.len()]
+    }
+
+    /// Makes a call, keeps what came of it, and turns to another server where nothing did.
+    async fn keep(
+        &self,
+        agent: &AgentName,
+        act: Act,
+        call: impl Future<Output = Result<Outcome, ClientError>>,
+    ) -> Outcome {
+        let call = async {
+            let late = Outcome::Unknown { why: "it was not waited for any longer".into() };
+            tokio::time::timeout(self.patience, call).await.unwrap_or(Ok(late))
+        };
+        let outcome = self.recorder.keep(agent, act, call).await;
+        if matches!(outcome, Outcome::Unknown { .. }) {
+            self.at.fetch_add(1, Ordering::Relaxed);
+        }
+        outcome
     }
 
     /// Calls until it is told to stop.
@@ -143,8 +187,8 @@ impl Caller {
     }
 
     async fn one(&mut self) {
-        let number = self.chance.random_range(0..NAMES.len());
-        let name: AgentName = NAMES[number].parse().expect("a name");
+        let number = self.chance.random_range(0..self.names.len());
+        let name = self.names[number].clone();
         match self.chance.random_range(0..100) {
             0..=44 => {
                 let millis = self.chance.random_range(0..400);
@@ -186,7 +230,7 @@ impl Caller {
             self.send_under(name, &label, &key, millis).await
         } else {
             let act = Act::Send { label: label.clone(), key: None };
-            self.recorder.keep(name, act, self.send_without(name, work(&label, millis))).await
+            self.keep(name, act, self.send_without(name, work(&label, millis))).await
         };
         if let Outcome::Message { id, .. } = &outcome {
             self.last = id.parse().ok().map(|id| (name.clone(), id));
@@ -197,14 +241,22 @@ impl Caller {
     async fn send_under(&self, name: &AgentName, label: &str, key: &str, millis: u32) -> Outcome {
         let act = Act::Send { label: label.to_owned(), key: Some(key.to_owned()) };
         let said = SendMessage::text(work(label, millis));
-        let call = async { self.client.send(name, &said, Ask::new().with_key(key)).await.map(accepted) };
-        self.recorder.keep(name, act, call).await
+        let mut outcome = Outcome::Unknown { why: "it was not tried".into() };
+        // Each server that there is, under the same key.
+        for _ in &self.clients {
+            let call = async { self.client().send(name, &said, Ask::new().with_key(key)).await.map(accepted) };
+            outcome = self.keep(name, act.clone(), call).await;
+            if !matches!(outcome, Outcome::Unknown { .. }) {
+                break;
+            }
+        }
+        outcome
     }
 
     /// Without a key, and once: the typed client has a key for each call.
     async fn send_without(&self, name: &AgentName, text: String) -> Result<Outcome, ClientError> {
         let unknown = |error: reqwest::Error| Outcome::Unknown { why: error.without_url().to_string() };
-        let url = format!("{}/api/v0/agents/{name}/messages", self.client.server());
+        let url = format!("{}/api/v0/agents/{name}/messages", self.client().server());
         let call = reqwest::Client::builder().no_proxy().tls_certs_only([]).timeout(Duration::from_secs(30)).build();
         let call = call.expect("a client").post(url).bearer_auth(&self.token).json(&SendMessage::text(text));
         let answer = match call.send().await {
@@ -230,8 +282,8 @@ impl Caller {
 
     pub(crate) async fn get(&self, name: &AgentName) {
         let seen = |agent: Agent| if agent.desired == Desired::Deleted { Outcome::Going } else { is(agent) };
-        let call = async { self.client.agent(name).await.map(seen) };
-        self.recorder.keep(name, Act::Get, call).await;
+        let call = async { self.client().agent(name).await.map(seen) };
+        self.keep(name, Act::Get, call).await;
     }
 
     /// Creates this agent, or the same as before under the key of before.
@@ -241,35 +293,35 @@ impl Caller {
             None => (new, format!("make-{}", self.new_label())),
         };
         self.made = Some((new.clone(), key.clone()));
-        let call = async { self.client.create_agent(&new, Ask::new().with_key(&key)).await.map(is) };
-        self.recorder.keep(&new.name, Act::Create { key: key.clone() }, call).await
+        let call = async { self.client().create_agent(&new, Ask::new().with_key(&key)).await.map(is) };
+        self.keep(&new.name, Act::Create { key: key.clone() }, call).await
     }
 
     pub(crate) async fn sleep(&self, name: &AgentName, now: bool) -> Outcome {
-        let call = async { self.client.sleep(name, now, Ask::new()).await.map(is) };
-        self.recorder.keep(name, Act::Sleep { now }, call).await
+        let call = async { self.client().sleep(name, now, Ask::new()).await.map(is) };
+        self.keep(name, Act::Sleep { now }, call).await
     }
 
     pub(crate) async fn wake(&self, name: &AgentName) -> Outcome {
-        let call = async { self.client.wake(name, false, Ask::new()).await.map(is) };
-        self.recorder.keep(name, Act::Wake, call).await
+        let call = async { self.client().wake(name, false, Ask::new()).await.map(is) };
+        self.keep(name, Act::Wake, call).await
     }
 
     async fn cancel(&self, name: &AgentName) {
-        let call = async { self.client.cancel(name, Ask::new()).await.map(is) };
-        self.recorder.keep(name, Act::Cancel, call).await;
+        let call = async { self.client().cancel(name, Ask::new()).await.map(is) };
+        self.keep(name, Act::Cancel, call).await;
     }
 
     async fn cancel_last(&self) {
         if let Some((name, id)) = &self.last {
-            let call = async { self.client.cancel_message(name, *id, Ask::new()).await.map(accepted) };
-            self.recorder.keep(name, Act::CancelMessage { message: id.to_string() }, call).await;
+            let call = async { self.client().cancel_message(name, *id, Ask::new()).await.map(accepted) };
+            self.keep(name, Act::CancelMessage { message: id.to_string() }, call).await;
         }
     }
 
     pub(crate) async fn delete(&self, name: &AgentName) -> Outcome {
-        let call = async { self.client.delete_agent(name, Ask::new()).await.map(is) };
-        self.recorder.keep(name, Act::Delete, call).await
+        let call = async { self.client().delete_agent(name, Ask::new()).await.map(is) };
+        self.keep(name, Act::Delete, call).await
     }
 }
 
@@ -279,9 +331,15 @@ pub(crate) type Seen = Arc<Mutex<Vec<u64>>>;
 /// Follows the log from its beginning for as long as it is polled. It begins anew, after the last that it was told, where
 /// its stream ends, and by itself after so many entries.
 pub(crate) async fn read(client: Client, seen: Seen, restless_after: usize) {
-    loop {
+    read_by_turns(vec![client], seen, restless_after, Duration::MAX).await;
+}
+
+/// The same from one server after the other, each until nothing has come for so long.
+pub(crate) async fn read_by_turns(clients: Vec<Client>, seen: Seen, restless_after: usize, patience: Duration) {
+    for client in clients.iter().cycle() {
         let last = seen.lock().unwrap_or_else(PoisonError::into_inner).last().copied().unwrap_or(0);
-        let Ok(stream) = client.follow(None, Some(Revision(last))).await else {
+        let follow = tokio::time::timeout(patience, client.follow(None, Some(Revision(last)))).await;
+        let Ok(Ok(stream)) = follow else {
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
@@ -292,10 +350,9 @@ pub(crate) async fn read(client: Client, seen: Seen, restless_after: usize) {
                 _ => None,
             })
         });
-        let keep = |event: Event| {
+        let mut events = std::pin::pin!(events.take(restless_after));
+        while let Ok(Some(event)) = tokio::time::timeout(patience, events.next()).await {
             seen.lock().unwrap_or_else(PoisonError::into_inner).push(event.revision.0);
-            std::future::ready(())
-        };
-        events.take(restless_after).for_each(keep).await;
+        }
     }
 }

@@ -104,6 +104,8 @@ pub(crate) struct AgentAtEnd {
 pub(crate) struct Machine {
     /// Volumes that two computers had at once.
     pub(crate) twice: Vec<String>,
+    /// Volumes for which an engine was asked to make a second computer.
+    pub(crate) second_computers: Vec<String>,
     /// Computers that ran when every agent had come to rest.
     pub(crate) computers_at_rest: usize,
     /// Volumes that were kept then.

@@ -11,8 +11,13 @@
 //!
 //! `RAWORC` names another binary than the one that was built along.
 
+#[cfg(all(feature = "postgres", feature = "mysql"))]
+mod apart;
 mod check;
 mod clients;
+#[cfg(all(feature = "postgres", feature = "mysql"))]
+#[path = "../../../raworc-backends/src/sql/server/tests/database.rs"]
+mod databases;
 #[path = "../../../raworc-backends/tests/docker/dockerd.rs"]
 #[allow(dead_code, reason = "tests of another binary use the rest")]
 mod dockerd;
@@ -45,11 +50,15 @@ const ROUNDS: u64 = 3;
 const LONG: u64 = 120;
 
 fn main() -> ExitCode {
-    let (mut seconds, mut rounds, mut seed, mut rest) = (SECONDS, ROUNDS, None, Vec::new());
+    #[cfg(all(feature = "postgres", feature = "mysql"))]
+    if let Some(ended) = apart::other_process() {
+        return ended;
+    }
+    let (mut seconds, mut rounds, mut seed, mut rest) = (None, ROUNDS, None, Vec::new());
     let mut arguments = std::env::args();
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
-            "--seconds" => seconds = number(arguments.next()),
+            "--seconds" => seconds = Some(number(arguments.next())),
             "--rounds" => rounds = number(arguments.next()),
             "--seed" => seed = Some(number(arguments.next())),
             _ => rest.push(argument),
@@ -63,7 +72,8 @@ fn number(text: Option<String>) -> u64 {
     text.and_then(|text| text.parse().ok()).expect("--seconds, --rounds and --seed take a number")
 }
 
-fn trials(seconds: u64, rounds: u64, seed: u64) -> Vec<Trial> {
+fn trials(asked: Option<u64>, rounds: u64, seed: u64) -> Vec<Trial> {
+    let seconds = asked.unwrap_or(SECONDS);
     macro_rules! pure {
         ($($case:ident),+ $(,)?) => {
             vec![$(Trial::test(concat!("check::", stringify!($case)), || { check::cases::$case(); Ok(()) })),+]
@@ -84,6 +94,8 @@ fn trials(seconds: u64, rounds: u64, seed: u64) -> Vec<Trial> {
         storm::run(Place::Local, seed, time).await.map(|(report, _)| report)
     }));
     trials.extend(rounds::trials(rounds, seed));
+    #[cfg(all(feature = "postgres", feature = "mysql"))]
+    trials.extend(apart::trials(asked, seed));
     trials
 }
 

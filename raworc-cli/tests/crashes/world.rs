@@ -209,7 +209,7 @@ async fn watch(server: Arc<Server>, twice: Arc<Mutex<BTreeSet<String>>>) {
 }
 
 /// Asks again until it is so. What a call ends with meanwhile is as good as that it is not.
-async fn until(what: &str, is_so: impl AsyncFn() -> Result<bool, ClientError>) -> Result<(), String> {
+pub(crate) async fn until(what: &str, is_so: impl AsyncFn() -> Result<bool, ClientError>) -> Result<(), String> {
     let deadline = Instant::now() + LIMIT;
     while !is_so().await.unwrap_or(false) {
         if Instant::now() >= deadline {
@@ -220,15 +220,15 @@ async fn until(what: &str, is_so: impl AsyncFn() -> Result<bool, ClientError>) -
     Ok(())
 }
 
-fn said(error: ClientError) -> String {
+pub(crate) fn said(error: ClientError) -> String {
     format!("{}: {error}", error.code)
 }
 
-async fn everybody(client: &Client) -> Result<Vec<Agent>, ClientError> {
+pub(crate) async fn everybody(client: &Client) -> Result<Vec<Agent>, ClientError> {
     client.all_agents(None, &Selector::default()).await
 }
 
-async fn all_messages(client: &Client, agent: &Agent) -> Result<Vec<Message>, ClientError> {
+pub(crate) async fn all_messages(client: &Client, agent: &Agent) -> Result<Vec<Message>, ClientError> {
     let (mut all, mut after) = (Vec::new(), None);
     loop {
         let page = client.messages(&agent.name, Page { newest_first: false, after, limit: None }).await?;
@@ -240,7 +240,7 @@ async fn all_messages(client: &Client, agent: &Agent) -> Result<Vec<Message>, Cl
     }
 }
 
-fn rests(agent: &Agent) -> bool {
+pub(crate) fn rests(agent: &Agent) -> bool {
     match agent.desired {
         Desired::Awake => agent.status.state() == State::Idle,
         Desired::Asleep => agent.status.state() == State::Slept && agent.status.run.is_none(),
@@ -248,11 +248,11 @@ fn rests(agent: &Agent) -> bool {
     }
 }
 
-fn word(value: &impl serde::Serialize) -> String {
+pub(crate) fn word(value: &impl serde::Serialize) -> String {
     serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
-async fn at_end(client: &Client, agent: &Agent) -> Result<AgentAtEnd, ClientError> {
+pub(crate) async fn at_end(client: &Client, agent: &Agent) -> Result<AgentAtEnd, ClientError> {
     let messages = all_messages(client, agent).await?;
     let replies = |id| messages.iter().filter(|message| message.reply_to == Some(id)).count();
     let said = messages.iter().filter(|message| message.role == Role::User).map(|message| Kept {
@@ -283,7 +283,7 @@ async fn run(client: &Client, agent: &Agent, script: &str) -> Result<String, Cli
     Ok(client.run(&agent.name, &request, Duration::from_secs(30)).await?.stdout)
 }
 
-async fn whole_log(client: &Client) -> Result<Vec<Logged>, ClientError> {
+pub(crate) async fn whole_log(client: &Client) -> Result<Vec<Logged>, ClientError> {
     let mut events = client.read_events(None, Some(Revision(0))).await?;
     let mut log = Vec::new();
     while let Some(told) = events.next().await {

@@ -55,6 +55,9 @@ const BAD: &[Bad] = &[
     ("work-damaged", "a file has other bytes", |h| h.agents[0].intact.push("damaged three".into())),
     ("two-places", "a volume has two computers", |h| h.machine.twice.push("v1".into())),
     ("two-places", "two works are under way", |h| h.agents[0].trace.push("both two".into())),
+    ("second-computer", "an agent was given another computer", |h| {
+        h.machine.second_computers.push("v1 had two".into());
+    }),
     ("reply", "what is done has no reply", |h| h.agents[0].messages[0].replies = 0),
     ("reply", "what is done has two replies", |h| h.agents[0].messages[0].replies = 2),
     ("unasked", "a message is cancelled by itself", |h| h.agents[0].messages[0].state = "cancelled".into()),
@@ -105,6 +108,10 @@ const BAD: &[Bad] = &[
         h.calls.push(call(50, "ada", act, refused(NO_CODE)));
     }),
     ("events", "a reader misses one", |h| reader(h).retain(|revision| *revision != 4)),
+    ("events", "a revision is nothing's", |h| {
+        h.log.retain(|entry| entry.revision != 7);
+        reader(h).retain(|revision| *revision != 7);
+    }),
     ("events", "a reader is told one twice", |h| reader(h).insert(3, 3)),
     ("events", "a reader stops before the end", |h| reader(h).truncate(7)),
     ("restless", "an agent is not what it should be", |h| h.agents[0].state = "init".into()),
@@ -198,9 +205,9 @@ fn good() -> History {
         entry(4, "message.state", "m1", "leased", 1),
         entry(5, "message.state", "m1", "done", 1),
         entry(6, "message.accepted", "m2", "", 3),
-        entry(8, "message.state", "m2", "leased", 3),
-        Logged { agent: "bob-1".into(), ..entry(9, "message.accepted", "m3", "", 1) },
-        entry(10, "message.state", "m2", "done", 3),
+        entry(7, "message.state", "m2", "leased", 3),
+        Logged { agent: "bob-1".into(), ..entry(8, "message.accepted", "m3", "", 1) },
+        entry(9, "message.state", "m2", "done", 3),
     ];
     let told = log.iter().map(|entry| entry.revision).collect();
     let ada = AgentAtEnd {
