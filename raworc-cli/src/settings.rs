@@ -1,7 +1,9 @@
 //! The configuration of a serving process: `raworc.toml`, then `RAWORC_*`, then options.
 
 mod keys;
+mod tracing;
 
+pub use self::tracing::Tracing;
 #[cfg(feature = "docker")]
 pub(crate) use keys::DEFAULT_IMAGE;
 pub use keys::{Default, KEYS, Key, OTHER_VARIABLES};
@@ -57,6 +59,8 @@ pub struct Settings {
     pub log_dir: Option<PathBuf>,
     /// How many files of it are kept.
     pub log_files: usize,
+    /// Traces.
+    pub tracing: Tracing,
     /// What makes computers whose agent names no runtime.
     pub runtime: RuntimeKind,
     /// The runtime `local`.
@@ -439,6 +443,7 @@ impl Settings {
         })?;
         settings.limits.check()?;
         settings.egress.check()?;
+        settings.tracing.check()?;
         if settings.log_files == 0 {
             return Err(Failure::new(Exit::Usage, "log_files: 0 cannot be kept").hint("choose 1 or more"));
         }

@@ -33,5 +33,8 @@ mod secrets;
 mod serving;
 #[path = "cli/talking.rs"]
 mod talking;
+#[cfg(feature = "otlp")]
+#[path = "cli/traces.rs"]
+mod traces;
 #[path = "cli/up.rs"]
 mod up;
