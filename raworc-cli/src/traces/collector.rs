@@ -1,5 +1,6 @@
 //! [`Collector`]: requests to the collector, by this process's own client.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -31,6 +32,10 @@ impl Collector {
         if address.scheme_str() == Some("http") {
             // A machine without any authorities can still tell its own collector.
             builder = builder.tls_certs_only([]);
+        }
+        let host = address.host().unwrap_or_default().trim_matches(['[', ']']);
+        if host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback()) {
+            builder = builder.no_proxy();
         }
         Ok(Self { client: builder.build()?, runtime: Handle::current(), away: Arc::default() })
     }

@@ -112,6 +112,28 @@ fn a_message_that_wakes_its_agent_is_one_trace_from_its_callers_span_to_the_repl
 }
 
 #[test]
+fn a_models_answer_is_within_the_call_of_the_program_that_asked_for_it() {
+    let (home, collector) = (Home::new(), Collector::start());
+    let model =
+        [("RAWORC_MODEL__URL", collector.url.as_str()), ("RAWORC_MODEL__NAME", "m"), ("RAWORC_MODEL__WIRE", "ollama")];
+    let up = up(&home, &collector.url, &model);
+    home.run(&["agent", "create", "ada", "--wait"]).ok();
+    let sent = send(&home, &up, "nor-is-this", Some(&format!("00-{TRACE}-{CALLER}-01")));
+    assert_eq!(sent["state"], "done", "{sent:#}");
+    let ada = agent(&home, "ada");
+    assert_eq!(up.end(), Some(0));
+    let spans = collector.spans();
+    let accept = one(&spans, "POST /api/v0/agents/{name}/messages", CALLER);
+    let asked = one(&spans, "POST /agent/v0/gateway/api/chat", &accept.id);
+    assert_eq!(asked.attribute("raworc.agent").as_deref(), ada["id"].as_str());
+    let model = one(&spans, "ask the model", &asked.id);
+    assert_eq!(model.attribute("raworc.model").as_deref(), Some("m"));
+    assert_eq!(model.attribute("raworc.outcome").as_deref(), Some("done"));
+    let told = collector.text();
+    assert!(!told.contains("never-in-a-span") && !told.contains("nor-is-this"), "{told}");
+}
+
+#[test]
 fn what_is_no_traceparent_is_ignored_and_the_message_has_a_trace_of_its_own() {
     let (home, collector) = (Home::new(), Collector::start());
     let up = up(&home, &collector.url, &[]);
