@@ -17,6 +17,7 @@ use raworc_core::program::{
     StepsReport, TokenReply,
 };
 use raworc_core::runtime::Boot;
+use raworc_core::trace::{self, TraceParent};
 use secrecy::ExposeSecret;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -92,6 +93,8 @@ fn chain(error: &dyn std::error::Error) -> String {
 pub(crate) struct Calls {
     server: Server,
     token: RwLock<String>,
+    /// Where in which trace the message in hand goes on.
+    traceparent: RwLock<Option<TraceParent>>,
     /// Cancelled once the server has said that this incarnation is over.
     stale: CancellationToken,
 }
@@ -99,7 +102,22 @@ pub(crate) struct Calls {
 impl Calls {
     /// A client that has no token yet.
     pub(crate) fn new(server: Server) -> Self {
-        Self { server, token: RwLock::default(), stale: CancellationToken::new() }
+        Self { server, token: RwLock::default(), traceparent: RwLock::default(), stale: CancellationToken::new() }
+    }
+
+    /// Has what is done from now on belong to this trace, or to none: to that of the message in hand.
+    pub(crate) fn trace(&self, parent: Option<TraceParent>) {
+        *self.traceparent.write().unwrap_or_else(PoisonError::into_inner) = parent;
+    }
+
+    /// Has a request belong to the trace of the message in hand.
+    fn traced(&self, mut request: Request<Bytes>) -> Request<Bytes> {
+        let parent = *self.traceparent.read().unwrap_or_else(PoisonError::into_inner);
+        let header = parent.and_then(|parent| http::HeaderValue::try_from(parent.to_string()).ok());
+        if let Some(header) = header {
+            request.headers_mut().insert(trace::HEADER, header);
+        }
+        request
     }
 
     /// Waits until the server has said that this incarnation is over.
@@ -154,7 +172,7 @@ impl Calls {
 
     /// Reports steps. What is sent again is recorded once.
     pub(crate) async fn steps(&self, report: &StepsReport) -> Result<(), CallError> {
-        self.persist(|| self.tell("steps", report)).await
+        self.persist(|| self.tell_traced("steps", report)).await
     }
 
     /// Shows words as they come: once, and no matter whether they arrive.
@@ -164,7 +182,7 @@ impl Calls {
 
     /// Ends the message in hand. What is sent again is recorded once.
     pub(crate) async fn end(&self, report: &EndReport) -> Result<(), CallError> {
-        self.persist(|| self.tell("end", report)).await
+        self.persist(|| self.tell_traced("end", report)).await
     }
 
     /// Says that the program lives. Not repeated: the next one comes soon.
@@ -178,6 +196,10 @@ impl Calls {
 
     async fn tell<T: Serialize + Sync>(&self, path: &str, body: &T) -> Result<(), CallError> {
         self.call(path, self.json(path, body)?, CALL_LIMIT).await.map(drop)
+    }
+
+    async fn tell_traced<T: Serialize + Sync>(&self, path: &str, body: &T) -> Result<(), CallError> {
+        self.call(path, self.traced(self.json(path, body)?), CALL_LIMIT).await.map(drop)
     }
 
     async fn read<R: DeserializeOwned>(

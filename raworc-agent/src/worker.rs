@@ -73,6 +73,7 @@ impl Worker {
                 Err(error) => return error,
             };
             let message = lease.message.id;
+            self.calls.trace(lease.message.traceparent);
             // What was given up comes again where not even that was taken, and is not begun once more.
             let reason = match given_up.take().filter(|(given_up, _)| *given_up == message) {
                 Some((_, reason)) => reason,

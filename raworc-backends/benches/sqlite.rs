@@ -143,6 +143,7 @@ async fn accept(store: &SqliteStore, agent: AgentId) -> Result<Duration> {
         role: Role::User,
         author: "user:ada".into(),
         parts: vec![Part::text(TEXT)],
+        traceparent: None,
     };
     let began = Instant::now();
     store.commit(commit(agent, Check::Alive, AgentOp::Accept(new))).await?;

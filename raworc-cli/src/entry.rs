@@ -15,6 +15,8 @@ use crate::commands::{
 };
 use crate::exit::{Silent, code_of, render};
 use crate::output::{Console, Ink};
+#[cfg(feature = "otlp")]
+use crate::traces;
 
 /// Runs the command line and returns its exit code.
 #[must_use]
@@ -73,13 +75,19 @@ fn finish(runtime: tokio::runtime::Runtime, work: impl Future<Output = anyhow::R
 }
 
 async fn serve(command: Command, global: &GlobalArgs, console: &Console) -> anyhow::Result<()> {
-    match command {
+    let done = match command {
         Command::Up(args) => up::run(console, args).await,
         Command::Server(args) => apart::server(console, args).await,
         Command::Operator(args) => apart::operator(console, args).await,
         Command::Quickstart(args) => quickstart::run(console, args).await,
-        other => call(other, global, console).await,
+        other => return call(other, global, console).await,
+    };
+    // Whoever has it end at once waits for no collector.
+    #[cfg(feature = "otlp")]
+    if !done.as_ref().is_err_and(|error| error.is::<Silent>()) {
+        traces::end().await;
     }
+    done
 }
 
 async fn call(command: Command, global: &GlobalArgs, console: &Console) -> anyhow::Result<()> {

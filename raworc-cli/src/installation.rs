@@ -55,6 +55,16 @@ pub enum Role {
 }
 
 impl Role {
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Both => "up",
+            Self::Server => "server",
+            Self::Operator => "operator",
+        }
+    }
+
     const fn serves(self) -> bool {
         matches!(self, Self::Both | Self::Server)
     }
@@ -148,8 +158,8 @@ impl Installation {
             None => None,
         };
         let counting = figures.map(|handle| {
-            let queue = operating.as_ref().map(Operating::queue_length);
-            metrics::follow(&control, handle, move || queue.as_ref().map_or(0, |queue| queue()))
+            let waiting = operating.as_ref().map(Operating::waiting);
+            metrics::follow(&control, handle, move || waiting.as_ref().map(|waiting| waiting()).unwrap_or_default())
         });
         let retainer = Retainer::start(&control);
         Ok(Self { settings, role, control, store, serving, operating, health, internal, counting, retainer })

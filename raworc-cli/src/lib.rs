@@ -15,5 +15,7 @@ pub mod output;
 pub mod session;
 pub mod settings;
 pub mod terminal;
+#[cfg(feature = "otlp")]
+pub mod traces;
 
 pub use entry::main;

@@ -2,7 +2,9 @@
 
 mod keys;
 mod retention;
+mod tracing;
 
+pub use self::tracing::Tracing;
 #[cfg(feature = "docker")]
 pub(crate) use keys::DEFAULT_IMAGE;
 pub use keys::{Default, KEYS, Key, OTHER_VARIABLES};
@@ -59,6 +61,8 @@ pub struct Settings {
     pub log_dir: Option<PathBuf>,
     /// How many files of it are kept.
     pub log_files: usize,
+    /// Traces.
+    pub tracing: Tracing,
     /// What makes computers whose agent names no runtime.
     pub runtime: RuntimeKind,
     /// The runtime `local`.
@@ -443,6 +447,7 @@ impl Settings {
         })?;
         settings.limits.check()?;
         settings.egress.check()?;
+        settings.tracing.check()?;
         if settings.log_files == 0 {
             return Err(Failure::new(Exit::Usage, "log_files: 0 cannot be kept").hint("choose 1 or more"));
         }

@@ -38,5 +38,8 @@ mod serving;
 mod store;
 #[path = "cli/talking.rs"]
 mod talking;
+#[cfg(feature = "otlp")]
+#[path = "cli/traces.rs"]
+mod traces;
 #[path = "cli/up.rs"]
 mod up;

@@ -22,3 +22,4 @@ pub mod seal;
 pub mod simulator;
 pub mod step;
 pub mod store;
+pub mod trace;

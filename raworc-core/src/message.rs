@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::blob::BlobId;
 use crate::ids::{AgentId, Incarnation, MessageId, TenantName};
+use crate::trace::TraceParent;
 
 /// Bytes of text that one message may hold, over all its parts.
 pub const MESSAGE_LIMIT: usize = 1 << 20;
@@ -103,6 +104,10 @@ pub struct Message {
     pub leased_at: Option<Timestamp>,
     /// When it ended.
     pub ended_at: Option<Timestamp>,
+    /// Where in which trace what is done for it goes on, where somebody traces it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub traceparent: Option<TraceParent>,
 }
 
 impl Message {

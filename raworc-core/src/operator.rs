@@ -25,9 +25,11 @@ mod start;
 mod stop;
 #[cfg(all(test, feature = "simulated"))]
 mod tests;
+mod waiting;
 mod watch;
 
 pub use settings::OperatorSettings;
+pub use waiting::{EngineWaiting, Waiting};
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -205,10 +207,10 @@ impl Operator {
         Ok(Self { shared, stop, tasks })
     }
 
-    /// Tells how many agents it has yet to look at, now or later; zero once it has stopped.
-    pub fn queue_length(&self) -> impl Fn() -> usize + Send + 'static + use<> {
+    /// Tells what waits in it; nothing once it has stopped.
+    pub fn waiting(&self) -> impl Fn() -> Waiting + Send + 'static + use<> {
         let shared = Arc::downgrade(&self.shared);
-        move || shared.upgrade().map_or(0, |shared| shared.queue.len())
+        move || shared.upgrade().map(|shared| shared.waiting()).unwrap_or_default()
     }
 
     /// Stops in order: what an engine was asked is finished, nothing new is begun, and other operators take over at

@@ -3,6 +3,7 @@
 //! [`router`] is the whole API of a control plane as an axum router; [`serve`] answers with it on a listener. Both are
 //! conveniences over [`ApiState`] and the routes, for applications that mount them in their own way.
 
+mod acts;
 pub mod agents;
 mod alive;
 mod authority;

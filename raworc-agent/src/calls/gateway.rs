@@ -38,7 +38,7 @@ impl Calls {
         let wire = model::wire(&request.model);
         let path = format!("gateway{}", wire.path());
         let body = wire.body(request).to_string();
-        let mut http = self.request(Method::POST, &path, body.into());
+        let mut http = self.traced(self.request(Method::POST, &path, body.into()));
         http.headers_mut().insert(header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
         let sent = tokio::time::timeout(SILENCE_LIMIT, self.server.send(http)).await;
         let response = match sent {

@@ -26,6 +26,7 @@ fn lease(text: &str) -> LeaseReply {
         created_at: now,
         leased_at: None,
         ended_at: None,
+        traceparent: None,
     };
     let model = ModelSpec { name: "m".into(), wire: ModelWire::Ollama, context: 8192, vision: false };
     let work = WorkSpec {

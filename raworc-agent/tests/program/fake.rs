@@ -41,6 +41,8 @@ pub(crate) enum Answer {
 pub(crate) struct State {
     /// What was told, in order: the path and the body.
     pub(crate) told: Vec<(String, Value)>,
+    /// Where in which trace what was told belongs, as far as it said so: the path and the header.
+    pub(crate) traced: Vec<(String, String)>,
     /// Leases that wait.
     pub(crate) leases: VecDeque<Value>,
     /// The lease that is held.
@@ -231,6 +233,10 @@ async fn answer(
         return Ok(response.header("upgrade", "raworc-link").body(body("")).expect("an answer"));
     }
     let authorized = request.headers().get("authorization").is_some_and(|bearer| bearer == "Bearer good");
+    if let Some(parent) = request.headers().get("traceparent") {
+        let parent = parent.to_str().expect("text").to_owned();
+        state.lock().expect("no panic").traced.push((path.clone(), parent));
+    }
     let bytes = request.into_body().collect().await.map_err(io::Error::other)?.to_bytes();
     let told: Value = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).expect("JSON") };
     assert!(authorized || path == "boot", "{path} without a token");

@@ -71,6 +71,26 @@ async fn a_command_is_answered_in_one_call_with_its_steps() {
     assert_eq!(fake.told("setup"), [] as [Value; 0], "there was none");
 }
 
+#[tokio::test]
+async fn what_is_done_for_a_message_belongs_to_its_trace_and_nothing_else_does() {
+    const GIVEN: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let fake = Fake::start();
+    let _program = Program::start(&fake);
+    let mut traced = lease(1, "hello", true);
+    traced["message"]["traceparent"] = GIVEN.into();
+    fake.state().answers.extend([vec![calls("echo hi"), done()], vec![says("hi"), done()]].map(Answer::Lines));
+    fake.queue(traced);
+    fake.nth("end", 0).await;
+    let told = fake.state().traced.clone();
+    assert!(told.iter().all(|(_, parent)| parent == GIVEN), "{told:?}");
+    let paths: Vec<_> = told.iter().map(|(path, _)| path.as_str()).filter(|path| *path != "steps").collect();
+    assert_eq!(paths, ["gateway/api/chat", "gateway/api/chat", "end"]);
+    // One that nobody traces does not go on in the trace of the one before.
+    fake.queue(lease(2, "!true", false));
+    fake.nth("end", 1).await;
+    assert_eq!(fake.state().traced.len(), told.len());
+}
+
 /// What the program has said of its volume, in order, and when it asked for messages.
 fn said_of_the_volume(fake: &Fake) -> Vec<Option<Value>> {
     let told = fake.state().told.clone();

@@ -28,7 +28,11 @@ pub(crate) fn create(name: &str) -> (AgentId, Commit) {
 
 pub(crate) fn accept(agent: AgentId, id: MessageId, text: &str) -> Commit {
     let parts = vec![Part::text(text)];
-    change(agent, Check::Alive, AgentOp::Accept(NewMessage { id, role: Role::User, author: "user:ada".into(), parts }))
+    change(
+        agent,
+        Check::Alive,
+        AgentOp::Accept(NewMessage { id, role: Role::User, author: "user:ada".into(), parts, traceparent: None }),
+    )
 }
 
 pub(crate) fn message_id() -> MessageId {

@@ -51,7 +51,7 @@ pub async fn run(console: &Console, args: QuickstartArgs) -> anyhow::Result<()> 
         // It is for people, wherever they read it.
         settings.log_format = LogFormat::Text;
     }
-    logging::start(&settings, console)?;
+    logging::start(&settings, Role::Both, console)?;
     let story = Story::new(console);
     story.title(&settings)?;
     let progress = console.progress("starting the server");

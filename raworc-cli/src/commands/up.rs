@@ -42,7 +42,7 @@ pub(super) async fn start(
     settings: Settings,
     role: Role,
 ) -> anyhow::Result<(Installation, AskedToEnd)> {
-    logging::start(&settings, console)?;
+    logging::start(&settings, role, console)?;
     let progress = console.progress("starting");
     let mut asked = AskedToEnd::listen()?;
     let tell = |what| progress.tell(console, what);

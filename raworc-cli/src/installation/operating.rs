@@ -3,7 +3,7 @@
 use raworc_core::control::ControlPlane;
 use raworc_core::error::Error;
 use raworc_core::ids::RuntimeName;
-use raworc_core::operator::{Operator, OperatorSettings};
+use raworc_core::operator::{Operator, OperatorSettings, Waiting};
 use raworc_core::runtime::{Runtime, Runtimes};
 
 use super::runtimes::Opened;
@@ -36,8 +36,8 @@ impl Operating {
         Ok(Self { opened, operator })
     }
 
-    pub(super) fn queue_length(&self) -> impl Fn() -> usize + Send + 'static + use<> {
-        self.operator.queue_length()
+    pub(super) fn waiting(&self) -> impl Fn() -> Waiting + Send + 'static + use<> {
+        self.operator.waiting()
     }
 
     pub(super) fn runtime(&self, name: &RuntimeName) -> Option<&dyn Runtime> {

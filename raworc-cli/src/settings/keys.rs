@@ -103,6 +103,18 @@ pub const KEYS: &[Key] = &[
     ),
     key("log_files", Default::Plain(14), None, "How many files are kept in `log_dir`, the newest."),
     key(
+        "tracing.otlp",
+        Default::Unset("no traces"),
+        None,
+        "The collector of OpenTelemetry that is told of traces, by OTLP over HTTP, such as `http://collector:4318`. What it asks for beside that stands in `OTEL_EXPORTER_OTLP_HEADERS`.",
+    ),
+    key(
+        "tracing.sample",
+        Default::Text("1.0"),
+        None,
+        "The part of the traces that begin here of which it is told, from 0 to 1. Of one that a caller began it is told where the caller's part is.",
+    ),
+    key(
         "runtime",
         Default::Text("auto"),
         Some("--runtime"),

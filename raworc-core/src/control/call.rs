@@ -16,6 +16,7 @@ use crate::principal::{Action, Denied, Principal, Resource, authorize};
 use crate::store::{
     AgentChange, AuditEntry, Check, Commit, Committed, Conflict, IdempotencyKey, IdempotencyRecord, Stamped, StoreError,
 };
+use crate::trace::TraceParent;
 
 /// Who asks, and what they say about the asking. No use case can be called without one.
 #[derive(Debug, Clone)]
@@ -26,6 +27,8 @@ pub struct Call {
     pub idempotency_key: Option<String>,
     /// The id of the request, for logs and audit rows.
     pub request_id: Option<String>,
+    /// Where in which trace it goes on.
+    pub traceparent: Option<TraceParent>,
     /// The token that it came with, as far as it came with one.
     pub token: Option<TokenRecord>,
     /// Whether the answer was the one to an earlier request with the same key; the same for all clones.
@@ -36,7 +39,14 @@ impl Call {
     /// A call by `principal`.
     #[must_use]
     pub fn by(principal: Principal) -> Self {
-        Self { principal, idempotency_key: None, request_id: None, token: None, replayed: Arc::default() }
+        Self {
+            principal,
+            idempotency_key: None,
+            request_id: None,
+            traceparent: None,
+            token: None,
+            replayed: Arc::default(),
+        }
     }
 
     /// With a key of idempotency.
@@ -50,6 +60,13 @@ impl Call {
     #[must_use]
     pub fn with_request_id(mut self, id: impl Into<String>) -> Self {
         self.request_id = Some(id.into());
+        self
+    }
+
+    /// With where in which trace it goes on.
+    #[must_use]
+    pub const fn with_traceparent(mut self, parent: TraceParent) -> Self {
+        self.traceparent = Some(parent);
         self
     }
 

@@ -18,6 +18,7 @@ use crate::store::{
     AgentChange, AgentOp, Check, Commit, Committed, Conflict, MAX_PAGE, MessageQuery, NewMessage, Page, StepQuery,
     StoreError,
 };
+use crate::trace;
 
 /// Says something to an agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,6 +101,7 @@ impl ControlPlane {
                 role: request.role,
                 author: call.principal.to_string(),
                 parts: request.parts.clone(),
+                traceparent: call.traceparent,
             };
             let change = AgentChange {
                 agent: agent.id,
@@ -121,6 +123,8 @@ impl ControlPlane {
         };
         let accepted = accepted(self.once(call, tenant, verb, name, &request, accept).await?)?;
         let Message { id, agent, seq, .. } = &accepted.message;
+        trace::note("raworc.agent", agent);
+        trace::note("raworc.message", id);
         tracing::info!(message_id = %id, seq, %agent, agent_name = %name, %tenant, "a message is accepted");
         Ok(accepted)
     }

@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
+use tracing::Instrument;
+use tracing::field::display;
 
 use super::ControlPlane;
 use super::activity::{ActivityGuard, ActivityKind};
@@ -26,6 +28,7 @@ use crate::store::{
     AgentChange, AgentOp, Backoff, Check, Commit, Conflict, Ending, MAX_PAGE, MAX_PAGE_BYTES, MessageQuery, Reply,
     StepQuery, StoreError,
 };
+use crate::trace;
 
 /// What a setup script has beyond its limit, to tell how it ended.
 const REPORTING: Duration = Duration::from_secs(15);
@@ -104,7 +107,9 @@ impl ControlPlane {
             when: vec![Check::Alive, Check::Incarnation(request.incarnation)],
             ops: vec![AgentOp::Boot { key_hash: key_hash(&request.key) }, first],
         };
-        let committed = match self.inner.store.commit(Commit::of(self.commit_id(), change)).await {
+        let span = trace::for_agent("boot", &*self.inner.store, &agent).await;
+        let commit = Commit::of(self.commit_id(), change);
+        let committed = match self.inner.store.commit(commit).instrument(span).await {
             Err(StoreError::Conflict(Conflict::NoAgent(_))) => return Err(REFUSED),
             other => other?,
         };
@@ -176,7 +181,8 @@ impl ControlPlane {
             },
         };
         let record = SetupRecord { computer, hash: report.hash, failure };
-        self.commit_own(&agent, call, vec![AgentOp::SetSetup(record), outcome], None).await
+        let span = trace::for_agent("end the setup", &*self.inner.store, &agent).await;
+        self.commit_own(&agent, call, vec![AgentOp::SetSetup(record), outcome], None).instrument(span).await
     }
 
     fn computer_of(&self, call: &Call) -> Result<ComputerId, Error> {
@@ -218,7 +224,11 @@ impl ControlPlane {
             ],
             ops: vec![AgentOp::Lease(message.id)],
         };
-        match self.inner.store.commit(Commit::of(self.commit_id(), change)).await {
+        let span = trace::part("lease", message.traceparent);
+        span.record("raworc.agent", display(agent.id));
+        span.record("raworc.message", display(message.id));
+        span.record("raworc.attempt", message.attempt + 1);
+        match self.inner.store.commit(Commit::of(self.commit_id(), change)).instrument(span).await {
             Ok(committed) => {
                 let message = message_in(committed, message.id)?;
                 let Agent { tenant, name, status, .. } = &agent;

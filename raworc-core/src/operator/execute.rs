@@ -18,6 +18,7 @@ use crate::control::key_hash;
 use crate::entropy::EntropyExt;
 use crate::ids::{AgentId, CommitId};
 use crate::store::{AgentChange, AgentOp, Change, Check, Commit, NewComputer, QuotaDelta, QuotaKind, StoreError};
+use crate::trace;
 
 /// Looks at an agent and takes one step for it.
 pub(super) async fn look_at(shared: &Arc<Shared>, id: AgentId, look: bool) -> Again {
@@ -104,7 +105,8 @@ async fn carry_out(
         }
         Plan::Begin { on, wake } => {
             let replaced = agent.status.computer.filter(|_| matches!(on, Place::Fresh(_)));
-            begin(shared, &agent, on, wake).await?;
+            let span = trace::for_agent("begin a start", &*shared.store, &agent).await;
+            begin(shared, &agent, on, wake).instrument(span).await?;
             if let Some(id) = replaced {
                 reclaim::soon(shared, id).await;
             }

@@ -56,6 +56,17 @@ impl Gate {
         turn.await.unwrap_or(Pass(None))
     }
 
+    /// Calls under way.
+    pub(super) fn running(&self) -> usize {
+        self.lock().busy.values().sum()
+    }
+
+    /// Those that wait for their turn.
+    pub(super) fn waiting(&self) -> usize {
+        let state = self.lock();
+        state.waiting.values().flatten().filter(|turn| !turn.is_closed()).count()
+    }
+
     fn leave(&self, tenant: &TenantName) {
         let mut state = self.lock();
         let state = &mut *state;
@@ -168,8 +179,10 @@ mod tests {
             async move { drop(gate.enter(&tenant("b")).await) }
         });
         tokio::task::yield_now().await;
+        assert_eq!((gate.running(), gate.waiting()), (1, 1));
         waiting.abort();
         assert!(waiting.await.is_err());
+        assert_eq!((gate.running(), gate.waiting()), (1, 0));
         drop(pass);
         drop(gate.enter(&tenant("c")).await);
         drop(gate.enter(&tenant("c")).await);

@@ -45,9 +45,10 @@ impl Queue {
         self.put(agent, Instant::now(), true);
     }
 
-    /// Agents that wait to be looked at, now or later.
-    pub(super) fn len(&self) -> usize {
-        self.lock().waiting.len()
+    /// Agents that wait to be looked at, now or later, and those of them that are due.
+    pub(super) fn len(&self) -> (usize, usize) {
+        let (state, now) = (self.lock(), Instant::now());
+        (state.waiting.len(), state.waiting.iter().take_while(|(at, _)| *at <= now).count())
     }
 
     /// Looks at the agent and at what its engine says of it in a while, or whenever it is looked at before.
@@ -149,11 +150,13 @@ mod tests {
         queue.trigger(first);
         queue.look(first);
         queue.trigger(second);
+        assert_eq!(queue.len(), (2, 2));
         let mut both = [queue.next().await, queue.next().await];
         both.sort_unstable_by_key(|(agent, _)| *agent != first);
         assert_eq!(both, [(first, true), (second, false)]);
         queue.done(first, Again::After(Duration::from_secs(10)));
         queue.done(second, Again::After(Duration::from_secs(5)));
+        assert_eq!(queue.len(), (2, 0), "neither is due");
         assert_eq!(queue.next().await.0, second);
         queue.trigger(first);
         assert_eq!(queue.next().await.0, first);

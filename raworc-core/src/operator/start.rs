@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use super::calls::{Cut, go_on, limited, record, say_failed, unless_stopped};
 use super::gate::Pass;
-use super::jobs::Subject;
+use super::jobs::{Job, Subject};
 use super::plan::backoff;
 use super::pull::prepare;
 use super::{Engine, Shared, death, reclaim, span_of, spawn_job};
@@ -14,60 +14,68 @@ use crate::agent::{Agent, AgentEvent, ConditionKind};
 use crate::computer::Computer;
 use crate::runtime::{Boot, Ensured, RuntimeError, StartId};
 use crate::store::AgentOp;
+use crate::trace;
 
 /// Asks the engine to start the run that was begun, apart from the look.
 pub(super) fn begin(shared: &Arc<Shared>, agent: Agent, computer: Option<Computer>) {
     let Some(job) = shared.jobs.begin(Subject::Agent(agent.id)) else { return };
     let (task, span) = (Arc::clone(shared), span_of(&agent));
     let work = async move {
-        let shared = task;
-        let (result, before) = match &computer {
-            Some(computer) => {
-                let engine = &shared.engines[&computer.runtime];
-                // The engine forgets it with this start, whatever comes of that.
-                let before = death::log_before(engine, &agent).await;
-                (started(&shared, engine, &agent, computer).await, before)
-            }
-            None => (Err(refused("the computer's row is missing")), None),
-        };
-        let ops = match result {
-            Ok((start_id, ensured)) => {
-                tracing::info!(start = %start_id, "a computer is started");
-                started_ops(&agent, start_id, &ensured)
-            }
-            // The next operator finds it begun and nobody at it.
-            Err(Cut::Stopped) => return,
-            Err(Cut::Failed(error)) => {
-                say_failed!(error, "a computer could not be started");
-                let failed = AgentOp::Transition {
-                    event: AgentEvent::StartFailed,
-                    reason: error.reason().into(),
-                    message: error.to_string(),
-                    backoff: Some(backoff(agent.status.restarts.max(1), &shared.settings)),
-                };
-                // What did not answer may go on for a while.
-                if error.is_retryable() { vec![failed] } else { vec![AgentOp::Settled, failed] }
-            }
-        };
-        // It tells nothing of one before it that was given up.
-        let answered =
-            matches!(ops.first(), Some(AgentOp::Started { .. } | AgentOp::Settled)) && !agent.status.unsettled;
-        let after = record(&shared, &agent, ops).await;
-        if let Some(log) = before {
-            death::keep_before(&shared, &agent, log).await;
+        let traced = trace::for_agent("start a computer", &*task.store, &agent).await;
+        if let Some(computer) = &computer {
+            traced.record("raworc.runtime", computer.runtime.as_str());
         }
-        drop(job);
-        if let Some(computer) = computer
-            && after.as_ref().is_none_or(|after| after.status.computer != Some(computer.id()))
-        {
-            if answered && after.is_some() {
-                shared.jobs.note_answered(computer.id());
-            }
-            reclaim::late(&shared, computer).await;
-        }
-        shared.queue.look(agent.id);
+        start(task, agent, computer, job).instrument(traced).await;
     };
     spawn_job(shared, work.instrument(span));
+}
+
+async fn start(shared: Arc<Shared>, agent: Agent, computer: Option<Computer>, job: Job) {
+    let (result, before) = match &computer {
+        Some(computer) => {
+            let engine = &shared.engines[&computer.runtime];
+            // The engine forgets it with this start, whatever comes of that.
+            let before = death::log_before(engine, &agent).await;
+            (started(&shared, engine, &agent, computer).await, before)
+        }
+        None => (Err(refused("the computer's row is missing")), None),
+    };
+    let ops = match result {
+        Ok((start_id, ensured)) => {
+            tracing::info!(start = %start_id, "a computer is started");
+            started_ops(&agent, start_id, &ensured)
+        }
+        // The next operator finds it begun and nobody at it.
+        Err(Cut::Stopped) => return,
+        Err(Cut::Failed(error)) => {
+            say_failed!(error, "a computer could not be started");
+            trace::failed(&Span::current(), error.reason());
+            let failed = AgentOp::Transition {
+                event: AgentEvent::StartFailed,
+                reason: error.reason().into(),
+                message: error.to_string(),
+                backoff: Some(backoff(agent.status.restarts.max(1), &shared.settings)),
+            };
+            // What did not answer may go on for a while.
+            if error.is_retryable() { vec![failed] } else { vec![AgentOp::Settled, failed] }
+        }
+    };
+    // It tells nothing of one before it that was given up.
+    let answered = matches!(ops.first(), Some(AgentOp::Started { .. } | AgentOp::Settled)) && !agent.status.unsettled;
+    let after = record(&shared, &agent, ops).await;
+    if let Some(log) = before {
+        death::keep_before(&shared, &agent, log).await;
+    }
+    drop(job);
+    if let Some(computer) = computer
+        && after.as_ref().is_none_or(|after| after.status.computer != Some(computer.id()))
+    {
+        if answered && after.is_some() {
+            shared.jobs.note_answered(computer.id());
+        }
+        reclaim::late(&shared, computer).await;
+    }
+    shared.queue.look(agent.id);
 }
 
 fn started_ops(agent: &Agent, start_id: StartId, ensured: &Ensured) -> Vec<AgentOp> {

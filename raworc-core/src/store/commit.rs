@@ -18,6 +18,7 @@ use crate::ids::{
 use crate::message::{Message, Part, Role};
 use crate::runtime::{ComputerSpec, StartId};
 use crate::step::NewStep;
+use crate::trace::TraceParent;
 
 /// Changes that happen all or not at all.
 #[derive(Debug, Clone)]
@@ -281,6 +282,8 @@ pub struct NewMessage {
     pub author: String,
     /// What it says.
     pub parts: Vec<Part>,
+    /// Where in which trace it goes on.
+    pub traceparent: Option<TraceParent>,
 }
 
 /// How a message ends.

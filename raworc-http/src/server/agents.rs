@@ -67,5 +67,6 @@ pub fn agents_router(state: AgentsState) -> Router {
         .fallback(async || ApiError::new("not_found", "there is no such address here"))
         .method_not_allowed_fallback(async || ApiError::new("method_not_allowed", "this address has other methods"))
         .layer(CatchPanicLayer::custom(layers::panicked))
+        .layer(axum::middleware::from_fn(layers::observe_program))
         .with_state(state)
 }

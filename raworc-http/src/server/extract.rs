@@ -50,6 +50,9 @@ impl FromRequestParts<ApiState> for Caller {
         if let Some(RequestId(id)) = parts.extensions.get() {
             call = call.with_request_id(id.clone());
         }
+        if let Some(parent) = parts.extensions.get() {
+            call = call.with_traceparent(*parent);
+        }
         if let Some(key) = parts.headers.get(IDEMPOTENCY_KEY) {
             let key = key.to_str().ok().filter(|key| !key.contains('\t'));
             let key = key.ok_or_else(|| {

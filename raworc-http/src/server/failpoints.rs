@@ -1,6 +1,6 @@
 //! Points at which a process that is tested ends or freezes itself, as the variable `FAILPOINT` says.
 //!
-//! A point stands before and after each commit that does one of the [`acts`], and before and after each call of an
+//! A point stands before and after each commit that does one of the [acts](super::acts), and before and after each call of an
 //! engine. `FAILPOINT=accept.after=kill` ends the process, as `kill -9` does, the first time that a message was accepted;
 //! `FAILPOINT=engine.start.before=freeze` halts it, as `SIGSTOP` does, until somebody lets it go on. Each is reached once.
 //!
@@ -9,8 +9,6 @@
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use raworc_core::agent::Desired;
-use raworc_core::store::{AgentOp, Change, Commit};
 use rustix::process::{Signal, getpid, kill_process};
 
 /// The one point that is wanted.
@@ -39,34 +37,6 @@ impl Wanted {
     fn is_at(&self, what: &str, when: &str) -> bool {
         let (act, moment) = self.point.rsplit_once('.').unwrap_or_default();
         act == what && moment == when && !self.reached.swap(true, Ordering::SeqCst)
-    }
-}
-
-/// What a commit does, each by the name of its points.
-pub(crate) fn acts(commit: &Commit) -> Vec<&'static str> {
-    let ops = commit.changes.iter().flat_map(|change| match change {
-        Change::Agent(change) => change.ops.iter().filter_map(act).collect(),
-        Change::Reclaimed(_) => vec!["reclaimed"],
-        Change::Record(_) => Vec::new(),
-    });
-    ops.collect()
-}
-
-fn act(op: &AgentOp) -> Option<&'static str> {
-    match op {
-        AgentOp::Create(_) => Some("create"),
-        AgentOp::Accept(_) => Some("accept"),
-        AgentOp::Lease(_) => Some("lease"),
-        AgentOp::End { .. } => Some("reply"),
-        AgentOp::SetDesired { desired: Desired::Asleep, .. } => Some("sleep"),
-        AgentOp::SetDesired { desired: Desired::Awake, .. } => Some("wake"),
-        AgentOp::SetDesired { desired: Desired::Deleted, .. } => Some("delete"),
-        AgentOp::Begin { .. } => Some("begin"),
-        AgentOp::Started { .. } => Some("started"),
-        AgentOp::Boot { .. } => Some("boot"),
-        AgentOp::SetSetup(_) => Some("setup"),
-        AgentOp::RunEnded { .. } => Some("run-ended"),
-        _ => None,
     }
 }
 

@@ -7,6 +7,7 @@
 mod engine;
 mod store;
 mod tally;
+mod waits;
 
 pub use engine::MeteredRuntime;
 pub use store::MeteredStore;
@@ -63,6 +64,7 @@ pub(super) const FIGURES: [&[(&str, &str)]; 3] = [
             "raworc_messages_ended_total",
             "Messages that ended since this process began, by how: done, failed, cancelled",
         ),
+        ("raworc_program_calls_total", "Calls of agents' programs that were answered, by route and status"),
         ("raworc_model_calls_total", "Calls of models, by model and outcome"),
         ("raworc_model_tokens_total", "Tokens of calls of models, by model and kind: prompt, completion"),
         ("raworc_egress_connections_total", "Connections of closed computers, by outcome: made, refused, failed"),
@@ -73,13 +75,24 @@ pub(super) const FIGURES: [&[(&str, &str)]; 3] = [
         ("raworc_links", "Programs that are linked here"),
         ("raworc_agents", "Agents of the installation, by state"),
         ("raworc_messages_queued", "Messages of the installation that wait for their agent"),
+        ("raworc_store_commits_waiting", "Commits that this process's writer has yet to finish"),
         ("raworc_operator_queue", "Agents that this process's operator has yet to look at, now or later"),
+        ("raworc_operator_due", "Those of them that are due"),
+        (
+            "raworc_engine_running",
+            "What an engine does, by runtime and kind: changes, looks, pulls, images, logs, orphans",
+        ),
+        ("raworc_engine_waiting", "What waits for its turn at an engine, by the same"),
     ],
     &[
         ("raworc_http_request_seconds", "Time until a request's answer began, by method and route"),
         ("raworc_store_commit_seconds", "Time of a commit"),
         ("raworc_store_purge_seconds", "Time of a call that takes away some of what is too old"),
         ("raworc_agent_start_seconds", "Time until an agent was idle, by what began it: create, wake, restart"),
+        ("raworc_message_wait_seconds", "Time until a message was taken up, by what its agent was when it came"),
+        ("raworc_message_seconds", "Time until a message ended, by how: done, failed, cancelled"),
+        ("raworc_program_call_seconds", "Time until the answer to an agent's program began, by route; a lease waits"),
+        ("raworc_internal_call_seconds", "Time of a call to another process, by call and outcome"),
         ("raworc_engine_call_seconds", "Time of an engine's call, by runtime, call and outcome"),
         ("raworc_model_call_seconds", "Time of a call of a model, by model"),
     ],

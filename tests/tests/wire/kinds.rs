@@ -26,6 +26,7 @@ use raworc_core::runtime::{Capabilities, ComputerSpec, LimitsReached, StartId};
 use raworc_core::seal::Sealed;
 use raworc_core::step::{NewStep, Step, StepKind};
 use raworc_core::store::{Answer, AuditEntry, AuditRow, Committed, Ending, QuotaKind, RecordKind};
+use raworc_core::trace::TraceParent;
 use raworc_http::api::{
     DeltaData, EgressCount, ErrorBody, ErrorInfo, ExecResult, KeepAwake, LoginReply, Page, ReadyReply, VersionReply,
     WhoAmI,
@@ -147,7 +148,7 @@ structs! {
     LoginReply { token, expires_at, user, tenant, admin }
     Message {
         id, tenant, agent, seq, role, author, parts, reply_to, state, attempt, incarnation, cancel_requested, reason,
-        created_at, leased_at, ended_at,
+        created_at, leased_at, ended_at, traceparent,
     }
     ModelSpec { name, wire, context, vision }
     ModelUsage { calls, failed, prompt_tokens, completion_tokens }
@@ -191,6 +192,13 @@ impl<T: Given> Given for Page<T> {
 impl Given for BlobId {
     fn given(source: &mut Source<'_>) -> Self {
         Self::of(&source.plain::<u64>().to_be_bytes())
+    }
+}
+
+impl Given for TraceParent {
+    fn given(source: &mut Source<'_>) -> Self {
+        let (trace, span) = (source.plain::<u128>().max(1), source.plain::<u64>().max(1));
+        Self::new(trace, span, source.plain::<bool>().into()).expect("ids")
     }
 }
 

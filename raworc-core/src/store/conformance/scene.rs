@@ -21,6 +21,7 @@ use crate::store::{
     AgentChange, AgentOp, Change, Check, Commit, Committed, Conflict, Ending, EventFilter, NewAgent, NewComputer,
     NewMessage, Reply, Store, StoreError,
 };
+use crate::trace::TraceParent;
 
 /// Writers that meet in a case about concurrency.
 pub(super) const WRITERS: usize = 16;
@@ -258,7 +259,13 @@ pub(super) fn begin(computer: Option<NewComputer>) -> AgentOp {
 
 pub(super) fn message(text: &str) -> (MessageId, AgentOp) {
     let id = message_id();
-    let new = NewMessage { id, role: Role::User, author: "user:ada".into(), parts: vec![Part::text(text)] };
+    let new = NewMessage {
+        id,
+        role: Role::User,
+        author: "user:ada".into(),
+        parts: vec![Part::text(text)],
+        traceparent: TraceParent::new(1, 2, 1),
+    };
     (id, AgentOp::Accept(new))
 }
 

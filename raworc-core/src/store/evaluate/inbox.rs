@@ -108,6 +108,7 @@ impl Draft {
             created_at: self.rows.now,
             leased_at: None,
             ended_at: None,
+            traceparent: new.traceparent,
         };
         agent.inbox.queue(&message);
         let summary = json!({ "seq": message.seq, "role": message.role });
@@ -166,6 +167,7 @@ impl Draft {
                 created_at: now,
                 leased_at: None,
                 ended_at: Some(now),
+                traceparent: None,
             };
             let summary = json!({ "seq": message.seq, "reply_to": id });
             self.messages.insert(message.id);

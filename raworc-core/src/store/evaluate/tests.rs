@@ -45,7 +45,13 @@ fn fails(event: AgentEvent, backoff: Backoff) -> AgentOp {
 
 fn accept(n: u128) -> AgentOp {
     let parts = vec![Part::text(n.to_string())];
-    AgentOp::Accept(NewMessage { id: message_id(n), role: Role::User, author: "user:ada".into(), parts })
+    AgentOp::Accept(NewMessage {
+        id: message_id(n),
+        role: Role::User,
+        author: "user:ada".into(),
+        parts,
+        traceparent: None,
+    })
 }
 
 fn wish(desired: Desired) -> AgentOp {

@@ -4,6 +4,8 @@ use axum::extract::{FromRequest, FromRequestParts, Request};
 use bytes::Bytes;
 use http::request::Parts;
 use raworc_core::control::Call;
+use raworc_core::principal::Principal;
+use raworc_core::trace;
 use serde::de::DeserializeOwned;
 
 use super::AgentsState;
@@ -28,6 +30,9 @@ impl FromRequestParts<AgentsState> for Program {
         let token = state.tokens.verify_agent(bearer(&parts.headers)?)?;
         if let Some(place) = parts.extensions.get::<Place>() {
             place.claim(token.computer)?;
+        }
+        if let Principal::Agent { agent, .. } = &token.principal {
+            trace::note("raworc.agent", agent);
         }
         Ok(Self { call: Call::by(token.principal) })
     }

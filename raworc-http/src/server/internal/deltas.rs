@@ -26,7 +26,6 @@ type Streams = BTreeMap<(AgentId, ProcessId), AbortOnDropHandle<()>>;
 
 impl Peers {
     /// Reads, for as long as what this returns is held, what other servers are told of the agents that somebody watches here.
-    #[must_use]
     pub fn follow_deltas(&self) -> AbortOnDropHandle<()> {
         AbortOnDropHandle::new(tokio::spawn(follow(self.clone())))
     }
@@ -67,7 +66,7 @@ async fn follow(peers: Peers) {
 /// Reads to the end of the stream. They are best effort: what is lost with a connection is not asked for again.
 async fn read(peers: Peers, server: Peer, agent: AgentId) {
     let Some(request) = request(&format!("/deltas/{agent}")) else { return };
-    let answer: Result<_, Away> = peers.send(&server, request).await;
+    let answer: Result<_, Away> = peers.send("deltas", &server, request).await;
     let body = match answer {
         Ok(answer) if answer.status() == StatusCode::OK => answer.into_body().into_data_stream(),
         Ok(_) | Err(_) => return,

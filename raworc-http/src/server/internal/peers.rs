@@ -15,8 +15,10 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use raworc_core::control::{ControlPlane, EngineLogs, LogStream, Peer};
 use raworc_core::ids::{AgentId, ComputerId, Incarnation, ProcessId, RuntimeName};
 use raworc_core::runtime::{LogsOptions, RuntimeError};
+use raworc_core::trace;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
+use tracing::{Instrument, Span};
 
 use super::{CONNECTION_WINDOW, InternalTls, KEEP_ALIVE, STREAM_WINDOW};
 
@@ -90,7 +92,7 @@ impl Peers {
     async fn has_link(&self, peer: Peer, path: &str, until: Instant) -> Option<Peer> {
         let wait = until.saturating_duration_since(Instant::now());
         let question = request(&format!("{path}?wait_ms={}", wait.as_millis()))?;
-        match tokio::time::timeout_at(until, self.send(&peer, question)).await.ok()? {
+        match tokio::time::timeout_at(until, self.send("has_link", &peer, question)).await.ok()? {
             Ok(answer) => (answer.status() == StatusCode::NO_CONTENT).then_some(peer),
             Err(error) => {
                 tracing::debug!(server = %peer.process, address = peer.address, %error, "a server was not asked for a link");
@@ -103,8 +105,23 @@ impl Peers {
         &self.control
     }
 
-    pub(super) async fn send(&self, peer: &Peer, request: Request<Body>) -> Result<Response<Incoming>, Away> {
-        let mut request = request;
+    /// Asks another process, until its answer begins.
+    pub(super) async fn send(
+        &self,
+        call: &'static str,
+        peer: &Peer,
+        request: Request<Body>,
+    ) -> Result<Response<Incoming>, Away> {
+        let mut told = Told::begin(call);
+        let answer = self.try_send(peer, request).instrument(told.span.clone()).await;
+        told.outcome = match &answer {
+            Ok(_) => "answered",
+            Err(_) => "failed",
+        };
+        answer
+    }
+
+    async fn try_send(&self, peer: &Peer, mut request: Request<Body>) -> Result<Response<Incoming>, Away> {
         let kept = self.connections().get(&peer.process).filter(|kept| !kept.is_closed()).cloned();
         if let Some(mut kept) = kept {
             match kept.try_send_request(request).await {
@@ -154,6 +171,31 @@ impl Peers {
     }
 }
 
+/// A call to another process, which is told when it is over or given up.
+struct Told {
+    call: &'static str,
+    began: Instant,
+    span: Span,
+    outcome: &'static str,
+}
+
+impl Told {
+    fn begin(call: &'static str) -> Self {
+        let span = trace::within(&format!("internal {call}"));
+        span.record("otel.kind", "client");
+        Self { call, began: Instant::now(), span, outcome: "cut_short" }
+    }
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        let Self { call, outcome, .. } = *self;
+        self.span.record("raworc.outcome", outcome);
+        let took = self.began.elapsed().as_secs_f64();
+        metrics::histogram!("raworc_internal_call_seconds", "call" => call, "outcome" => outcome).record(took);
+    }
+}
+
 pub(super) fn request(path: &str) -> Option<Request<Body>> {
     Request::get(format!("{BASE}{path}")).body(Body::empty()).ok()
 }
@@ -165,7 +207,7 @@ impl Holder {
         let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
         // Both parts are addresses already.
         parts.uri = format!("{BASE}{}/computer{path}", self.path).parse::<Uri>().unwrap_or_default();
-        let answer = self.peers.send(&self.peer, Request::from_parts(parts, body)).await?;
+        let answer = self.peers.send("computer", &self.peer, Request::from_parts(parts, body)).await?;
         Ok(Some(answer).filter(|answer| answer.status() != StatusCode::MISDIRECTED_REQUEST))
     }
 }
@@ -177,7 +219,7 @@ impl EngineLogs for Peers {
         let tail = options.tail.map(|tail| format!("&tail={tail}")).unwrap_or_default();
         let path = format!("/logs/{runtime}/{computer}?follow={}{tail}", options.follow);
         for operator in operators {
-            let answer = tokio::time::timeout(LOG_LIMIT, self.send(&operator, request(&path)?)).await;
+            let answer = tokio::time::timeout(LOG_LIMIT, self.send("logs", &operator, request(&path)?)).await;
             match answer {
                 Ok(Ok(answer)) if answer.status() == StatusCode::OK => {
                     let log = answer.into_body().into_data_stream();

@@ -11,7 +11,9 @@ use raworc_core::runtime::{
     Boot, Capabilities, ComputerSpec, Ensured, LogsOptions, Observed, Progress, Runtime, RuntimeError, RuntimeEvent,
     StartId,
 };
+use raworc_core::trace;
 use tokio::time::Instant;
+use tracing::Instrument;
 
 /// A runtime whose engine's calls are timed, and which is otherwise the one within.
 #[derive(Debug, Clone)]
@@ -30,13 +32,20 @@ impl MeteredRuntime {
         work: impl Future<Output = Result<T, RuntimeError>> + Send,
     ) -> Result<T, RuntimeError> {
         // What is cut short is told too: so a call that hangs is seen.
+        let span = trace::within(&format!("engine {call}"));
+        span.record("otel.kind", "client");
+        span.record("raworc.runtime", self.0.name().as_str());
         let mut timer = Timer { runtime: self.0.name(), call, began: Instant::now(), outcome: "cut_short" };
         #[cfg(feature = "failpoints")]
         crate::server::failpoints::before(&[&format!("engine.{call}")]);
-        let result = work.await;
+        let result = work.instrument(span.clone()).await;
         #[cfg(feature = "failpoints")]
         crate::server::failpoints::after(&[&format!("engine.{call}")]);
         timer.outcome = result.as_ref().map_or_else(|error| error.reason(), |_| "done");
+        match &result {
+            Ok(_) => _ = span.record("raworc.outcome", timer.outcome),
+            Err(_) => trace::failed(&span, timer.outcome),
+        }
         result
     }
 }

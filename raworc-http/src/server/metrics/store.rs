@@ -15,7 +15,12 @@ use raworc_core::store::{
     MessageQuery, Page, Purge, Purged, QuotaKind, Record, RecordKey, RecordKind, Stamped, StepQuery, Store, StoreError,
     Touch,
 };
+use raworc_core::trace;
 use tokio::time::Instant;
+use tracing::Instrument;
+
+use super::waits::Waits;
+use crate::server::acts;
 
 /// A store whose commits are counted, and which is otherwise the one within.
 #[derive(Debug, Clone)]
@@ -32,12 +37,16 @@ impl MeteredStore {
 #[async_trait]
 impl Store for MeteredStore {
     async fn commit(&self, commit: Commit) -> Result<Committed, StoreError> {
-        let began = Instant::now();
+        let (began, _waits) = (Instant::now(), Waits::begin("raworc_store_commits_waiting"));
+        let span = trace::within("commit");
+        if !span.is_disabled() {
+            span.record("raworc.acts", acts::of(&commit).join(","));
+        }
         #[cfg(feature = "failpoints")]
-        let acts = crate::server::failpoints::acts(&commit);
+        let acts = acts::of(&commit);
         #[cfg(feature = "failpoints")]
         crate::server::failpoints::before(&acts);
-        let committed = self.0.commit(commit).await;
+        let committed = self.0.commit(commit).instrument(span.clone()).await;
         #[cfg(feature = "failpoints")]
         if committed.is_ok() {
             crate::server::failpoints::after(&acts);
@@ -48,6 +57,10 @@ impl Store for MeteredStore {
             Err(StoreError::Conflict(_)) => "conflict",
             Err(_) => "failed",
         };
+        match outcome {
+            "failed" => trace::failed(&span, outcome),
+            outcome => _ = span.record("raworc.outcome", outcome),
+        }
         metrics::counter!("raworc_store_commits_total", "outcome" => outcome).increment(1);
         metrics::histogram!("raworc_store_commit_seconds").record(began.elapsed().as_secs_f64());
         committed

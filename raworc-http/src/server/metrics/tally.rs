@@ -8,7 +8,8 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use raworc_core::agent::{Agent, State};
 use raworc_core::control::ControlPlane;
 use raworc_core::event::{Event, EventKind};
-use raworc_core::ids::{AgentId, Revision, TenantName};
+use raworc_core::ids::{AgentId, MessageId, Revision, TenantName};
+use raworc_core::operator::Waiting;
 use raworc_core::store::{AgentQuery, ComputerQuery, MAX_PAGE, Page, StoreError};
 use serde_json::Value;
 use tokio::sync::broadcast::error::RecvError;
@@ -24,32 +25,44 @@ const RETRY: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Followed(#[expect(dead_code, reason = "held, not read")] DropGuard);
 
-/// Counts agents and messages from now on: what is there by one look at the store, what comes by the log. `queue` tells
-/// how many agents the operator of this process has yet to look at.
+/// Counts agents and messages from now on: what is there by one look at the store, what comes by the log. `waiting`
+/// tells what waits in the operator of this process.
 #[must_use]
 pub fn follow(
     control: &ControlPlane,
     handle: PrometheusHandle,
-    queue: impl Fn() -> usize + Send + 'static,
+    waiting: impl Fn() -> Waiting + Send + 'static,
 ) -> Followed {
     let (stop, control) = (CancellationToken::new(), control.clone());
     let guard = stop.clone().drop_guard();
     tokio::spawn(async move {
         tokio::select! {
             () = count(&control) => {}
-            () = keep_up(&handle, queue) => {}
+            () = keep_up(&handle, waiting) => {}
             () = stop.cancelled() => {}
         }
     });
     Followed(guard)
 }
 
-async fn keep_up(handle: &PrometheusHandle, queue: impl Fn() -> usize) {
+async fn keep_up(handle: &PrometheusHandle, waiting: impl Fn() -> Waiting) {
     let mut tick = tokio::time::interval(UPKEEP);
     loop {
         tick.tick().await;
-        metrics::gauge!("raworc_operator_queue").set(float(queue() as u64));
+        show_waiting(&waiting());
         handle.run_upkeep();
+    }
+}
+
+fn show_waiting(waiting: &Waiting) {
+    metrics::gauge!("raworc_operator_queue").set(float(waiting.agents as u64));
+    metrics::gauge!("raworc_operator_due").set(float(waiting.due as u64));
+    for engine in &waiting.engines {
+        let runtime = engine.runtime.to_string();
+        metrics::gauge!("raworc_engine_running", "runtime" => runtime.clone(), "kind" => engine.kind)
+            .set(float(engine.running as u64));
+        metrics::gauge!("raworc_engine_waiting", "runtime" => runtime, "kind" => engine.kind)
+            .set(float(engine.waiting as u64));
     }
 }
 
@@ -118,6 +131,53 @@ struct Known {
     revision: Revision,
     /// What made it start, and since when it does.
     starts: Option<(&'static str, Timestamp)>,
+    /// Its messages that came since it is known, and have not ended.
+    messages: HashMap<MessageId, Came>,
+}
+
+/// A message that has not ended.
+#[derive(Debug)]
+struct Came {
+    at: Timestamp,
+    /// What its agent did then.
+    to: State,
+    taken_up: bool,
+}
+
+/// What came of a message.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Took {
+    /// It was taken up for the first time, by an agent that was in this state when it came.
+    Up(State, f64),
+    /// It has ended.
+    End(f64),
+}
+
+impl Known {
+    fn new(state: State, queued: u64, revision: Revision) -> Self {
+        Self { state, queued, revision, starts: None, messages: HashMap::new() }
+    }
+
+    /// What an event says of the time that a message took.
+    fn time(&mut self, event: &Event, to: &str) -> Option<Took> {
+        let id = event.message?;
+        let since = |came: &Came| event.at.duration_since(came.at).as_secs_f64().max(0.0);
+        match (event.kind, to) {
+            (EventKind::MessageAccepted, _) => {
+                self.messages.insert(id, Came { at: event.at, to: self.state, taken_up: false });
+                None
+            }
+            (EventKind::MessageState, "leased") => {
+                let came = self.messages.get_mut(&id).filter(|came| !came.taken_up)?;
+                came.taken_up = true;
+                Some(Took::Up(came.to, since(came)))
+            }
+            (EventKind::MessageState, "done" | "failed" | "cancelled") => {
+                self.messages.remove(&id).map(|came| Took::End(since(&came)))
+            }
+            _ => None,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -130,7 +190,7 @@ struct Tally {
 impl Tally {
     fn add(&mut self, agent: &Agent) {
         let (state, queued) = (agent.status.state(), agent.inbox.queued);
-        self.put(agent.id, Known { state, queued, revision: agent.revision, starts: None });
+        self.put(agent.id, Known::new(state, queued, agent.revision));
     }
 
     fn put(&mut self, id: AgentId, known: Known) {
@@ -159,11 +219,20 @@ impl Tally {
         }
         if event.kind == EventKind::AgentCreated && !self.agents.contains_key(&id) {
             let starts = Some(("create", event.at));
-            self.put(id, Known { state: State::Init, queued: 0, revision: event.revision, starts });
+            self.put(id, Known { starts, ..Known::new(State::Init, 0, event.revision) });
             return;
         }
         let Some(known) = self.agents.get_mut(&id).filter(|known| event.revision > known.revision) else { return };
         known.revision = event.revision;
+        match known.time(event, text("to")) {
+            Some(Took::Up(to, seconds)) => {
+                metrics::histogram!("raworc_message_wait_seconds", "agent" => to.as_str()).record(seconds);
+            }
+            Some(Took::End(seconds)) => {
+                metrics::histogram!("raworc_message_seconds", "state" => text("to").to_owned()).record(seconds);
+            }
+            None => {}
+        }
         match event.kind {
             EventKind::MessageAccepted => {
                 known.queued += 1;
@@ -235,6 +304,34 @@ mod tests {
     async fn truth(control: &ControlPlane) -> ([u64; State::ALL.len()], u64) {
         let tally = look(control).await.expect("the store answers");
         (tally.states, tally.queued)
+    }
+
+    #[test]
+    fn a_message_is_timed_from_its_acceptance_to_its_first_lease_and_to_its_end() {
+        let (agent, id) = (AgentId::from_uuid(uuid::Uuid::nil()), MessageId::from_uuid(uuid::Uuid::nil()));
+        let mut known = Known::new(State::Slept, 0, Revision(0));
+        let mut told = |seconds, kind, to| {
+            let event = Event {
+                revision: Revision(1),
+                at: Timestamp::UNIX_EPOCH + Duration::from_secs(seconds),
+                tenant: None,
+                kind,
+                agent: Some(agent),
+                name: None,
+                message: Some(id),
+                summary: json!({ "to": to }),
+            };
+            known.time(&event, to)
+        };
+        assert_eq!(told(5, EventKind::MessageState, "leased"), None, "it came before anybody looked");
+        assert_eq!(told(5, EventKind::MessageState, "done"), None);
+        assert_eq!(told(10, EventKind::MessageAccepted, ""), None);
+        assert_eq!(told(12, EventKind::MessageState, "leased"), Some(Took::Up(State::Slept, 2.0)));
+        assert_eq!(told(13, EventKind::MessageState, "queued"), None);
+        assert_eq!(told(20, EventKind::MessageState, "leased"), None, "it was taken up before");
+        assert_eq!(told(25, EventKind::MessageState, "done"), Some(Took::End(15.0)));
+        assert_eq!(told(26, EventKind::MessageState, "done"), None, "it is forgotten");
+        assert!(known.messages.is_empty());
     }
 
     #[tokio::test]

@@ -4,8 +4,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use raworc_core::ids::AgentId;
+use raworc_core::trace;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
+use tracing::Span;
 
 /// Calls that one agent may have open at once. Its program makes one after another.
 const OPEN_LIMIT: u32 = 8;
@@ -75,10 +77,12 @@ impl Meter {
         Some(Open { meter: self.clone(), agent })
     }
 
-    /// Begins to count a call.
+    /// Begins to count a call, and to trace it where the one that asks for it is.
     pub(super) fn begin(&self, open: Option<Open>, model: &str) -> Counter {
-        let (meter, model, began) = (self.clone(), model.to_owned(), Instant::now());
-        Counter { meter, open, model, began, tokens: Tokens::default(), done: false }
+        let (meter, began, span) = (self.clone(), Instant::now(), trace::within("ask the model"));
+        span.record("otel.kind", "client");
+        span.record("raworc.model", model);
+        Counter { meter, open, model: model.to_owned(), began, span, tokens: Tokens::default(), done: false }
     }
 }
 
@@ -108,6 +112,8 @@ pub(super) struct Counter {
     open: Option<Open>,
     model: String,
     began: Instant,
+    /// As long as the answer comes.
+    span: Span,
     pub(super) tokens: Tokens,
     /// Whether the answer came to its end.
     pub(super) done: bool,
@@ -116,6 +122,10 @@ pub(super) struct Counter {
 impl Drop for Counter {
     fn drop(&mut self) {
         let outcome = if self.done { "done" } else { "failed" };
+        match self.done {
+            true => _ = self.span.record("raworc.outcome", outcome),
+            false => trace::failed(&self.span, outcome),
+        }
         let model = self.model.clone();
         metrics::counter!("raworc_model_calls_total", "model" => model.clone(), "outcome" => outcome).increment(1);
         metrics::counter!("raworc_model_tokens_total", "model" => model.clone(), "kind" => "prompt")

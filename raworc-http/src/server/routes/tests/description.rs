@@ -128,6 +128,32 @@ fn every_figure_has_a_row_in_the_docs() {
 }
 
 #[test]
+fn every_figure_is_on_the_dashboard_and_no_other() {
+    let dashboard = fs::read_to_string(docs("../deploy/grafana/raworc.json")).expect("the dashboard is there");
+    let dashboard: Value = serde_json::from_str(&dashboard).expect("JSON");
+    let panels = dashboard["panels"].as_array().expect("panels");
+    let targets = panels.iter().filter_map(|panel| panel["targets"].as_array()).flatten();
+    let expressions: Vec<_> = targets.map(|target| target["expr"].as_str().expect("an expression")).collect();
+    let is_of_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let words = expressions.iter().flat_map(|expression| expression.split(|c| !is_of_name(c)));
+    let shown: BTreeSet<_> = words.filter(|word| word.starts_with("raworc_")).map(str::to_owned).collect();
+    let [counters, gauges, times] = crate::server::metrics::FIGURES;
+    let is_shown = |name: &str| {
+        let of_time = |end: &str| shown.contains(&format!("{name}{end}"));
+        shown.contains(name) || ["_bucket", "_sum", "_count"].into_iter().any(of_time)
+    };
+    let known = counters.iter().chain(gauges).chain(times).map(|(name, _)| *name);
+    assert_eq!(known.filter(|name| !is_shown(name)).collect::<Vec<_>>(), Vec::<&str>::new(), "it lacks these");
+    let whole = |word: &str| counters.iter().chain(gauges).any(|(name, _)| *name == word);
+    let of_time = |word: &str| {
+        let ends = ["_bucket", "_sum", "_count"].into_iter().filter_map(|end| word.strip_suffix(end));
+        ends.into_iter().any(|word| times.iter().any(|(name, _)| *name == word))
+    };
+    let unknown: Vec<_> = shown.iter().filter(|word| !whole(word) && !of_time(word)).collect();
+    assert_eq!(unknown, Vec::<&String>::new(), "there are no such figures");
+}
+
+#[test]
 fn every_way_in_which_a_computer_may_not_be_reached_is_described() {
     let computers = operations().into_iter().filter(|(_, _, operation)| operation["tags"] == json!(["computers"]));
     for (path, method, operation) in computers {
