@@ -45,7 +45,13 @@ async fn fill<D: Dialect>(store: &SqlStore<D>, agent: AgentId) {
     }
     for _ in 0..10 {
         let ids: Vec<_> = (0..EACH).map(|_| message_id()).collect();
-        let new = |id| NewMessage { id, role: Role::User, author: "user:ada".into(), parts: vec![Part::text("old")] };
+        let new = |id| NewMessage {
+            id,
+            role: Role::User,
+            author: "user:ada".into(),
+            parts: vec![Part::text("old")],
+            traceparent: None,
+        };
         let accept = ids.iter().map(|id| AgentOp::Accept(new(*id))).collect();
         store.commit(changes(agent, Check::Alive, accept)).await.expect("goes through");
         let obey = Duration::from_mins(1);

@@ -277,7 +277,8 @@ async fn attach(scene: &Scene, agent: AgentId, blobs: &[BlobId]) -> Message {
     let id = super::scene::message_id();
     let part = |blob: &BlobId| Part::Blob { blob: *blob, media_type: "image/png".into() };
     let parts = blobs.iter().map(part).collect();
-    let accept = AgentOp::Accept(NewMessage { id, role: Role::User, author: "user:ada".into(), parts });
+    let accept =
+        AgentOp::Accept(NewMessage { id, role: Role::User, author: "user:ada".into(), parts, traceparent: None });
     let committed = scene.commit(change(agent, Check::Alive, vec![accept])).await;
     committed.messages.into_iter().find(|there| there.id == id).expect("the commit tells the message")
 }

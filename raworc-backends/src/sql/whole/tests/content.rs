@@ -154,15 +154,20 @@ pub(crate) async fn fill(store: &(impl Store + BlobStore)) -> Content {
         store.put(&other, content).await.expect("is put");
     }
     let parts = vec![Part::text(ODD), Part::Blob { blob, media_type: "image/png".into() }];
-    let refers = NewMessage { id: message_id(), role: Role::User, author: "user:ada".into(), parts };
+    let refers = NewMessage { id: message_id(), role: Role::User, author: "user:ada".into(), parts, traceparent: None };
     store.commit(change(busy, Check::Alive, AgentOp::Accept(refers))).await.expect("goes through");
     Content { busy, made, answered, blob: (blob, content) }
 }
 
 /// A message that is sent with a key.
 fn answered(agent: AgentId) -> Commit {
-    let new =
-        NewMessage { id: message_id(), role: Role::User, author: "user:ada".into(), parts: vec![Part::text(ODD)] };
+    let new = NewMessage {
+        id: message_id(),
+        role: Role::User,
+        author: "user:ada".into(),
+        parts: vec![Part::text(ODD)],
+        traceparent: None,
+    };
     let mut commit = change(agent, Check::Alive, AgentOp::Accept(new));
     commit.idempotency = Some(IdempotencyRecord {
         key: IdempotencyKey { principal: "user:ada".into(), key: ODD.into() },
