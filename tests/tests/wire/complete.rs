@@ -15,7 +15,7 @@ const DESCRIPTION: [(&str, &str); 4] = [
 ];
 
 /// Types that are private to one crate, and what tries them.
-const PRIVATE: [(&str, &str); 17] = [
+const PRIVATE: [(&str, &str); 18] = [
     ("BootLine", "a boot line: in this test, by Boot"),
     ("Claims", "a token: server::tokens of raworc-http, and the fuzz target token"),
     ("Conversation", "what a program remembers: context of raworc-agent"),
@@ -26,6 +26,7 @@ const PRIVATE: [(&str, &str); 17] = [
     ("Kind", "a token: server::tokens of raworc-http, and the fuzz target token"),
     ("Login", "the file of logins: session of raworc-cli"),
     ("Plan", "what the local runtime tells its helper: raworc-backends/tests/local"),
+    ("Published", "a record: control::tests::runtimes of raworc-core"),
     ("Session", "the file of logins: session of raworc-cli"),
     ("Sight", "what the local runtime tells its helper: raworc-backends/tests/local"),
     ("StartRecord", "what the local runtime keeps of a computer: raworc-backends/tests/local"),

@@ -7,7 +7,9 @@ use raworc_core::agent::{
 };
 use raworc_core::blob::BlobId;
 use raworc_core::computer::Computer;
-use raworc_core::control::{ActivityKind, ActivityReason, CreateAgent, EditAgent, Explanation, SendMessage, User};
+use raworc_core::control::{
+    ActivityKind, ActivityReason, CreateAgent, Delta, EditAgent, Explanation, SendMessage, User,
+};
 use raworc_core::event::{Event, EventKind};
 use raworc_core::ids::{
     AgentId, AgentName, CommitId, ComputerId, Incarnation, MessageId, ProcessId, Revision, RuntimeName, SecretName,
@@ -123,6 +125,7 @@ structs! {
     ComputerStats { processes, memory_bytes, cpu_seconds, disk_bytes }
     Condition { kind, status, reason, message, since }
     CreateAgent { name, spec }
+    Delta { agent, message, text }
     DeltaData { message, text }
     DeltaReport { message, text }
     EditAgent { spec }

@@ -6,7 +6,9 @@ use arbitrary::Unstructured;
 use raworc_core::agent::*;
 use raworc_core::blob::BlobId;
 use raworc_core::computer::Computer;
-use raworc_core::control::{ActivityKind, ActivityReason, CreateAgent, EditAgent, Explanation, SendMessage, User};
+use raworc_core::control::{
+    ActivityKind, ActivityReason, CreateAgent, Delta, EditAgent, Explanation, SendMessage, User,
+};
 use raworc_core::event::{Event, EventKind};
 use raworc_core::ids::*;
 use raworc_core::labels::Selector;
@@ -18,6 +20,7 @@ use raworc_core::runtime::{Capabilities, ComputerSpec, LimitsReached, StartId};
 use raworc_core::seal::Sealed;
 use raworc_core::step::{NewStep, Step, StepKind};
 use raworc_core::store::{Answer, AuditEntry, AuditRow, Committed, Ending, QuotaKind, RecordKind};
+use raworc_core::trace::TraceParent;
 use raworc_http::api::{
     DeltaData, EgressCount, ErrorBody, ErrorInfo, ExecResult, KeepAwake, LoginReply, Page, ReadyReply, VersionReply,
     WhoAmI,
@@ -69,14 +72,14 @@ wire! {
         Network, NewStep, Part, Port, Resources, SendMessage, SetupReport, StepsReport, TerminalSize;
     // What is answered, kept or told.
     PassedOver: ActivityReason, Agent, Answer, AuditEntry, AuditRow, BootReply, CancelRequest, Capabilities, Committed, Computer,
-        ComputerSpec, ComputerStats, Condition, DeltaData, EgressCount, ErrorBody, ErrorInfo, Event, ExecResult, ExecStarted, ExecStatus,
+        ComputerSpec, ComputerStats, Condition, Delta, DeltaData, EgressCount, ErrorBody, ErrorInfo, Event, ExecResult, ExecStarted, ExecStatus,
         Explanation, FileEntry, HeartbeatReply, HeartbeatReport, Inbox, KeptLog, LeaseReply, LimitsReached, LoginReply, Message, ModelSpec,
         ModelUsage, Page<Agent>, Page<EgressCount>, Page<Message>, Page<Step>, Principal, ProgramSpec, Protocol, ReadyReply, Run, Sealed,
         SetupRecord, SetupRun, SetupTask, Status, Step, TokenReply, User, VersionReply, WhoAmI, WorkLimits, WorkSpec;
     NoObject: Action, ActivityKind, AgentEvent, AgentId, AgentName, BlobId, Bytes, CommitId, ComputerId, ConditionKind,
         Conditions, Cpu, Desired, Ending, EventKind, Incarnation, MessageEvent, MessageId, MessageState, ModelWire,
         NetworkMode, ProcessId, QuotaKind, RecordKind, Revision, Role, RuntimeName, SecretName, Selector, SpecChange,
-        StartId, State, StepKind, TenantName, TokenId, UserName, VolumeId;
+        StartId, State, StepKind, TenantName, TokenId, TraceParent, UserName, VolumeId;
 }
 
 fn made<T: Given>(bytes: &[u8]) -> T {
