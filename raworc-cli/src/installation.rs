@@ -118,8 +118,11 @@ impl Installation {
         let name = identity::of(&settings, &store).await?;
         // Before the runtimes: computers are given the socket's directory.
         let (agents_limits, limits) = serving::connection_limits();
-        let mut listeners =
-            if role.serves() { Some(Listeners::open(&settings, role, agents_limits).await?) } else { None };
+        let mut listeners = if role.serves() {
+            Some(Listeners::open(&settings, !store.is_shared(), agents_limits).await?)
+        } else {
+            None
+        };
         agents::make_directory(&settings)?;
         let internal = if store.is_shared() { Some(internal::Door::open(&settings).await?) } else { None };
         let opened = if role.operates() { Some(Opened::open(&settings, &name, said).await?) } else { None };
@@ -140,6 +143,11 @@ impl Installation {
             None => (None, None),
         };
         let figures = metrics::install();
+        // Before anybody is served: it may be refused.
+        let operating = match opened {
+            Some(opened) => Some(Operating::start(&control, opened, runtimes, store.is_shared()).await?),
+            None => None,
+        };
         let (serving, health) = match (door, listeners) {
             (Some(door), Some(listeners)) => {
                 let door = (door, limits);
@@ -153,10 +161,6 @@ impl Installation {
             let links = serving.as_ref().map(|serving| serving.links.clone());
             door.serve(&control, tls, links)
         });
-        let operating = match opened {
-            Some(opened) => Some(Operating::start(&control, opened, runtimes, store.is_shared()).await?),
-            None => None,
-        };
         let counting = figures.map(|handle| {
             let waiting = operating.as_ref().map(Operating::waiting);
             metrics::follow(&control, handle, move || waiting.as_ref().map(|waiting| waiting()).unwrap_or_default())

@@ -94,16 +94,19 @@ impl Target {
     /// Makes a connection: to the listener that was the last to answer, else to another one.
     pub(crate) async fn dial(&self) -> io::Result<Box<dyn Stream>> {
         let places = self.in_turn().await?;
-        let limit = if places.len() > 1 { TURN_LIMIT } else { DIAL_LIMIT };
+        // Where all are slow, as they are when one that died has left its programs to the others, each is given its time.
+        let limits: &[Duration] = if places.len() > 1 { &[TURN_LIMIT, DIAL_LIMIT] } else { &[DIAL_LIMIT] };
         let mut last = None;
-        for place in places {
-            let dialled = tokio::time::timeout(limit, self.dial_at(&place)).await;
-            match dialled.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-                Ok(stream) => {
-                    *self.next() = Some(Next::At(place));
-                    return Ok(stream);
+        for limit in limits {
+            for place in &places {
+                let dialled = tokio::time::timeout(*limit, self.dial_at(place)).await;
+                match dialled.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+                    Ok(stream) => {
+                        *self.next() = Some(Next::At(place.clone()));
+                        return Ok(stream);
+                    }
+                    Err(error) => last = Some(error),
                 }
-                Err(error) => last = Some(error),
             }
         }
         Err(last.unwrap_or_else(|| io::ErrorKind::NotFound.into()))

@@ -102,8 +102,8 @@ pub(crate) async fn delete<D: Dialect>(
     id: BlobId,
 ) -> Result<(), sqlx::Error> {
     let mut script = Script::default();
-    // The pieces first: one that is written beside that keeps its own, or is not there at all.
-    for statement in [sql::DELETE_CHUNKS, sql::DELETE_BLOB] {
+    // The blob first, as whoever takes away what is old does: one that is written beside that waits for its row.
+    for statement in [sql::DELETE_BLOB, sql::DELETE_CHUNKS] {
         script.add(statement, [tenant.to_string().into(), id.to_string().into()]);
     }
     D::run(conn, script).await.map(drop)

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use raworc_core::agent::Agent;
 use raworc_core::blob::BlobId;
+use raworc_core::computer::Computer;
 use raworc_core::event::Event;
 use raworc_core::ids::{AgentId, Revision, RuntimeName, TenantName};
 use raworc_core::message::Message;
@@ -133,7 +134,7 @@ impl Oldest {
 }
 
 /// For each runtime, whose computers are to be reclaimed; none where those are too many to be gone through.
-type Reclaimed = BTreeMap<RuntimeName, Option<BTreeSet<AgentId>>>;
+type Reclaimed = BTreeMap<RuntimeName, BTreeSet<AgentId>>;
 
 impl<D: Dialect> Shared<D> {
     /// Finds some of what is old, and where to go on after it.
@@ -297,11 +298,18 @@ impl<D: Dialect> Shared<D> {
     async fn is_reclaimed(&self, agent: &Agent, known: &mut Reclaimed) -> Result<bool, sqlx::Error> {
         let Some(runtime) = &agent.spec.runtime else { return Ok(true) };
         if !known.contains_key(runtime) {
-            let query = ComputerQuery { runtime: runtime.clone(), reclaim: true, after: None, limit: MAX_PAGE };
-            let page = self.computers(&query).await?;
-            let whose = page.items.iter().map(|computer| computer.agent).collect();
-            known.insert(runtime.clone(), page.next.is_none().then_some(whose));
+            let mut query = ComputerQuery { runtime: runtime.clone(), reclaim: true, after: None, limit: MAX_PAGE };
+            let mut whose = BTreeSet::new();
+            loop {
+                let page = self.computers(&query).await?;
+                query.after = page.items.last().map(Computer::id);
+                whose.extend(page.items.iter().map(|computer| computer.agent));
+                if page.next.is_none() {
+                    break;
+                }
+            }
+            known.insert(runtime.clone(), whose);
         }
-        Ok(matches!(known.get(runtime), Some(Some(whose)) if !whose.contains(&agent.id)))
+        Ok(known.get(runtime).is_some_and(|whose| !whose.contains(&agent.id)))
     }
 }

@@ -32,7 +32,9 @@ statements! {
     FORGET_AUDIT = "DELETE FROM audit WHERE seq <= ?";
     FORGET_AGENT = "DELETE FROM agents WHERE id = ?";
     FORGET_REFERENCES = "DELETE FROM blob_refs WHERE agent = ? AND seq <= ?";
-    FORGET_BLOB = "DELETE FROM blobs WHERE tenant = ? AND id = ? AND idle_since <= ?";
+    // One that was put after somebody referred to it is idle by its row alone.
+    FORGET_BLOB = "DELETE FROM blobs WHERE tenant = ? AND id = ? AND idle_since <= ? AND NOT EXISTS \
+        (SELECT 1 FROM blob_refs r WHERE r.tenant = blobs.tenant AND r.content = blobs.id)";
     // Those of a blob that is there after all, because somebody has put it once more, stay.
     FORGET_PIECES = "DELETE FROM blob_chunks WHERE tenant = ? AND id = ? AND NOT EXISTS \
         (SELECT 1 FROM blobs b WHERE b.tenant = blob_chunks.tenant AND b.id = blob_chunks.id)";
@@ -70,7 +72,8 @@ statements! {
     OLDEST_OF_AGENTS = "SELECT t.id, (SELECT m.doc FROM messages m WHERE m.agent = t.id ORDER BY m.agent, m.seq LIMIT 1), \
         (SELECT s.doc FROM steps s WHERE s.agent = t.id ORDER BY s.agent, s.seq LIMIT 1), \
         CASE WHEN t.state = 'deleted' THEN t.doc END FROM agents t WHERE t.id > ? ORDER BY t.id LIMIT ?";
-    IDLE_BLOBS = "SELECT tenant, id, size FROM blobs WHERE idle_since <= ? ORDER BY idle_since LIMIT ?";
+    IDLE_BLOBS = "SELECT tenant, id, size FROM blobs WHERE idle_since <= ? AND NOT EXISTS \
+        (SELECT 1 FROM blob_refs r WHERE r.tenant = blobs.tenant AND r.content = blobs.id) ORDER BY idle_since LIMIT ?";
     BLOB = "SELECT size FROM blobs WHERE tenant = ? AND id = ?";
     CHUNKS = "SELECT data FROM blob_chunks WHERE tenant = ? AND id = ? AND n >= ? AND n <= ? ORDER BY n";
 }

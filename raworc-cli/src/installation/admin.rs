@@ -1,5 +1,7 @@
 //! The first admin, and the login of whoever started the installation.
 
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,7 +12,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::Installation;
 use crate::exit::{Exit, Failure};
-use crate::session::{Login, Session, write_private};
+use crate::session::{Login, Session};
 use crate::settings::Settings;
 
 /// Letters of a password that is made up: none that are taken for one another.
@@ -68,24 +70,16 @@ impl Installation {
                 (secret.clone(), Password::Shown(secret))
             }
             None => {
-                let (secret, path) = (made_up(), self.settings.data.join("admin-password"));
-                // Before the user is made, so that no password is ever lost.
-                write_private(&path, &format!("{}\n", secret.expose_secret())).map_err(|error| {
+                let path = self.settings.data.join("admin-password");
+                // Before the user is made, so that no password is ever lost. Another server may have the same directory.
+                let secret = kept(&path).map_err(|error| {
                     Failure::new(Exit::Failed, format!("cannot write {}", path.display())).because(error)
                 })?;
                 (secret, Password::Written(path))
             }
         };
-        if self.control.system().ensure_first_admin(&name, secret).await? {
-            return Ok(Some(FirstAdmin { name, password }));
-        }
-        // Another server was quicker: this password is nobody's.
-        if let Password::Written(path) = password
-            && let Err(error) = std::fs::remove_file(&path)
-        {
-            tracing::warn!(path = %path.display(), %error, "a password that is nobody's could not be removed");
-        }
-        Ok(None)
+        let made = self.control.system().ensure_first_admin(&name, secret).await?;
+        Ok(made.then_some(FirstAdmin { name, password }))
     }
 
     /// Logs this user's command line in as the admin, if there is one of that name.
@@ -121,6 +115,24 @@ fn given(settings: &Settings) -> Result<Option<SecretString>, Failure> {
         Failure::new(Exit::Usage, format!("cannot read the admin's password from {}", path.display())).because(error)
     })?;
     Ok(Some(SecretString::from(text.trim_end_matches(['\n', '\r']).to_owned())))
+}
+
+/// A password that is made up, in a file that only its owner can read; or what stands there already.
+fn kept(path: &Path) -> std::io::Result<SecretString> {
+    let secret = made_up();
+    let mut options = std::fs::OpenOptions::new();
+    match options.write(true).create_new(true).mode(0o600).open(path) {
+        Ok(mut file) => {
+            file.write_all(format!("{}\n", secret.expose_secret()).as_bytes())?;
+            file.sync_all()?;
+            Ok(secret)
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            let there = std::fs::read_to_string(path)?;
+            Ok(SecretString::from(there.trim_end_matches(['\n', '\r']).to_owned()))
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// 120 random bits.

@@ -1,7 +1,8 @@
 //! Where agents' programs dial: a socket on this machine, and TLS for those on others.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use raworc_core::control::ControlPlane;
@@ -11,7 +12,7 @@ use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{Role, SOCKET};
+use super::SOCKET;
 use crate::exit::{Exit, Failure};
 use crate::settings::Settings;
 
@@ -24,7 +25,7 @@ pub(super) struct Listeners {
 
 impl Listeners {
     /// Listens on the socket alone: computers are given its directory as they are made.
-    pub(super) async fn open(settings: &Settings, role: Role, limits: ListenerLimits) -> anyhow::Result<Self> {
+    pub(super) async fn open(settings: &Settings, is_alone: bool, limits: ListenerLimits) -> anyhow::Result<Self> {
         // Each has its share of what both may have.
         let limits = if settings.agents.listen.is_some() {
             limits.clone().with_connections(limits.connections / 2)
@@ -32,13 +33,11 @@ impl Listeners {
             limits
         };
         let directory = settings.sockets();
-        let name = match role {
-            // Nobody else has this data directory.
-            Role::Both => SOCKET.to_owned(),
-            Role::Server | Role::Operator => {
-                remove_dead_sockets(&directory).await;
-                format!("server-{:08x}.sock", u32::from_le_bytes(SystemEntropy.bytes()))
-            }
+        let name = if is_alone {
+            SOCKET.to_owned()
+        } else {
+            remove_dead_sockets(&directory).await;
+            format!("server-{:08x}.sock", u32::from_le_bytes(SystemEntropy.bytes()))
         };
         let socket = AgentsListener::unix(directory.join(name), limits.clone()).await?;
         Ok(Self { socket, limits, tls: None })
@@ -112,6 +111,11 @@ impl OverTls {
     pub(super) fn elsewhere(settings: &Settings, control: &ControlPlane) -> anyhow::Result<Option<Self>> {
         let Some(listen) = settings.agents.listen_address()? else { return Ok(None) };
         let reached = settings.agents.reached_at(listen)?;
+        if reached.iter().any(|reached| reached.port() == 0) {
+            return Err(Failure::new(Exit::Usage, "agents.listen: an operator does not know which port servers took")
+                .hint("name a port in agents.listen or in agents.address")
+                .into());
+        }
         Ok(Some(Self::new(&reached, listen.port(), AgentsTls::authority(control)?)))
     }
 }
@@ -128,24 +132,28 @@ pub(super) fn make_directory(settings: &Settings) -> Result<(), Failure> {
 
 /// Takes away the sockets of servers that were killed: programs would try them again and again.
 async fn remove_dead_sockets(directory: &Path) {
-    for attempt in 0..2 {
-        let Ok(entries) = std::fs::read_dir(directory) else { return };
-        for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
-            let is_socket = path.extension().is_some_and(|ending| ending == "sock");
-            if !is_socket || !is_dead(&path).await {
-                continue;
-            }
-            // A server that begins has its socket a moment before it listens: one is taken for dead at the second look.
-            if attempt > 0
-                && let Err(error) = std::fs::remove_file(&path)
-            {
-                tracing::debug!(path = %path.display(), %error, "a dead server's socket could not be removed");
-            }
-        }
-        if attempt == 0 {
-            tokio::time::sleep(SECOND_LOOK).await;
+    let dead = dead_sockets(directory).await;
+    if dead.is_empty() {
+        return;
+    }
+    // A server that begins has its socket a moment before it listens: one that is dead at both looks is.
+    tokio::time::sleep(SECOND_LOOK).await;
+    for path in dead_sockets(directory).await.intersection(&dead) {
+        if let Err(error) = std::fs::remove_file(path) {
+            tracing::debug!(path = %path.display(), %error, "a dead server's socket could not be removed");
         }
     }
+}
+
+async fn dead_sockets(directory: &Path) -> BTreeSet<PathBuf> {
+    let mut dead = BTreeSet::new();
+    let entries = std::fs::read_dir(directory).into_iter().flatten();
+    for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+        if path.extension().is_some_and(|ending| ending == "sock") && is_dead(&path).await {
+            dead.insert(path);
+        }
+    }
+    dead
 }
 
 /// How long a server that begins may take from having its socket to listening there.

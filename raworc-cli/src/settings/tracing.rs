@@ -40,6 +40,10 @@ impl Tracing {
             return Err(refuse("the address holds a password")
                 .hint("write the header that the collector asks for in OTEL_EXPORTER_OTLP_HEADERS, such as authorization=Basic .."));
         }
+        if text.contains(['?', '#']) {
+            return Err(refuse("the address has a query or a fragment")
+                .hint("leave it out; a header that the collector asks for stands in OTEL_EXPORTER_OTLP_HEADERS"));
+        }
         Ok(Some(address))
     }
 

@@ -3,9 +3,10 @@
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use raworc_core::entropy::{Clock, EntropyExt, SystemClock, SystemEntropy};
+use tokio::time::Instant;
 
 use crate::dockerd::{IMAGE, is_untested};
 use crate::home::{Home, Ran};

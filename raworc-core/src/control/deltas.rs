@@ -10,8 +10,8 @@ use tokio::sync::{broadcast, watch};
 
 use crate::ids::{AgentId, MessageId};
 
-/// Deltas that a slow listener may be behind before it misses some.
-const BEHIND: usize = 512;
+/// Deltas of an agent that a slow listener may be behind before it misses some. Each is 128 KiB at most.
+const BEHIND: usize = 32;
 
 /// Words that a model wrote just now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -99,6 +99,10 @@ impl System<'_> {
         let live = self.store().leases(prefix).await?.value;
         let own = self.control.inner.presence.address.as_deref();
         let peers = live.iter().filter_map(|lease| Peer::of(lease, prefix));
-        Ok(peers.filter(|peer| own != Some(peer.address.as_str())).collect())
+        let mut peers: Vec<_> = peers.filter(|peer| own != Some(peer.address.as_str())).collect();
+        // One that was started anew at its address may have two signs for a while; ids grow with time.
+        peers.sort_unstable_by(|a, b| (&a.address, b.process).cmp(&(&b.address, a.process)));
+        peers.dedup_by(|a, b| a.address == b.address);
+        Ok(peers)
     }
 }

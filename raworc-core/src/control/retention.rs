@@ -42,7 +42,7 @@ impl Retainer {
         let stopped = stop.clone();
         let task = tokio::spawn(async move {
             let Some(every) = every(&control) else { return };
-            stopped.run_until_cancelled(look(&control, every)).await;
+            look(&control, every, &stopped).await;
             give_back(&control).await;
         });
         Self { stop, task }
@@ -74,11 +74,13 @@ fn held(every: Duration) -> Duration {
     every * 2
 }
 
-async fn look(control: &ControlPlane, every: Duration) {
+/// Looks until it is stopped, which it is between two calls.
+async fn look(control: &ControlPlane, every: Duration, stopped: &CancellationToken) {
     let mut well = true;
-    sleep(every.min(FIRST)).await;
-    loop {
-        match round(control, every).await {
+    let mut pause = every.min(FIRST);
+    while stopped.run_until_cancelled(sleep(pause)).await.is_some() {
+        pause = every;
+        match round(control, every, stopped).await {
             Ok(rows) => {
                 if rows.all() > 0 {
                     let PurgedRows { messages, steps, events, audit, agents, blobs } = rows;
@@ -93,7 +95,6 @@ async fn look(control: &ControlPlane, every: Duration) {
                 well = false;
             }
         }
-        sleep(every).await;
     }
 }
 
@@ -110,7 +111,7 @@ async fn give_back(control: &ControlPlane) {
 }
 
 /// Goes through everything once, where no other process does, and tells what has gone.
-async fn round(control: &ControlPlane, every: Duration) -> Result<PurgedRows, StoreError> {
+async fn round(control: &ControlPlane, every: Duration, stopped: &CancellationToken) -> Result<PurgedRows, StoreError> {
     let mut gone = PurgedRows::default();
     let mut purge = Purge::new(control.settings().retention);
     let mut renewed: Option<Instant> = None;
@@ -129,6 +130,9 @@ async fn round(control: &ControlPlane, every: Duration) -> Result<PurgedRows, St
             Some(from) => purge.from = from,
             None => return Ok(gone),
         }
-        sleep((began.elapsed() * REST).clamp(PAUSES.0, PAUSES.1)).await;
+        let pause = (began.elapsed() * REST).clamp(PAUSES.0, PAUSES.1);
+        if stopped.run_until_cancelled(sleep(pause)).await.is_none() {
+            return Ok(gone);
+        }
     }
 }

@@ -18,6 +18,7 @@ pub use tls::InternalTls;
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -26,6 +27,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use raworc_core::control::ControlPlane;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::agents::Links;
@@ -40,12 +42,18 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// How often a silent connection is asked whether somebody is there, and how long the answer may take.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
-/// Bytes of one stream that may come before somebody reads them, and of all streams of a connection.
+/// Bytes of one stream that may come before somebody reads them.
 const STREAM_WINDOW: u32 = 256 << 10;
-const CONNECTION_WINDOW: u32 = 16 << 20;
+
+/// Bytes of all streams of a connection: all that they may have together, or those whom nobody reads would hold up the others,
+/// which are other tenants'.
+const CONNECTION_WINDOW: u32 = i32::MAX as u32;
 
 /// Streams that one other process may have open here.
-const STREAMS: u32 = 1 << 14;
+const STREAMS: u32 = CONNECTION_WINDOW / STREAM_WINDOW;
+
+/// Connections that have not shown a certificate yet.
+const STRANGERS: usize = 64;
 
 /// What the internal listener serves.
 #[derive(Debug, Clone)]
@@ -79,15 +87,21 @@ impl InternalListener {
 
     /// Serves until `closing`, and what is under way to its end or for five seconds more.
     pub async fn serve(self, tls: InternalTls, state: InternalState, closing: CancellationToken) {
-        let (router, graceful) = (routes::router(state), GracefulShutdown::new());
+        let (router, graceful) = (routes::router(state, closing.clone()), GracefulShutdown::new());
+        let strangers = Arc::new(Semaphore::new(STRANGERS));
         loop {
+            let accept = async {
+                // It is never closed.
+                let place = Arc::clone(&strangers).acquire_owned().await.ok();
+                Ok::<_, io::Error>((self.0.accept().await?.0, place))
+            };
             let accepted = tokio::select! {
-                accepted = self.0.accept() => accepted,
+                accepted = accept => accepted,
                 () = closing.cancelled() => break,
             };
             match accepted {
-                Ok((stream, _)) => {
-                    tokio::spawn(connection(stream, tls.clone(), router.clone(), graceful.watcher()));
+                Ok(stranger) => {
+                    tokio::spawn(connection(stranger, tls.clone(), router.clone(), graceful.watcher()));
                 }
                 Err(error) => {
                     // Out of file descriptors, most often: some will be free in a moment.
@@ -96,6 +110,8 @@ impl InternalListener {
                 }
             }
         }
+        // Who dials from now on is refused, and finds another.
+        drop(self.0);
         if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
             tracing::info!("calls of other processes that were under way are cut off");
         }
@@ -103,7 +119,7 @@ impl InternalListener {
 }
 
 async fn connection(
-    stream: TcpStream,
+    (stream, place): (TcpStream, Option<OwnedSemaphorePermit>),
     tls: InternalTls,
     router: Router,
     watcher: hyper_util::server::graceful::Watcher,
@@ -113,10 +129,11 @@ async fn connection(
     let stream = match tokio::time::timeout(HANDSHAKE, tls.acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
-            return tracing::info!(%error, "a stranger called at the internal listener, or a handshake broke off");
+            return tracing::debug!(%error, "a stranger called at the internal listener, or a handshake broke off");
         }
         Err(_) => return tracing::debug!("a handshake at the internal listener took too long"),
     };
+    drop(place);
     let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new()).http2_only();
     builder
         .http2()

@@ -1,5 +1,7 @@
 //! All of a store out.
 
+use std::time::Duration;
+
 use futures::TryStreamExt;
 use serde::Serialize;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
@@ -65,16 +67,24 @@ async fn write<D: Words>(
             gathered.extend_from_slice(sum.add(&cells).map_err(failed)?);
             count.row(table.name());
             if gathered.len() >= GATHERED {
-                to.write_all(&gathered).await.map_err(WholeError::Write)?;
+                in_time(to.write_all(&gathered)).await?;
                 gathered.clear();
             }
         }
         contents.tables.push(sum.of(table.name()));
     }
     line(&mut gathered, &Trailer { end: contents.clone() })?;
-    to.write_all(&gathered).await.map_err(WholeError::Write)?;
-    to.flush().await.map_err(WholeError::Write)?;
+    in_time(to.write_all(&gathered)).await?;
+    in_time(to.flush()).await?;
     Ok(contents)
+}
+
+/// How long whoever reads an export may take for a part of it: the database keeps what is old for as long as it is read.
+const STALL: Duration = Duration::from_secs(120);
+
+async fn in_time(write: impl Future<Output = std::io::Result<()>>) -> Result<(), WholeError> {
+    let written = tokio::time::timeout(STALL, write).await;
+    written.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())).map_err(WholeError::Write)
 }
 
 fn line(to: &mut Vec<u8>, value: &impl Serialize) -> Result<(), WholeError> {

@@ -1,10 +1,12 @@
 //! All of a store in.
 
+use std::collections::BTreeSet;
+
 use futures::TryStreamExt;
 use tokio::io::AsyncBufRead;
 
 use super::format::Reader;
-use super::status::{head, run};
+use super::status::{head, run, there};
 use super::table::{HEAD, LEFT, Sum, TABLES, Table};
 use super::words::Words;
 use super::{Contents, Count, Told, WholeError, fault};
@@ -28,11 +30,17 @@ pub(super) async fn import<D: Words>(
     let failed = |error: sqlx::Error| fault::<D>(&error, place);
     // What is no export changes nothing, not even a schema.
     let mut reader = Reader::begin(from).await?;
+    // Nor does a store that is in use, and whose release may be an older one, take what it did not ask for.
+    let there = there::<D>(conn).await.map_err(failed)?;
+    if there.contains(HEAD) {
+        empty::<D>(conn, place, &there, "").await?;
+    }
     D::migrate(conn, D::MIGRATIONS, place).await?;
+    let there = self::there::<D>(conn).await.map_err(failed)?;
     run::<D>(conn, D::PATIENT).await.map_err(failed)?;
     run::<D>(conn, D::BEGIN).await.map_err(failed)?;
     let filled = async {
-        empty::<D>(conn, place).await?;
+        empty::<D>(conn, place, &there, D::HOLD).await?;
         let ends = fill::<D>(conn, place, &mut reader, told).await?;
         let contents = reader.contents();
         let there = read_back::<D>(conn).await.map_err(failed)?;
@@ -61,17 +69,22 @@ pub(super) async fn import<D: Words>(
     }
 }
 
-/// Holds the head, so that nobody else writes, and looks whether there is anything.
-async fn empty<D: Words>(conn: &mut D::Connection, place: &str) -> Result<(), WholeError> {
+/// Looks whether there is anything in the tables that are there. The head is held as `hold` says, so that nobody else writes.
+async fn empty<D: Words>(
+    conn: &mut D::Connection,
+    place: &str,
+    there: &BTreeSet<String>,
+    hold: &str,
+) -> Result<(), WholeError> {
     let failed = |error: sqlx::Error| fault::<D>(&error, place);
-    let head = head::<D>(conn, D::HOLD).await.map_err(failed)?;
+    let head = head::<D>(conn, hold).await.map_err(failed)?;
     let mut found = match head {
         Some(head) if head.revision.0 == 0 && head.commits == 0 => None,
         Some(head) => Some(format!("its log ends at revision {}", head.revision)),
         None => Some("its log has no end".to_owned()),
     };
     let tables = TABLES.iter().map(|table| table.name()).filter(|name| *name != HEAD).chain(LEFT.iter().copied());
-    for name in tables {
+    for name in tables.filter(|name| there.contains(*name)) {
         if found.is_none()
             && !run::<D>(conn, &format!("SELECT 1 FROM {name} LIMIT 1")).await.map_err(failed)?.is_empty()
         {

@@ -148,7 +148,7 @@ pub(super) async fn fit<D: Words>(conn: &mut D::Connection, place: &str) -> Resu
 }
 
 /// The names of the tables that are there.
-async fn there<D: Words>(conn: &mut D::Connection) -> Result<BTreeSet<String>, sqlx::Error> {
+pub(super) async fn there<D: Words>(conn: &mut D::Connection) -> Result<BTreeSet<String>, sqlx::Error> {
     let rows = run::<D>(conn, D::TABLES).await?;
     rows.iter().map(|row| Ok(text(row, 0)?.into_owned())).collect()
 }

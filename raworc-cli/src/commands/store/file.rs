@@ -67,8 +67,13 @@ impl Output {
         partial.push(format!(".{}.partial", std::process::id()));
         let partial = PathBuf::from(partial);
         let mut options = std::fs::OpenOptions::new();
-        // Of one that ended before it could take it away, with the same number.
-        options.write(true).create(true).truncate(true).mode(0o600);
+        // Of one that ended before it could take it away, with the same number; or made by somebody else who wants to read it.
+        if let Err(error) = std::fs::remove_file(&partial)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            return Err(cannot_write(&name(&partial), error));
+        }
+        options.write(true).create_new(true).mode(0o600);
         let file = options.open(&partial).map_err(|error| {
             Failure::new(Exit::Failed, format!("cannot write {}", partial.display()))
                 .because(error)

@@ -9,7 +9,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -301,6 +301,8 @@ impl Links {
         let deadline = Instant::now() + self.inner.redial;
         let mut came = self.inner.came.subscribe();
         let mut request = request;
+        // Asked once: the others wait by themselves, whoever is linked here meanwhile.
+        let mut elsewhere = pin!(self.elsewhere(id, incarnation, deadline));
         loop {
             came.borrow_and_update();
             match self.find(id, incarnation) {
@@ -316,7 +318,7 @@ impl Links {
             tokio::select! {
                 biased;
                 _ = came.changed() => {}
-                holder = self.elsewhere(id, incarnation, deadline) => {
+                holder = &mut elsewhere => {
                     return holder_answers(&holder, request).await.ok_or_else(|| unreachable(LOST));
                 }
                 () = tokio::time::sleep_until(deadline) => {

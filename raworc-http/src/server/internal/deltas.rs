@@ -7,7 +7,7 @@ use futures::{StreamExt, TryStreamExt};
 use http::StatusCode;
 use http_body_util::BodyExt;
 use raworc_core::control::{Delta, Peer};
-use raworc_core::ids::{AgentId, ProcessId};
+use raworc_core::ids::AgentId;
 use tokio_util::codec::{FramedRead, LinesCodec};
 use tokio_util::io::StreamReader;
 use tokio_util::task::AbortOnDropHandle;
@@ -22,7 +22,7 @@ const LOOK: Duration = Duration::from_secs(5);
 const LINE: usize = 1 << 20;
 
 /// Streams that are read, by whose words and where.
-type Streams = BTreeMap<(AgentId, ProcessId), AbortOnDropHandle<()>>;
+type Streams = BTreeMap<(AgentId, String), AbortOnDropHandle<()>>;
 
 impl Peers {
     /// Reads, for as long as what this returns is held, what other servers are told of the agents that somebody watches here.
@@ -49,7 +49,7 @@ async fn follow(peers: Peers) {
                 for (agent, server) in
                     agents.iter().flat_map(|agent| servers.iter().map(move |server| (*agent, server)))
                 {
-                    streams.entry((agent, server.process)).or_insert_with(|| {
+                    streams.entry((agent, server.address.clone())).or_insert_with(|| {
                         AbortOnDropHandle::new(tokio::spawn(read(peers.clone(), server.clone(), agent)))
                     });
                 }

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Query, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
+use axum::{Extension, Router};
 use bytes::Bytes;
 use futures::stream::{self, StreamExt};
 use http::StatusCode;
@@ -14,18 +14,21 @@ use raworc_core::ids::{AgentId, ComputerId, Incarnation, RuntimeName};
 use raworc_core::runtime::LogsOptions;
 use serde::Deserialize;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::InternalState;
 
 /// The longest that somebody may wait for a link.
 const WAIT_LIMIT: Duration = Duration::from_secs(10);
 
-pub(super) fn router(state: InternalState) -> Router {
+pub(super) fn router(state: InternalState, closing: CancellationToken) -> Router {
     Router::new()
         .route("/v0/links/{agent}/{incarnation}", get(has_link))
         .route("/v0/links/{agent}/{incarnation}/computer/{*path}", any(pass))
         .route("/v0/deltas/{agent}", get(deltas))
         .route("/v0/logs/{runtime}/{computer}", get(log))
+        // What has no end of its own ends with the listener.
+        .layer(Extension(closing))
         .with_state(state)
 }
 
@@ -69,16 +72,21 @@ async fn pass(
 }
 
 /// What the program of an agent tells this process of its model's words, a line of JSON each, for as long as it is read.
-async fn deltas(State(state): State<InternalState>, Path(agent): Path<AgentId>) -> Body {
+async fn deltas(
+    State(state): State<InternalState>,
+    Extension(closing): Extension<CancellationToken>,
+    Path(agent): Path<AgentId>,
+) -> Body {
     let deltas = state.control.system().feed().deltas().told_here(agent);
-    Body::from_stream(stream::unfold(deltas, |mut deltas| async {
+    let deltas = stream::unfold(deltas, |mut deltas| async {
         let delta = deltas.next().await;
         let line = serde_json::to_vec(&*delta).map(|mut line| {
             line.push(b'\n');
             Bytes::from(line)
         });
         Some((line, deltas))
-    }))
+    });
+    Body::from_stream(deltas.take_until(closing.cancelled_owned()))
 }
 
 #[derive(Debug, Deserialize)]
@@ -91,12 +99,16 @@ struct Log {
 /// The log of a computer, from an engine that this process reaches.
 async fn log(
     State(state): State<InternalState>,
+    Extension(closing): Extension<CancellationToken>,
     Path((runtime, computer)): Path<(RuntimeName, ComputerId)>,
     Query(Log { tail, follow }): Query<Log>,
 ) -> Response {
     let options = tail.into_iter().fold(LogsOptions::default().with_follow(follow), LogsOptions::with_tail);
     match state.control.system().engine_log(&runtime, computer, options).await {
-        Some(log) => Body::from_stream(log.map(|piece| piece.map_err(std::io::Error::other))).into_response(),
+        Some(log) => {
+            let log = log.map(|piece| piece.map_err(std::io::Error::other));
+            Body::from_stream(log.take_until(closing.cancelled_owned())).into_response()
+        }
         None => StatusCode::NOT_FOUND.into_response(),
     }
 }

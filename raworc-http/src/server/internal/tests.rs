@@ -10,8 +10,8 @@ use axum::routing::{any, get};
 use futures::StreamExt;
 use http::StatusCode;
 use http_body_util::BodyExt;
-use raworc_core::control::{ControlPlane, Parts, Presence};
-use raworc_core::entropy::SystemEntropy;
+use raworc_core::control::{ControlPlane, Parts, Peer, Presence};
+use raworc_core::entropy::{Clock, EntropyExt, SystemClock, SystemEntropy};
 use raworc_core::error::Error;
 use raworc_core::program::DeltaReport;
 use raworc_core::runtime::Runtimes;
@@ -27,6 +27,7 @@ use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+use super::peers::{Away, request};
 use super::{InternalListener, InternalState, InternalTls, Peers};
 use crate::server::agents::gateway::Upstreams;
 use crate::server::agents::testing::{Program, REDIAL, World, soon, text, until};
@@ -275,15 +276,16 @@ async fn only_processes_of_the_same_installation_are_answered() {
 #[tokio::test]
 async fn a_server_is_not_taken_for_one_of_another_installation() {
     let (ours, theirs) = (parts(), parts());
-    let (server, stranger) = (Server::of(&ours).await, Server::of(&theirs).await);
-    let _linked = linked(&stranger, "a", stats("theirs")).await;
-    // The address of the other one, as if a process of ours had been there before it.
-    let presence = Presence::default().at(&stranger.address);
-    let _ghost = ControlPlane::start(ours.clone().with_presence(presence)).await.unwrap();
-    let program = server.world.up("a").await;
-    let (status, said) = server.get("/agents/a/stats").await;
-    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{said}");
-    drop(program);
+    let (server, other, stranger) = (Server::of(&ours).await, Server::of(&ours).await, Server::of(&theirs).await);
+    let control = &server.world.control;
+    let peers = Peers::new(control, InternalTls::new(control).unwrap());
+    let ask = async |address: &str| {
+        let peer = Peer { process: SystemEntropy.process_id(SystemClock.now()), address: address.to_owned() };
+        soon("an end", peers.send("links", &peer, request("/links").unwrap())).await
+    };
+    assert_eq!(ask(&other.address).await.unwrap().status(), StatusCode::NOT_FOUND, "one of ours answers");
+    let refused = ask(&stranger.address).await.unwrap_err();
+    assert!(matches!(refused, Away::Dial(_)) && refused.to_string().contains("certificate"), "{refused}");
 }
 
 #[tokio::test]
