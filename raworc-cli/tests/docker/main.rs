@@ -5,12 +5,18 @@
 //! `RAWORC_TEST_BACKENDS` with `docker` in it makes an engine that does not answer a failure; else all of it is shown as
 //! ignored.
 
+#[cfg(all(feature = "postgres", feature = "mysql"))]
+mod apart;
 #[path = "../../../raworc-backends/tests/docker/between.rs"]
 #[allow(dead_code, reason = "other binaries' tests use the rest")]
 mod between;
 mod by_hand;
 mod compose;
 mod crowd;
+#[cfg(all(feature = "postgres", feature = "mysql"))]
+#[path = "../../../raworc-backends/src/sql/server/tests/database.rs"]
+#[allow(dead_code, reason = "other binaries' tests use the rest")]
+mod database;
 #[path = "../cli/disk.rs"]
 mod disk;
 #[path = "../../../raworc-backends/tests/docker/dockerd.rs"]
@@ -54,7 +60,13 @@ fn main() -> ExitCode {
         };
         Trial::test(format!("docker::{name}"), run).with_ignored_flag(is_ignored)
     };
-    let trials = vec![
+    let mut trials = Vec::new();
+    #[cfg(all(feature = "postgres", feature = "mysql"))]
+    trials.push(
+        trial("servers_and_operators_are_killed_apart", apart::servers_and_operators_are_killed_apart)
+            .with_ignored_flag(true),
+    );
+    trials.extend([
         trial("the_tour_holds_on_docker_and_leaves_nothing_running", the_tour_holds),
         trial("a_command_goes_on_while_raworc_is_killed_and_started_again", a_command_goes_on),
         trial("an_agent_waits_while_its_engine_is_away_and_goes_on_when_it_is_back", an_agent_waits_for_its_engine),
@@ -100,7 +112,7 @@ fn main() -> ExitCode {
         trial("an_agent_in_an_image_without_a_shell_says_so_and_moves_files", images::no_shell),
         trial("the_compose_file_brings_up_an_installation", compose::an_installation_is_brought_up),
         trial("an_image_for_another_processor_says_what_cannot_be_executed", images::another_processor),
-    ];
+    ]);
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
