@@ -65,7 +65,11 @@ fn main() -> ExitCode {
         }
     }
     let seed = seed.unwrap_or_else(|| SysRng.try_next_u64().expect("chance") >> 40);
-    libtest_mimic::run(&Arguments::from_iter(rest), trials(seconds, rounds, seed)).exit_code()
+    let mut arguments = Arguments::from_iter(rest);
+    // One at a time, unless it is said: each takes what the machine has, and what an engine has lost track of lives the longer
+    // beside another one's storm.
+    arguments.test_threads.get_or_insert(1);
+    libtest_mimic::run(&arguments, trials(seconds, rounds, seed)).exit_code()
 }
 
 fn number(text: Option<String>) -> u64 {
