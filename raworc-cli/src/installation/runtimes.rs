@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 #[cfg(feature = "docker")]
-use raworc_backends::docker::DockerRuntime;
+use raworc_backends::docker::{DockerRuntime, ENGINE_LIMIT};
 use raworc_backends::local::{Isolation, LocalOptions, LocalRuntime};
 #[cfg(feature = "failpoints")]
 use raworc_core::ids::RuntimeName;
@@ -133,12 +133,13 @@ fn with_local(runtimes: Runtimes, runtime: &Arc<LocalRuntime>, settings: &Settin
 
 #[cfg(feature = "docker")]
 async fn with_docker(runtimes: Runtimes, runtime: DockerRuntime) -> Runtimes {
-    let (name, engine) = (runtime.name().clone(), runtime.engine_id().await);
+    // One that takes calls and answers none is not waited for.
+    let engine = tokio::time::timeout(ENGINE_LIMIT, runtime.engine_id()).await;
+    let name = runtime.name().clone();
     let runtimes = runtimes.with(metered(Arc::new(runtime)), DockerRuntime::agent_url(), None);
     match engine {
-        Ok(engine) => runtimes.of_engine(&name, engine),
-        // It is told what it is once it answers.
-        Err(_) => runtimes,
+        Ok(Ok(engine)) => runtimes.of_engine(&name, engine),
+        Ok(Err(_)) | Err(_) => runtimes,
     }
 }
 
