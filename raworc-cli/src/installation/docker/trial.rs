@@ -34,7 +34,8 @@ pub(super) async fn try_out(runtime: &DockerRuntime, settings: &Settings, instal
     let known = pair(runtime, settings).await?;
     let is_known = known.is_some() && std::fs::read_to_string(remembered(settings)).ok() == known;
     // Under a name of its own: operators beside this one take away what no agent owns.
-    let installation = format!("{installation}-trial");
+    // Elsewhere the program is uploaded once under the installation's own, which is worth more.
+    let installation = if settings.docker.remote { installation.to_owned() } else { format!("{installation}-trial") };
     let opened = open_running(settings, &installation, &[PROGRAM_PATH, "agentd", "--version"]);
     let (asking, _) = opened.map_err(|error| format!("{error:#}"))?;
     let spec = noted(settings).map_err(|error| error.to_string())?;
