@@ -15,23 +15,30 @@ const DESCRIPTION: [(&str, &str); 4] = [
 ];
 
 /// Types that are private to one crate, and what tries them.
-const PRIVATE: [(&str, &str); 18] = [
+const PRIVATE: [(&str, &str); 25] = [
+    ("Ask", "what the engine of crash tests is asked: raworc-cli/tests/crashes"),
     ("BootLine", "a boot line: in this test, by Boot"),
     ("Claims", "a token: server::tokens of raworc-http, and the fuzz target token"),
+    ("Contents", "an export: sql::whole::tests of raworc-backends"),
     ("Conversation", "what a program remembers: context of raworc-agent"),
     ("DeathLog", "a record: operator::tests::deaths of raworc-core"),
     ("EndRecord", "what the local runtime keeps of a computer: raworc-backends/tests/local"),
     ("Exchange", "what a program remembers: context of raworc-agent"),
+    ("Header", "an export: sql::whole::tests of raworc-backends"),
     ("Identity", "what the local runtime keeps of a computer: raworc-backends/tests/local"),
     ("Kind", "a token: server::tokens of raworc-http, and the fuzz target token"),
     ("Login", "the file of logins: session of raworc-cli"),
     ("Plan", "what the local runtime tells its helper: raworc-backends/tests/local"),
     ("Published", "a record: control::tests::runtimes of raworc-core"),
+    ("Section", "an export: sql::whole::tests of raworc-backends"),
+    ("Seen", "what the engine of crash tests answers: raworc-cli/tests/crashes"),
     ("Session", "the file of logins: session of raworc-cli"),
     ("Sight", "what the local runtime tells its helper: raworc-backends/tests/local"),
     ("StartRecord", "what the local runtime keeps of a computer: raworc-backends/tests/local"),
     ("Stored", "what a program remembers: context of raworc-agent"),
+    ("TableSum", "an export: sql::whole::tests of raworc-backends"),
     ("ToolCall", "what a program remembers: context of raworc-agent"),
+    ("Trailer", "an export: sql::whole::tests of raworc-backends"),
     ("Turn", "what a program remembers: context of raworc-agent"),
     ("UserRecord", "a record: control::tests of raworc-core, and routes::tests of raworc-http"),
 ];
