@@ -231,19 +231,20 @@ impl Calls {
     }
 
     async fn call(&self, path: &str, request: Request<Bytes>, limit: Duration) -> Result<Bytes, CallError> {
+        let turns = self.server.turns();
         let whole = async {
             let response = self.server.send(request).await?;
             let status = response.status();
             let body = whole(response.into_body()).await?;
             if status.is_server_error() {
-                self.server.turn();
+                self.server.turn(turns);
             }
             if status.is_success() { Ok(body) } else { Err(self.refusal(path, status, &body)) }
         };
         match tokio::time::timeout(limit, whole).await {
             Ok(result) => result,
             Err(_) => {
-                self.server.turn();
+                self.server.turn(turns);
                 Err(CallError::Away(format!("no answer to {path} within {limit:?}")))
             }
         }

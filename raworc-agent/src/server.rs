@@ -3,6 +3,8 @@
 mod pool;
 mod target;
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
@@ -35,12 +37,13 @@ pub(crate) enum Away {
 pub(crate) struct Server {
     target: Target,
     pool: Pool,
+    turns: AtomicU64,
 }
 
 impl Server {
     /// A client of the listener at `url`, `unix:/path` or `https://ip:port` with a certificate signed by `ca`.
     pub(crate) fn new(url: &str, ca: Option<&str>) -> Result<Self, BadAddress> {
-        Ok(Self { target: Target::parse(url, ca)?, pool: Pool::default() })
+        Ok(Self { target: Target::parse(url, ca)?, pool: Pool::default(), turns: AtomicU64::new(0) })
     }
 
     /// Sends a request and waits for the head of its answer. A connection from the pool that turns out to be dead
@@ -70,10 +73,18 @@ impl Server {
         Ok(response)
     }
 
-    /// What answers now does not serve, as a server does that has lost its database: others are asked first from now on.
-    pub(crate) fn turn(&self) {
-        self.pool.clear();
-        self.target.turn();
+    /// How often it has turned, for a call that may find that who is asked does not serve.
+    pub(crate) fn turns(&self) -> u64 {
+        self.turns.load(Ordering::SeqCst)
+    }
+
+    /// What was asked after so many turns does not serve, as a server does that has lost its database: others are asked first
+    /// from now on. Of many calls that found the same, one turns: the next would turn away from the one that was turned to.
+    pub(crate) fn turn(&self, turns: u64) {
+        if self.turns.compare_exchange(turns, turns + 1, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+            self.pool.clear();
+            self.target.turn();
+        }
     }
 
     /// Sends a request on a connection of its own, which the answer may upgrade.
@@ -87,5 +98,53 @@ impl Server {
             }
         });
         Ok(sender.send_request(request).await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    /// A server that answers everything with its name.
+    fn answering(path: &std::path::Path, name: &'static str) {
+        let listener = tokio::net::UnixListener::bind(path).expect("a socket");
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let mut asked = [0; 1024];
+                    while stream.read(&mut asked).await.is_ok_and(|read| read > 0) {
+                        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{name}", name.len());
+                        stream.write_all(answer.as_bytes()).await.expect("written");
+                    }
+                });
+            }
+        });
+    }
+
+    async fn who(server: &Server) -> String {
+        let answer = server.send(Request::new(Bytes::new())).await.expect("an answer");
+        let body = http_body_util::BodyExt::collect(answer.into_body()).await.expect("a body").to_bytes();
+        String::from_utf8(body.to_vec()).expect("text")
+    }
+
+    #[tokio::test]
+    async fn of_many_calls_that_find_the_same_server_out_of_order_one_turns_to_the_other() {
+        let directory = tempfile::tempdir().expect("a directory");
+        for name in ["a", "b"] {
+            answering(&directory.path().join(format!("{name}.sock")), name);
+        }
+        let server = Server::new(&format!("unix:{}", directory.path().display()), None).expect("an address");
+        let (first, asked) = (who(&server).await, server.turns());
+        // Three were under way to it; the last is as late as a long poll is.
+        server.turn(asked);
+        server.turn(asked);
+        let second = who(&server).await;
+        assert_ne!(first, second, "the other one is asked");
+        server.turn(asked);
+        assert_eq!(who(&server).await, second, "and stays so");
+        server.turn(server.turns());
+        assert_eq!(who(&server).await, first, "until that one does not serve");
     }
 }
