@@ -25,6 +25,12 @@ pub use metrics_exporter_prometheus::PrometheusHandle as Figures;
 const BUCKETS: [f64; 16] =
     [0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 5.0, 20.0, 60.0, 600.0];
 
+/// The same for what becomes of messages, which may wait and work for hours: up to a day.
+const LONG_BUCKETS: [f64; 12] = [0.001, 0.01, 0.1, 1.0, 5.0, 20.0, 60.0, 600.0, 1800.0, 3600.0, 14_400.0, 86_400.0];
+
+/// What those are of.
+const LONG: [&str; 2] = ["raworc_message_seconds", "raworc_message_wait_seconds"];
+
 static HANDLE: OnceLock<Option<Figures>> = OnceLock::new();
 
 /// Begins to count in this process, and returns what `/metrics` shows. None where something else counts already.
@@ -32,9 +38,11 @@ static HANDLE: OnceLock<Option<Figures>> = OnceLock::new();
 pub fn install() -> Option<Figures> {
     HANDLE
         .get_or_init(|| {
-            let builder = PrometheusBuilder::new()
-                .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &BUCKETS)
-                .map(PrometheusBuilder::build_recorder);
+            let builder = PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &BUCKETS);
+            let builder = LONG.into_iter().fold(builder, |builder, name| {
+                builder?.set_buckets_for_metric(Matcher::Full(name.into()), &LONG_BUCKETS)
+            });
+            let builder = builder.map(PrometheusBuilder::build_recorder);
             let recorder = match builder {
                 Ok(recorder) => recorder,
                 Err(error) => {

@@ -13,7 +13,7 @@ use raworc_core::runtime::{
 };
 use raworc_core::trace;
 use tokio::time::Instant;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 /// A runtime whose engine's calls are timed, and which is otherwise the one within.
 #[derive(Debug, Clone)]
@@ -31,34 +31,40 @@ impl MeteredRuntime {
         call: &'static str,
         work: impl Future<Output = Result<T, RuntimeError>> + Send,
     ) -> Result<T, RuntimeError> {
-        // What is cut short is told too: so a call that hangs is seen.
         let span = trace::within(&format!("engine {call}"));
         span.record("otel.kind", "client");
         span.record("raworc.runtime", self.0.name().as_str());
-        let mut timer = Timer { runtime: self.0.name(), call, began: Instant::now(), outcome: "cut_short" };
+        let (runtime, began) = (self.0.name(), Instant::now());
+        let mut timer = Timer { runtime, call, began, span: span.clone(), outcome: "cut_short" };
         #[cfg(feature = "failpoints")]
         crate::server::failpoints::before(&[&format!("engine.{call}")]);
-        let result = work.instrument(span.clone()).await;
+        let result = work.instrument(span).await;
         #[cfg(feature = "failpoints")]
         crate::server::failpoints::after(&[&format!("engine.{call}")]);
-        timer.outcome = result.as_ref().map_or_else(|error| error.reason(), |_| "done");
-        match &result {
-            Ok(_) => _ = span.record("raworc.outcome", timer.outcome),
-            Err(_) => trace::failed(&span, timer.outcome),
-        }
+        timer.outcome = result.as_ref().map_or_else(|error| error.reason(), |_| DONE);
         result
     }
 }
 
+/// How a call ends that did what it was for.
+const DONE: &str = "done";
+
+/// Tells how a call went when it is over, or cut short: so a call that hangs is seen.
 struct Timer<'a> {
     runtime: &'a RuntimeName,
     call: &'static str,
     began: Instant,
+    span: Span,
     outcome: &'static str,
 }
 
 impl Drop for Timer<'_> {
     fn drop(&mut self) {
+        if self.outcome == DONE {
+            self.span.record("raworc.outcome", DONE);
+        } else {
+            trace::failed(&self.span, self.outcome);
+        }
         let runtime = self.runtime.to_string();
         metrics::histogram!(
             "raworc_engine_call_seconds", "runtime" => runtime, "call" => self.call, "outcome" => self.outcome
