@@ -5,10 +5,14 @@ use std::process::{Child, Command, Stdio};
 
 use crate::home::Home;
 
-/// `raworc up`, until it is dropped.
+/// `raworc up`, or a server or operator, until it is dropped.
 pub(crate) struct Up {
     pub(crate) child: Child,
+    /// Where it serves; an operator serves nowhere.
     pub(crate) url: String,
+    /// What it said as it began.
+    #[allow(dead_code, reason = "not every binary's tests look at it")]
+    pub(crate) started: serde_json::Value,
 }
 
 impl Up {
@@ -22,8 +26,9 @@ impl Up {
         let out = child.stdout.take().expect("a pipe");
         let mut line = String::new();
         BufReader::new(out).read_line(&mut line).expect("it says where it serves");
-        let started: serde_json::Value = serde_json::from_str(&line).expect("JSON");
-        Self { url: started["server"].as_str().expect("an address").to_owned(), child }
+        let started: serde_json::Value =
+            serde_json::from_str(&line).unwrap_or_else(|_| panic!("it ended, or says {line:?}"));
+        Self { url: started["server"].as_str().unwrap_or_default().to_owned(), started, child }
     }
 
     /// The number of its process.

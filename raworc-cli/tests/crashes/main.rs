@@ -25,6 +25,7 @@ mod history;
 mod machine;
 mod place;
 mod points;
+mod process;
 mod rounds;
 mod server;
 mod storm;

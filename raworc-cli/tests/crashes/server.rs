@@ -1,5 +1,6 @@
 //! `raworc up` in a directory of its own, as a process that is killed, frozen and started anew.
 
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,12 +8,12 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use raworc_http::client::Client;
-use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 use tokio::time::Instant;
 
 use crate::place::Place;
+use crate::process::Process;
 
 const PASSWORD: &str = "nobody guesses this one";
 
@@ -29,7 +30,7 @@ pub(crate) struct Server {
     place: Place,
     /// The port of the first start: clients find each next one at the same address.
     port: Mutex<u16>,
-    child: tokio::sync::Mutex<Option<Child>>,
+    process: Process,
     /// How long the log was before the present start, while it starts.
     log_before: AtomicUsize,
 }
@@ -42,7 +43,7 @@ impl Server {
             home,
             place,
             port: Mutex::new(0),
-            child: tokio::sync::Mutex::new(None),
+            process: Process::default(),
             log_before: AtomicUsize::new(usize::MAX),
         })
     }
@@ -127,7 +128,7 @@ impl Server {
             self.command(point).and_then(|mut command| command.spawn()).map_err(|error| error.to_string())?;
         let out = child.stdout.take().ok_or("no standard output")?;
         // It may be looked at before it serves.
-        *self.child.lock().await = Some(child);
+        self.process.hold(child).await;
         let mut line = String::new();
         let mut lines = BufReader::new(out);
         let read = tokio::time::timeout(LIMIT, lines.read_line(&mut line)).await;
@@ -142,52 +143,20 @@ impl Server {
 
     /// Starts it, and kills it after this time, as far as it has come.
     pub(crate) async fn start_for(&self, time: Duration) -> std::io::Result<()> {
-        let mut child = self.child.lock().await;
-        *child = Some(self.command(None)?.stdout(Stdio::null()).spawn()?);
-        drop(child);
+        self.process.hold(self.command(None)?.stdout(Stdio::null()).spawn()?).await;
         tokio::time::sleep(time).await;
         self.kill().await;
         Ok(())
     }
 
-    /// Ends it as `kill -9` does.
-    pub(crate) async fn kill(&self) {
-        if let Some(mut child) = self.child.lock().await.take() {
-            let _ = child.kill().await;
-        }
-    }
-
-    pub(crate) async fn pid(&self) -> Option<Pid> {
-        let child = self.child.lock().await;
-        Pid::from_raw(i32::try_from(child.as_ref()?.id()?).ok()?)
-    }
-
-    pub(crate) async fn signal(&self, signal: Signal) {
-        if let Some(pid) = self.pid().await {
-            let _ = kill_process(pid, signal);
-        }
-    }
-
     /// How it ended by itself, if it has, and is not about to be started again.
     pub(crate) async fn ended(&self) -> Option<std::process::ExitStatus> {
-        let status = self.child.lock().await.as_mut()?.try_wait().ok()??;
-        Some(status).filter(|status| status.code().is_none() || !self.is_port_taken())
-    }
-
-    /// Whether it is halted.
-    pub(crate) async fn is_halted(&self) -> bool {
-        self.child.lock().await.as_ref().and_then(Child::id).is_some_and(crate::machine::is_halted)
+        self.process.ended().await.filter(|status| status.code().is_none() || !self.is_port_taken())
     }
 
     /// Asks it to end. Says what is wrong with its end.
     pub(crate) async fn end(&self) -> Result<(), String> {
-        self.signal(Signal::TERM).await;
-        let Some(mut child) = self.child.lock().await.take() else { return Err("the server ran no more".into()) };
-        match tokio::time::timeout(LIMIT, child.wait()).await {
-            Ok(Ok(status)) if status.success() => Ok(()),
-            Ok(status) => Err(format!("the server ended with {status:?}")),
-            Err(_) => Err(format!("the server did not end within {LIMIT:?}")),
-        }
+        self.process.end("the server", LIMIT).await
     }
 
     /// A client of it, as its admin.
@@ -203,5 +172,13 @@ impl Server {
 
     pub(crate) fn home(&self) -> &Path {
         self.home.path()
+    }
+}
+
+impl Deref for Server {
+    type Target = Process;
+
+    fn deref(&self) -> &Process {
+        &self.process
     }
 }

@@ -32,10 +32,13 @@ const LIMIT: Duration = Duration::from_secs(150);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// Who reads the log, by name, and what each was told.
+pub(crate) type Readers = BTreeMap<String, (Seen, JoinHandle<()>)>;
+
 pub(crate) struct World {
     pub(crate) server: Arc<Server>,
     pub(crate) recorder: Arc<Recorder>,
-    readers: BTreeMap<String, (Seen, JoinHandle<()>)>,
+    readers: Readers,
     twice: Arc<Mutex<BTreeSet<String>>>,
     watcher: JoinHandle<()>,
     troubles: Vec<String>,
@@ -162,7 +165,7 @@ impl World {
             machine::computers(self.server.home(), self.server.place().is_killed()).len();
         history.machine.volumes_at_rest = self.volumes().len();
         history.log = whole_log(&client).await.map_err(said)?;
-        self.let_readers_catch_up(history).await;
+        let_catch_up(&self.readers, history).await;
         history.machine.left_of_deleted = self.delete_all(&client).await?;
         self.server.end().await?;
         let left = || self.server.place().alive(&self.server.data());
@@ -173,16 +176,6 @@ impl World {
 
     fn volumes(&self) -> Vec<String> {
         self.server.place().volumes(&self.server.data())
-    }
-
-    async fn let_readers_catch_up(&self, history: &mut History) {
-        let last = history.log.last().map(|entry| entry.revision);
-        let told = |seen: &Seen| seen.lock().unwrap_or_else(PoisonError::into_inner).last().copied();
-        let all = async || Ok(self.readers.values().all(|(seen, _)| told(seen) >= last));
-        until("readers are told all", all).await.unwrap_or_default();
-        for (name, (seen, _)) in &self.readers {
-            history.readers.insert(name.clone(), seen.lock().unwrap_or_else(PoisonError::into_inner).clone());
-        }
     }
 
     /// Deletes every agent. Tells what is left of them.
@@ -196,6 +189,17 @@ impl World {
         let running =
             machine::running(&data, self.server.place().is_killed()).into_iter().map(|process| format!("{process:?}"));
         Ok(left().into_iter().chain(running).collect())
+    }
+}
+
+/// Waits until all readers were told the whole log, and notes what they were told.
+pub(crate) async fn let_catch_up(readers: &Readers, history: &mut History) {
+    let last = history.log.last().map(|entry| entry.revision);
+    let told = |seen: &Seen| seen.lock().unwrap_or_else(PoisonError::into_inner).last().copied();
+    let all = async || Ok(readers.values().all(|(seen, _)| told(seen) >= last));
+    until("readers are told all", all).await.unwrap_or_default();
+    for (name, (seen, _)) in readers {
+        history.readers.insert(name.clone(), seen.lock().unwrap_or_else(PoisonError::into_inner).clone());
     }
 }
 

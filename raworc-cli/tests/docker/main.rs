@@ -326,7 +326,7 @@ fn an_engine_that_hangs_later() {
         let mut child =
             command.env("DOCKER_HOST", between.host()).stdout(Stdio::piped()).spawn().expect("raworc starts");
         let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines().map_while(Result::ok);
-        let up = Up { child, url: String::new() };
+        let up = Up { child, url: String::new(), started: serde_json::Value::Null };
         let told = lines.by_ref().find(|line| line.contains("runtime")).expect("it serves");
         assert!(told.contains(why), "{told}");
         // Where this machine has no walls, there is no other runtime.

@@ -1,10 +1,10 @@
 //! The life of an agent whose callers and whose program are at different servers.
 
-use crate::up::until;
-use crate::{At, Installation, Process};
+use crate::up::{Up, until};
+use crate::{At, Installation};
 
 /// Two servers and an operator, and an agent that is up.
-fn with_agent(installation: &Installation) -> ([Process; 2], Process) {
+fn with_agent(installation: &Installation) -> ([Up; 2], Up) {
     // At once, on an empty database.
     let [first, second] = std::thread::scope(|scope| {
         ["first", "second"]
@@ -21,7 +21,7 @@ fn with_agent(installation: &Installation) -> ([Process; 2], Process) {
 
 pub(crate) fn with_two_servers(installation: &Installation) {
     let (servers, operator) = with_agent(installation);
-    let both = servers.each_ref().map(|server| At { installation, url: server.url() });
+    let both = servers.each_ref().map(|server| At { installation, url: &server.url });
     for (n, at) in both.iter().enumerate() {
         assert_eq!(
             at.ok(&["send", "ada", &format!("!echo {n} >> lines; wc -l < lines"), "--no-steps"]).trim(),
@@ -59,7 +59,7 @@ pub(crate) fn with_two_servers(installation: &Installation) {
 
 pub(crate) fn a_server_is_killed(installation: &Installation) {
     let (servers, _operator) = with_agent(installation);
-    let url = servers[1].url().to_owned();
+    let url = servers[1].url.clone();
     let at = At { installation, url: &url };
     let slow = ["send", "ada", "!echo begun; sleep 2; echo ended", "--no-steps"];
     let waiting = at.command(&slow).stdout(std::process::Stdio::piped()).spawn().expect("raworc runs");
@@ -84,7 +84,7 @@ pub(crate) fn a_server_is_killed(installation: &Installation) {
 
 pub(crate) fn told_to_one(installation: &Installation) {
     let (servers, _operator) = with_agent(installation);
-    let both = servers.each_ref().map(|server| At { installation, url: server.url() });
+    let both = servers.each_ref().map(|server| At { installation, url: &server.url });
     // A key of idempotency stands for one message, whichever server is asked.
     let sent = both
         .each_ref()

@@ -15,13 +15,13 @@ mod refused;
 #[allow(dead_code, reason = "another binary's tests use the rest")]
 mod up;
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
 
 use libtest_mimic::{Arguments, Trial};
 
 use self::database::Database;
 use self::home::{Home, Ran};
+use self::up::Up;
 
 const PASSWORD: &str = "nobody guesses this one";
 
@@ -84,64 +84,19 @@ impl Installation {
         command
     }
 
-    fn server(&self, data: &str) -> Process {
-        Process::of(self.command("server", data))
+    fn server(&self, data: &str) -> Up {
+        Up::of(self.command("server", data))
     }
 
-    fn operator(&self, data: &str) -> Process {
-        Process::of(self.command("operator", data))
+    fn operator(&self, data: &str) -> Up {
+        Up::of(self.command("operator", data))
     }
 
     /// Logs in at a server, and has commands go there.
-    fn at<'a>(&'a self, server: &'a Process) -> At<'a> {
-        let at = At { installation: self, url: server.url() };
+    fn at<'a>(&'a self, server: &'a Up) -> At<'a> {
+        let at = At { installation: self, url: &server.url };
         at.run(&["login", "admin", "--password-file", "password"]).ok();
         at
-    }
-}
-
-/// A process, until it is dropped.
-struct Process {
-    child: Child,
-    started: serde_json::Value,
-}
-
-impl Process {
-    fn of(mut command: Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).spawn().expect("raworc starts");
-        let out = child.stdout.take().expect("a pipe");
-        let mut line = String::new();
-        BufReader::new(out).read_line(&mut line).expect("it says that it has begun");
-        let started = serde_json::from_str(&line).unwrap_or_else(|_| panic!("it ended, or says {line:?}"));
-        Self { child, started }
-    }
-
-    fn url(&self) -> &str {
-        self.started["server"].as_str().expect("an address")
-    }
-
-    fn kill(mut self) {
-        self.child.kill().expect("killed");
-        self.child.wait().expect("it is gone");
-    }
-
-    /// Asks it to end, and returns its exit code.
-    fn end(mut self) -> Option<i32> {
-        self.ask_to_end();
-        self.child.wait().expect("it ends").code()
-    }
-
-    fn ask_to_end(&self) {
-        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a process");
-        // It may have ended by itself.
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.ask_to_end();
-        let _ = self.child.wait();
     }
 }
 

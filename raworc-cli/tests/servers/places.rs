@@ -3,9 +3,9 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
+use crate::Installation;
 use crate::home::Ran;
-use crate::up::until;
-use crate::{Installation, Process};
+use crate::up::{Up, until};
 
 pub(crate) fn each_engine_has_its_name(installation: &Installation) {
     let server = installation.server("server");
@@ -18,7 +18,7 @@ pub(crate) fn each_engine_has_its_name(installation: &Installation) {
         "{refused:#?}"
     );
 
-    let there = Process::of({
+    let there = Up::of({
         let mut command = installation.command("operator", "elsewhere");
         command.env("RAWORC_LOCAL__NAME", "elsewhere");
         command
@@ -41,7 +41,7 @@ pub(crate) fn each_engine_has_its_name(installation: &Installation) {
 pub(crate) fn an_operator_says_how_it_is(installation: &Installation) {
     let mut command = installation.command("operator", "operator");
     command.env("RAWORC_OPERATOR__LISTEN", "127.0.0.1:0");
-    let operator = Process::of(command);
+    let operator = Up::of(command);
     let address = operator.started["health"].as_str().and_then(|url| url.strip_prefix("http://")).expect("an address");
     let get = |path: &str| {
         let mut stream = TcpStream::connect(address).expect("it listens");

@@ -34,9 +34,6 @@ const RELINKED: Duration = Duration::from_secs(2);
 /// What a busy machine adds to what is promised: begun on every agent at once, and looked at by calls.
 const BUSY: Duration = Duration::from_secs(4);
 
-/// Between two looks.
-const PAUSE: Duration = Duration::from_millis(20);
-
 fn names() -> Vec<AgentName> {
     (0..AGENTS).map(|number| format!("b{number}").parse().expect("a name")).collect()
 }
@@ -89,16 +86,12 @@ async fn begun_by_all(fleet: &Fleet, since: Instant) -> Result<Duration, String>
     for woken in wakes.buffer_unordered(AGENTS).collect::<Vec<_>>().await {
         woken.map_err(said)?;
     }
-    loop {
-        let now = incarnations(&fleet.clients[1]).await.map_err(said)?;
-        if now.iter().all(|(name, incarnation)| before.get(name).is_some_and(|before| before < incarnation)) {
-            return Ok(since.elapsed());
-        }
-        if since.elapsed() > MOVED * 4 {
-            return Err(format!("after {:?} somebody has not been begun with", MOVED * 4));
-        }
-        tokio::time::sleep(PAUSE).await;
-    }
+    until("an operator has begun with everybody", async || {
+        let now = incarnations(&fleet.clients[1]).await?;
+        Ok(now.iter().all(|(name, incarnation)| before.get(name).is_some_and(|before| before < incarnation)))
+    })
+    .await?;
+    Ok(since.elapsed())
 }
 
 async fn incarnations(client: &Client) -> Result<BTreeMap<AgentName, u64>, ClientError> {
@@ -172,15 +165,13 @@ async fn until_halted(fleet: &Fleet, operator: &Node) -> Result<(), String> {
             asked.map_err(said)?;
         }
         let state = if asleep { State::Slept } else { State::Idle };
-        loop {
-            if operator.is_halted().await {
-                return Ok(());
-            }
-            let agents = everybody(&fleet.clients[0]).await.map_err(said)?;
-            if agents.iter().all(|agent| agent.status.state() == state && agent.status.run.is_none() == asleep) {
-                break;
-            }
-            tokio::time::sleep(PAUSE).await;
+        let is_so = |agent: &Agent| agent.status.state() == state && agent.status.run.is_none() == asleep;
+        until("the operator halts, or is through with everybody", async || {
+            Ok(operator.is_halted().await || everybody(&fleet.clients[0]).await?.iter().all(is_so))
+        })
+        .await?;
+        if operator.is_halted().await {
+            return Ok(());
         }
     }
     Err("it never came there".to_owned())

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -24,7 +24,7 @@ use crate::clients::{Caller, Recorder, Seen, read_by_turns};
 use crate::databases::Database;
 use crate::history::History;
 use crate::place::Place;
-use crate::world::{all_messages, at_end, everybody, rests, said, until, whole_log, word};
+use crate::world::{all_messages, at_end, everybody, let_catch_up, rests, said, until, whole_log, word};
 
 const PASSWORD: &str = "nobody guesses this one";
 
@@ -254,22 +254,12 @@ impl Fleet {
         history.machine.computers_at_rest = self.engine.journal().live().len();
         history.machine.volumes_at_rest = self.engine.volumes().len();
         history.log = whole_log(client).await.map_err(said)?;
-        self.let_readers_catch_up(history).await;
+        let_catch_up(&self.readers, history).await;
         self.delete_all(history).await?;
         for node in self.nodes() {
             node.end().await?;
         }
         Ok(())
-    }
-
-    async fn let_readers_catch_up(&self, history: &mut History) {
-        let last = history.log.last().map(|entry| entry.revision);
-        let told = |seen: &Seen| seen.lock().unwrap_or_else(PoisonError::into_inner).last().copied();
-        let all = async || Ok(self.readers.values().all(|(seen, _)| told(seen) >= last));
-        until("readers are told all", all).await.unwrap_or_default();
-        for (name, (seen, _)) in &self.readers {
-            history.readers.insert(name.clone(), seen.lock().unwrap_or_else(PoisonError::into_inner).clone());
-        }
     }
 
     /// Deletes every agent, and says what is left of them.

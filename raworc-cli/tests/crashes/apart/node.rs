@@ -1,17 +1,18 @@
 //! A server or an operator: a process that is killed, frozen, asked to leave and started again on its machine.
 
 use std::ffi::OsStr;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 use tokio::time::Instant;
 
 use super::network::Network;
+use crate::process::Process;
 
 /// How long it may take to serve, however often it is begun, or to end when it is asked to.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -39,7 +40,7 @@ pub(crate) struct Node {
     home: PathBuf,
     arguments: Vec<String>,
     variables: Vec<(String, String)>,
-    child: tokio::sync::Mutex<Option<Child>>,
+    process: Process,
 }
 
 impl Node {
@@ -53,7 +54,7 @@ impl Node {
     ) -> std::io::Result<Self> {
         let home = home.join(format!("machine-{machine}"));
         std::fs::create_dir(&home)?;
-        Ok(Self { machine, network, home, arguments, variables, child: tokio::sync::Mutex::default() })
+        Ok(Self { machine, network, home, arguments, variables, process: Process::default() })
     }
 
     /// Starts it, and begins it anew where it ends before it serves, as whoever supervises it would. Waits until it serves.
@@ -79,7 +80,7 @@ impl Node {
             self.command(point).and_then(|mut command| command.spawn()).map_err(|error| error.to_string())?;
         let out = child.stdout.take().ok_or("no standard output")?;
         // It may be looked at, and killed, before it serves.
-        *self.child.lock().await = Some(child);
+        self.process.hold(child).await;
         let mut line = String::new();
         BufReader::new(out).read_line(&mut line).await.map_err(|error| error.to_string())?;
         let said = serde_json::from_str::<serde_json::Value>(&line);
@@ -111,45 +112,16 @@ impl Node {
         lines[lines.len().saturating_sub(400)..].join("\n")
     }
 
-    /// Ends it as `kill -9` does.
-    pub(crate) async fn kill(&self) {
-        if let Some(mut child) = self.child.lock().await.take() {
-            let _ = child.kill().await;
-        }
-    }
-
-    pub(crate) async fn pid(&self) -> Option<Pid> {
-        let child = self.child.lock().await;
-        Pid::from_raw(i32::try_from(child.as_ref()?.id()?).ok()?)
-    }
-
-    pub(crate) async fn signal(&self, signal: Signal) {
-        if let Some(pid) = self.pid().await {
-            let _ = kill_process(pid, signal);
-        }
-    }
-
-    /// Whether it is halted.
-    pub(crate) async fn is_halted(&self) -> bool {
-        self.child.lock().await.as_ref().and_then(Child::id).is_some_and(crate::machine::is_halted)
-    }
-
-    /// How it ended by itself, if it has.
-    pub(crate) async fn ended(&self) -> Option<std::process::ExitStatus> {
-        self.child.lock().await.as_mut()?.try_wait().ok()?
-    }
-
     /// Asks it to leave. Says what is wrong with its end.
     pub(crate) async fn end(&self) -> Result<(), String> {
-        self.signal(Signal::TERM).await;
-        let machine = self.machine;
-        let Some(mut child) = self.child.lock().await.take() else {
-            return Err(format!("machine {machine} ran no more"));
-        };
-        match tokio::time::timeout(LIMIT, child.wait()).await {
-            Ok(Ok(status)) if status.success() => Ok(()),
-            Ok(status) => Err(format!("machine {machine} ended with {status:?}")),
-            Err(_) => Err(format!("machine {machine} did not end within {LIMIT:?}")),
-        }
+        self.process.end(&format!("machine {}", self.machine), LIMIT).await
+    }
+}
+
+impl Deref for Node {
+    type Target = Process;
+
+    fn deref(&self) -> &Process {
+        &self.process
     }
 }
