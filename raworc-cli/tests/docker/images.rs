@@ -15,7 +15,7 @@ use raworc_http::client::Client;
 
 use crate::home::{Home, Ran};
 use crate::up::{Up, condition, until};
-use crate::{Cleared, docker, host, label, label_ahead, raworc, run};
+use crate::{Cleared, docker, host, label, raworc, run, trial_label_ahead};
 
 /// What computers are made of here unless an agent names another: it is small, and the engine of tests has it.
 pub(crate) const DEBIAN: &str = "debian:bookworm-slim";
@@ -80,7 +80,7 @@ pub(crate) fn json(mut command: Command) -> Command {
     command
 }
 
-/// What the engine tells of containers of a home's installation, from now on: of what is past it keeps little, and that is
+/// What the engine tells of containers in which a home's installation tries images out, from now on: of what is past it keeps little, and that is
 /// everybody's.
 struct Starts {
     label: String,
@@ -90,7 +90,7 @@ struct Starts {
 
 impl Starts {
     fn of(home: &Home) -> Self {
-        let (label, now) = (label_ahead(home), docker(&["info", "--format", "{{.SystemTime}}"]));
+        let (label, now) = (trial_label_ahead(home), docker(&["info", "--format", "{{.SystemTime}}"]));
         let told = home.path().join("events");
         let mut events = Command::new("docker");
         events.args(["--host", &host(), "events", "--since", &now, "--filter", &label, "--filter", "event=create"]);
@@ -149,8 +149,8 @@ pub(crate) fn up_tries_it_out() {
     let other = described(up(&home, Some(static_program()), "auto", DEBIAN));
     assert!(other.contains("docker at "), "{other}");
     assert_eq!(starts.count() - before, 2, "another image is tried");
-    assert_eq!(docker(&["ps", "-aq", "--filter", &label(&home)]), "", "no trial is left");
-    assert_eq!(docker(&["volume", "ls", "-q", "--filter", &label(&home)]), "", "nor its volume");
+    assert_eq!(docker(&["ps", "-aq", "--filter", &starts.label]), "", "no trial is left");
+    assert_eq!(docker(&["volume", "ls", "-q", "--filter", &starts.label]), "", "nor its volume");
 }
 
 pub(crate) fn unfit_for_an_agent() {

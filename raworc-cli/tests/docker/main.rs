@@ -167,6 +167,11 @@ pub(crate) fn label_ahead(home: &Home) -> String {
     label(home)
 }
 
+/// The same of what `up` makes to try the engine out: it has a name of its own, so that no operator takes it for an orphan.
+pub(crate) fn trial_label_ahead(home: &Home) -> String {
+    format!("{}-trial", label_ahead(home))
+}
+
 /// Takes away at its end what the installation of a home has on the engine.
 pub(crate) struct Cleared<'a>(pub(crate) &'a Home);
 
@@ -425,8 +430,7 @@ fn a_trial_leaves_nothing() {
     let home = Home::new();
     let _cleared = Cleared(&home);
     let up = ["up", "--listen", "127.0.0.1:0", "-o", "json", "--log", "warn"];
-    // Under a name of its own, so that no operator takes it for an orphan.
-    let label = format!("{}-trial", label_ahead(&home));
+    let label = trial_label_ahead(&home);
     let volumes = || docker(&["volume", "ls", "-q", "--filter", &label]);
     let now = SystemClock.now().as_second().to_string();
     let mut events = Command::new("docker");
