@@ -14,6 +14,7 @@ mod errors;
 pub mod fuzzing;
 mod home;
 mod link;
+mod lock;
 mod log;
 mod model;
 mod outbox;
@@ -32,4 +33,5 @@ mod worker;
 
 pub use boot::NoBoot;
 pub use entry::main;
+pub use lock::InUse;
 pub use program::{Ended, Options, run};

@@ -14,6 +14,7 @@ use crate::boot::{self, NoBoot};
 use crate::calls::{CallError, Calls};
 use crate::egress::{self, Proxy};
 use crate::link::{self, Hands};
+use crate::lock::{self, InUse};
 use crate::log::Log;
 use crate::server::Server;
 use crate::setup;
@@ -63,6 +64,9 @@ pub enum Ended {
     /// The address in the boot line cannot be used.
     #[error("the boot line cannot be followed")]
     BadAddress(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The one before it did not end.
+    #[error(transparent)]
+    InUse(#[from] InUse),
     /// A newer incarnation has begun.
     #[error("a newer run of this computer's program has begun")]
     Stale,
@@ -97,14 +101,12 @@ pub(crate) async fn run_with_log(
 ) -> Result<Infallible, Ended> {
     let boot = boot::wait(input).await?;
     tracing::info!(computer = %boot.computer, incarnation = %boot.incarnation, "starting");
+    let _alone = lock::take(&options.home).await?;
     let server =
         Server::new(&boot.agent_url, boot.ca.as_deref()).map_err(|error| Ended::BadAddress(Box::new(error)))?;
     let calls = Arc::new(Calls::new(server));
     let BootReply { token, spec } = calls.boot(&boot).await?;
     drop(boot);
-    if let Err(error) = tokio::fs::create_dir_all(&options.home).await {
-        tracing::warn!(%error, "the home {} is not there", options.home.display());
-    }
     let proxy = if spec.proxied && !egress::has_network() { proxy().await } else { None };
     let base = proxy.as_ref().and_then(|proxy| proxy.environment().ok()).unwrap_or_default();
     let shared = Arc::new(Shared::with_base(base));

@@ -2,6 +2,7 @@
 
 mod fake;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,7 +30,11 @@ impl Program {
     }
 
     fn boot(fake: &Fake, line: String) -> Self {
-        let options = Options::default().with_home(fake.home());
+        Self::boot_in(&fake.home(), line)
+    }
+
+    fn boot_in(home: &Path, line: String) -> Self {
+        let options = Options::default().with_home(home);
         Self(tokio::spawn(async move {
             let Err(ended) = raworc_agent::run(line.as_bytes(), options).await;
             ended
@@ -303,6 +308,19 @@ async fn the_program_ends_itself_when_a_newer_one_has_begun() {
 }
 
 #[tokio::test]
+async fn a_program_does_not_begin_before_the_one_in_the_same_home_has_ended() {
+    let (fake, next) = (Fake::start(), Fake::start());
+    let program = Program::start(&fake);
+    fake.nth("boot", 0).await;
+    let _second = Program::boot_in(&fake.home(), next.boot_line());
+    fake.nth("heartbeat", 1).await;
+    assert_eq!(next.told("boot"), [] as [Value; 0]);
+    fake.state().stale = true;
+    assert!(matches!(program.ended().await, Ended::Stale));
+    next.nth("boot", 0).await;
+}
+
+#[tokio::test]
 async fn the_setup_runs_before_the_first_message_with_its_output_as_steps() {
     let fake = Fake::start();
     fake.state().setup = Some(json!({ "script": "echo one; echo two >&2; touch made", "hash": "h", "limit": 60 }));
@@ -382,7 +400,8 @@ async fn the_listener_is_reached_over_tls_by_its_own_authority_alone() {
         }
     });
     let other = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a certificate");
-    let stranger = Program::boot(&fake, boot_line(&url, Some(other.cert.pem())));
+    let elsewhere = fake.directory.path().join("elsewhere");
+    let stranger = Program::boot_in(&elsewhere, boot_line(&url, Some(other.cert.pem())));
     let _program = Program::boot(&fake, boot_line(&url, Some(certified.cert.pem())));
     fake.queue(lease(1, "!echo over tls", false));
     assert_eq!(fake.nth("end", 0).await["reply"][0]["text"], "over tls\n");
