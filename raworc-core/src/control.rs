@@ -41,6 +41,7 @@ pub use program::Booted;
 pub(crate) use program::key_hash;
 pub use retention::Retainer;
 pub use rouse::Errand;
+pub(crate) use runtimes::{is_of_runtime, tell_again};
 pub use settings::{Models, Settings};
 pub use system::System;
 

@@ -47,7 +47,7 @@ use self::observe::Answers;
 use self::queue::Queue;
 use self::shards::Shards;
 use crate::agent::Agent;
-use crate::control::{ControlPlane, Subscription};
+use crate::control::{ControlPlane, Subscription, is_of_runtime};
 use crate::entropy::{Clock, Entropy, EntropyExt};
 use crate::error::Error;
 use crate::event::EventKind;
@@ -219,7 +219,8 @@ impl Operator {
         self.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;
-        self.shared.shards.leave(&self.shared.store).await;
+        let Shared { store, shards, entropy, clock, .. } = &*self.shared;
+        shards.leave(store, || entropy.commit_id(clock.now())).await;
     }
 }
 
@@ -307,6 +308,9 @@ async fn follow_log(shared: Arc<Shared>, mut events: Subscription) {
                 if let Some(agent) = event.agent.filter(|_| telling) {
                     shared.queue.trigger(agent);
                 }
+                if is_of_runtime(&event) {
+                    shared.shards.call();
+                }
             }
             // What was missed is found by the scan for what is due.
             Err(RecvError::Lagged(missed)) => tracing::info!(missed, "the log was faster than this operator"),
@@ -322,8 +326,12 @@ async fn scan(shared: Arc<Shared>) {
     let mut next_reclaim = tokio::time::Instant::now();
     let runtimes: Vec<_> = shared.engines.keys().cloned().collect();
     loop {
-        tick.tick().await;
-        for runtime in shared.shards.renew(&shared.store).await {
+        let at_once = tokio::select! {
+            biased;
+            _ = tick.tick() => false,
+            () = shared.shards.called() => true,
+        };
+        for runtime in shared.shards.renew(&shared.store, at_once).await {
             // What whoever had it before left to be taken away waits for nobody else.
             next_reclaim = tokio::time::Instant::now();
             if let Some(engine) = shared.engines.get(&runtime) {

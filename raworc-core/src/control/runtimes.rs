@@ -12,8 +12,8 @@ use super::feed::{Feed, Subscription};
 use super::{Settings, System};
 use crate::entropy::EntropyExt;
 use crate::error::Error;
-use crate::event::EventKind;
-use crate::ids::RuntimeName;
+use crate::event::{Event, EventKind};
+use crate::ids::{CommitId, RuntimeName};
 use crate::runtime::{Capabilities, Runtimes};
 use crate::store::{Change, Commit, Conflict, RecordChange, RecordCheck, RecordKey, RecordKind, Store, StoreError};
 
@@ -88,13 +88,8 @@ impl View {
     async fn follow(self, mut events: Subscription, told: watch::Sender<List>) {
         loop {
             match events.recv().await {
-                Ok(event) => {
-                    let kind = event.summary.get("kind").and_then(serde_json::Value::as_str);
-                    if event.kind != EventKind::AccessChanged || kind != Some(RecordKind::Runtime.as_str()) {
-                        continue;
-                    }
-                }
-                Err(RecvError::Lagged(_)) => {}
+                Ok(event) if !is_of_runtime(&event) => continue,
+                Ok(_) | Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => return,
             }
             loop {
@@ -108,6 +103,33 @@ impl View {
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
         }
+    }
+}
+
+fn key_of(runtime: &RuntimeName) -> RecordKey {
+    RecordKey { kind: RecordKind::Runtime, tenant: None, name: runtime.to_string() }
+}
+
+/// Whether an event says that operators have told of a runtime.
+pub(crate) fn is_of_runtime(event: &Event) -> bool {
+    let kind = event.summary.get("kind").and_then(serde_json::Value::as_str);
+    event.kind == EventKind::AccessChanged && kind == Some(RecordKind::Runtime.as_str())
+}
+
+/// Tells of a runtime once more, which calls its operators to look who of them is there.
+pub(crate) async fn tell_again(
+    store: &Arc<dyn Store>,
+    runtime: &RuntimeName,
+    commit: CommitId,
+) -> Result<(), StoreError> {
+    // Of what was never told nobody else is an operator.
+    let Some(told) = store.record(&key_of(runtime)).await? else { return Ok(()) };
+    let when = RecordCheck::Version(told.version);
+    let change = RecordChange { key: told.key, when, body: Some(told.body), ttl: None };
+    match store.commit(Commit::new(commit, vec![Change::Record(change)])).await {
+        // Another one told in this moment, which calls them too.
+        Ok(_) | Err(StoreError::Conflict(Conflict::Record { .. })) => Ok(()),
+        Err(error) => Err(error),
     }
 }
 
@@ -132,7 +154,7 @@ impl System<'_> {
 
     async fn publish(self, name: &RuntimeName, published: &Published) -> Result<(), Error> {
         let inner = &self.control.inner;
-        let key = RecordKey { kind: RecordKind::Runtime, tenant: None, name: name.to_string() };
+        let key = key_of(name);
         loop {
             let there = inner.store.record(&key).await?;
             let mut body = published.clone();

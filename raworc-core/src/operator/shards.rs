@@ -1,6 +1,6 @@
 //! Shards: how several operators share the agents of a runtime.
 //!
-//! Each operator holds one lease a runtime as a sign of life. An agent falls into one of 64 shards, and a shard belongs
+//! Each operator holds one lease a runtime as a sign of life. An agent falls into one of 256 shards, and a shard belongs
 //! to the live operator that weighs most for it. All operators reckon alike from the same leases, so nothing is written
 //! for a shard; while two of them see different leases, both may look at an agent, and preconditions decide.
 
@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use sha2::{Digest, Sha256};
+use tokio::sync::Notify;
 
-use crate::control::Presence;
-use crate::ids::{AgentId, ProcessId, RuntimeName};
+use crate::control::{Presence, tell_again};
+use crate::ids::{AgentId, CommitId, ProcessId, RuntimeName};
 use crate::store::{LeaseClaim, Store, StoreError};
 
 /// Shards of a runtime.
-const SHARDS: u64 = 64;
+const SHARDS: u64 = 256;
 
 /// For how long an operator counts as live after its last sign.
 const TTL: Duration = Duration::from_secs(5);
@@ -31,6 +32,8 @@ pub(super) struct Shards {
     members: RwLock<HashMap<RuntimeName, Vec<ProcessId>>>,
     runtimes: Vec<RuntimeName>,
     renewed: std::sync::Mutex<tokio::time::Instant>,
+    /// Somebody came or went.
+    called: Notify,
 }
 
 /// What the keys of a runtime's operators' signs of life begin with.
@@ -51,16 +54,27 @@ impl Shards {
             members: RwLock::default(),
             runtimes,
             renewed: std::sync::Mutex::new(tokio::time::Instant::now()),
+            called: Notify::new(),
         };
         shards.renew_now(store).await?;
         Ok(shards)
     }
 
+    /// Has this operator look at once who else lives.
+    pub(super) fn call(&self) {
+        self.called.notify_one();
+    }
+
+    /// Waits until it is to look at once.
+    pub(super) async fn called(&self) {
+        self.called.notified().await;
+    }
+
     /// Gives a sign of life where it is time for one, and learns who else lives. Returns the runtimes whose agents have
     /// moved between operators by that: nothing else tells an operator of those that are its own now.
-    pub(super) async fn renew(&self, store: &Arc<dyn Store>) -> Vec<RuntimeName> {
+    pub(super) async fn renew(&self, store: &Arc<dyn Store>, at_once: bool) -> Vec<RuntimeName> {
         let due = self.renewed.lock().unwrap_or_else(PoisonError::into_inner).elapsed() >= RENEW;
-        if !due {
+        if !due && !at_once {
             return Vec::new();
         }
         match self.renew_now(store).await {
@@ -94,13 +108,17 @@ impl Shards {
         Ok(moved)
     }
 
-    /// Lets the others take over at once.
-    pub(super) async fn leave(&self, store: &Arc<dyn Store>) {
+    /// Lets the others take over at once: gives the leases back, and calls them by the log.
+    pub(super) async fn leave(&self, store: &Arc<dyn Store>, mut commit: impl FnMut() -> CommitId) {
         for runtime in &self.runtimes {
             let key = self.presence.key(&prefix(runtime), self.process);
             let claim = LeaseClaim { key, holder: self.process, ttl: Duration::ZERO };
-            if let Err(error) = store.claim(&claim).await {
-                tracing::warn!(%error, "this operator's lease could not be given back; it runs out by itself");
+            let left = async {
+                store.claim(&claim).await?;
+                tell_again(store, runtime, commit()).await
+            };
+            if let Err(error) = left.await {
+                tracing::warn!(%error, %runtime, "other operators could not be told that this one leaves; they see it soon");
             }
         }
     }
@@ -161,12 +179,27 @@ mod tests {
     #[test]
     fn every_release_weighs_alike() {
         let member = |n: u128| ProcessId::from_uuid(uuid::Uuid::from_u128(n));
-        let owners: String = (0..SHARDS)
+        let owners: String = (0..64)
             .map(|shard| owner(&[member(1), member(2), member(3)], shard).expect("one"))
             .map(|owner| (1..=3_u8).find(|n| member(u128::from(*n)) == owner).expect("a member"))
             .map(|n| char::from(b'0' + n))
             .collect();
         insta::assert_snapshot!(owners, @"2212111211221111321231323223121133121111213121111313211122322223");
+    }
+
+    #[test]
+    fn the_busiest_of_some_operators_has_little_more_than_its_share() {
+        const SETS: u64 = 100;
+        for count in 2..=8 {
+            let busiest = (0..SETS).map(|set| {
+                let members: Vec<_> =
+                    (0..count).map(|n| ProcessId::from_uuid(uuid::Uuid::from_u64_pair(set, n))).collect();
+                let own = |member| (0..SHARDS).filter(|shard| owner(&members, *shard) == Some(member)).count() as u64;
+                members.iter().copied().map(own).max().expect("some")
+            });
+            let percent = busiest.sum::<u64>() * count * 100 / (SETS * SHARDS);
+            assert!((100..=130).contains(&percent), "the busiest of {count} has {percent} % of an even share");
+        }
     }
 
     #[test]

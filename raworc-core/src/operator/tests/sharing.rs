@@ -91,6 +91,27 @@ async fn a_start_whose_operator_died_is_taken_over_within_its_lease() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_operator_that_leaves_is_followed_at_once() {
+    let world = World::new().await;
+    world.control.system().publish_runtimes().await.expect("told");
+    let (first, second) = (world.operator.as_ref().expect("an operator"), world.another_operator().await);
+    let runtime = world.runtime.name().clone();
+    let members = async || {
+        let known = first.shared.shards.living(&world.control.inner.store, &runtime, Some(first.shared.shards.me()));
+        known.await.expect("known").len()
+    };
+    while members().await < 2 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    second.shutdown().await;
+    let left = tokio::time::Instant::now();
+    while members().await > 1 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(left.elapsed() < Duration::from_millis(100), "{:?}", left.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn two_operators_make_each_of_a_thousand_computers_once() {
     let world = World::new().await;
     let second = world.another_operator().await;
