@@ -3,6 +3,7 @@
 //! Where no server is, the tests say so to whoever runs them, and fail where it was to be there.
 
 pub(crate) mod database;
+pub(crate) mod processes;
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -67,6 +68,18 @@ macro_rules! tests {
             a_store_that_is_dropped_ends_what_is_watched,
             many_rows_go_a_few_at_a_time_while_others_write,
         );
+
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn nothing_is_missed_or_seen_twice_while_32_writers_of_four_processes_commit() {
+            let child = concat!(module_path!(), "::child_that_writes_and_watches");
+            let test = |database| $crate::sql::server::tests::processes::watch_while_others_write::<$dialect>(database, child);
+            $crate::sql::server::tests::on($kind, test).await;
+        }
+
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn child_that_writes_and_watches() {
+            $crate::sql::server::tests::processes::write_and_watch::<$dialect>().await;
+        }
     };
 }
 pub(crate) use tests;
