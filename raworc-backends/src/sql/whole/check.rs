@@ -7,7 +7,7 @@ use raworc_core::agent::{Agent, State};
 use raworc_core::blob::BlobId;
 use raworc_core::computer::Computer;
 use raworc_core::event::Event;
-use raworc_core::ids::{AgentId, CommitId, TenantName};
+use raworc_core::ids::{AgentId, CommitId, ComputerId, TenantName};
 use raworc_core::message::{Message, MessageState};
 use raworc_core::step::Step;
 use raworc_core::store::{Answer, AuditRow, Committed, QuotaKind};
@@ -127,6 +127,8 @@ struct Facts {
     seen_message: u64,
     seen_step: u64,
     seen_queued: u64,
+    /// Its computer, until that was seen.
+    computer: Option<ComputerId>,
 }
 
 /// A blob whose pieces are being read.
@@ -147,6 +149,8 @@ struct Checks {
     agents: BTreeMap<AgentId, Facts>,
     /// The labels that agents have by their documents, and those that are there.
     labels: (Sum, Sum),
+    /// What the quotas are to be by the rows, less what was seen of them.
+    used: BTreeMap<TenantName, u64>,
     revision: Option<u64>,
     /// The blobs that have to have pieces, and those that pieces make.
     blobs: (Sum, Sum),
@@ -165,9 +169,9 @@ impl Checks {
             "agent_labels" => self.labels.1.add(&row.0).map(drop).map(|()| None),
             "messages" => self.message(table, &row),
             "steps" => self.step(table, &row),
-            "computers" => of_doc::<Computer>(table, &row, |computer| computer_row(&computer)),
+            "computers" => self.computer(table, &row),
             "records" => record(&row).and_then(|record| Ok(differs(table, &row, &record_row(&record)?))),
-            "quotas" => quota(&row),
+            "quotas" => self.quota(&row),
             "answers" => answer(&row),
             "log" => self.event(table, &row),
             "commits" => self.commit(&row),
@@ -210,6 +214,14 @@ impl Checks {
                 (facts.seen_step != 0 && facts.seen_step != facts.last_step)
                     .then(|| format!("its last step is {}, and {} was to be", facts.seen_step, facts.last_step))
             }),
+            "computers" => {
+                self.each_agent(|facts| facts.computer.map(|computer| format!("its computer {computer} is not there")))
+            }
+            "quotas" => {
+                for (tenant, used) in std::mem::take(&mut self.used) {
+                    self.flaws.add(format!("quotas {tenant}: it is not there, and {used} agents are to be counted"));
+                }
+            }
             "log" => self.log_end(),
             "blob_refs" => {
                 let (wanted, found) = std::mem::take(&mut self.references);
@@ -253,10 +265,12 @@ impl Checks {
             last_message: inbox.last_seq,
             last_step: inbox.last_step,
             queued: inbox.queued,
+            computer: agent.status.computer.filter(|_| agent.status.state() != State::Deleted),
             ..Facts::default()
         };
         self.agents.insert(agent.id, facts);
         if agent.status.state() != State::Deleted {
+            *self.used.entry(agent.tenant.clone()).or_default() += 1;
             for (label, value) in &agent.spec.labels {
                 self.labels.0.add(&[agent.id.to_string().into(), label.as_str().into(), value.as_str().into()])?;
             }
@@ -288,6 +302,28 @@ impl Checks {
             return Ok(Some(format!("the one before it is {before}")));
         }
         Ok(differs(table, row, &step_row(&step)?))
+    }
+
+    fn computer(&mut self, table: &Table, row: &Row) -> Checked {
+        let computer: Computer = doc(row, row.count() - 1)?;
+        let owner = self.agents.get_mut(&computer.agent);
+        let owned = owner.and_then(|facts| facts.computer.take_if(|own| *own == computer.id())).is_some();
+        if owned == computer.reclaim_since.is_some() {
+            let told = if owned { "its agent has it, and it is to be reclaimed" } else { "no agent has it" };
+            return Ok(Some(told.into()));
+        }
+        // An agent is counted until its volume is gone.
+        if !owned && !computer.keep_volume {
+            *self.used.entry(computer.tenant.clone()).or_default() += 1;
+        }
+        Ok(differs(table, row, &computer_row(&computer)?))
+    }
+
+    fn quota(&mut self, row: &Row) -> Checked {
+        let tenant = TenantName::new(text(row, 0)?.into_owned()).map_err(broken)?;
+        let QuotaKind::Agents = serde_json::from_value(text(row, 1)?.into_owned().into()).map_err(broken)?;
+        let (used, wanted) = (count(row, 2)?, self.used.remove(&tenant).unwrap_or_default());
+        Ok((used != wanted).then(|| format!("{used} agents are counted, and {wanted} were to be")))
     }
 
     fn event(&mut self, table: &Table, row: &Row) -> Checked {
@@ -383,12 +419,6 @@ impl Checks {
 
 /// What is wrong with a row, if anything.
 type Checked = Result<Option<String>, sqlx::Error>;
-
-fn quota(row: &Row) -> Checked {
-    TenantName::new(text(row, 0)?.into_owned()).map_err(broken)?;
-    let _: QuotaKind = serde_json::from_value(text(row, 1)?.into_owned().into()).map_err(broken)?;
-    count(row, 2).map(|_| None)
-}
 
 fn answer(row: &Row) -> Checked {
     let answer: Answer = doc(row, 3)?;

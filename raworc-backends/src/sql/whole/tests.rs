@@ -348,6 +348,15 @@ async fn each_kind_of_flaw_is_found_and_named() {
         ("UPDATE records SET kind = 'nothing'".to_owned(), "records "),
         ("UPDATE records SET body = '{'".to_owned(), "records "),
         ("UPDATE quotas SET used = -1".to_owned(), "quotas "),
+        ("UPDATE quotas SET used = used + 1".to_owned(), "quotas other agents: 3 agents are counted, and 2 were to be"),
+        ("DELETE FROM quotas".to_owned(), "quotas default: it is not there, and 3 agents are to be counted"),
+        ("DELETE FROM computers".to_owned(), "is not there"),
+        ("DELETE FROM agents".to_owned(), "no agent has it"),
+        (
+            "UPDATE computers SET doc = replace(doc, '\"reclaim_since\":null', '\"reclaim_since\":\"2026-01-01T00:00:00Z\"')"
+                .to_owned(),
+            "its agent has it, and it is to be reclaimed",
+        ),
         ("UPDATE quotas SET kind = 'nothing'".to_owned(), "quotas "),
         ("UPDATE answers SET expires = 1".to_owned(), "column expires"),
         ("DELETE FROM log WHERE revision = 3".to_owned(), "log 4: revision 3 was to be there first"),

@@ -47,7 +47,9 @@ fn create(tenant: &TenantName, name: &str, labels: &[(&str, &str)]) -> (AgentId,
         owner: UserName::new("ada").expect("a good name"),
         spec: AgentSpec { labels, runtime, description: Some(ODD.trim().to_owned()), ..AgentSpec::default() },
     };
-    (agent, change(agent, Check::Absent, AgentOp::Create(Box::new(new))))
+    let mut made = change(agent, Check::Absent, AgentOp::Create(Box::new(new)));
+    made.quota = vec![QuotaDelta { tenant: tenant.clone(), kind: QuotaKind::Agents, delta: 1, limit: Some(9) }];
+    (agent, made)
 }
 
 fn happens(event: AgentEvent) -> AgentOp {
@@ -98,7 +100,6 @@ async fn work(store: &impl Store, agent: AgentId, text: &str) -> raworc_core::id
 pub(crate) async fn fill(store: &(impl Store + BlobStore)) -> Content {
     let (home, other) = (TenantName::default_tenant(), tenant("other"));
     let (busy, mut made) = create(&home, "busy", &[("team", "a"), ("Stage", "Z")]);
-    made.quota = vec![QuotaDelta { tenant: home.clone(), kind: QuotaKind::Agents, delta: 1, limit: Some(9) }];
     made.audit = Some(AuditEntry {
         tenant: Some(home.clone()),
         principal: "user:ada".into(),
