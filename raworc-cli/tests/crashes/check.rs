@@ -12,7 +12,7 @@ use crate::history::{Act, AgentAtEnd, Call, History, Kept, NO_CODE, Outcome};
 type Rule = (&'static str, fn(&History) -> Vec<String>);
 
 /// The rules, by the name of what breaks each.
-const RULES: [Rule; 21] = [
+const RULES: [Rule; 22] = [
     ("trouble", trouble),
     ("lost", lost),
     ("unended", unended),
@@ -33,6 +33,7 @@ const RULES: [Rule; 21] = [
     ("internal", internal),
     ("events", events),
     ("restless", restless),
+    ("unsound", unsound),
     ("left-behind", left_behind),
 ];
 
@@ -452,6 +453,11 @@ fn restless(history: &History) -> Vec<String> {
         found.push(format!("{} volumes are kept for {} agents", machine.volumes_at_rest, history.agents.len()));
     }
     found
+}
+
+/// Rows can be read, and agree with each other.
+fn unsound(history: &History) -> Vec<String> {
+    history.machine.unsound.clone()
 }
 
 /// Nothing is left of what was deleted and of a server that has ended.

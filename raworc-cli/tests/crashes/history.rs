@@ -110,6 +110,8 @@ pub(crate) struct Machine {
     pub(crate) computers_at_rest: usize,
     /// Volumes that were kept then.
     pub(crate) volumes_at_rest: usize,
+    /// What the store said then was wrong with itself.
+    pub(crate) unsound: Vec<String>,
     /// What was left of computers and volumes when every agent was deleted.
     pub(crate) left_of_deleted: Vec<String>,
     /// Processes and control groups that were left when the server had ended.

@@ -4,8 +4,19 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::process::Child;
+use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
+
+/// What `raworc store verify` says is wrong, as this command runs it.
+pub(crate) async fn unsound(mut verify: Command) -> Vec<String> {
+    match verify.output().await {
+        Ok(output) if output.status.success() => Vec::new(),
+        Ok(output) => {
+            vec![[output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned()).concat()]
+        }
+        Err(error) => vec![format!("it was not looked at: {error}")],
+    }
+}
 
 /// The process that runs, if one does.
 #[derive(Debug, Default)]

@@ -13,7 +13,7 @@ use tokio::process::Command;
 use tokio::time::Instant;
 
 use crate::place::Place;
-use crate::process::Process;
+use crate::process::{Process, unsound};
 
 const PASSWORD: &str = "nobody guesses this one";
 
@@ -72,26 +72,39 @@ impl Server {
         lines[lines.len().saturating_sub(60)..].join("\n")
     }
 
-    fn command(&self, point: Option<&str>) -> std::io::Result<Command> {
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log())?;
+    /// The binary, on its data.
+    fn raworc<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Command {
         let binary = std::env::var_os("RAWORC").unwrap_or_else(|| env!("CARGO_BIN_EXE_raworc").into());
         let mut command = Command::new(binary);
-        let listen = format!("127.0.0.1:{}", self.port());
         command
-            .args(["up", "-o", "json", "--log", "info", "--no-login", "--listen", &listen, "--data"])
+            .args(args)
+            .arg("--data")
             .arg(self.data())
-            .arg("--admin-password-file")
-            .arg(self.home.path().join("password"))
             .env_clear()
             .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
             .env("HOME", self.home.path())
-            .envs(self.place.variables())
-            .envs(point.map(|point| ("FAILPOINT", point)))
             .current_dir(self.home.path())
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(log)
             .kill_on_drop(true);
+        command
+    }
+
+    /// What its store says is wrong with itself.
+    pub(crate) async fn unsound(&self) -> Vec<String> {
+        unsound(self.raworc(["store", "verify"])).await
+    }
+
+    fn command(&self, point: Option<&str>) -> std::io::Result<Command> {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log())?;
+        let listen = format!("127.0.0.1:{}", self.port());
+        let mut command = self.raworc(["up", "-o", "json", "--log", "info", "--no-login", "--listen", &listen]);
+        command
+            .arg("--admin-password-file")
+            .arg(self.home.path().join("password"))
+            .envs(self.place.variables())
+            .envs(point.map(|point| ("FAILPOINT", point)))
+            .stdout(Stdio::piped())
+            .stderr(log);
         Ok(command)
     }
 

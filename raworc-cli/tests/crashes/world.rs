@@ -165,6 +165,7 @@ impl World {
             machine::computers(self.server.home(), self.server.place().is_killed()).len();
         history.machine.volumes_at_rest = self.volumes().len();
         history.log = whole_log(&client).await.map_err(said)?;
+        history.machine.unsound = self.server.unsound().await;
         let_catch_up(&self.readers, history).await;
         history.machine.left_of_deleted = self.delete_all(&client).await?;
         self.server.end().await?;

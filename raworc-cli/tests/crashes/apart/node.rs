@@ -12,7 +12,7 @@ use tokio::process::Command;
 use tokio::time::Instant;
 
 use super::network::Network;
-use crate::process::Process;
+use crate::process::{Process, unsound};
 
 /// How long it may take to serve, however often it is begun, or to end when it is asked to.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -87,21 +87,31 @@ impl Node {
         said.map(drop).map_err(|_| format!("it says {line:?}; its log ends with\n{}", self.log_tail()))
     }
 
-    fn command(&self, point: Option<&str>) -> std::io::Result<Command> {
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.home.join("log"))?;
+    /// The binary, on its machine and with what it is told.
+    fn raworc<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Command {
         let mut command = ends_with_us(&self.network, self.machine, binary());
         command
-            .args(&self.arguments)
-            .args(["-o", "json", "--log", "info", "--data"])
+            .args(args)
+            .arg("--data")
             .arg(self.home.join("data"))
             .env_clear()
             .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
             .env("HOME", &self.home)
             .envs(self.variables.iter().cloned())
-            .envs(point.map(|point| ("FAILPOINT", point)))
-            .current_dir(&self.home)
-            .stdout(Stdio::piped())
-            .stderr(log);
+            .current_dir(&self.home);
+        command
+    }
+
+    /// What its store says is wrong with itself.
+    pub(crate) async fn unsound(&self) -> Vec<String> {
+        unsound(self.raworc(["store", "verify"])).await
+    }
+
+    fn command(&self, point: Option<&str>) -> std::io::Result<Command> {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.home.join("log"))?;
+        let arguments = self.arguments.iter().map(String::as_str);
+        let mut command = self.raworc(arguments.chain(["-o", "json", "--log", "info"]));
+        command.envs(point.map(|point| ("FAILPOINT", point))).stdout(Stdio::piped()).stderr(log);
         Ok(command)
     }
 

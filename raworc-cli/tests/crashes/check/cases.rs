@@ -121,6 +121,7 @@ const BAD: &[Bad] = &[
     }),
     ("restless", "a computer runs that no agent has", |h| h.machine.computers_at_rest = 2),
     ("restless", "a volume is kept that no agent has", |h| h.machine.volumes_at_rest = 2),
+    ("unsound", "a row is wrong", |h| h.machine.unsound.push("quotas default: 4 agents are counted".into())),
     ("left-behind", "a volume is left of a deleted agent", |h| h.machine.left_of_deleted.push("volumes/v2".into())),
     ("left-behind", "a process is left of the server", |h| h.machine.left_of_server.push("process 7".into())),
     ("trouble", "a server does not start", |h| h.machine.troubles.push("it does not start".into())),
