@@ -1,6 +1,7 @@
-//! `deploy/compose.yaml` on the engine: server, operator and a real MySQL, from images that were made here.
+//! `deploy/compose.yaml` on the engine: server, operator and a real database, from images that were made here.
 
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -16,6 +17,9 @@ use crate::{docker, host};
 /// Where a MySQL was unpacked with all its libraries, by scripts/database.
 const MYSQL: &str = "RAWORC_TEST_MYSQL_ROOT";
 
+/// Where this machine's PostgreSQL is.
+const POSTGRES: &str = "/usr/lib/postgresql/15";
+
 /// How long it may take that something comes about.
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -23,9 +27,47 @@ fn deploy() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy")
 }
 
+/// A database of the compose file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Database {
+    Mysql,
+    Postgres,
+}
+
+impl Database {
+    /// Its profile and its service.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Mysql => "mysql",
+            Self::Postgres => "postgres",
+        }
+    }
+
+    const fn store(self) -> &'static str {
+        match self {
+            Self::Mysql => "mysql://raworc@mysql:3306/raworc",
+            Self::Postgres => "postgres://raworc@postgres:5432/raworc",
+        }
+    }
+
+    /// What of it is on this machine, from which an image can be made.
+    fn root(self) -> Result<PathBuf, &'static str> {
+        match self {
+            Self::Mysql => {
+                let root = std::env::var_os(MYSQL).map(PathBuf::from).filter(|root| root.exists());
+                root.ok_or("scripts/database has unpacked no MySQL")
+            }
+            Self::Postgres => {
+                Some(PathBuf::from(POSTGRES)).filter(|root| root.exists()).ok_or("PostgreSQL 15 is not here")
+            }
+        }
+    }
+}
+
 /// An installation by the compose file, until it is dropped.
 struct Composed {
     home: Home,
+    database: Database,
     /// What is of this test alone: the project, and the tag of its images.
     name: String,
     command: Vec<&'static str>,
@@ -34,10 +76,10 @@ struct Composed {
 }
 
 impl Composed {
-    fn new(command: Vec<&'static str>) -> Self {
+    fn new(command: Vec<&'static str>, database: Database) -> Self {
         let name = format!("raworc-test-{}", &SystemEntropy.uuid(SystemClock.now()).simple().to_string()[20..]);
         let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
-        Self { home: Home::new(), name, command, port: free.port() }
+        Self { home: Home::new(), database, name, command, port: free.port() }
     }
 
     fn image(&self, what: &str) -> String {
@@ -55,13 +97,15 @@ impl Composed {
             .args(["-p", &self.name])
             .args(args)
             .env("DOCKER_HOST", &engine)
-            .env("COMPOSE_PROFILES", "mysql")
+            .env("COMPOSE_PROFILES", self.database.name())
+            .env("RAWORC_STORE", self.database.store())
             .env("RAWORC_PORT", format!("127.0.0.1:{}", self.port))
             .env("RAWORC_DIR", directory("raworc"))
             .env("RAWORC_SECRETS", directory("secrets"))
             .env("RAWORC_DOCKER_SOCKET", engine.trim_start_matches("unix://"))
             .env("RAWORC_IMAGE", self.image("raworc"))
             .env("RAWORC_MYSQL_IMAGE", self.image("mysql"))
+            .env("RAWORC_POSTGRES_IMAGE", self.image("postgres"))
             .env("RAWORC_COMPUTER_IMAGE", IMAGE)
             .output()
             .expect("docker-compose runs")
@@ -104,26 +148,37 @@ impl Composed {
         ]);
     }
 
-    /// An image of the MySQL that tests have, which takes what the compose file says as the official one does.
-    fn make_mysql(&self, root: &Path) {
-        let entrypoint = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/docker/compose/mysql-entrypoint");
-        let script = "
-            tar -C \"$1\" --exclude=./dev --exclude=./mnt -cf - . |
-                docker --host \"$2\" import - \"$3-root\" >/dev/null &&
-            cp \"$4\" \"$5/busybox\" && cp \"$6\" \"$5/entrypoint\" && chmod 755 \"$5/entrypoint\" &&
-            printf 'FROM %s-root\\nCOPY busybox entrypoint /\\nENV PATH=/usr/sbin:/usr/bin\\nENTRYPOINT [\"/entrypoint\"]\\n' \"$3\" >\"$5/Dockerfile\" &&
-            docker --host \"$2\" build -q -t \"$3\" \"$5\"";
+    /// An image of the database that tests have, which takes what the compose file says as the official one does.
+    fn make_database(&self, root: &Path) {
+        let name = self.database.name();
+        let script = match self.database {
+            Database::Mysql => {
+                "tar -C \"$1\" --exclude=./dev --exclude=./mnt -cf - . |
+                    docker --host \"$2\" import - \"$3-root\" >/dev/null &&
+                printf 'FROM %s-root\\nCOPY busybox entrypoint /\\nENV PATH=/usr/sbin:/usr/bin\\nENTRYPOINT [\"/entrypoint\"]\\n' \"$3\" >Dockerfile"
+            }
+            Database::Postgres => {
+                "tar -chf root.tar \"$1\" /usr/share/postgresql/15 $(ldd \"$1/bin/postgres\" \"$1/bin/initdb\" |
+                    grep -o '/[^ :]* (0x' | cut -d ' ' -f 1 | sort -u) &&
+                printf 'FROM %s\\nADD root.tar /\\nCOPY busybox entrypoint /\\nENTRYPOINT [\"/entrypoint\"]\\n' \"$4\" >Dockerfile"
+            }
+        };
         let context = tempfile::tempdir().expect("a directory");
+        let entrypoint = context.path().join("entrypoint");
+        let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/docker/compose/{name}-entrypoint"));
+        std::fs::copy(ours, &entrypoint).expect("copied");
+        std::fs::set_permissions(&entrypoint, std::fs::Permissions::from_mode(0o755)).expect("executable");
+        std::fs::copy(busybox_program(), context.path().join("busybox")).expect("copied");
+        let image = self.image(name);
         let made = Command::new("sh")
             .args(["-c", script, "sh"])
             .arg(root)
-            .args([host(), self.image("mysql")])
-            .arg(busybox_program())
-            .arg(context.path())
-            .arg(entrypoint)
+            .args([&host(), &image, IMAGE])
+            .current_dir(context.path())
             .output()
             .expect("a shell");
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        docker(&["build", "-q", "-t", &image, &context.path().display().to_string()]);
     }
 
     /// The command line of a person on this machine.
@@ -168,11 +223,10 @@ impl Drop for Composed {
             }
         }
         drop(self.compose(&["down", "-v", "--remove-orphans", "-t", "5"]));
-        for image in ["raworc", "mysql"] {
-            drop(Command::new("docker").args(["--host", &host(), "image", "rm", "-f", &self.image(image)]).output());
+        let database = self.image(self.database.name());
+        for image in [&self.image("raworc"), &database, &format!("{database}-root")] {
+            drop(Command::new("docker").args(["--host", &host(), "image", "rm", "-f", image]).output());
         }
-        let root = format!("{}-root", self.image("mysql"));
-        drop(Command::new("docker").args(["--host", &host(), "image", "rm", "-f", &root]).output());
     }
 }
 
@@ -186,19 +240,27 @@ fn command() -> Option<Vec<&'static str>> {
     [vec!["docker-compose"], vec!["docker", "compose"]].into_iter().find(|command| works(command))
 }
 
-pub(crate) fn an_installation_is_brought_up() {
-    let (command, mysql) = (command(), std::env::var_os(MYSQL).map(PathBuf::from).filter(|root| root.exists()));
-    let lack = match (&command, &mysql) {
+pub(crate) fn an_installation_is_brought_up_with_mysql() {
+    is_brought_up(Database::Mysql);
+}
+
+pub(crate) fn an_installation_is_brought_up_with_postgres() {
+    is_brought_up(Database::Postgres);
+}
+
+fn is_brought_up(database: Database) {
+    let (command, root) = (command(), database.root());
+    let lack = match (&command, &root) {
         (None, _) => Some("docker-compose is not here"),
-        (_, None) => Some("scripts/database has unpacked no MySQL"),
+        (_, Err(lack)) => Some(*lack),
         _ if !host().starts_with("unix://") => Some("the engine is on another machine"),
         _ => None,
     };
     if is_untested("deploy/compose.yaml", lack) {
         return;
     }
-    let (command, mysql) = command.zip(mysql).expect("they are here");
-    let composed = Composed::new(command);
+    let (command, root) = command.zip(root.ok()).expect("they are here");
+    let composed = Composed::new(command, database);
     let secrets = composed.home.path().join("secrets");
     let made = Command::new(deploy().join("make-secrets")).arg(&secrets).output().expect("the script runs");
     assert!(made.status.success(), "{made:?}");
@@ -206,7 +268,7 @@ pub(crate) fn an_installation_is_brought_up() {
     assert!(Command::new(deploy().join("make-secrets")).arg(&secrets).output().expect("it runs").status.success());
     assert_eq!(std::fs::read(secrets.join("master.key")).expect("there"), key, "a key that is there stays");
     composed.make_raworc();
-    composed.make_mysql(&mysql);
+    composed.make_database(&root);
     composed.composed(&["up", "-d"]);
 
     // The server is started again until the database is there.
@@ -217,15 +279,15 @@ pub(crate) fn an_installation_is_brought_up() {
     assert_eq!(composed.ok(&["send", "ada", "!echo kept > note; cat note", "--no-steps"]), "kept\n");
     assert_eq!(composed.ok(&["agent", "exec", "ada", "--", "cat", "note"]), "kept\n");
 
-    let [server, operator, database] =
-        ["server", "operator", "mysql"].map(|service| composed.inspect(&composed.containers(service)[0]));
-    for (container, has_engine) in [(&server, false), (&operator, true), (&database, false)] {
+    let [server, operator, rows] =
+        ["server", "operator", database.name()].map(|service| composed.inspect(&composed.containers(service)[0]));
+    for (container, has_engine) in [(&server, false), (&operator, true), (&rows, false)] {
         let mounts = container["Mounts"].to_string();
         assert_eq!(mounts.contains("docker.sock"), has_engine, "{mounts}");
     }
     let published = |container: &serde_json::Value| container["HostConfig"]["PortBindings"].to_string();
     assert!(published(&server).contains("9000/tcp"));
-    assert_eq!((published(&operator).as_str(), published(&database).as_str()), ("{}", "{}"), "nobody else is reached");
+    assert_eq!((published(&operator).as_str(), published(&rows).as_str()), ("{}", "{}"), "nobody else is reached");
     composed.until("the server is healthy", || {
         composed.inspect(&composed.containers("server")[0])["State"]["Health"]["Status"] == "healthy"
     });

@@ -110,7 +110,14 @@ fn main() -> ExitCode {
         trial("an_agent_lives_in_a_system_of_busybox_alone", images::busybox),
         trial("an_agent_lives_in_an_image_with_one_static_shell_and_nothing_else", images::one_shell),
         trial("an_agent_in_an_image_without_a_shell_says_so_and_moves_files", images::no_shell),
-        trial("the_compose_file_brings_up_an_installation", compose::an_installation_is_brought_up),
+        trial(
+            "the_compose_file_brings_up_an_installation_with_mysql",
+            compose::an_installation_is_brought_up_with_mysql,
+        ),
+        trial(
+            "the_compose_file_brings_up_an_installation_with_postgres",
+            compose::an_installation_is_brought_up_with_postgres,
+        ),
         trial("an_image_for_another_processor_says_what_cannot_be_executed", images::another_processor),
     ]);
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
