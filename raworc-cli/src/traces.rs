@@ -14,6 +14,7 @@ use opentelemetry::trace::TracerProvider;
 use opentelemetry_otlp::{SpanExporter, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
+use raworc_core::entropy::{Clock, EntropyExt, SystemClock, SystemEntropy};
 use raworc_core::trace;
 use tracing::Subscriber;
 use tracing::level_filters::LevelFilter;
@@ -53,6 +54,7 @@ where
     let exporter = exporter.with_endpoint(address.to_string()).with_timeout(ANSWER_LIMIT).build();
     let resource = Resource::builder().with_service_name("raworc").with_attributes([
         KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
+        KeyValue::new("service.instance.id", SystemEntropy.uuid(SystemClock.now()).to_string()),
         KeyValue::new("raworc.role", role.as_str()),
     ]);
     let sampler = Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(settings.tracing.sample)));

@@ -61,10 +61,15 @@ impl HttpClient for Collector {
         match &answer {
             Ok(answer) if answer.status().is_success() => self.note(None),
             Ok(answer) => self.note(Some(&format!("it answered with status {}", answer.status().as_u16()))),
-            Err(error) => self.note(Some(&error.to_string())),
+            Err(error) => self.note(Some(&with_causes(&**error))),
         }
         answer
     }
+}
+
+fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |&error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 async fn send(client: reqwest::Client, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {

@@ -103,7 +103,10 @@ fn a_message_that_wakes_its_agent_is_one_trace_from_its_callers_span_to_the_repl
     commit(&all, "reply", one(&all, "POST /agent/v0/end", &accept.id));
     let ids: BTreeSet<_> = all.iter().map(|span| span.id.as_str()).chain([CALLER]).collect();
     assert!(all.iter().all(|span| ids.contains(span.parent.as_str())), "each is below another: {all:#?}");
-    assert!(all.iter().all(|span| span.role == "up" && span.service == "raworc"), "{all:#?}");
+    let of_process = |span: &Span| (span.service.clone(), span.role.clone(), span.instance.clone());
+    let processes: BTreeSet<_> = all.iter().map(of_process).collect();
+    let [(service, role, instance)] = &Vec::from_iter(processes)[..] else { panic!("one process: {all:#?}") };
+    assert_eq!((service.as_str(), role.as_str(), instance.is_empty()), ("raworc", "up", false));
     let told = collector.text();
     assert!(told.contains(TRACE), "what is looked for would be found: {told}");
     for secret in [SECRET, &login, "echo"] {
@@ -171,7 +174,7 @@ fn a_collector_that_is_away_or_never_answers_holds_nothing_up() {
     // It takes connections into its backlog, and says nothing.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let mute = format!("http://{}", silent.local_addr().expect("an address"));
-    for collector in [gone, mute] {
+    for (collector, why) in [(gone, "refused"), (mute, "timed out")] {
         let home = Home::new();
         let errors = home.path().join("errors");
         let mut command = home.raworc(&["up", "--listen", "127.0.0.1:0", "-o", "json", "--log", "warn"]);
@@ -186,6 +189,8 @@ fn a_collector_that_is_away_or_never_answers_holds_nothing_up() {
         assert_eq!(up.end(), Some(0));
         assert!(ending.elapsed() < Duration::from_secs(20), "{:?}", ending.elapsed());
         assert_eq!(said(), 1, "it is said once");
+        let log = std::fs::read_to_string(&errors).expect("read");
+        assert!(log.contains(why), "{log}");
     }
 }
 

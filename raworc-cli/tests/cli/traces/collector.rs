@@ -21,6 +21,7 @@ pub(super) struct Span {
     pub(super) name: String,
     pub(super) service: String,
     pub(super) role: String,
+    pub(super) instance: String,
     attributes: Vec<(String, String)>,
 }
 
@@ -76,6 +77,7 @@ impl Collector {
                 name: span.name,
                 service: of("service.name"),
                 role: of("raworc.role"),
+                instance: of("service.instance.id"),
                 attributes: texts(span.attributes),
             }));
         }
