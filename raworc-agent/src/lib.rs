@@ -1,8 +1,4 @@
-//! The agent's mind and hands inside its computer.
-//!
-//! The program is started with one line on its standard input that says who it is and where the agents' listener is.
-//! It runs the agent's setup script, takes messages one after the other, works on each with a model and two tools, a
-//! shell and files, and serves the server's own requests (commands, files, logs) on a connection that it dials.
+#![doc = include_str!("../README.md")]
 
 mod boot;
 mod calls;

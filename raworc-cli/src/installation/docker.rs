@@ -19,7 +19,7 @@ use crate::settings::{DEFAULT_IMAGE, RuntimeKind, Settings};
 const DOCKER: &str = "docker";
 
 /// A computer with a shell and tools to build with, for `docker build`.
-pub const DOCKERFILE: &str = include_str!("../../../deploy/computer/Dockerfile");
+pub const DOCKERFILE: &str = include_str!("docker/Dockerfile");
 
 /// How a program is made that runs in any image.
 const STATIC: &str = "build the static one with scripts/agentd and set RAWORC_AGENTD to it";

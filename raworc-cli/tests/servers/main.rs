@@ -10,6 +10,7 @@ mod database;
 mod home;
 mod life;
 mod places;
+mod previous;
 mod refused;
 #[path = "../cli/up.rs"]
 #[allow(dead_code, reason = "another binary's tests use the rest")]
@@ -31,7 +32,10 @@ fn main() -> ExitCode {
         trials.push(trial(kind, "an_agent_lives_with_two_servers_and_an_operator", life::with_two_servers));
         trials.push(trial(kind, "a_server_that_is_killed_is_missed_by_nobody", life::a_server_is_killed));
         trials.push(trial(kind, "what_one_server_is_told_holds_at_the_other", life::told_to_one));
+        let beside = trial(kind, "the_release_before_goes_on_beside_this_one", previous::goes_on_beside);
+        trials.push(previous::where_it_is_there(beside));
     }
+    trials.push(previous::sqlite());
     // What follows is the same on every database.
     trials.push(trial("postgres", "each_engine_has_a_name_of_its_own", places::each_engine_has_its_name));
     trials.push(trial("postgres", "an_operator_says_how_it_is", places::an_operator_says_how_it_is));
@@ -73,14 +77,26 @@ impl Installation {
 
     /// A process with a data directory of its own.
     fn command(&self, role: &str, data: &str) -> Command {
-        let mut command = self.home.raworc(&[role, "-o", "json", "--log", "warn", "--data", data]);
+        self.dressed(self.home.raworc(&[]), role, data)
+    }
+
+    /// The same of another binary.
+    fn dressed(&self, mut command: Command, role: &str, data: &str) -> Command {
         command
+            .args([role, "-o", "json", "--log", "warn", "--data", data])
             .env("RAWORC_STORE", &self.store)
             .env("RAWORC_MASTER_KEY_FILE", self.home.path().join("master.key"))
             .env("RAWORC_AGENTS__SOCKETS", self.home.path().join("sockets"));
         if role == "server" {
             command.args(["--listen", "127.0.0.1:0", "--admin-password-file", "password"]);
         }
+        command
+    }
+
+    /// A command about the store itself.
+    fn with_store(&self, args: &[&str]) -> Command {
+        let mut command = self.home.raworc(args);
+        command.env("RAWORC_STORE", &self.store);
         command
     }
 
