@@ -227,9 +227,9 @@ pub(crate) async fn made_once_each<D: Tested>(database: Database, least: usize, 
     let stores = [Arc::new(open::<D>(&database).await), Arc::new(open::<D>(&database).await)];
     let (agent, made) = create("one");
     stores[0].commit(made).await.expect("goes through");
-    let times = watch::Sender::new(0);
+    let (times, made) = (watch::Sender::new(0), watch::Sender::new(0_u64));
     let writers = (0..8).map(|n| {
-        let (store, times) = (Arc::clone(&stores[n % 2]), times.subscribe());
+        let (store, times, made) = (Arc::clone(&stores[n % 2]), times.subscribe(), made.clone());
         tokio::spawn(async move {
             let mut seen = Vec::new();
             while seen.len() < EACH || *times.borrow() < least {
@@ -243,15 +243,19 @@ pub(crate) async fn made_once_each<D: Tested>(database: Database, least: usize, 
                     }
                 };
                 seen.push(committed.messages[0].seq);
+                made.send_modify(|made| *made += 1);
             }
             seen
         })
     });
     let writers = join_all(writers);
+    let mut progress = made.subscribe();
     let disturbing = async {
         loop {
             disturb(database.clone()).await;
             times.send_modify(|times| *times += 1);
+            let before = *made.borrow();
+            progress.wait_for(|made| *made > before + 8).await.expect("it is held here");
         }
     };
     let written = tokio::select! {

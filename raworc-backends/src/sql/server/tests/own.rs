@@ -33,12 +33,20 @@ impl Own {
         &self.url
     }
 
-    /// Kills it, as it would be by a loss of power, but for what the kernel holds. It is started again over its data.
+    /// Kills it, as it would be by a loss of power, but for what the kernel holds. It is started again over its data, which this
+    /// waits for, and not until it answers.
     pub(crate) fn kill(&self) {
-        let pid = std::fs::read_to_string(self.dir.join("server")).expect("it has said its number");
-        let pid = pid.trim().parse().ok().and_then(rustix::process::Pid::from_raw).expect("a number");
-        // It may just have been killed, and not be up again.
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        let server = || std::fs::read_to_string(self.dir.join("server")).expect("it has said its number");
+        let killed = server();
+        let pid = killed.trim().parse().ok().and_then(rustix::process::Pid::from_raw).expect("a number");
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("it lives");
+        for _ in 0..600 {
+            if server() != killed {
+                return;
+            }
+            std::thread::park_timeout(std::time::Duration::from_millis(50));
+        }
+        panic!("it is not started again");
     }
 }
 
