@@ -66,7 +66,10 @@ fn refused(error: &IoError) -> Option<&CertificateError> {
 
 fn way_out(reason: &CertificateError, authority: &str) -> String {
     match reason {
-        CertificateError::UnknownIssuer => format!("name the file of the authority that signed it: {authority}=FILE"),
+        // An authority of the same name with another key has signed nothing of it.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            format!("name the file of the authority that signed it: {authority}=FILE")
+        }
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
             "name the host as the certificate does, or have one made for this name".to_owned()
         }
