@@ -39,9 +39,12 @@ fn main() -> ExitCode {
         trials.push(trial(kind, "an_agent_lives_with_two_servers_and_an_operator", life::with_two_servers));
         trials.push(trial(kind, "a_server_that_is_killed_is_missed_by_nobody", life::a_server_is_killed));
         trials.push(trial(kind, "what_one_server_is_told_holds_at_the_other", life::told_to_one));
-        trials.push(trial(kind, "a_database_that_stands_still_is_told_of_and_goes_on", away::stands_still));
         trials.push(trial(kind, "a_database_that_is_killed_is_missed_by_nobody", move |_| away::is_killed(kind)));
         trials.push(trial(kind, "the_password_comes_from_a_file_that_nobody_is_shown", secret::comes_from_a_file));
+    }
+    // It is one driver for both of MySQL's kind.
+    for kind in ["postgres", "mysql"] {
+        trials.push(trial(kind, "a_database_that_stands_still_is_told_of_and_goes_on", away::stands_still));
     }
     trials.push(trial("pgbouncer", "an_agent_lives_with_two_servers_and_an_operator", life::with_two_servers));
     trials.push(trial("pgbouncer", "what_one_server_is_told_holds_at_the_other", life::told_to_one));
