@@ -182,11 +182,14 @@ async fn heartbeat(calls: &Calls, shared: &Shared) {
     }
 }
 
+/// How often the token is renewed, at most and at least, whatever this machine's clock says: it is good for an hour.
+const RENEWED: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(20 * 60));
+
 /// Renews the token in the middle of its life. Ends where the server refuses.
 async fn renew(calls: &Calls, mut token: TokenReply) -> CallError {
     loop {
         let left = Duration::try_from(token.expires_at.duration_since(SystemClock.now())).unwrap_or_default();
-        tokio::time::sleep((left / 2).clamp(Duration::from_secs(1), Duration::from_secs(24 * 3600))).await;
+        tokio::time::sleep((left / 2).clamp(RENEWED.0, RENEWED.1)).await;
         match calls.renew().await {
             Ok(fresh) => token = fresh,
             Err(error) => return error,

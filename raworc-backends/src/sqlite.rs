@@ -61,12 +61,13 @@ impl SqliteStore {
             .await
             .map_err(fault)?;
         let shared = Arc::new(Shared {
-            time: Time::of_machine(Arc::clone(&options.clock)),
+            time: Arc::new(Time::of_machine(Arc::clone(&options.clock))),
             readers,
             feed: Feed::new(head.revision, head.oldest),
             recent: crate::sql::Recent::default(),
             closed: CancellationToken::new(),
             place: place.clone(),
+            pooled: false,
         });
         let queue = options.queue;
         Ok(Self::new(shared, queue, |shared, jobs, _closing| {

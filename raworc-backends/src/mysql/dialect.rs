@@ -18,7 +18,8 @@ use crate::sql::dialect::{Columns, Dialect};
 use crate::sql::fault::Fault;
 use crate::sql::schema::{Migrations, migrate};
 use crate::sql::script::{Cell, Script, Step};
-use crate::sql::server::{DatabaseOptions, Server};
+use crate::sql::server::tail::DEAF;
+use crate::sql::server::{DatabaseOptions, Server, address};
 use crate::sql::statements::{Insert, Keyed, Kind, There};
 use crate::sql::time::Time;
 use crate::sql::whole::words::Words;
@@ -39,6 +40,25 @@ const BYTES: usize = 4 << 20;
 
 /// The database's time in microseconds. The connection's time zone is UTC.
 const NOW: &str = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', SYSDATE(6))";
+
+/// What may follow in an address, and which of it are files.
+const PARAMETERS: &[&str] = &[
+    "sslmode",
+    "ssl-mode",
+    "sslca",
+    "ssl-ca",
+    "sslcert",
+    "ssl-cert",
+    "sslkey",
+    "ssl-key",
+    "socket",
+    "charset",
+    "collation",
+    "timezone",
+    "time-zone",
+    "statement-cache-capacity",
+];
+const FILES: &[&str] = &["sslca", "ssl-ca", "sslcert", "ssl-cert", "sslkey", "ssl-key"];
 
 /// MySQL and MariaDB.
 #[derive(Debug)]
@@ -141,7 +161,7 @@ impl Dialect for Mysql {
 
     fn fault(error: &sqlx::Error, place: &str) -> Fault {
         let told = error.as_database_error().and_then(|error| error.try_downcast_ref::<MySqlDatabaseError>());
-        let Some(told) = told else { return Fault::of_driver(error, place) };
+        let Some(told) = told else { return address::fault(error, place, "ssl-ca") };
         // From MySQL's and MariaDB's documentation (server error messages).
         match told.number() {
             FULL_DISK | FULL_TABLE => Fault::full(place),
@@ -157,6 +177,7 @@ impl Dialect for Mysql {
             NO_TABLE => Fault::unusable(format!(
                 "the database {place} lacks a table ({error}); restore a backup, or make the database anew"
             )),
+            READ_ONLY | READ_ONLY_MODE | READ_ONLY_TRANSACTION => Fault::read_only(error, place),
             CRASHED_TABLE | CRASHED_REPAIR => Fault::damaged(place, &error.to_string()),
             DUPLICATE | NULL | TOO_LONG | OUT_OF_RANGE | WRONG_VALUE | PACKET_TOO_LARGE | ROW_TOO_LARGE => {
                 Fault::of_row(error)
@@ -182,17 +203,21 @@ const CRASHED_TABLE: u16 = 1194;
 const CRASHED_REPAIR: u16 = 1195;
 const DENIED_PRIVILEGE: u16 = 1227;
 const OUT_OF_RANGE: u16 = 1264;
+const READ_ONLY: u16 = 1290;
 const WRONG_VALUE: u16 = 1366;
 const TOO_LONG: u16 = 1406;
 const DENIED_PLUGIN: u16 = 1698;
+const READ_ONLY_TRANSACTION: u16 = 1792;
+const READ_ONLY_MODE: u16 = 1836;
 
 impl Server for Mysql {
     /// Nobody tells.
     type Listener = ();
 
-    const POLL: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(100));
+    const POLL: (Duration, Duration) = DEAF;
 
     fn options(options: &DatabaseOptions) -> Result<(MySqlConnectOptions, String), StoreError> {
+        address::check(&options.url, PARAMETERS, FILES)?;
         let mut to = MySqlConnectOptions::from_str(&options.url).map_err(|error| StoreError::Unusable {
             reason: format!(
                 "the address of the database is not one of MySQL ({error}); write mysql://USER@HOST:PORT/DATABASE"
@@ -205,6 +230,18 @@ impl Server for Mysql {
         // Whatever the address says, times are told in UTC, and every character can be kept.
         let to = to.timezone("+00:00".to_owned()).charset("utf8mb4").collation("utf8mb4_bin");
         Ok((to.statement_cache_capacity(512).disable_statement_logging(), place))
+    }
+
+    fn pooled(_options: &DatabaseOptions) -> Result<Option<MySqlConnectOptions>, StoreError> {
+        Ok(None)
+    }
+
+    fn is_poolers(_error: &sqlx::Error) -> bool {
+        false
+    }
+
+    fn is_own(_conn: &MySqlConnection) -> bool {
+        true
     }
 
     async fn greet(conn: &mut MySqlConnection) -> Result<(), sqlx::Error> {

@@ -4,9 +4,10 @@ use sqlx::{AssertSqlSafe, MySqlConnection, Row};
 
 use super::Mysql;
 use super::dialect::literal;
+use crate::sql::dialect::Columns;
 use crate::sql::script::Step;
-use crate::sql::server::tests::Tested;
 use crate::sql::server::tests::database::Database;
+use crate::sql::server::tests::{Tested, apart};
 
 mod mysql {
     crate::sql::server::tests::tests!(super::Mysql, "mysql");
@@ -44,5 +45,32 @@ impl Tested for Mysql {
 
     async fn cut(database: &Database) -> Result<(), sqlx::Error> {
         database.end_connections().await
+    }
+
+    const TLS: apart::Words = apart::Words {
+        encrypted: "ssl-mode=REQUIRED",
+        signed: "ssl-mode=VERIFY_CA",
+        named: "ssl-mode=VERIFY_IDENTITY",
+        authority: "ssl-ca",
+    };
+    const TWELVE_SECONDS: &'static str = "DO SLEEP(12)";
+
+    async fn is_encrypted(conn: &mut MySqlConnection) -> Result<bool, sqlx::Error> {
+        let row = sqlx::raw_sql("SHOW SESSION STATUS LIKE 'Ssl_cipher'").fetch_one(conn).await?;
+        Ok(row.text(1)?.is_some_and(|cipher| !cipher.is_empty()))
+    }
+
+    async fn url_of_a_plain_user(database: &Database) -> Result<String, sqlx::Error> {
+        let url = database.url();
+        let (_, rest) = url.split_once('@').unwrap_or_default();
+        let name = rest.rsplit('/').next().unwrap_or_default();
+        let user =
+            format!("CREATE USER IF NOT EXISTS plain@'%' IDENTIFIED BY 'plain'; GRANT ALL ON {name}.* TO plain@'%'");
+        database.at_server(user).await?;
+        Ok(format!("mysql://plain:plain@{rest}"))
+    }
+
+    async fn read_only(database: &Database, is: bool) -> Result<(), sqlx::Error> {
+        database.at_server(format!("SET GLOBAL read_only = {is}")).await
     }
 }

@@ -10,16 +10,16 @@ use raworc_core::ids::Revision;
 use raworc_core::store::StoreError;
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgListener, PgPoolOptions, PgRow};
 use sqlx::query::Query;
-use sqlx::{AssertSqlSafe, ConnectOptions, PgConnection, Row};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, Row};
 use tokio::time::Instant;
 
 use crate::sql::batch::Head;
-use crate::sql::convert::{number, time};
+use crate::sql::convert::{broken, number, time};
 use crate::sql::dialect::{Columns, Dialect};
 use crate::sql::fault::Fault;
 use crate::sql::schema::{Migrations, migrate};
 use crate::sql::script::{Cell, Script, Step};
-use crate::sql::server::{DatabaseOptions, Server};
+use crate::sql::server::{DatabaseOptions, Server, address};
 use crate::sql::statements::{Insert, Keyed, Kind};
 use crate::sql::time::Time;
 use crate::sql::whole::words::Words;
@@ -30,8 +30,37 @@ const OLDEST: i64 = 15;
 /// What commits are told by.
 const CHANNEL: &str = "raworc_log";
 
+/// What a session is asked to have that is a connection's own. A pooler refuses it, or passes over it.
+const OWN: (&str, &str) = ("raworc.session", "own");
+
+/// How long who holds the log's head may be silent.
+const SILENCE: &str = "5s";
+
 /// The database's time in microseconds.
 const NOW: &str = "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)";
+
+/// What may follow in an address, and which of it are files.
+const PARAMETERS: &[&str] = &[
+    "sslmode",
+    "ssl-mode",
+    "sslrootcert",
+    "ssl-root-cert",
+    "ssl-ca",
+    "sslcert",
+    "ssl-cert",
+    "sslkey",
+    "ssl-key",
+    "host",
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "password",
+    "application_name",
+    "options",
+    "statement-cache-capacity",
+];
+const FILES: &[&str] = &["sslrootcert", "ssl-root-cert", "ssl-ca", "sslcert", "ssl-cert", "sslkey", "ssl-key"];
 
 /// PostgreSQL.
 #[derive(Debug)]
@@ -88,8 +117,13 @@ impl Dialect for Postgres {
         loads: Script,
     ) -> Result<(Head, Vec<PgRow>), sqlx::Error> {
         // The time is read after the row, which is waited for.
+        let silence = if Self::is_own(conn) {
+            String::new()
+        } else {
+            format!("SET LOCAL idle_in_transaction_session_timeout = '{SILENCE}'; ")
+        };
         let lock = format!(
-            "BEGIN ISOLATION LEVEL READ COMMITTED; \
+            "BEGIN ISOLATION LEVEL READ COMMITTED; {silence}\
              WITH h AS MATERIALIZED (SELECT revision, oldest, commits FROM head WHERE id = 1 FOR UPDATE) \
              SELECT revision, oldest, commits, {NOW} FROM h"
         );
@@ -107,6 +141,7 @@ impl Dialect for Postgres {
 
     /// Rows that are inserted go together with the statement after them.
     async fn run(conn: &mut PgConnection, script: Script) -> Result<Vec<PgRow>, sqlx::Error> {
+        let named = Self::is_own(conn);
         let mut rows = Vec::new();
         let mut inserts = Vec::new();
         for step in script.0 {
@@ -119,7 +154,7 @@ impl Dialect for Postgres {
                 step => {
                     let mut prepared = Prepared::of(&mut inserts);
                     prepared.finish(step);
-                    rows.extend(prepared.query().fetch_all(&mut *conn).await?);
+                    rows.extend(prepared.query(named).fetch_all(&mut *conn).await?);
                 }
             }
         }
@@ -130,12 +165,12 @@ impl Dialect for Postgres {
     fn stream(conn: &mut PgConnection, step: Step) -> BoxStream<'_, Result<PgRow, sqlx::Error>> {
         let mut prepared = Prepared::default();
         prepared.finish(step);
-        prepared.query().fetch(conn).boxed()
+        prepared.query(Self::is_own(conn)).fetch(conn).boxed()
     }
 
     fn fault(error: &sqlx::Error, place: &str) -> Fault {
         let Some(code) = error.as_database_error().and_then(|error| error.code()) else {
-            return Fault::of_driver(error, place);
+            return address::fault(error, place, "sslrootcert");
         };
         // From PostgreSQL's documentation (errcodes-appendix): the class, and the code where that says more.
         match &*code {
@@ -150,6 +185,7 @@ impl Dialect for Postgres {
             "42P01" => Fault::unusable(format!(
                 "the database {place} lacks a table ({error}); restore a backup, or make the database anew"
             )),
+            "25006" => Fault::read_only(error, place),
             code if code.starts_with("22") || code.starts_with("23") => Fault::of_row(error),
             "XX001" | "XX002" => Fault::damaged(place, &error.to_string()),
             _ => Fault::unavailable(format!("{error} ({place})")),
@@ -164,36 +200,48 @@ impl Server for Postgres {
     const POLL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(2));
 
     fn options(options: &DatabaseOptions) -> Result<(PgConnectOptions, String), StoreError> {
-        let mut to = PgConnectOptions::from_str(&options.url).map_err(|error| StoreError::Unusable {
-            reason: format!(
-                "the address of the database is not one of PostgreSQL ({error}); write postgres://USER@HOST:PORT/DATABASE"
-            ),
-        })?;
-        if let Some(password) = &options.password {
-            to = to.password(password);
-        }
+        let to = connect_options(options)?;
         let place = format!("postgres://{}:{}/{}", to.get_host(), to.get_port(), to.get_database().unwrap_or_default());
-        let to = to
-            .application_name("raworc")
-            .statement_cache_capacity(512)
+        let to = to.statement_cache_capacity(512).options([
+            OWN,
             // Whoever holds the log's head and is silent, stopped or cut off, holds up all others.
-            .options([
-                ("idle_in_transaction_session_timeout", "5s"),
-                ("client_connection_check_interval", "1s"),
-                ("tcp_user_timeout", "10s"),
-            ])
-            .disable_statement_logging();
+            ("idle_in_transaction_session_timeout", SILENCE),
+            ("client_connection_check_interval", "1s"),
+            ("tcp_user_timeout", "10s"),
+        ]);
         Ok((to, place))
     }
 
-    async fn greet(_conn: &mut PgConnection) -> Result<(), sqlx::Error> {
+    /// Statements have no names there, and nothing is asked of the session. What PgBouncer takes by itself is asked for alone.
+    fn pooled(options: &DatabaseOptions) -> Result<Option<PgConnectOptions>, StoreError> {
+        Ok(Some(connect_options(options)?.statement_cache_capacity(0).extra_float_digits(None)))
+    }
+
+    fn is_poolers(error: &sqlx::Error) -> bool {
+        error.as_database_error().is_some_and(|error| error.message().contains("unsupported startup parameter"))
+    }
+
+    fn is_own(conn: &PgConnection) -> bool {
+        conn.cached_statements_size() > 0
+    }
+
+    /// A session that is the connection's own keeps a statement from now on, which tells it from others.
+    async fn greet(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
+        let (name, value) = OWN;
+        let ask = format!("SELECT current_setting('{name}', true) IS NOT DISTINCT FROM '{value}'");
+        let is_own = sqlx::raw_sql(AssertSqlSafe(ask)).fetch_all(&mut *conn).await?;
+        if is_own.first().map(|row| row.try_get(0)).transpose()?.unwrap_or(false) {
+            sqlx::query("SELECT 1").execute(conn).await?;
+        }
         Ok(())
     }
 
     async fn check(conn: &mut PgConnection) -> Result<Result<(), String>, sqlx::Error> {
-        let ask = "SELECT current_setting('server_version_num')::int, current_setting('server_encoding')";
-        let (version, encoding): (i32, String) = sqlx::query_as(ask).fetch_one(conn).await?;
-        let major = i64::from(version) / 10_000;
+        let ask = "SELECT current_setting('server_version_num'), current_setting('server_encoding')";
+        let rows = sqlx::raw_sql(ask).fetch_all(conn).await?;
+        let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+        let version: i64 = row.text(0)?.unwrap_or_default().parse().map_err(broken)?;
+        let (major, encoding) = (version / 10_000, row.text(1)?.unwrap_or_default());
         Ok(if major < OLDEST {
             Err(format!("it is PostgreSQL {major}, and {OLDEST} or newer is needed; upgrade it"))
         } else if encoding != "UTF8" {
@@ -238,8 +286,32 @@ impl Words for Postgres {
     ];
 
     async fn migrate(conn: &mut PgConnection, migrations: Migrations, place: &str) -> Result<(), StoreError> {
-        migrate(conn, migrations, place, Self::fault).await
+        if Self::is_own(conn) {
+            return migrate(conn, migrations, place, Self::fault).await;
+        }
+        // The driver gives its statements names and keeps its lock in the session, which is the same to the end of a transaction.
+        let fault = |error: sqlx::Error| StoreError::from(Self::fault(&error, place));
+        let mut transaction = conn.begin().await.map_err(fault)?;
+        let alone = "DEALLOCATE ALL; SELECT pg_advisory_xact_lock(hashtext('raworc'))";
+        sqlx::raw_sql(alone).execute(&mut *transaction).await.map_err(fault)?;
+        migrate(&mut *transaction, migrations, place, Self::fault).await?;
+        sqlx::raw_sql("DEALLOCATE ALL").execute(&mut *transaction).await.map_err(fault)?;
+        transaction.commit().await.map_err(fault)
     }
+}
+
+/// What every connection has, whoever stands between.
+fn connect_options(options: &DatabaseOptions) -> Result<PgConnectOptions, StoreError> {
+    address::check(&options.url, PARAMETERS, FILES)?;
+    let mut to = PgConnectOptions::from_str(&options.url).map_err(|error| StoreError::Unusable {
+        reason: format!(
+            "the address of the database is not one of PostgreSQL ({error}); write postgres://USER@HOST:PORT/DATABASE"
+        ),
+    })?;
+    if let Some(password) = &options.password {
+        to = to.password(password);
+    }
+    Ok(to.application_name("raworc").disable_statement_logging())
 }
 
 /// A statement with what is bound to it.
@@ -344,11 +416,13 @@ impl Prepared {
             return Ok(());
         }
         self.text.push_str(" SELECT 1");
-        self.query().execute(conn).await.map(drop)
+        self.query(Postgres::is_own(conn)).execute(conn).await.map(drop)
     }
 
-    fn query(self) -> Query<'static, sqlx::Postgres, PgArguments> {
-        self.arguments.into_iter().fold(sqlx::query(AssertSqlSafe(self.text)), |query, argument| match argument {
+    /// Its name is the session's, which has to be the connection's own for that.
+    fn query(self, named: bool) -> Query<'static, sqlx::Postgres, PgArguments> {
+        let query = sqlx::query(AssertSqlSafe(self.text)).persistent(named);
+        self.arguments.into_iter().fold(query, |query, argument| match argument {
             Argument::One(Cell::Int(value)) => query.bind(value),
             Argument::One(Cell::Text(value)) => query.bind(value.map(written)),
             Argument::One(Cell::Bytes(value)) => query.bind(value.to_vec()),

@@ -6,10 +6,26 @@ use super::Postgres;
 use super::dialect::literal;
 use crate::sql::dialect::Columns;
 use crate::sql::script::Step;
-use crate::sql::server::tests::Tested;
 use crate::sql::server::tests::database::Database;
+use crate::sql::server::tests::{Tested, apart};
 
 crate::sql::server::tests::tests!(Postgres, "postgres");
+
+/// What a session's own statements, settings and locks are not needed for.
+mod pgbouncer {
+    crate::sql::server::tests::tests!(super::Postgres, "pgbouncer":
+        commits_whose_connections_are_cut_are_made_once_each,
+        who_holds_the_head_and_is_silent_holds_up_the_others_for_seconds_only,
+        many_open_an_empty_database_at_once,
+        a_database_of_a_newer_release_is_refused,
+        a_watcher_hears_of_what_another_process_commits,
+        who_watches_a_log_that_went_back_is_told,
+        agents_of_any_number_are_looked_up_at_once,
+        many_rows_go_a_few_at_a_time_while_others_write,
+        a_deadlock_with_somebody_else_costs_no_commit,
+        a_pooler_is_noticed,
+    );
+}
 
 impl Tested for Postgres {
     async fn faults(conn: &mut PgConnection, step: Step) -> Result<Vec<String>, sqlx::Error> {
@@ -38,5 +54,31 @@ impl Tested for Postgres {
         let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
             WHERE datname = current_database() AND pid <> pg_backend_pid()";
         database.run(cut).await
+    }
+
+    const TLS: apart::Words = apart::Words {
+        encrypted: "sslmode=require",
+        signed: "sslmode=verify-ca",
+        named: "sslmode=verify-full",
+        authority: "sslrootcert",
+    };
+    const TWELVE_SECONDS: &'static str = "SELECT 1 FROM pg_sleep(12)";
+
+    async fn is_encrypted(conn: &mut PgConnection) -> Result<bool, sqlx::Error> {
+        let ask = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+        sqlx::query_scalar(ask).fetch_one(conn).await
+    }
+
+    async fn url_of_a_plain_user(database: &Database) -> Result<String, sqlx::Error> {
+        Ok(database.url())
+    }
+
+    /// As it is for sessions that begin after it.
+    async fn read_only(database: &Database, is: bool) -> Result<(), sqlx::Error> {
+        let url = database.url();
+        let name = url.rsplit('/').next().unwrap_or_default();
+        let set = format!("ALTER DATABASE {name} SET default_transaction_read_only = {is}");
+        database.at_server(set).await?;
+        Self::cut(database).await
     }
 }

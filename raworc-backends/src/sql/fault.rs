@@ -44,6 +44,13 @@ impl Fault {
         Self { kind: FaultKind::Unusable, reason }
     }
 
+    /// It may be written to again in a moment, such as where one server takes another's place.
+    pub(crate) fn read_only(error: &sqlx::Error, place: &str) -> Self {
+        Self::unavailable(format!(
+            "the database {place} is read-only ({error}); where it is to stay so, name the server that may be written to"
+        ))
+    }
+
     pub(crate) fn full(place: &str) -> Self {
         let reason = format!("there is no room left for the database {place}; free some");
         Self { kind: FaultKind::Full, reason }
@@ -84,7 +91,7 @@ impl Fault {
             sqlx::Error::PoolTimedOut => {
                 Self::unavailable(format!("all connections to the database {place} are in use"))
             }
-            sqlx::Error::Tls(_) | sqlx::Error::Configuration(_) => Self::unusable(format!(
+            sqlx::Error::Configuration(_) => Self::unusable(format!(
                 "no connection to the database {place} can be made as it is set up ({error}); mend its address"
             )),
             sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => Self::damaged(place, &error.to_string()),

@@ -15,6 +15,7 @@ use raworc_core::store::{
     Record, RecordKey, RecordKind, Stamped, StepQuery,
 };
 use serde::de::DeserializeOwned;
+use sqlx::Connection;
 use sqlx::pool::PoolConnection;
 
 use super::Shared;
@@ -80,7 +81,16 @@ impl<D: Dialect> Shared<D> {
 
     pub(crate) async fn run(&self, script: Script) -> Result<Vec<D::Row>, sqlx::Error> {
         let mut conn = self.reader().await?;
-        let rows = within(D::run(conn.get()?, script)).await?;
+        let run = async {
+            if !self.pooled {
+                return D::run(conn.get()?, script).await;
+            }
+            let mut transaction = conn.get()?.begin().await?;
+            let rows = D::run(&mut transaction, script).await?;
+            transaction.commit().await?;
+            Ok(rows)
+        };
+        let rows = within(run).await?;
         conn.give_back();
         Ok(rows)
     }
@@ -110,14 +120,23 @@ impl<D: Dialect> Shared<D> {
         convert: impl Fn(&D::Row) -> Result<(T, usize), sqlx::Error>,
     ) -> Result<PageRows<T>, sqlx::Error> {
         let mut conn = self.reader().await?;
-        let read = async {
-            let mut rows = D::stream(conn.get()?, step);
+        let read = async |conn: &mut D::Connection| {
+            let mut rows = D::stream(conn, step);
             while let Some(row) = rows.try_next().await? {
                 let (row, bytes) = convert(&row)?;
                 if !page.take(row, bytes) {
                     break;
                 }
             }
+            Ok(page)
+        };
+        let read = async {
+            if !self.pooled {
+                return read(conn.get()?).await;
+            }
+            let mut transaction = conn.get()?.begin().await?;
+            let page = read(&mut transaction).await?;
+            transaction.commit().await?;
             Ok(page)
         };
         let page = within(read).await?;

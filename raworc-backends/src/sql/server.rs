@@ -5,8 +5,9 @@
 //! looked up by its id as soon as the old transaction has let go. What one process holds at a time is bounded by the
 //! database, which ends a transaction whose process is silent.
 
+pub(crate) mod address;
 mod options;
-mod tail;
+pub(crate) mod tail;
 #[cfg(test)]
 pub(crate) mod tests;
 mod writer;
@@ -56,6 +57,19 @@ pub trait Server: Words {
     /// [`StoreError::Unusable`] names what is wrong with the address.
     fn options(options: &DatabaseOptions) -> Result<(ConnectTo<Self>, String), StoreError>;
 
+    /// How a database is connected to through a pooler, of which each transaction may have another session. None where the server
+    /// has no such poolers that this release knows.
+    ///
+    /// # Errors
+    /// As [`options`](Self::options).
+    fn pooled(options: &DatabaseOptions) -> Result<Option<ConnectTo<Self>>, StoreError>;
+
+    /// Whether this is what a pooler says to who asks for a session of its own.
+    fn is_poolers(error: &sqlx::Error) -> bool;
+
+    /// Whether the session of a connection that has been greeted is its own.
+    fn is_own(conn: &Self::Connection) -> bool;
+
     /// What each connection begins with.
     fn greet(conn: &mut Self::Connection) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
 
@@ -82,7 +96,7 @@ impl<D: Server> SqlStore<D> {
     /// server that is too old, or a schema of a newer release. [`StoreError::Unavailable`] where it does not answer.
     pub async fn open(options: DatabaseOptions) -> Result<Self, StoreError> {
         let (connect, place) = D::options(&options)?;
-        let mut conn = usable::<D>(&connect, &place).await?;
+        let Usable { mut conn, to: connect, pooled } = usable::<D>(&options, connect, &place).await?;
         bring_up_to_date::<D>(&mut conn, &place).await?;
         let readers = PoolOptions::<D::Db>::new()
             .max_connections(options.connections.max(1))
@@ -90,12 +104,13 @@ impl<D: Server> SqlStore<D> {
             .after_connect(|conn, _| Box::pin(D::greet(conn)))
             .connect_lazy_with(connect.clone());
         let shared = Arc::new(Shared {
-            time: Time::of_database(),
+            time: Arc::new(Time::of_database()),
             readers,
             feed: Feed::new(Revision(0), Revision(1)),
             recent: Recent::default(),
             closed: CancellationToken::new(),
             place,
+            pooled,
         });
         let asked = Instant::now();
         let head = shared.head().await.map_err(|error| shared.fault(&error))?;
@@ -120,18 +135,35 @@ impl<D: Server> SqlStore<D> {
     /// As [`open`](Self::open), but for the release that made its tables.
     pub async fn whole(options: &DatabaseOptions) -> Result<Box<dyn WholeStore>, StoreError> {
         let (connect, place) = D::options(options)?;
-        let conn = usable::<D>(&connect, &place).await?;
+        let Usable { conn, .. } = usable::<D>(options, connect, &place).await?;
         Ok(Box::new(Whole::<D>::new(place, conn, None)))
     }
 }
 
-/// A connection to a database that this release can use.
-async fn usable<D: Server>(to: &ConnectTo<D>, place: &str) -> Result<D::Connection, StoreError> {
+/// A connection to a database that this release can use, and how others are made.
+struct Usable<D: Server> {
+    conn: D::Connection,
+    to: ConnectTo<D>,
+    pooled: bool,
+}
+
+async fn usable<D: Server>(options: &DatabaseOptions, to: ConnectTo<D>, place: &str) -> Result<Usable<D>, StoreError> {
     let fault = |error: sqlx::Error| StoreError::from(D::fault(&error, place));
-    let mut conn = connect::<D>(to).await.map_err(fault)?;
-    let lack = D::check(&mut conn).await.map_err(fault)?;
+    let connected = connect::<D>(&to).await;
+    let is_pooled = match &connected {
+        Ok(conn) => !D::is_own(conn),
+        Err(error) => D::is_poolers(error),
+    };
+    let mut usable = match D::pooled(options)?.filter(|_| is_pooled) {
+        Some(to) => {
+            tracing::warn!(%place, "a pooler stands before the database: the log is polled, and reads are transactions");
+            Usable { conn: connect::<D>(&to).await.map_err(fault)?, to, pooled: true }
+        }
+        None => Usable { conn: connected.map_err(fault)?, to, pooled: false },
+    };
+    let lack = D::check(&mut usable.conn).await.map_err(fault)?;
     lack.map_err(|lack| StoreError::Unusable { reason: format!("the database {place} cannot be used: {lack}") })?;
-    Ok(conn)
+    Ok(usable)
 }
 
 /// A connection that has been greeted.

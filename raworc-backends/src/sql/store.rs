@@ -10,6 +10,7 @@ use futures::stream::BoxStream;
 use raworc_core::agent::Agent;
 use raworc_core::blob::{BlobId, BlobStore};
 use raworc_core::computer::Computer;
+use raworc_core::entropy::Clock;
 use raworc_core::event::Event;
 use raworc_core::ids::{AgentId, AgentName, ComputerId, MessageId, Revision, TenantName};
 use raworc_core::message::Message;
@@ -37,13 +38,16 @@ use super::time::Time;
 pub(crate) struct Shared<D: Dialect> {
     /// Where the database is, as people are told.
     pub(crate) place: String,
-    pub(crate) time: Time,
+    pub(crate) time: Arc<Time>,
     pub(crate) readers: Pool<D::Db>,
     pub(crate) feed: Feed,
     /// Empty where others write too.
     pub(crate) recent: Recent,
     /// Everything is written.
     pub(crate) closed: CancellationToken,
+    /// A pooler stands between: only within a transaction is a session the same from statement to statement, and nobody hears
+    /// of other processes' commits.
+    pub(crate) pooled: bool,
 }
 
 impl<D: Dialect> Shared<D> {
@@ -86,6 +90,13 @@ impl<D: Dialect> SqlStore<D> {
     #[must_use]
     pub fn place(&self) -> &str {
         &self.shared.place
+    }
+
+    /// The store's time, which all have alike who share it. What processes stamp and check by it does not depend on their
+    /// machines' clocks.
+    #[must_use]
+    pub fn clock(&self) -> Arc<dyn Clock> {
+        self.shared.time.clone()
     }
 
     /// Writes what is queued, and closes all connections. Calls after it are refused.

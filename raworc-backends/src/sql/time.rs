@@ -42,6 +42,12 @@ impl Time {
     }
 }
 
+impl Clock for Time {
+    fn now(&self) -> Timestamp {
+        Self::now(self)
+    }
+}
+
 /// What the database's clock said, and when. It lags by the time that the answer took, so that what is stamped by it is never
 /// later than what the database says afterwards.
 #[derive(Debug)]

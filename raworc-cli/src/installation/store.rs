@@ -69,14 +69,21 @@ impl Opened {
         }
     }
 
-    /// What a control plane is made of, whose commits are counted.
+    /// What a control plane is made of, whose commits are counted. Where others share the store, its time is the database's:
+    /// what one issues is good at the other.
     pub(super) fn parts(&self, runtimes: Runtimes, master_key: MasterKey) -> Parts {
         let mut parts = match &self.0 {
             Kind::Sqlite(store) => Parts::new(Arc::clone(store), runtimes, master_key),
             #[cfg(feature = "postgres")]
-            Kind::Postgres(store) => Parts::new(Arc::clone(store), runtimes, master_key),
+            Kind::Postgres(store) => {
+                let clock = store.clock();
+                Parts { clock, ..Parts::new(Arc::clone(store), runtimes, master_key) }
+            }
             #[cfg(feature = "mysql")]
-            Kind::Mysql(store) => Parts::new(Arc::clone(store), runtimes, master_key),
+            Kind::Mysql(store) => {
+                let clock = store.clock();
+                Parts { clock, ..Parts::new(Arc::clone(store), runtimes, master_key) }
+            }
         };
         parts.store = Arc::new(MeteredStore::new(parts.store));
         parts

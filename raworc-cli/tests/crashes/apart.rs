@@ -17,6 +17,7 @@ use libtest_mimic::Trial;
 
 use self::fleet::Fleet;
 use self::network::Network;
+use crate::clock::{library, sweep};
 use crate::databases::{Database, server};
 use crate::{LONG, real, tell};
 
@@ -72,6 +73,9 @@ fn trial<F: Future<Output = Result<String, String>>>(
             untested(kind, "cuts of the network between processes", &reason)?;
         }
         let mut result = Err("it did not begin".to_owned());
+        if let Err(reason) = library() {
+            untested(kind, "clocks that differ between processes", &reason)?;
+        }
         Database::with(&server?, async |database| {
             result = match Fleet::start(network, database).await {
                 Ok(fleet) => test(fleet).await,
@@ -79,6 +83,7 @@ fn trial<F: Future<Output = Result<String, String>>>(
             };
         })
         .await;
+        sweep();
         result
     });
     trial.with_ignored_flag(!is_wanted)

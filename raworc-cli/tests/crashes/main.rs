@@ -16,6 +16,9 @@ mod apart;
 mod check;
 mod clients;
 #[cfg(all(feature = "postgres", feature = "mysql"))]
+#[path = "../cli/clock.rs"]
+mod clock;
+#[cfg(all(feature = "postgres", feature = "mysql"))]
 #[path = "../../../raworc-backends/src/sql/server/tests/database.rs"]
 mod databases;
 #[path = "../../../raworc-backends/tests/docker/dockerd.rs"]

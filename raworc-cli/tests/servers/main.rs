@@ -3,15 +3,23 @@
 //! `RAWORC_TEST_POSTGRES_URL` and its like name the servers of databases; one that is missing and not in
 //! `RAWORC_TEST_BACKENDS` has its tests shown as ignored.
 
+mod away;
+#[path = "../cli/clock.rs"]
+mod clock;
+mod clocks;
 #[path = "../../../raworc-backends/src/sql/server/tests/database.rs"]
 mod database;
 #[path = "../cli/home.rs"]
 #[allow(dead_code, reason = "another binary's tests use the rest")]
 mod home;
 mod life;
+#[path = "../../../raworc-backends/src/sql/server/tests/own.rs"]
+mod own;
 mod places;
 mod previous;
 mod refused;
+mod relay;
+mod secret;
 #[path = "../cli/up.rs"]
 #[allow(dead_code, reason = "another binary's tests use the rest")]
 mod up;
@@ -34,6 +42,21 @@ fn main() -> ExitCode {
         trials.push(trial(kind, "what_one_server_is_told_holds_at_the_other", life::told_to_one));
         let beside = trial(kind, "the_release_before_goes_on_beside_this_one", previous::goes_on_beside);
         trials.push(previous::where_it_is_there(beside));
+        trials.push(trial(kind, "a_database_that_is_killed_is_missed_by_nobody", move |_| away::is_killed(kind)));
+        trials.push(trial(kind, "the_password_comes_from_a_file_that_nobody_is_shown", secret::comes_from_a_file));
+    }
+    // It is one driver for both of MySQL's kind.
+    for kind in ["postgres", "mysql"] {
+        trials.push(trial(kind, "a_database_that_stands_still_is_told_of_and_goes_on", away::stands_still));
+    }
+    trials.push(trial("pgbouncer", "an_agent_lives_with_two_servers_and_an_operator", life::with_two_servers));
+    trials.push(trial("pgbouncer", "what_one_server_is_told_holds_at_the_other", life::told_to_one));
+    for (name, test) in [
+        ("an_agent_lives_where_clocks_differ", clocks::with_two_servers as fn(&Installation)),
+        ("a_server_that_is_killed_is_missed_by_nobody_where_clocks_differ", clocks::a_server_is_killed),
+        ("what_one_server_is_told_holds_at_the_other_where_clocks_differ", clocks::told_to_one),
+    ] {
+        trials.push(trial("postgres", name, test).with_ignored_flag(!clocks_can_differ()));
     }
     trials.push(previous::sqlite());
     // What follows is the same on every database.
@@ -44,7 +67,13 @@ fn main() -> ExitCode {
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
-fn trial(kind: &'static str, name: &str, test: fn(&Installation)) -> Trial {
+/// Whether this machine has what sets a process's clock. Where PostgreSQL is required, all of it is.
+fn clocks_can_differ() -> bool {
+    let is_named = |variable| std::env::var(variable).unwrap_or_default().split(',').any(|name| name == "postgres");
+    (clock::library().is_ok() && database::server("postgres").is_ok()) || is_named("RAWORC_TEST_REQUIRED")
+}
+
+fn trial(kind: &'static str, name: &str, test: impl Fn(&Installation) + Send + 'static) -> Trial {
     let required = std::env::var("RAWORC_TEST_BACKENDS").unwrap_or_default();
     let server = database::server(kind);
     let is_ignored = server.is_err() && !required.split(',').any(|name| name == kind);
@@ -64,15 +93,22 @@ fn trial(kind: &'static str, name: &str, test: fn(&Installation)) -> Trial {
 struct Installation {
     home: Home,
     store: String,
+    /// Whether the clocks of its processes are set apart.
+    clocks_differ: bool,
 }
 
 impl Installation {
     fn on(database: &Database) -> Self {
+        Self::with(&database.url())
+    }
+
+    /// With its rows in this database.
+    fn with(store: &str) -> Self {
         let home = Home::new();
         std::fs::write(home.path().join("password"), PASSWORD).expect("written");
         std::fs::write(home.path().join("master.key"), "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=")
             .expect("written");
-        Self { home, store: database.url() }
+        Self { home, store: store.to_owned(), clocks_differ: false }
     }
 
     /// A process with a data directory of its own.
@@ -87,6 +123,9 @@ impl Installation {
             .env("RAWORC_STORE", &self.store)
             .env("RAWORC_MASTER_KEY_FILE", self.home.path().join("master.key"))
             .env("RAWORC_AGENTS__SOCKETS", self.home.path().join("sockets"));
+        if self.clocks_differ {
+            command.envs(clocks::variables(data));
+        }
         if role == "server" {
             command.args(["--listen", "127.0.0.1:0", "--admin-password-file", "password"]);
         }

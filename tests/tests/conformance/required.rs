@@ -7,7 +7,7 @@ use std::time::Duration;
 use libtest_mimic::{Failed, Trial};
 
 /// Backends that can be named. The model's tests are elsewhere.
-const KNOWN: &[&str] = &["memory", "sqlite", "postgres", "mariadb", "mysql", "local", "docker", "model"];
+const KNOWN: &[&str] = &["memory", "sqlite", "postgres", "pgbouncer", "mariadb", "mysql", "local", "docker", "model"];
 
 /// How long a case may take; the suites have limits of their own, after which they clear up.
 const LIMIT: Duration = Duration::from_secs(300);

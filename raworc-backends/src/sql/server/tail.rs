@@ -17,6 +17,9 @@ use crate::sql::feed::{BURST, bounds};
 /// After a failure, before the next attempt.
 const PAUSE: Duration = Duration::from_millis(500);
 
+/// How often the log's head is asked for where nobody tells of it: at least, and at most.
+pub(crate) const DEAF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(100));
+
 pub(super) struct Tail<D: Server> {
     shared: Arc<Shared<D>>,
     to: ConnectTo<D>,
@@ -42,12 +45,13 @@ impl<D: Server> Tail<D> {
     }
 
     async fn follow(&mut self) {
-        let mut period = D::POLL.0;
+        let poll = if self.shared.pooled { DEAF } else { D::POLL };
+        let mut period = poll.0;
         let mut well = true;
         loop {
             match self.round(period).await {
                 Ok(found) => {
-                    period = if found { D::POLL.0 } else { (period * 3 / 2).min(D::POLL.1) };
+                    period = if found { poll.0 } else { (period * 3 / 2).min(poll.1) };
                     well = true;
                 }
                 Err(error) => {
@@ -64,17 +68,20 @@ impl<D: Server> Tail<D> {
 
     /// Waits until there may be something new, for the period at most, and reads it. Whether there was.
     async fn round(&mut self, period: Duration) -> Result<bool, sqlx::Error> {
-        let listener = match &mut self.listener {
-            Some(listener) => listener,
-            None => {
-                // What was told before somebody listened, or where nobody can.
-                self.poll().await?;
-                let listener = timeout(CONNECT_LIMIT, D::listen(&self.to)).await;
-                self.listener.insert(listener.unwrap_or_else(|_| Err(timed_out()))?)
+        if self.listener.is_none() && !self.shared.pooled {
+            // What was told before somebody listened, or where nobody can.
+            self.poll().await?;
+            let listener = timeout(CONNECT_LIMIT, D::listen(&self.to)).await;
+            self.listener = Some(listener.unwrap_or_else(|_| Err(timed_out()))?);
+        }
+        let hear = async {
+            match &mut self.listener {
+                Some(listener) => D::heard(listener).await,
+                None => std::future::pending().await,
             }
         };
         let heard = tokio::select! {
-            heard = D::heard(listener) => heard?,
+            heard = hear => heard?,
             () = self.grown.notified() => None,
             () = sleep(period) => {
                 // Who listens can miss something where a connection is cut without a word.

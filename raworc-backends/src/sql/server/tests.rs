@@ -2,7 +2,10 @@
 //!
 //! Where no server is, the tests say so to whoever runs them, and fail where it was to be there.
 
+pub(crate) mod apart;
 pub(crate) mod database;
+mod locks;
+pub(crate) mod own;
 pub(crate) mod processes;
 
 use std::collections::BTreeSet;
@@ -19,11 +22,15 @@ use raworc_core::ids::{AgentName, Incarnation, Revision, TenantName};
 use raworc_core::store::{
     AgentChange, AgentOp, AgentQuery, Change, Check, Commit, EventFilter, Store, StoreError, Touch,
 };
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
-use tokio_util::sync::CancellationToken;
 
 use self::database::Database;
-use super::{DatabaseOptions, Server, connect};
+pub(crate) use self::locks::{
+    a_commit_that_has_waited_too_long_for_its_turn_is_told_and_made_when_it_is_sent_again,
+    a_deadlock_with_somebody_else_costs_no_commit, a_pooler_is_noticed,
+};
+use super::{DatabaseOptions, Server, connect, usable};
 use crate::sql::commits::{accept, change, create, message_id};
 use crate::sql::purging;
 use crate::sql::script::{Cell, Script, Step};
@@ -42,10 +49,33 @@ pub(crate) trait Tested: Server {
 
     /// Ends every connection to the database but that of whoever asks.
     fn cut(database: &Database) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
+
+    /// How it is asked for TLS.
+    const TLS: apart::Words;
+
+    /// Whether a connection is encrypted.
+    fn is_encrypted(conn: &mut Self::Connection) -> impl Future<Output = Result<bool, sqlx::Error>> + Send;
+
+    /// The address of a user who has all rights in the database, and none beside.
+    fn url_of_a_plain_user(database: &Database) -> impl Future<Output = Result<String, sqlx::Error>> + Send;
+
+    /// Has such a user read only, or write again.
+    fn read_only(database: &Database, is: bool) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
+
+    /// A statement that takes so long.
+    const TWELVE_SECONDS: &'static str;
 }
 
 /// The tests of one kind of server.
 macro_rules! tests {
+    // With a server of its own.
+    (own $dialect:ty, $kind:literal: $($name:ident),+ $(,)?) => {$(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $name() {
+            use $crate::sql::server::tests::apart;
+            apart::on($kind, apart::$name::<$dialect>).await;
+        }
+    )+};
     ($dialect:ty, $kind:literal: $($name:ident),+ $(,)?) => {$(
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $name() {
@@ -67,6 +97,14 @@ macro_rules! tests {
             agents_of_any_number_are_looked_up_at_once,
             a_store_that_is_dropped_ends_what_is_watched,
             many_rows_go_a_few_at_a_time_while_others_write,
+            a_deadlock_with_somebody_else_costs_no_commit,
+            a_commit_that_has_waited_too_long_for_its_turn_is_told_and_made_when_it_is_sent_again,
+            a_pooler_is_noticed,
+        );
+        $crate::sql::server::tests::tests!(own $dialect, $kind:
+            tls_is_as_the_address_asks_for_it,
+            commits_over_a_server_that_is_killed_are_made_once_each,
+            what_may_only_be_read_is_told_and_goes_on_once_it_may_be_written_to,
         );
 
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -86,16 +124,26 @@ pub(crate) use tests;
 
 /// Runs a test with a database of a kind of server, if there is one.
 pub(crate) async fn on<F: Future<Output = ()>>(kind: &str, test: impl FnOnce(Database) -> F) {
-    use std::io::Write;
     match database::server(kind) {
         Ok(server) => Database::with(&server, test).await,
-        Err(lack) => {
-            let required = std::env::var("RAWORC_TEST_BACKENDS").unwrap_or_default();
-            assert!(!required.split(',').any(|name| name == kind), "{lack}");
-            // Past what the test harness keeps for failures.
-            writeln!(std::io::stderr(), "NOT TESTED on this machine: {lack}").expect("is written");
-        }
+        Err(lack) => not_tested(kind, &lack),
     }
+}
+
+/// Says that a kind of server is not there, and fails where it was to be.
+pub(crate) fn not_tested(kind: &str, lack: &str) {
+    use std::io::Write;
+    let required = std::env::var("RAWORC_TEST_BACKENDS").unwrap_or_default();
+    assert!(!required.split(',').any(|name| name == kind), "{lack}");
+    // Past what the test harness keeps for failures.
+    writeln!(std::io::stderr(), "NOT TESTED on this machine: {lack}").expect("is written");
+}
+
+/// A connection as a store has it.
+async fn a_connection<D: Server>(database: &Database) -> D::Connection {
+    let options = DatabaseOptions::new(database.url());
+    let (to, place) = D::options(&options).expect("an address");
+    usable::<D>(&options, to, &place).await.expect("answers").conn
 }
 
 async fn open<D: Server>(database: &Database) -> SqlStore<D> {
@@ -179,28 +227,25 @@ pub(crate) async fn a_statement_without_an_index_would_be_found<D: Tested>(datab
 }
 
 pub(crate) async fn commits_whose_connections_are_cut_are_made_once_each<D: Tested>(database: Database) {
+    let cut = async |database: Database| {
+        D::cut(&database).await.expect("the user may end connections");
+        sleep(Duration::from_millis(150)).await;
+    };
+    made_once_each::<D>(database, 3, cut).await;
+}
+
+/// Commits from many tasks over two stores, while something is done to the database again and again, so many times at least.
+pub(crate) async fn made_once_each<D: Tested>(database: Database, least: usize, disturb: impl AsyncFn(Database)) {
     const EACH: usize = 40;
     let stores = [Arc::new(open::<D>(&database).await), Arc::new(open::<D>(&database).await)];
     let (agent, made) = create("one");
     stores[0].commit(made).await.expect("goes through");
-    let done = CancellationToken::new();
-    let cutting = {
-        let (database, done) = (database.clone(), done.clone());
-        tokio::spawn(async move {
-            let mut cuts = 0;
-            while !done.is_cancelled() {
-                D::cut(&database).await.expect("the user may end connections");
-                cuts += 1;
-                sleep(Duration::from_millis(150)).await;
-            }
-            cuts
-        })
-    };
+    let (times, made) = (watch::Sender::new(0), watch::Sender::new(0_u64));
     let writers = (0..8).map(|n| {
-        let store = Arc::clone(&stores[n % 2]);
+        let (store, times, made) = (Arc::clone(&stores[n % 2]), times.subscribe(), made.clone());
         tokio::spawn(async move {
             let mut seen = Vec::new();
-            for _ in 0..EACH {
+            while seen.len() < EACH || *times.borrow() < least {
                 let commit = accept(agent, message_id(), "hello");
                 // As a caller does that is told that the outcome is not known.
                 let committed = loop {
@@ -211,26 +256,39 @@ pub(crate) async fn commits_whose_connections_are_cut_are_made_once_each<D: Test
                     }
                 };
                 seen.push(committed.messages[0].seq);
+                made.send_modify(|made| *made += 1);
             }
             seen
         })
     });
+    let writers = join_all(writers);
+    let mut progress = made.subscribe();
+    let disturbing = async {
+        loop {
+            disturb(database.clone()).await;
+            times.send_modify(|times| *times += 1);
+            let before = *made.borrow();
+            progress.wait_for(|made| *made > before + 8).await.expect("it is held here");
+        }
+    };
+    let written = tokio::select! {
+        written = writers => written,
+        () = disturbing => Vec::new(),
+    };
     let mut seen = BTreeSet::new();
-    for writer in join_all(writers).await {
+    for writer in written {
         for seq in writer.expect("no writer panics") {
             assert!(seen.insert(seq), "message {seq} was given twice");
         }
     }
-    done.cancel();
-    let cuts: usize = cutting.await.expect("does not panic");
-    let all = 8 * EACH as u64;
-    assert_eq!(seen.last(), Some(&all), "after {cuts} cuts");
-    assert_eq!(seen.len() as u64, all, "after {cuts} cuts");
+    let (times, all) = (*times.borrow(), seen.len() as u64);
+    assert!(times >= least, "{times} times only");
+    assert!(all >= 8 * EACH as u64, "{all} messages only");
+    assert_eq!(seen.last(), Some(&all), "none is missing after {times} times");
     let fresh = open::<D>(&database).await;
     assert_eq!(fresh.head().await.expect("answers").value, Revision(all + 1), "one event each, and one of the agent");
     let inbox = fresh.agent_by_id(agent).await.expect("answers").value.expect("is there").inbox;
     assert_eq!(inbox.last_seq, all);
-    assert!(cuts > 2, "{cuts} cuts only");
     for store in stores {
         store.close().await;
     }
@@ -242,8 +300,7 @@ pub(crate) async fn who_holds_the_head_and_is_silent_holds_up_the_others_for_sec
 ) {
     let store = open::<D>(&database).await;
     let head = store.shared.head().await.expect("answers").value;
-    let (to, _) = D::options(&DatabaseOptions::new(database.url())).expect("an address");
-    let mut silent = connect::<D>(&to).await.expect("answers");
+    let mut silent = a_connection::<D>(&database).await;
     D::begin(&mut silent, head, &Time::of_database(), Script::default()).await.expect("begins");
     let began = Instant::now();
     let (_, made) = create("one");

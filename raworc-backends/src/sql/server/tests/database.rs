@@ -92,7 +92,9 @@ impl Database {
 async fn run(url: &str, statements: String) -> Result<(), sqlx::Error> {
     let statements = sqlx::raw_sql(AssertSqlSafe(statements));
     if url.starts_with("postgres") {
-        let mut conn = PgConnectOptions::from_str(url)?.disable_statement_logging().connect().await?;
+        // A pooler takes nothing else of a session.
+        let to = PgConnectOptions::from_str(url)?.extra_float_digits(None);
+        let mut conn = to.disable_statement_logging().connect().await?;
         statements.execute(&mut conn).await?;
         conn.close().await
     } else {

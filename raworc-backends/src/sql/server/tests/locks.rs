@@ -1,0 +1,76 @@
+//! Others at the same database, who do not keep to the order in which a store takes its locks, and who stand between.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use raworc_core::ids::Revision;
+use raworc_core::store::Store;
+use tokio::time::{sleep, timeout};
+
+use super::database::{self, Database};
+use super::{Tested, a_connection, open};
+use crate::sql::commits::{accept, create, message_id};
+use crate::sql::script::{Script, Step};
+
+const HOLD: &str = "SELECT revision FROM head WHERE id = 1 FOR UPDATE";
+
+async fn say<D: Tested>(conn: &mut D::Connection, text: impl Into<String>) -> Result<Vec<D::Row>, sqlx::Error> {
+    D::run(conn, Script(vec![Step::Plain(text.into().into(), Vec::new())])).await
+}
+
+pub(crate) async fn a_deadlock_with_somebody_else_costs_no_commit<D: Tested>(database: Database) {
+    let store = Arc::new(open::<D>(&database).await);
+    let (agent, made) = create("one");
+    store.commit(made).await.expect("goes through");
+    // Somebody takes the agent's row first and the log's head after it, as no store does.
+    let mut other = a_connection::<D>(&database).await;
+    let first = format!("BEGIN; UPDATE agents SET due_at = due_at WHERE id = '{agent}'");
+    say::<D>(&mut other, first).await.expect("nobody holds it");
+    let commit = tokio::spawn({
+        let store = Arc::clone(&store);
+        async move { store.commit(accept(agent, message_id(), "hello")).await }
+    });
+    let mut looks = a_connection::<D>(&database).await;
+    let held = async {
+        while !say::<D>(&mut looks, format!("{HOLD} SKIP LOCKED")).await.expect("answers").is_empty() {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(Duration::from_secs(30), held).await.expect("the store has the head, and waits for the row");
+    // The server ends one of the two, since neither could go on.
+    drop(timeout(Duration::from_secs(30), say::<D>(&mut other, HOLD)).await.expect("nobody waits for ever"));
+    drop(say::<D>(&mut other, "ROLLBACK").await);
+    let committed = timeout(Duration::from_secs(60), commit).await.expect("in time").expect("does not panic");
+    assert_eq!(committed.expect("goes through").revision, Revision(2));
+    assert_eq!(store.head().await.expect("answers").value, Revision(2));
+    store.close().await;
+}
+
+pub(crate) async fn a_commit_that_has_waited_too_long_for_its_turn_is_told_and_made_when_it_is_sent_again<D: Tested>(
+    database: Database,
+) {
+    let store = open::<D>(&database).await;
+    let mut other = a_connection::<D>(&database).await;
+    say::<D>(&mut other, format!("BEGIN; {HOLD}")).await.expect("nobody holds it");
+    let busy = async {
+        // Who works is not silent, so that the database leaves it alone.
+        say::<D>(&mut other, D::TWELVE_SECONDS).await.expect("is done");
+        say::<D>(&mut other, "ROLLBACK").await.expect("is done");
+    };
+    let (_, made) = create("one");
+    let (told, ()) = tokio::join!(store.commit(made.clone()), busy);
+    let error = told.expect_err("its turn has not come");
+    assert!(error.is_retryable(), "{error:?}");
+    store.commit(made).await.expect("goes through");
+    assert_eq!(store.head().await.expect("answers").value, Revision(1));
+    store.close().await;
+}
+
+pub(crate) async fn a_pooler_is_noticed<D: Tested>(database: Database) {
+    let store = open::<D>(&database).await;
+    let server = |url: &str| url.rsplit_once('/').map(|(server, _)| server.to_owned());
+    let pooler = database::server("pgbouncer").ok();
+    let is_pooler = pooler.is_some_and(|pooler| server(&pooler) == server(&database.url()));
+    assert_eq!(store.shared.pooled, is_pooler);
+    store.close().await;
+}

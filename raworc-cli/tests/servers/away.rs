@@ -1,0 +1,126 @@
+//! Databases that stand still, that are killed, and that a pooler stands before.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use crate::own::Own;
+use crate::relay::Relay;
+use crate::up::{Up, until};
+use crate::{At, Installation};
+
+/// Calls that are made at once.
+const CALLS: usize = 64;
+
+/// Within which each of them is answered: fifteen seconds for a read that has a connection, and some for a slow machine.
+const ANSWERED: Duration = Duration::from_secs(90);
+
+/// What a server may take beside what it had.
+const MEMORY: u64 = 64 << 20;
+
+/// The status of an answer, and whether it says when to ask again.
+type Told = (u16, bool);
+
+/// Calls as a client does that knows nothing of us.
+fn call(url: &str, token: &str, method: &str, path: &str, key: &str, body: &str) -> (Told, String) {
+    let address = url.strip_prefix("http://").expect("an address");
+    let mut stream = TcpStream::connect(address).expect("it listens");
+    stream.set_read_timeout(Some(ANSWERED)).expect("can be set");
+    let length = body.len();
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nHost: raworc\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\
+         Idempotency-Key: {key}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+    )
+    .expect("asked");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer in time");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("an answer");
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+    let says_when = head.to_ascii_lowercase().contains("\r\nretry-after: ");
+    ((status, says_when), body.to_owned())
+}
+
+fn memory(server: &Up) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.id())).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
+    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
+}
+
+fn token(installation: &Installation, url: &str) -> String {
+    let session = installation.home.path().join(".config/raworc/session.json");
+    let session: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(session).expect("logged in")).expect("JSON");
+    session["logins"][url]["token"].as_str().expect("a token").to_owned()
+}
+
+pub(crate) fn stands_still(installation: &Installation) {
+    let relay = Relay::before(&installation.store);
+    let installation = &Installation::with(relay.url());
+    let server = installation.server("server");
+    let _operator = installation.operator("operator");
+    let at = installation.at(&server);
+    until("it is made", || at.run(&["agent", "create", "ada", "--wait"]).code == 0);
+    let token = token(installation, &server.url);
+    let read = |_: usize| call(&server.url, &token, "GET", "/api/v0/agents/ada", "none", "").0;
+    let message = r#"{"parts":[{"type":"text","text":"!echo once >> lines"}]}"#;
+    let send =
+        |n: usize| call(&server.url, &token, "POST", "/api/v0/agents/ada/messages", &format!("key-{n}"), message);
+    // What is asked for as it should be, so that only the database is in its way.
+    assert_eq!(read(0), (200, false));
+    assert_eq!(send(0).0.0, 202);
+    let before = memory(&server);
+
+    relay.stand_still(true);
+    let told: Vec<Told> = std::thread::scope(|scope| {
+        let ask = |n| scope.spawn(move || if n % 2 == 0 { read(n) } else { send(n).0 });
+        let asked: Vec<_> = (0..CALLS).map(ask).collect();
+        asked.into_iter().map(|call| call.join().expect("is answered")).collect()
+    });
+    assert!(told.iter().all(|told| *told == (503, true)), "{told:?}");
+    // It lives, and says what is the matter.
+    assert_eq!(call(&server.url, &token, "GET", "/livez", "none", "").0.0, 200);
+    assert_eq!(call(&server.url, &token, "GET", "/readyz", "none", "").0.0, 503);
+    let more = memory(&server).saturating_sub(before);
+    assert!(more < MEMORY, "{more} bytes more than before");
+
+    relay.stand_still(false);
+    until("it is served again", || read(0) == (200, false));
+    // Sent again under their keys they are there once each.
+    for n in (1..CALLS).step_by(2) {
+        until("it is taken", || send(n).0.0 == 202);
+        assert_eq!(send(n).0.0, 202);
+    }
+    let lines = || at.ok(&["send", "ada", "!wc -l < lines", "--no-steps"]).trim().to_owned();
+    assert_eq!(lines(), (1 + CALLS / 2).to_string());
+}
+
+pub(crate) fn is_killed(kind: &str) {
+    let database = Own::start(kind, &["--own"]);
+    let installation = &Installation::with(database.url());
+    let servers = ["first", "second"].map(|data| installation.server(data));
+    let _operator = installation.operator("operator");
+    let both = servers.each_ref().map(|server| {
+        installation.at(server);
+        At { installation, url: &server.url }
+    });
+    until("it is made", || both[0].run(&["agent", "create", "ada", "--wait"]).code == 0);
+    let send = |n: usize| {
+        let key = format!("key-{n}");
+        let args = ["send", "ada", "!echo once >> lines", "--no-wait", "--idempotency-key", &key];
+        until("it is taken", || both[n % 2].run(&args).code == 0);
+    };
+    for n in 0..12 {
+        if n % 4 == 2 {
+            database.kill();
+        }
+        send(n);
+    }
+    // Whoever has it twice has it once.
+    send(0);
+    let lines = || both[1].run(&["send", "ada", "!wc -l < lines", "--no-steps"]).out.trim().to_owned();
+    until("all is done", || lines() == "12");
+    for server in servers {
+        assert_eq!(server.end(), Some(0));
+    }
+}
