@@ -34,7 +34,7 @@ pub struct BenchArgs {
     /// Agents that sleep while `fleet` or `database` looks [default: 10000, and 100000 in a database]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub agents: Option<u32>,
-    /// The database server for `database`, as `store` names one: databases are made beside the one that is named, and taken away again.
+    /// The database on whose server `database` measures, as `store` names one; others are made beside it and taken away again.
     #[cfg(any(feature = "postgres", feature = "mysql"))]
     #[arg(long, env = "RAWORC_BENCH_DATABASE", hide_env_values = true, value_name = "URL")]
     pub database: Option<String>,

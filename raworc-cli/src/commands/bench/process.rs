@@ -195,8 +195,9 @@ impl Site {
     /// A process of it, with a data directory of this name.
     pub(super) async fn start(&self, role: &str, data: &str) -> anyhow::Result<Process> {
         let mut command = this_program()?;
+        // But for where the program of computers lies, which is a matter of this machine.
         for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("RAWORC_") {
+            if name.to_string_lossy().starts_with("RAWORC_") && name != "RAWORC_AGENTD" {
                 command.env_remove(name);
             }
         }
