@@ -20,6 +20,8 @@ mod store;
 pub use admin::{FirstAdmin, Password};
 #[cfg(feature = "docker")]
 pub use docker::{DOCKERFILE, open_engine};
+#[cfg(all(feature = "bench", any(feature = "postgres", feature = "mysql")))]
+pub(crate) use store::Opened as OpenedStore;
 pub use store::open_whole;
 
 use std::fmt;
@@ -101,6 +103,24 @@ impl Installation {
     /// Names what is in the way and the way out: the port is in use, the data directory is read-only, in use,
     /// damaged or from a newer release, or this machine does not let computers be isolated.
     pub async fn start(settings: Settings, role: Role, said: &(dyn Fn(String) + Send + Sync)) -> anyhow::Result<Self> {
+        Self::assemble(settings, role, None, said).await
+    }
+
+    /// Starts everything on these runtimes, in place of those of the configuration.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    #[cfg(feature = "bench")]
+    pub async fn start_on(settings: Settings, runtimes: Runtimes) -> anyhow::Result<Self> {
+        Self::assemble(settings, Role::Both, Some(Opened::of(runtimes)), &|_| {}).await
+    }
+
+    async fn assemble(
+        settings: Settings,
+        role: Role,
+        given: Option<Opened>,
+        said: &(dyn Fn(String) + Send + Sync),
+    ) -> anyhow::Result<Self> {
         let door = match role {
             Role::Both | Role::Server => Some(Door::open(settings.listen_address()?).await?),
             Role::Operator => match settings.operator.listen_address()? {
@@ -125,7 +145,10 @@ impl Installation {
         };
         agents::make_directory(&settings)?;
         let internal = if store.is_shared() { Some(internal::Door::open(&settings).await?) } else { None };
-        let opened = if role.operates() { Some(Opened::open(&settings, &name, said).await?) } else { None };
+        let opened = match given {
+            None if role.operates() => Some(Opened::open(&settings, &name, said).await?),
+            given => given,
+        };
         let mut presence = if role.serves() { Presence::default() } else { Presence::apart() };
         if let Some(internal) = &internal {
             presence = presence.at(internal.address());

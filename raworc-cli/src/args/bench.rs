@@ -9,9 +9,11 @@ use clap::{Args, ValueEnum, ValueHint};
 #[command(
     after_help = "The floor is a durable insert of one row into SQLite on the same disk. Rounds of floor and ours are interleaved; \
                   a floor that spreads over more than twofold voids what is compared with it. `docker` has another floor: calls \
-                  of the same engine for containers that are made as Raworc makes them. Build with --release: figures of a \
-                  debug build say nothing.\n\nExamples:\n  raworc bench\n  raworc bench accept reply --rounds 3\n  raworc bench \
-                  docker\n  raworc bench -o json > bench.json"
+                  of the same engine for containers that are made as Raworc makes them. That of `database` is an insert into a \
+                  database of the same server; its user has to be one who may make databases, and what was made is taken away \
+                  again. Build with --release: figures of a debug build say nothing.\n\nExamples:\n  raworc bench\n  raworc bench \
+                  accept reply --rounds 3\n  raworc bench docker\n  raworc bench database --database \
+                  postgres://raworc@127.0.0.1/raworc\n  raworc bench -o json > bench.json"
 )]
 pub struct BenchArgs {
     /// What to measure [default: all but what says otherwise]
@@ -29,9 +31,17 @@ pub struct BenchArgs {
     /// Callers that each send one message after another, for the rate that is sustained.
     #[arg(long, default_value_t = 128, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub callers: u32,
-    /// Agents that sleep while `fleet` looks.
-    #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    pub agents: u32,
+    /// Agents that sleep while `fleet` or `database` looks [default: 10000, and 100000 in a database]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub agents: Option<u32>,
+    /// The database on whose server `database` measures, as `store` names one; others are made beside it and taken away again.
+    #[cfg(any(feature = "postgres", feature = "mysql"))]
+    #[arg(long, env = "RAWORC_BENCH_DATABASE", hide_env_values = true, value_name = "URL")]
+    pub database: Option<String>,
+    /// Streams of events that are followed while `database` accepts.
+    #[cfg(any(feature = "postgres", feature = "mysql"))]
+    #[arg(long, default_value_t = 500, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=800))]
+    pub watchers: u32,
     /// On which disk: a directory for the data, which is taken away again [default: the system's for temporary files]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub dir: Option<PathBuf>,
@@ -51,6 +61,9 @@ pub enum Subject {
     Life,
     /// What an installation costs whose agents all sleep, and one without any.
     Fleet,
+    /// Servers on a database, beside that database's own inserts; only where it is named.
+    #[cfg(any(feature = "postgres", feature = "mysql"))]
+    Database,
     /// Streams through the proxy of a closed computer, beside a proxy on this machine; only where it is named.
     Egress,
     /// Agents on a real Docker engine, beside that engine's own commands; only where it is named.
@@ -64,4 +77,7 @@ pub struct BenchServerArgs {
     /// Where its data lies.
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
+    /// Its configuration file.
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
 }

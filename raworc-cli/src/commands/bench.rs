@@ -5,6 +5,8 @@
 //! and a figure is compared with the floor of its own round.
 
 mod accept;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+mod database;
 #[cfg(feature = "docker")]
 mod docker;
 mod egress;
@@ -23,7 +25,7 @@ use anyhow::Context as _;
 
 use self::figures::{Figure, held, table};
 use self::floor::Floor;
-use self::process::Process;
+use self::process::Site;
 use crate::args::{BenchArgs, Subject};
 use crate::output::Console;
 
@@ -54,6 +56,10 @@ pub async fn run(console: &Console, args: BenchArgs) -> anyhow::Result<()> {
     if args.what.contains(&Subject::Egress) {
         figures.extend(egress::measure(console, &args, dir.path()).await?);
     }
+    #[cfg(any(feature = "postgres", feature = "mysql"))]
+    if args.what.contains(&Subject::Database) {
+        figures.extend(database::measure(console, &args, dir.path()).await?);
+    }
     #[cfg(feature = "docker")]
     if args.what.contains(&Subject::Docker) {
         figures.extend(docker::measure(console, &args, dir.path()).await?);
@@ -70,8 +76,8 @@ async fn rounds(
     wanted: impl Fn(Subject) -> bool,
 ) -> anyhow::Result<Vec<Figure>> {
     let progress = console.progress("starting");
-    let mut floor = Floor::open(dir).await?;
-    let server = Process::bench_server(&dir.join("installation")).await?;
+    let mut floor = Floor::in_file(dir).await?;
+    let server = Site::new(&dir.join("installation"), "sqlite", "auto")?.engine().await?;
     let client = server.client()?;
     let mut accept = if wanted(Subject::Accept) { Some(accept::Accept::prepare(&client).await?) } else { None };
     let mut reply = if wanted(Subject::Reply) { Some(reply::Reply::prepare(&client).await?) } else { None };

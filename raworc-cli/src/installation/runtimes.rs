@@ -33,6 +33,12 @@ pub(super) struct Opened {
 }
 
 impl Opened {
+    /// Those that somebody has opened before.
+    #[cfg(feature = "bench")]
+    pub(super) fn of(runtimes: Runtimes) -> Self {
+        Self { runtimes, described: "given".to_owned(), go_on: false, local: None }
+    }
+
     /// Opens the runtime of the configuration, and beside it those that agents may have been made on before.
     #[cfg(feature = "docker")]
     pub(super) async fn open(

@@ -23,7 +23,7 @@ use crate::exit::{Exit, Failure};
 use crate::settings::Settings;
 
 /// A store that is open.
-pub(super) struct Opened(Kind);
+pub(crate) struct Opened(Kind);
 
 enum Kind {
     Sqlite(Arc<SqliteStore>),
@@ -35,7 +35,7 @@ enum Kind {
 
 impl Opened {
     /// Opens what the settings name.
-    pub(super) async fn open(settings: &Settings, role: Role) -> anyhow::Result<Self> {
+    pub(crate) async fn open(settings: &Settings, role: Role) -> anyhow::Result<Self> {
         let kind = match scheme(settings)? {
             Scheme::Sqlite if role != Role::Both => return Err(only_for_one().into()),
             Scheme::Sqlite => {
@@ -95,7 +95,7 @@ impl Opened {
     }
 
     /// The store itself.
-    pub(super) fn store(&self) -> Arc<dyn Store> {
+    pub(crate) fn store(&self) -> Arc<dyn Store> {
         match &self.0 {
             Kind::Sqlite(store) => store.clone(),
             #[cfg(feature = "postgres")]
@@ -112,7 +112,7 @@ impl Opened {
     }
 
     /// Writes what is queued, and gives it free.
-    pub(super) async fn close(&self) {
+    pub(crate) async fn close(&self) {
         match &self.0 {
             Kind::Sqlite(store) => store.close().await,
             #[cfg(feature = "postgres")]

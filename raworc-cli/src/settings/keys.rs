@@ -392,6 +392,7 @@ pub const OTHER_VARIABLES: &[(&str, &str)] = &[
     ("RAWORC_TENANT", "The tenant that commands work in, as `--tenant`."),
     ("RAWORC_TOKEN", "The token that commands use instead of the login, with the server of `RAWORC_SERVER`."),
     ("RAWORC_AGENTD", "The program that is put into agents' computers, where it does not lie beside `raworc`."),
+    ("RAWORC_BENCH_DATABASE", "The database server that `raworc bench database` measures on, as `--database`."),
 ];
 
 impl Key {

@@ -1,5 +1,9 @@
 //! `raworc bench`, in a small way: what is measured, not how much.
 
+#[cfg(all(feature = "postgres", feature = "mysql"))]
+#[path = "bench/on_databases.rs"]
+mod on_databases;
+
 use serde_json::Value;
 
 use crate::home::Home;

@@ -14,11 +14,16 @@ mod database;
 
 /// Runs a test with a database of a kind of server, if there is one.
 fn on(kind: &str, test: impl FnOnce(&Home, &str)) {
+    at(kind, |server| {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(Database::with(server, |database| async move { test(&Home::new(), &database.url()) }));
+    });
+}
+
+/// Runs a test with the address of a kind of server, if there is one.
+pub(crate) fn at(kind: &str, test: impl FnOnce(&str)) {
     match database::server(kind) {
-        Ok(server) => {
-            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(Database::with(&server, |database| async move { test(&Home::new(), &database.url()) }));
-        }
+        Ok(server) => test(&server),
         Err(lack) => {
             let required = std::env::var("RAWORC_TEST_BACKENDS").unwrap_or_default();
             assert!(!required.split(',').any(|name| name == kind), "{lack}");

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use raworc_core::agent::{AgentSpec, State};
 use raworc_core::control::{CreateAgent, SendMessage};
 use raworc_core::ids::AgentName;
@@ -9,7 +11,7 @@ use raworc_http::client::{Ask, Client};
 
 use super::figures::{Bound, Figure};
 use super::floor::Base;
-use super::load::{self, Outcome};
+use super::load::{self, Outcome, each};
 use super::process::Process;
 use super::server::HOLD;
 use crate::args::BenchArgs;
@@ -56,34 +58,53 @@ impl Accept {
         client: &Client,
         base: &Base,
     ) -> anyhow::Result<()> {
-        let time = Duration::from_secs(args.seconds);
-        let call = |client: Client, agents: Vec<AgentName>| {
-            move |n: usize| {
-                let (client, name) = (client.clone(), agents[n % agents.len()].clone());
-                async move {
-                    client.send(&name, &SendMessage::text(super::TEXT), Ask::new()).await?;
-                    Ok(())
-                }
-            }
-        };
+        let clients = std::slice::from_ref(client);
         let before = server.cpu()?;
-        let offered = load::offered(args.rate, time, call(client.clone(), self.agents.clone())).await?;
+        let offered = self.offered(args, clients).await?;
         let between = server.cpu()?;
-        let sustained = load::sustained(args.callers, time, call(client.clone(), self.agents.clone())).await?;
+        let sustained = self.sustained(args, clients).await?;
         let after = server.cpu()?;
-        let cpu = |time: Duration, outcome: &Outcome| time.as_secs_f64() * 1e6 / outcome.times.len() as f64;
         self.rounds.push(Round {
             floor_p99: base.single.ms(0.99),
             floor_rate: base.batched_rate,
             p50: offered.times.ms(0.5),
             p99: offered.times.ms(0.99),
             lag_p99: offered.lag.ms(0.99),
-            cpu: cpu(between.saturating_sub(before), &offered),
+            cpu: each(between.saturating_sub(before), &offered),
             rate: sustained.rate(),
             sustained_p99: sustained.times.ms(0.99),
-            sustained_cpu: cpu(after.saturating_sub(between), &sustained),
+            sustained_cpu: each(after.saturating_sub(between), &sustained),
         });
         Ok(())
+    }
+
+    /// So many messages a second, to these servers in turn.
+    pub(super) async fn offered(&self, args: &BenchArgs, clients: &[Client]) -> anyhow::Result<Outcome> {
+        load::offered(args.rate, Duration::from_secs(args.seconds), self.call(clients)).await
+    }
+
+    /// As many as so many callers get rid of, at these servers in turn.
+    pub(super) async fn sustained(&self, args: &BenchArgs, clients: &[Client]) -> anyhow::Result<Outcome> {
+        load::sustained(args.callers, Duration::from_secs(args.seconds), self.call(clients)).await
+    }
+
+    fn call(&self, clients: &[Client]) -> impl Fn(usize) -> BoxFuture<'static, anyhow::Result<()>> + use<> {
+        let (clients, agents) = (clients.to_vec(), self.agents.clone());
+        move |n| {
+            let client = clients[n % clients.len()].clone();
+            let name = agents[n / clients.len() % agents.len()].clone();
+            async move {
+                client.send(&name, &SendMessage::text(super::TEXT), Ask::new()).await?;
+                Ok(())
+            }
+            .boxed()
+        }
+    }
+
+    /// Those who are written to, in turn.
+    #[cfg(any(feature = "postgres", feature = "mysql"))]
+    pub(super) fn agents(&self) -> &[AgentName] {
+        &self.agents
     }
 
     pub(super) fn figures(self) -> Vec<Figure> {

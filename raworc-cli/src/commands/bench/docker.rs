@@ -8,20 +8,19 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use futures::StreamExt;
 use futures::future::try_join_all;
 use raworc_core::control::SendMessage;
 use raworc_core::entropy::{EntropyExt, SystemEntropy};
-use raworc_core::event::EventKind;
-use raworc_core::ids::{AgentName, MessageId};
-use raworc_http::client::{Ask, Client, EventStream, Told};
+use raworc_core::ids::AgentName;
+use raworc_http::client::{Ask, Client, EventStream};
 use secrecy::SecretString;
 use tokio::time::Instant;
 
 use self::engine::Engine;
 use super::accept::make;
 use super::figures::{Bound, Figure, median};
-use super::process::Process;
+use super::process::{Process, load};
+use super::reply::until;
 use crate::args::{AssemblyArgs, BenchArgs};
 use crate::output::Console;
 use crate::settings::Settings;
@@ -141,9 +140,9 @@ impl<'a> Bench<'a> {
         let before = self.calls().await?;
         let began = Instant::now();
         let message = self.client.send(&name, &SendMessage::text("!true"), Ask::new()).await?.id;
-        self.until(message, "leased").await?;
+        until(&mut self.events, message, "leased").await?;
         let took = began.elapsed();
-        self.until(message, "done").await?;
+        until(&mut self.events, message, "done").await?;
         round.wake.take(took, &START, &before, &self.calls().await?);
 
         self.engine.remove(&container).await?;
@@ -184,19 +183,6 @@ impl<'a> Bench<'a> {
             *calls.entry(call).or_default() += time;
             calls
         }))
-    }
-
-    async fn until(&mut self, id: MessageId, state: &str) -> anyhow::Result<()> {
-        loop {
-            let told = self.events.next().await.context("the stream of events ended")??;
-            if let Told::Event(event) = told
-                && event.kind == EventKind::MessageState
-                && event.message == Some(id)
-                && event.summary["to"] == state
-            {
-                return Ok(());
-            }
-        }
     }
 
     /// Deletes agents, and waits until their computers are gone: nothing of this is at work in what is measured next.
@@ -247,12 +233,6 @@ fn spent(line: &str) -> Option<(String, Duration)> {
         return None;
     }
     Some((label("call")?.to_owned(), Duration::try_from_secs_f64(value.parse().ok()?).ok()?))
-}
-
-/// Processes of this machine that want a processor, over the last minute.
-fn load() -> anyhow::Result<f64> {
-    let load = std::fs::read_to_string("/proc/loadavg").context("the load of this machine cannot be read")?;
-    Ok(load.split(' ').next().unwrap_or_default().parse()?)
 }
 
 fn figures(rounds: &[Round]) -> Vec<Figure> {

@@ -4,13 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::{StreamExt, TryStreamExt, stream};
 use raworc_backends::sqlite::{SqliteOptions, SqliteStore};
 use raworc_core::agent::{AgentEvent, AgentSpec, Desired};
 use raworc_core::entropy::{Clock, EntropyExt, SystemClock, SystemEntropy};
 use raworc_core::ids::{AgentName, Incarnation, RuntimeName, TenantName, UserName};
 use raworc_core::runtime::ComputerSpec;
 use raworc_core::store::{AgentChange, AgentOp, Check, Commit, NewAgent, NewComputer, Store};
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::figures::{Bound, Figure, Times};
@@ -18,16 +18,25 @@ use super::process::{Process, this_program};
 use crate::args::BenchArgs;
 use crate::output::Console;
 
+/// Agents that sleep, unless another number is asked for.
+const AGENTS: u32 = 10_000;
+
+/// Commits that are waited for at a time.
+const AT_ONCE: usize = 512;
+
 /// Commands that are started one after another for one figure.
 const COMMANDS: usize = 21;
 
 pub(super) async fn measure(console: &Console, args: &BenchArgs, dir: &Path) -> anyhow::Result<Vec<Figure>> {
-    let progress = console.progress(format!("making {} agents", args.agents));
+    let agents = args.agents.unwrap_or(AGENTS);
+    let progress = console.progress(format!("making {agents} agents"));
     let (empty, full) = (dir.join("empty"), dir.join("full"));
     // The first start makes the master key and the first admin.
     Process::up(&full, None).await?.end().await?;
-    fill(&full, args.agents).await?;
-    progress.say(format!("looking at {} agents that sleep", args.agents));
+    let store = Arc::new(SqliteStore::open(SqliteOptions::new(&full)).await?);
+    fill(&*store, agents).await?;
+    store.close().await;
+    progress.say(format!("looking at {agents} agents that sleep"));
     let (first, fleet_memory, fleet_cpu) = look(&full, args).await?;
     progress.say("looking at an installation without agents");
     let (_, idle_memory, idle_cpu) = look(&empty, args).await?;
@@ -46,18 +55,17 @@ pub(super) async fn measure(console: &Console, args: &BenchArgs, dir: &Path) -> 
 }
 
 /// Agents as they are when each has run and sleeps, with its computer's row.
-async fn fill(data: &Path, agents: u32) -> anyhow::Result<()> {
-    let store = Arc::new(SqliteStore::open(SqliteOptions::new(data)).await?);
-    let mut commits = JoinSet::new();
-    for n in 0..agents {
-        let (store, commit) = (Arc::clone(&store), sleeper(n)?);
-        commits.spawn(async move { store.commit(commit).await });
-    }
-    while let Some(done) = commits.join_next().await {
-        done??;
-    }
-    store.close().await;
-    Ok(())
+pub(super) async fn fill(store: &dyn Store, agents: u32) -> anyhow::Result<()> {
+    let made = stream::iter(0..agents).map(|n| async move {
+        store.commit(sleeper(n)?).await?;
+        anyhow::Ok(())
+    });
+    made.buffer_unordered(AT_ONCE).try_collect().await
+}
+
+/// What the agent of this number is called.
+pub(super) fn name(n: u32) -> anyhow::Result<AgentName> {
+    Ok(AgentName::new(format!("sleeper-{n}"))?)
 }
 
 fn sleeper(n: u32) -> anyhow::Result<Commit> {
@@ -72,12 +80,7 @@ fn sleeper(n: u32) -> anyhow::Result<Commit> {
         network: spec.network.clone(),
         root: spec.root,
     };
-    let new = NewAgent {
-        tenant: TenantName::default_tenant(),
-        name: AgentName::new(format!("sleeper-{n}"))?,
-        owner: UserName::new("admin")?,
-        spec,
-    };
+    let new = NewAgent { tenant: TenantName::default_tenant(), name: name(n)?, owner: UserName::new("admin")?, spec };
     let ops = vec![
         AgentOp::Create(Box::new(new)),
         AgentOp::Begin {

@@ -27,6 +27,11 @@ impl Outcome {
     }
 }
 
+/// What of this time each call took, in microseconds.
+pub(super) fn each(time: Duration, outcome: &Outcome) -> f64 {
+    time.as_secs_f64() * 1e6 / outcome.times.len() as f64
+}
+
 /// So many calls a second for so long. A call that is made late counts from when it was due.
 pub(super) async fn offered<F>(rate: u32, time: Duration, call: impl Fn(usize) -> F) -> anyhow::Result<Outcome>
 where

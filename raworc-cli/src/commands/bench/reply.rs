@@ -42,29 +42,13 @@ impl Reply {
         for _ in 0..MESSAGES {
             let began = Instant::now();
             let message = client.send(&self.agent, &SendMessage::text(super::TEXT), Ask::new()).await?;
-            self.until_done(message.id).await?;
+            until(&mut self.events, message.id, "done").await?;
             times.push(began.elapsed());
         }
         let cpu = server.cpu()?.saturating_sub(before).as_secs_f64() * 1e6 / MESSAGES as f64;
         let times = Times::new(times);
         self.rounds.push(Round { floor_p50: base.single.ms(0.5), p50: times.ms(0.5), p99: times.ms(0.99), cpu });
         Ok(())
-    }
-
-    async fn until_done(&mut self, id: MessageId) -> anyhow::Result<()> {
-        loop {
-            let told = self.events.next().await.context("the stream of events ended")??;
-            match told {
-                Told::Event(event)
-                    if event.kind == EventKind::MessageState
-                        && event.message == Some(id)
-                        && event.summary["to"] == "done" =>
-                {
-                    return Ok(());
-                }
-                Told::Event(_) | Told::Delta(_) => {}
-            }
-        }
     }
 
     pub(super) fn figures(self) -> Vec<Figure> {
@@ -75,5 +59,19 @@ impl Reply {
             Figure::alone("message to reply seen: p99", "ms", alone(|round| round.p99), Bound::None),
             Figure::alone("message to reply seen: processor time", "us each", alone(|round| round.cpu), Bound::None),
         ]
+    }
+}
+
+/// Follows a message until it is in this state.
+pub(super) async fn until(events: &mut EventStream, id: MessageId, state: &str) -> anyhow::Result<()> {
+    loop {
+        let told = events.next().await.context("the stream of events ended")??;
+        if let Told::Event(event) = told
+            && event.kind == EventKind::MessageState
+            && event.message == Some(id)
+            && event.summary["to"] == state
+        {
+            return Ok(());
+        }
     }
 }
