@@ -3,6 +3,7 @@
 //! `RAWORC_PREVIOUS` names its binary, and `RAWORC_PREVIOUS_REFUSES` says that it cannot know which migrations leave it at work;
 //! `scripts/storm previous` builds it and knows.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -40,6 +41,11 @@ fn refuses() -> bool {
     std::env::var_os("RAWORC_PREVIOUS_REFUSES").is_some()
 }
 
+/// For the summary of storm, which shows which of both it was.
+fn say(what: &str) {
+    writeln!(std::io::stderr(), "{what}").expect("is written");
+}
+
 /// Brings the tables up to date, by this release.
 #[track_caller]
 fn migrate(mut command: Command) {
@@ -47,8 +53,7 @@ fn migrate(mut command: Command) {
     let migrated: Value = serde_json::from_str(&migrated).expect("JSON");
     let (from, to) = (migrated["from"].as_i64().expect("there are tables"), migrated["to"].as_i64().expect("a schema"));
     assert!(from < to || !refuses(), "there is nothing to bring up to date: {migrated}");
-    // Shown by storm.
-    eprintln!("the schema of the release before is {from}, this one's is {to}");
+    say(&format!("the schema of the release before is {from}, this one's is {to}"));
 }
 
 /// It says why it does not start, and what to do.
@@ -103,12 +108,12 @@ pub(crate) fn goes_on_beside(installation: &Installation) {
     let old = if refuses() {
         is_refused(command(installation, "server", "again"));
         is_refused(command(installation, "operator", "another"));
-        eprintln!("a process of it that begins anew refuses these tables, and says so");
+        say("a process of it that begins anew refuses these tables, and says so");
         old
     } else {
         assert_eq!(old.end(), Some(0));
         let old = Up::of(command(installation, "server", "old"));
-        eprintln!("a process of it that begins anew works on these tables");
+        say("a process of it that begins anew works on these tables");
         old
     };
     let at_old = installation.at(&old);
