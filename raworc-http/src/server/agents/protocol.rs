@@ -30,7 +30,7 @@ const REPORT_BODY: usize = 8 << 20;
 /// The longest that one lease waits for a message.
 const LEASE_LIMIT: u64 = 60;
 
-/// How long a program's token is good. Programs renew theirs when half of it is over.
+/// How long a program's token is good. Programs renew theirs long before it is over.
 const TOKEN_TTL: Duration = Duration::from_secs(3600);
 
 fn issue(state: &AgentsState, principal: &Principal) -> Result<TokenReply, ApiError> {

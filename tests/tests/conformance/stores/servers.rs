@@ -23,8 +23,8 @@ mod database;
 /// Every case against every server that this machine has.
 pub(crate) fn trials(required: &Required) -> Vec<Trial> {
     let mut trials = of::<Postgres>("postgres", required);
-    // The same by way of a pooler.
-    trials.extend(of::<Postgres>("pgbouncer", required));
+    // The same by way of a pooler, for `scripts/storm`.
+    trials.extend(of::<Postgres>("pgbouncer", required).into_iter().map(|trial| trial.with_ignored_flag(true)));
     trials.extend(of::<Mysql>("mariadb", required));
     trials.extend(of::<Mysql>("mysql", required));
     trials
