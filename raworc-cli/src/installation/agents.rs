@@ -92,7 +92,7 @@ impl Listeners {
 }
 
 /// How programs on other machines reach the servers.
-#[cfg_attr(not(feature = "docker"), expect(dead_code, reason = "no other runtime is on other machines"))]
+#[cfg_attr(not(feature = "docker"), allow(dead_code, reason = "no other runtime is on other machines"))]
 pub(super) struct OverTls {
     pub(super) url: String,
     pub(super) ca: String,

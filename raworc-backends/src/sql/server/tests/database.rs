@@ -4,6 +4,7 @@ use std::any::Any;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::str::FromStr;
+use std::time::Duration;
 
 use futures::FutureExt;
 use raworc_core::entropy::{Clock, EntropyExt, SystemClock, SystemEntropy};
@@ -37,7 +38,16 @@ impl Database {
         database.at_server(format!("CREATE DATABASE {}", database.name)).await.expect("the user may make databases");
         let tested: Result<(), Box<dyn Any + Send>> = AssertUnwindSafe(test(database.clone())).catch_unwind().await;
         let force = if database.is_postgres() { " WITH (FORCE)" } else { "" };
-        let dropped = database.at_server(format!("DROP DATABASE {}{force}", database.name)).await;
+        let drop = format!("DROP DATABASE {}{force}", database.name);
+        let mut dropped = database.at_server(drop.clone()).await;
+        // PostgreSQL may be cleaning it up by itself, which only a superuser may end.
+        for _ in 0..100 {
+            if dropped.is_ok() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            dropped = database.at_server(drop.clone()).await;
+        }
         if let Err(panic) = tested {
             resume_unwind(panic);
         }
