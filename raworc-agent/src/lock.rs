@@ -44,10 +44,9 @@ pub(crate) async fn take(home: &Path) -> Result<Locked, InUse> {
 }
 
 async fn wait(home: &Path) -> io::Result<File> {
-    // Its own directory, so that nothing of the agent's meets the lock.
-    let own = home.join(".raworc");
-    std::fs::create_dir_all(&own)?;
-    let file = File::open(own)?;
+    std::fs::create_dir_all(home)?;
+    // The directory itself, which the agent cannot take away: it is where its volume is.
+    let file = File::open(home)?;
     let mut told = false;
     loop {
         match file.try_lock() {
@@ -79,7 +78,7 @@ mod tests {
     #[tokio::test]
     async fn a_home_that_cannot_be_locked_is_worked_in() {
         let home = tempfile::tempdir().expect("a directory");
-        std::fs::write(home.path().join(".raworc"), "no directory").expect("written");
-        take(home.path()).await.expect("without a lock");
+        std::fs::write(home.path().join("file"), "no directory").expect("written");
+        take(&home.path().join("file")).await.expect("without a lock");
     }
 }
