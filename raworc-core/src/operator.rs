@@ -220,7 +220,11 @@ impl Operator {
         self.tasks.close();
         self.tasks.wait().await;
         let Shared { store, shards, entropy, clock, .. } = &*self.shared;
-        shards.leave(store, || entropy.commit_id(clock.now())).await;
+        let left = shards.leave(store, || entropy.commit_id(clock.now()));
+        // A lease that cannot be given back runs out.
+        if tokio::time::timeout(LEAVING, left).await.is_err() {
+            tracing::warn!("the store does not answer; other operators see soon that this one has left");
+        }
     }
 }
 
@@ -230,6 +234,9 @@ impl Drop for Operator {
         self.shared.gone.cancel();
     }
 }
+
+/// How long it may take to say that this operator leaves.
+const LEAVING: Duration = Duration::from_secs(5);
 
 /// Runs a task until the operator stops.
 fn spawn(shared: &Arc<Shared>, task: impl Future<Output = ()> + Send + 'static) {
