@@ -41,7 +41,7 @@ make_binaries() {
     tar --extract --file "$directory/$name.tar.gz" --directory "$work/unpacked" --strip-components=1
     [ "$(raworc version --output json | jq -r .version)" = "$version" ] || fail "raworc is not $version: $(raworc version)"
     for binary in raworc raworc-agentd; do
-        for path in "${!elsewhere[@]}"; do
+        for path in "${elsewhere[@]%=*}"; do
             ! grep --quiet --text --fixed-strings "$path/" "$work/unpacked/$binary" ||
                 fail "$binary names $path of this machine: $(strings "$work/unpacked/$binary" | grep -m 1 -F "$path/")"
         done
