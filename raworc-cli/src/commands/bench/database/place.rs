@@ -98,28 +98,31 @@ impl Place {
     /// Makes an empty database, and gives its address.
     pub(super) async fn database(&mut self, what: &str) -> anyhow::Result<String> {
         let name = format!("{}_{what}", self.prefix);
+        let address = beside(&self.address, &name).context("the address names no database")?;
+        // Noted before it is there: it is taken away also where this is interrupted.
+        self.made.push(name.clone());
         self.run(format!("CREATE DATABASE {name}")).await.map_err(|error| {
             Failure::new(Exit::Failed, "no database can be made to measure in")
                 .because(error)
                 .hint("name a user by --database who may make databases, and a database that is there")
         })?;
-        let address = beside(&self.address, &name).context("the address names no database")?;
-        self.made.push(name);
         Ok(address)
     }
 
     /// Takes away what was made.
     pub(super) async fn remove(&mut self) -> anyhow::Result<()> {
+        let mut removed = Ok(());
         while let Some(name) = self.made.pop() {
             let statement = match self.kind {
                 #[cfg(feature = "postgres")]
-                Kind::Postgres => format!("DROP DATABASE {name} WITH (FORCE)"),
+                Kind::Postgres => format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"),
                 #[cfg(feature = "mysql")]
-                Kind::Mysql => format!("DROP DATABASE {name}"),
+                Kind::Mysql => format!("DROP DATABASE IF EXISTS {name}"),
             };
-            self.run(statement).await.with_context(|| format!("the database {name} cannot be taken away again"))?;
+            let done = self.run(statement).await;
+            removed = removed.and(done.with_context(|| format!("the database {name} cannot be taken away again")));
         }
-        Ok(())
+        removed
     }
 
     async fn run(&self, statement: String) -> anyhow::Result<()> {
