@@ -53,7 +53,7 @@ impl Tested for Mysql {
         named: "ssl-mode=VERIFY_IDENTITY",
         authority: "ssl-ca",
     };
-    const TWELVE_SECONDS: &'static str = "DO SLEEP(12)";
+    const TWENTY_SECONDS: &'static str = "DO SLEEP(20)";
 
     async fn is_encrypted(conn: &mut MySqlConnection) -> Result<bool, sqlx::Error> {
         let row = sqlx::raw_sql("SHOW SESSION STATUS LIKE 'Ssl_cipher'").fetch_one(conn).await?;

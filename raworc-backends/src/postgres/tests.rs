@@ -62,7 +62,7 @@ impl Tested for Postgres {
         named: "sslmode=verify-full",
         authority: "sslrootcert",
     };
-    const TWELVE_SECONDS: &'static str = "SELECT 1 FROM pg_sleep(12)";
+    const TWENTY_SECONDS: &'static str = "SELECT 1 FROM pg_sleep(20)";
 
     async fn is_encrypted(conn: &mut PgConnection) -> Result<bool, sqlx::Error> {
         let ask = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";

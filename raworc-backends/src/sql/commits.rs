@@ -4,7 +4,7 @@ use raworc_core::agent::AgentSpec;
 use raworc_core::entropy::{Clock, EntropyExt, SystemClock, SystemEntropy};
 use raworc_core::ids::{AgentId, AgentName, MessageId, TenantName, UserName};
 use raworc_core::message::{Part, Role};
-use raworc_core::store::{AgentChange, AgentOp, Check, Commit, NewAgent, NewMessage};
+use raworc_core::store::{AgentChange, AgentOp, Check, Commit, NewAgent, NewMessage, QuotaDelta, QuotaKind};
 
 pub(crate) fn change(agent: AgentId, when: Check, op: AgentOp) -> Commit {
     changes(agent, when, vec![op])
@@ -24,6 +24,12 @@ pub(crate) fn create(name: &str) -> (AgentId, Commit) {
         spec: AgentSpec::default(),
     };
     (agent, change(agent, Check::Absent, AgentOp::Create(Box::new(new))))
+}
+
+/// The same with the quota that an agent takes.
+pub(crate) fn counted(mut made: Commit, tenant: &TenantName) -> Commit {
+    made.quota = vec![QuotaDelta { tenant: tenant.clone(), kind: QuotaKind::Agents, delta: 1, limit: Some(9) }];
+    made
 }
 
 pub(crate) fn accept(agent: AgentId, id: MessageId, text: &str) -> Commit {

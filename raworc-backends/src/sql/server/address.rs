@@ -19,8 +19,11 @@ pub(crate) fn check(url: &str, known: &[&str], files: &[&str]) -> Result<(), Sto
         let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
         let word = name.split('[').next().unwrap_or_default();
         if !known.contains(&word) {
+            // With a `?` in its password it is a part of that, unless it looks like a name.
+            let is_name = word.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-' || c == b'_');
             return unusable(format!(
-                "the address of the database has the parameter {name}, which means nothing there; known are {}",
+                "the address of the database has {}, which means nothing there; known are {}",
+                if is_name { format!("the parameter {word}") } else { "something after a `?`".to_owned() },
                 known.join(", ")
             ));
         }
@@ -88,6 +91,8 @@ mod tests {
         check("mysql://a:b@c/d?ssl-mode=VERIFY_CA&ssl-ca=/dev/null&options[a]=b").expect("knows them");
         let told = |url| check(url).expect_err("is refused").to_string();
         let slip = told("mysql://a:secret@c/d?ssl-mod=VERIFY_CA");
+        let password = told("mysql://a:sec?ret@c/d");
+        assert!(!password.contains("ret@"), "{password}");
         assert!(slip.contains("ssl-mod,") && slip.contains("ssl-mode") && !slip.contains("secret"), "{slip}");
         let missing = told("mysql://a:secret@c/d?ssl-ca=/nowhere/ca.pem");
         assert!(missing.contains("/nowhere/ca.pem") && missing.contains("ssl-ca"), "{missing}");

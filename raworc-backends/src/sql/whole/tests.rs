@@ -24,7 +24,7 @@ use self::schema::{
 use super::table::{LEFT, TABLES};
 use super::words::Words;
 use super::{Contents, WholeError, read_export, status};
-use crate::sql::commits::{accept, create, message_id};
+use crate::sql::commits::{accept, counted, create, message_id};
 use crate::sql::convert::{number, text};
 use crate::sql::statements::Kind;
 use crate::sqlite::Access;
@@ -220,7 +220,7 @@ pub(crate) async fn the_description_of_the_tables_is_what_the_tables_are<P: Plac
 pub(crate) async fn an_export_beside_writers_is_of_one_moment(place: impl Place) {
     let store = place.open().await;
     let (agent, made) = create("one");
-    store.commit(made).await.expect("goes through");
+    store.commit(counted(made, &TenantName::default_tenant())).await.expect("goes through");
     let done = CancellationToken::new();
     let writing = async {
         let mut written = 0;

@@ -54,7 +54,7 @@ pub(crate) async fn a_commit_that_has_waited_too_long_for_its_turn_is_told_and_m
     say::<D>(&mut other, format!("BEGIN; {HOLD}")).await.expect("nobody holds it");
     let busy = async {
         // Who works is not silent, so that the database leaves it alone.
-        say::<D>(&mut other, D::TWELVE_SECONDS).await.expect("is done");
+        say::<D>(&mut other, D::TWENTY_SECONDS).await.expect("is done");
         say::<D>(&mut other, "ROLLBACK").await.expect("is done");
     };
     let (_, made) = create("one");

@@ -12,11 +12,10 @@ use raworc_core::runtime::{ComputerSpec, StartId};
 use raworc_core::step::{NewStep, StepKind};
 use raworc_core::store::{
     AgentChange, AgentOp, AuditEntry, Change, Check, Commit, Ending, IdempotencyKey, IdempotencyRecord, LeaseClaim,
-    NewAgent, NewComputer, NewMessage, QuotaDelta, QuotaKind, RecordChange, RecordCheck, RecordKey, RecordKind, Reply,
-    Store,
+    NewAgent, NewComputer, NewMessage, RecordChange, RecordCheck, RecordKey, RecordKind, Reply, Store,
 };
 
-use crate::sql::commits::{accept, change, message_id};
+use crate::sql::commits::{accept, change, counted, message_id};
 
 /// Texts that some database somewhere does not keep as they are.
 pub(crate) const ODD: &str = "a\0b \u{1}\u{2} \"\\\n\r\t e\u{301} ß 🦀 \u{2028}\u{feff}\u{fffd}\u{10ffff} ";
@@ -47,9 +46,7 @@ fn create(tenant: &TenantName, name: &str, labels: &[(&str, &str)]) -> (AgentId,
         owner: UserName::new("ada").expect("a good name"),
         spec: AgentSpec { labels, runtime, description: Some(ODD.trim().to_owned()), ..AgentSpec::default() },
     };
-    let mut made = change(agent, Check::Absent, AgentOp::Create(Box::new(new)));
-    made.quota = vec![QuotaDelta { tenant: tenant.clone(), kind: QuotaKind::Agents, delta: 1, limit: Some(9) }];
-    (agent, made)
+    (agent, counted(change(agent, Check::Absent, AgentOp::Create(Box::new(new))), tenant))
 }
 
 fn happens(event: AgentEvent) -> AgentOp {
