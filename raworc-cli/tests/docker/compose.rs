@@ -14,11 +14,12 @@ use crate::home::{Home, Ran};
 use crate::images::{busybox_program, static_program};
 use crate::{docker, host};
 
-/// Where a MySQL was unpacked with all its libraries, by scripts/database.
+/// Where scripts/database has unpacked them with all their libraries.
 const MYSQL: &str = "RAWORC_TEST_MYSQL_ROOT";
+const POSTGRES: &str = "RAWORC_TEST_POSTGRES_ROOT";
 
-/// Where this machine's PostgreSQL is.
-const POSTGRES: &str = "/usr/lib/postgresql/15";
+/// A PostgreSQL, from the root of where it is.
+const POSTGRES_LIB: &str = "usr/lib/postgresql/15";
 
 /// How long it may take that something comes about.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -52,13 +53,13 @@ impl Database {
 
     /// What of it is on this machine, from which an image can be made.
     fn root(self) -> Result<PathBuf, &'static str> {
+        let unpacked = |variable| std::env::var_os(variable).map(PathBuf::from).filter(|root| root.exists());
         match self {
-            Self::Mysql => {
-                let root = std::env::var_os(MYSQL).map(PathBuf::from).filter(|root| root.exists());
-                root.ok_or("scripts/database has unpacked no MySQL")
-            }
+            Self::Mysql => unpacked(MYSQL).ok_or("scripts/database has unpacked no MySQL"),
+            // It is unpacked where this machine has none.
             Self::Postgres => {
-                Some(PathBuf::from(POSTGRES)).filter(|root| root.exists()).ok_or("PostgreSQL 15 is not here")
+                let root = unpacked(POSTGRES).unwrap_or_else(|| "/".into());
+                Some(root).filter(|root| root.join(POSTGRES_LIB).exists()).ok_or("PostgreSQL 15 is not here")
             }
         }
     }
@@ -158,8 +159,12 @@ impl Composed {
                 printf 'FROM %s-root\\nCOPY busybox entrypoint /\\nENV PATH=/usr/sbin:/usr/bin\\nENTRYPOINT [\"/entrypoint\"]\\n' \"$3\" >Dockerfile"
             }
             Database::Postgres => {
-                "tar -chf root.tar \"$1\" /usr/share/postgresql/15 $(ldd \"$1/bin/postgres\" \"$1/bin/initdb\" |
-                    grep -o '/[^ :]* (0x' | cut -d ' ' -f 1 | sort -u) &&
+                "cd \"$1\" && if [ \"$1\" = / ]; then
+                    libraries=$(ldd $5/bin/postgres $5/bin/initdb | grep -o '/[^ :]* (0x' | cut -d ' ' -f 1 | cut -c 2- | sort -u)
+                    set -- \"$@\" --dereference
+                else
+                    libraries=usr/lib/$(uname -m)-linux-gnu
+                fi && tar $6 -cf \"$OLDPWD/root.tar\" $5 usr/share/postgresql/15 $libraries && cd \"$OLDPWD\" &&
                 printf 'FROM %s\\nADD root.tar /\\nCOPY busybox entrypoint /\\nENTRYPOINT [\"/entrypoint\"]\\n' \"$4\" >Dockerfile"
             }
         };
@@ -173,7 +178,7 @@ impl Composed {
         let made = Command::new("sh")
             .args(["-c", script, "sh"])
             .arg(root)
-            .args([&host(), &image, IMAGE])
+            .args([&host(), &image, IMAGE, POSTGRES_LIB])
             .current_dir(context.path())
             .output()
             .expect("a shell");
