@@ -169,8 +169,10 @@ fn of_a_caller_who_tells_nothing_and_of_what_is_no_sample_nothing_is_told() {
 
 #[test]
 fn a_collector_that_is_away_or_never_answers_holds_nothing_up() {
-    let gone = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let gone = format!("http://{}", gone.local_addr().expect("an address"));
+    let gone = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        format!("http://{}", listener.local_addr().expect("an address"))
+    };
     // It takes connections into its backlog, and says nothing.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let mute = format!("http://{}", silent.local_addr().expect("an address"));
