@@ -412,12 +412,13 @@ fn first_use(history: &History, made: &Call) -> u64 {
     history.calls.iter().filter(same).map(|call| call.begun).fold(made.begun, u64::min)
 }
 
-/// The log has no gap, and every reader is told all of it in order, without a gap and without a repetition.
+/// The log has no gap but for what is not told, and every reader is told all of it in order, without a gap and without a repetition.
 fn events(history: &History) -> Vec<String> {
     let log: Vec<_> = history.log.iter().map(|entry| entry.revision).collect();
-    let mut found: Vec<_> = log
-        .windows(2)
-        .filter(|pair| pair[1] != pair[0] + 1)
+    let gaps = || log.windows(2).filter(|pair| pair[1] != pair[0] + 1);
+    let missing: u64 = gaps().map(|pair| pair[1].saturating_sub(pair[0] + 1)).sum();
+    let mut found: Vec<_> = gaps()
+        .filter(|pair| pair[1] <= pair[0] || missing > history.untold)
         .map(|pair| format!("{} follows {} in the log", pair[1], pair[0]))
         .collect();
     for (name, seen) in &history.readers {

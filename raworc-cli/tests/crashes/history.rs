@@ -126,6 +126,8 @@ pub(crate) struct History {
     pub(crate) calls: Vec<Call>,
     /// The whole log, read at the end.
     pub(crate) log: Vec<Logged>,
+    /// Entries of it that nobody in the tenant is told, at most: of an operator that leaves.
+    pub(crate) untold: u64,
     /// The revisions that each reader was told, by its name, in the order in which it was.
     pub(crate) readers: BTreeMap<String, Vec<u64>>,
     pub(crate) agents: Vec<AgentAtEnd>,

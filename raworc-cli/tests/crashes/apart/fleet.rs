@@ -254,6 +254,7 @@ impl Fleet {
         history.machine.computers_at_rest = self.engine.journal().live().len();
         history.machine.volumes_at_rest = self.engine.volumes().len();
         history.log = whole_log(client).await.map_err(said)?;
+        history.untold = self.operators.iter().map(Node::left).sum();
         history.machine.unsound = self.servers[0].unsound().await;
         let_catch_up(&self.readers, history).await;
         self.delete_all(history).await?;

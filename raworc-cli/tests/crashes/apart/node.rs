@@ -5,6 +5,7 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -45,6 +46,8 @@ pub(crate) struct Node {
     arguments: Vec<String>,
     variables: Vec<(String, String)>,
     process: Process,
+    /// How often it was asked to leave.
+    left: AtomicU64,
 }
 
 impl Node {
@@ -58,7 +61,15 @@ impl Node {
     ) -> std::io::Result<Self> {
         let home = home.join(format!("machine-{machine}"));
         std::fs::create_dir(&home)?;
-        Ok(Self { machine, network, home, arguments, variables, process: Process::default() })
+        Ok(Self {
+            machine,
+            network,
+            home,
+            arguments,
+            variables,
+            process: Process::default(),
+            left: AtomicU64::default(),
+        })
     }
 
     /// Starts it, and begins it anew where it ends before it serves, as whoever supervises it would. Waits until it serves.
@@ -127,8 +138,14 @@ impl Node {
         lines[lines.len().saturating_sub(400)..].join("\n")
     }
 
+    /// How often it was asked to leave.
+    pub(crate) fn left(&self) -> u64 {
+        self.left.load(Ordering::SeqCst)
+    }
+
     /// Asks it to leave. Says what is wrong with its end.
     pub(crate) async fn end(&self) -> Result<(), String> {
+        self.left.fetch_add(1, Ordering::SeqCst);
         self.process.end(&format!("machine {}", self.machine), LIMIT).await
     }
 }

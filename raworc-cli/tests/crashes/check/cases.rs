@@ -148,7 +148,12 @@ pub(crate) fn every_rule_has_a_bad_history() {
 }
 
 pub(crate) fn what_is_allowed_breaks_no_rule() {
-    let allowed: [Allowed; 9] = [
+    let allowed: [Allowed; 10] = [
+        ("an operator has left, which is told nobody in the tenant", |h| {
+            h.untold = 1;
+            h.log.iter_mut().skip(5).for_each(|entry| entry.revision += 1);
+            reader(h).iter_mut().skip(5).for_each(|revision| *revision += 1);
+        }),
         ("work is repeated by a second attempt", |h| {
             h.agents[0].messages[0].attempt = 2;
             h.agents[0].trace.insert(0, "one".into());
@@ -225,6 +230,7 @@ fn good() -> History {
     History {
         calls,
         log,
+        untold: 0,
         readers: BTreeMap::from([("reader".to_owned(), told)]),
         agents: vec![ada],
         past: Vec::new(),
