@@ -69,9 +69,11 @@ impl<T: Clone> Open<T> {
 
 /// Whatever a case did, its store's rows agree with each other.
 async fn assert_sound(mut store: Box<dyn WholeStore>) {
-    let verified = store.verify(&|_, _| {}).await.expect("what a case leaves can be read");
+    let mut flaws = store.verify(&|_, _| {}).await.expect("what a case leaves can be read").flaws;
     store.close().await;
-    assert!(verified.flaws.is_empty(), "the case leaves flaws: {:#?}", verified.flaws);
+    // Agents are counted by the control plane, as none of the cases does.
+    flaws.retain(|flaw| !flaw.starts_with("quotas "));
+    assert!(flaws.is_empty(), "the case leaves flaws: {flaws:#?}");
 }
 
 fn same<T: Store>(one: &Arc<T>, other: &Arc<dyn Store>) -> bool {
