@@ -7,6 +7,8 @@ use crate::control::{Call, Followed};
 use crate::error::Error;
 use crate::event::Event;
 use crate::ids::Revision;
+use crate::simulator::world::World;
+use crate::store::Store;
 
 /// Follows the log until faults are over.
 pub(super) async fn follow(client: Client) {
@@ -53,8 +55,14 @@ fn look(client: &Client, last: Option<Revision>, event: &Event) {
         let owner = event.agent.and_then(|id| checker.agents.get(&id)).map(|agent| &agent.owner);
         owner == Some(&client.user) && event.tenant.as_ref() == Some(&client.tenant)
     };
+    // Whose an agent was is not known any more once its row was purged.
+    let is_kept = |event: &Event| {
+        let agent = event.agent.and_then(|id| World::at_once(world.store.agent_by_id(id)).ok()?.value);
+        agent.is_some()
+    };
     let since = last.unwrap_or_default();
-    let missed = checker.log.iter().find(|e| e.revision > since && e.revision < event.revision && owned(e));
+    let between = |e: &&Event| e.revision > since && e.revision < event.revision;
+    let missed = checker.log.iter().filter(between).find(|e| owned(e) && is_kept(e));
     let wrong = match missed {
         _ if !owned(event) => Some((7, format!("{} is told of what is not theirs: {event:?}", client.user))),
         _ if event.revision <= since => {
