@@ -8,7 +8,8 @@ step() {
 clean() {
     local image
     if [ -n "$images" ]; then
-        take_away_computers
+        # Also where the engine is gone.
+        take_away_computers || true
         for image in raworc/raworc raworc/computer; do
             docker image rm --force "$image:$version" >/dev/null 2>&1 || true
         done

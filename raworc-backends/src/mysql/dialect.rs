@@ -179,7 +179,10 @@ impl Dialect for Mysql {
             )),
             READ_ONLY | READ_ONLY_MODE | READ_ONLY_TRANSACTION => Fault::read_only(error, place),
             CRASHED_TABLE | CRASHED_REPAIR => Fault::damaged(place, &error.to_string()),
-            DUPLICATE | NULL | TOO_LONG | OUT_OF_RANGE | WRONG_VALUE | PACKET_TOO_LARGE | ROW_TOO_LARGE => {
+            LOCK_TIMEOUT | DEADLOCK => Fault::contended(error, place),
+            PACKET_TOO_LARGE | ROW_TOO_LARGE => Fault::of_row(error),
+            // What can be nobody's but a row's or a statement's, and would be the same a second time.
+            _ if told.code().is_some_and(|state| ["21", "22", "23", "42"].contains(&&state[..2])) => {
                 Fault::of_row(error)
             }
             _ => Fault::unavailable(format!("{error} ({place})")),
@@ -189,10 +192,8 @@ impl Dialect for Mysql {
 
 const DENIED_DATABASE: u16 = 1044;
 const DENIED_USER: u16 = 1045;
-const NULL: u16 = 1048;
 const NO_DATABASE: u16 = 1049;
 const FULL_DISK: u16 = 1021;
-const DUPLICATE: u16 = 1062;
 const FULL_TABLE: u16 = 1114;
 const ROW_TOO_LARGE: u16 = 1118;
 const DENIED_TABLE: u16 = 1142;
@@ -201,11 +202,10 @@ const NO_TABLE: u16 = 1146;
 const PACKET_TOO_LARGE: u16 = 1153;
 const CRASHED_TABLE: u16 = 1194;
 const CRASHED_REPAIR: u16 = 1195;
+const LOCK_TIMEOUT: u16 = 1205;
+const DEADLOCK: u16 = 1213;
 const DENIED_PRIVILEGE: u16 = 1227;
-const OUT_OF_RANGE: u16 = 1264;
 const READ_ONLY: u16 = 1290;
-const WRONG_VALUE: u16 = 1366;
-const TOO_LONG: u16 = 1406;
 const DENIED_PLUGIN: u16 = 1698;
 const READ_ONLY_TRANSACTION: u16 = 1792;
 const READ_ONLY_MODE: u16 = 1836;
@@ -249,7 +249,7 @@ impl Server for Mysql {
         // optimizer is not to turn them around, as it would where tables are small or their statistics old. What stands in
         // the comments is for one of the two alone.
         let session = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; \
-            SET SESSION innodb_lock_wait_timeout = 8, SESSION net_read_timeout = 10, SESSION net_write_timeout = 10 \
+            SET SESSION innodb_lock_wait_timeout = 3, SESSION net_read_timeout = 10, SESSION net_write_timeout = 10 \
                 /*M! , SESSION join_cache_level = 0 */; \
             SET SESSION optimizer_switch = 'semijoin=off,materialization=off'; \
             SET SESSION sql_mode = CONCAT(@@sql_mode, ',STRICT_TRANS_TABLES') \

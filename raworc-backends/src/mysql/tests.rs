@@ -7,7 +7,7 @@ use super::dialect::literal;
 use crate::sql::dialect::Columns;
 use crate::sql::script::Step;
 use crate::sql::server::tests::database::Database;
-use crate::sql::server::tests::{Tested, apart};
+use crate::sql::server::tests::{Plan, Tested, apart};
 
 mod mysql {
     crate::sql::server::tests::tests!(super::Mysql, "mysql");
@@ -18,7 +18,7 @@ mod mariadb {
 }
 
 impl Tested for Mysql {
-    async fn faults(conn: &mut MySqlConnection, step: Step) -> Result<Vec<String>, sqlx::Error> {
+    async fn plan(conn: &mut MySqlConnection, step: Step) -> Result<Plan, sqlx::Error> {
         let statement = literal(step);
         // MySQL has another form unless it is asked for this one, and MariaDB no other.
         let ask = format!("EXPLAIN FORMAT=TRADITIONAL {statement}");
@@ -26,17 +26,18 @@ impl Tested for Mysql {
             Err(_) => sqlx::raw_sql(AssertSqlSafe(format!("EXPLAIN {statement}"))).fetch_all(conn).await?,
             rows => rows?,
         };
-        let mut faults = Vec::new();
+        let mut plan = Plan::default();
         for row in &rows {
             let column = |name| row.try_get_unchecked::<Option<String>, _>(name).map(Option::unwrap_or_default);
             let (table, how, extra) = (column("table")?, column("type")?, column("Extra")?);
             // Keys that are bound, and what was made of them, are to be read whole.
             let bound = table.is_empty() || table == "k" || table.starts_with('<');
             if (how == "ALL" || how == "index") && !bound || extra.contains("filesort") {
-                faults.push(format!("{table}: {how} {extra}"));
+                plan.faults.push(format!("{table}: {how} {extra}"));
             }
+            plan.indexes.extend(Some(column("key")?).filter(|key| !key.is_empty()));
         }
-        Ok(faults)
+        Ok(plan)
     }
 
     fn analyze(tables: &[&str]) -> String {
@@ -48,11 +49,16 @@ impl Tested for Mysql {
     }
 
     const TLS: apart::Words = apart::Words {
+        none: "?ssl-mode=DISABLED",
         encrypted: "ssl-mode=REQUIRED",
         signed: "ssl-mode=VERIFY_CA",
         named: "ssl-mode=VERIFY_IDENTITY",
         authority: "ssl-ca",
     };
+    const COMMITS: &'static [u8] = b"COMMIT; SET SESSION";
+    /// Whoever has changed less is ended.
+    const SPARED: &'static str = "INSERT INTO of_others WITH RECURSIVE some AS \
+        (SELECT 1 AS n UNION ALL SELECT n + 1 FROM some WHERE n < 500) SELECT n FROM some";
     const TWENTY_SECONDS: &'static str = "DO SLEEP(20)";
 
     async fn is_encrypted(conn: &mut MySqlConnection) -> Result<bool, sqlx::Error> {

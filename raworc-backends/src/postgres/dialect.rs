@@ -36,6 +36,9 @@ const OWN: (&str, &str) = ("raworc.session", "own");
 /// How long who holds the log's head may be silent.
 const SILENCE: &str = "5s";
 
+/// How long a row is waited for that others hold, before all is begun anew.
+const TURN: &str = "3s";
+
 /// The database's time in microseconds.
 const NOW: &str = "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)";
 
@@ -123,7 +126,7 @@ impl Dialect for Postgres {
             format!("SET LOCAL idle_in_transaction_session_timeout = '{SILENCE}'; ")
         };
         let lock = format!(
-            "BEGIN ISOLATION LEVEL READ COMMITTED; {silence}\
+            "BEGIN ISOLATION LEVEL READ COMMITTED; {silence}SET LOCAL lock_timeout = '{TURN}'; \
              WITH h AS MATERIALIZED (SELECT revision, oldest, commits FROM head WHERE id = 1 FOR UPDATE) \
              SELECT revision, oldest, commits, {NOW} FROM h"
         );
@@ -186,7 +189,9 @@ impl Dialect for Postgres {
                 "the database {place} lacks a table ({error}); restore a backup, or make the database anew"
             )),
             "25006" => Fault::read_only(error, place),
-            code if code.starts_with("22") || code.starts_with("23") => Fault::of_row(error),
+            "40001" | "40P01" | "55P03" => Fault::contended(error, place),
+            // What can be nobody's but a row's or a statement's, and would be the same a second time.
+            code if ["22", "23", "42", "54"].contains(&&code[..2]) => Fault::of_row(error),
             "XX001" | "XX002" => Fault::damaged(place, &error.to_string()),
             _ => Fault::unavailable(format!("{error} ({place})")),
         }
@@ -259,12 +264,7 @@ impl Server for Postgres {
     }
 
     async fn heard(listener: &mut PgListener) -> Result<Option<Revision>, sqlx::Error> {
-        // Many may have come, and the last says it all.
-        let mut last = listener.try_recv().await?;
-        while let Some(next) = listener.next_buffered() {
-            last = Some(next);
-        }
-        Ok(last.and_then(|told| told.payload().parse().ok()).map(Revision))
+        Ok(listener.try_recv().await?.and_then(|told| told.payload().parse().ok()).map(Revision))
     }
 }
 

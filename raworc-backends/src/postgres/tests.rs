@@ -7,7 +7,7 @@ use super::dialect::literal;
 use crate::sql::dialect::Columns;
 use crate::sql::script::Step;
 use crate::sql::server::tests::database::Database;
-use crate::sql::server::tests::{Tested, apart};
+use crate::sql::server::tests::{Plan, Tested, apart};
 
 crate::sql::server::tests::tests!(Postgres, "postgres");
 
@@ -23,12 +23,15 @@ mod pgbouncer {
         agents_of_any_number_are_looked_up_at_once,
         many_rows_go_a_few_at_a_time_while_others_write,
         a_deadlock_with_somebody_else_costs_no_commit,
+        commits_whose_answers_are_lost_are_made_once_each,
+        the_largest_messages_go_through_together,
         a_pooler_is_noticed,
     );
+    crate::sql::server::tests::tests!(processes super::Postgres, "pgbouncer");
 }
 
 impl Tested for Postgres {
-    async fn faults(conn: &mut PgConnection, step: Step) -> Result<Vec<String>, sqlx::Error> {
+    async fn plan(conn: &mut PgConnection, step: Step) -> Result<Plan, sqlx::Error> {
         // Small tables are read whole whatever indexes there are, unless that is ruled out.
         let ask = format!(
             "SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; \
@@ -36,14 +39,16 @@ impl Tested for Postgres {
             literal(step)
         );
         let rows = sqlx::raw_sql(AssertSqlSafe(ask)).fetch_all(conn).await?;
-        let mut faults = Vec::new();
+        let mut plan = Plan::default();
         for row in &rows {
             let line = row.text(0)?.unwrap_or_default();
             if line.contains("Seq Scan") || line.contains("Sort") {
-                faults.push(line.trim().to_owned());
+                plan.faults.push(line.trim().to_owned());
             }
+            let index = line.split_once("Scan using ").and_then(|(_, scan)| scan.split(' ').next());
+            plan.indexes.extend(index.map(str::to_owned));
         }
-        Ok(faults)
+        Ok(plan)
     }
 
     fn analyze(_tables: &[&str]) -> String {
@@ -57,11 +62,15 @@ impl Tested for Postgres {
     }
 
     const TLS: apart::Words = apart::Words {
+        none: "?sslmode=disable",
         encrypted: "sslmode=require",
         signed: "sslmode=verify-ca",
         named: "sslmode=verify-full",
         authority: "sslrootcert",
     };
+    const COMMITS: &'static [u8] = b"NOTIFY raworc_log";
+    /// Whoever has waited longer looks first, and is ended.
+    const SPARED: &'static str = "SELECT 1";
     const TWENTY_SECONDS: &'static str = "SELECT 1 FROM pg_sleep(20)";
 
     async fn is_encrypted(conn: &mut PgConnection) -> Result<bool, sqlx::Error> {

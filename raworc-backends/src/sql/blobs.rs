@@ -21,27 +21,33 @@ pub(crate) const PIECE: usize = 256 << 10;
 /// Each in a transaction of its own, on one of the connections for reading.
 impl<D: Dialect> Shared<D> {
     pub(crate) async fn put_blob(&self, tenant: &TenantName, id: BlobId, content: &Bytes) -> Result<(), sqlx::Error> {
-        let mut conn = self.reader().await?;
-        let put = async {
-            let mut transaction = conn.get()?.begin().await?;
-            write::<D>(&mut transaction, tenant, id, content, self.time.now()).await?;
-            transaction.commit().await
-        };
-        within(put).await?;
-        conn.give_back();
-        Ok(())
+        self.insist(async || {
+            let mut conn = self.reader().await?;
+            let put = async {
+                let mut transaction = conn.get()?.begin().await?;
+                write::<D>(&mut transaction, tenant, id, content, self.time.now()).await?;
+                transaction.commit().await
+            };
+            within(put).await?;
+            conn.give_back();
+            Ok(())
+        })
+        .await
     }
 
     pub(crate) async fn unlink_blob(&self, tenant: &TenantName, id: BlobId) -> Result<(), sqlx::Error> {
-        let mut conn = self.reader().await?;
-        let unlink = async {
-            let mut transaction = conn.get()?.begin().await?;
-            delete::<D>(&mut transaction, tenant, id).await?;
-            transaction.commit().await
-        };
-        within(unlink).await?;
-        conn.give_back();
-        Ok(())
+        self.insist(async || {
+            let mut conn = self.reader().await?;
+            let unlink = async {
+                let mut transaction = conn.get()?.begin().await?;
+                delete::<D>(&mut transaction, tenant, id).await?;
+                transaction.commit().await
+            };
+            within(unlink).await?;
+            conn.give_back();
+            Ok(())
+        })
+        .await
     }
 
     pub(crate) async fn get_blob(

@@ -1,10 +1,15 @@
 //! Commits for the tests of stores.
 
-use raworc_core::agent::AgentSpec;
+use raworc_core::agent::{AgentSpec, State};
 use raworc_core::entropy::{Clock, EntropyExt, SystemClock, SystemEntropy};
 use raworc_core::ids::{AgentId, AgentName, MessageId, TenantName, UserName};
 use raworc_core::message::{Part, Role};
-use raworc_core::store::{AgentChange, AgentOp, Check, Commit, NewAgent, NewMessage, QuotaDelta, QuotaKind};
+use raworc_core::store::{
+    AgentChange, AgentOp, AgentQuery, Check, Commit, NewAgent, NewMessage, QuotaDelta, QuotaKind,
+};
+
+use super::script::Step;
+use super::statements::agents;
 
 pub(crate) fn change(agent: AgentId, when: Check, op: AgentOp) -> Commit {
     changes(agent, when, vec![op])
@@ -39,6 +44,22 @@ pub(crate) fn accept(agent: AgentId, id: MessageId, text: &str) -> Commit {
         Check::Alive,
         AgentOp::Accept(NewMessage { id, role: Role::User, author: "user:ada".into(), parts, traceparent: None }),
     )
+}
+
+/// Lists of agents of each kind that somebody can ask for, and what each is of.
+pub(crate) fn agent_lists() -> Vec<(String, Step)> {
+    let mut lists = Vec::new();
+    for owner in [None, Some(UserName::new("ada").expect("a good name"))] {
+        for state in [None, Some(State::Idle)] {
+            for selector in ["", "a=a", "a!=b,a", "!a"] {
+                let mut query = AgentQuery::of(TenantName::default_tenant());
+                query.selector = selector.parse().expect("a good selector");
+                (query.owner, query.state) = (owner.clone(), state);
+                lists.push((format!("agents of {owner:?} in {state:?} with {selector:?}"), agents(&query, 10)));
+            }
+        }
+    }
+    lists
 }
 
 pub(crate) fn message_id() -> MessageId {

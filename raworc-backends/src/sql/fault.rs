@@ -15,6 +15,8 @@ pub struct Fault {
 pub(crate) enum FaultKind {
     /// Time, or a second attempt.
     Unavailable,
+    /// A second attempt: others held a row, or waited for one that was held here.
+    Contended,
     /// Room on the disk.
     Full,
     /// Somebody has to mend something first.
@@ -27,7 +29,7 @@ impl From<Fault> for StoreError {
     fn from(fault: Fault) -> Self {
         let reason = fault.reason;
         match fault.kind {
-            FaultKind::Unavailable => Self::Unavailable { reason },
+            FaultKind::Unavailable | FaultKind::Contended => Self::Unavailable { reason },
             FaultKind::Full => Self::Full { reason },
             FaultKind::Unusable => Self::Unusable { reason },
             FaultKind::OfRow => Self::Refused { reason },
@@ -38,6 +40,10 @@ impl From<Fault> for StoreError {
 impl Fault {
     pub(crate) const fn unavailable(reason: String) -> Self {
         Self { kind: FaultKind::Unavailable, reason }
+    }
+
+    pub(crate) fn contended(error: &sqlx::Error, place: &str) -> Self {
+        Self { kind: FaultKind::Contended, reason: format!("others were in the way in the database {place} ({error})") }
     }
 
     pub(crate) const fn unusable(reason: String) -> Self {
@@ -63,7 +69,7 @@ impl Fault {
 
     /// Whether another attempt may do it, and not only for want of room.
     pub(crate) fn is_passing(&self) -> bool {
-        self.kind == FaultKind::Unavailable
+        matches!(self.kind, FaultKind::Unavailable | FaultKind::Contended)
     }
 
     pub(crate) fn closed() -> Self {

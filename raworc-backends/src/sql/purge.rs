@@ -157,15 +157,18 @@ impl<D: Dialect> Shared<D> {
 
     /// Takes away what nobody looks at who writes, in a transaction beside the writer's.
     pub(crate) async fn forget_rows(&self, stale: &Stale) -> Result<(), sqlx::Error> {
-        let mut conn = self.reader().await?;
-        let forget = async {
-            let mut transaction = conn.get()?.begin().await?;
-            D::run(&mut transaction, stale.rows()).await?;
-            transaction.commit().await
-        };
-        within(forget).await?;
-        conn.give_back();
-        Ok(())
+        self.insist(async || {
+            let mut conn = self.reader().await?;
+            let forget = async {
+                let mut transaction = conn.get()?.begin().await?;
+                D::run(&mut transaction, stale.rows()).await?;
+                transaction.commit().await
+            };
+            within(forget).await?;
+            conn.give_back();
+            Ok(())
+        })
+        .await
     }
 
     /// Whether these are all that are old.

@@ -24,6 +24,7 @@ use super::convert::{
     agent, broken, count, doc, int, lease, micros, number, quota_word, record, tenant_key, text, time,
 };
 use super::dialect::{Columns, Dialect};
+use super::fault::FaultKind;
 use super::script::{Cell, Script, Step};
 use super::statements as sql;
 
@@ -43,6 +44,9 @@ fn place(cursor: Option<&str>) -> i64 {
 
 /// How long a read may take. A server that is gone without a word is not heard of for much longer.
 pub(crate) const READ_LIMIT: Duration = Duration::from_secs(15);
+
+/// How often a transaction is tried that others are in the way of.
+const ATTEMPTS: usize = 3;
 
 /// The outcome of a read, where it comes in time.
 pub(crate) async fn within<T>(read: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
@@ -77,6 +81,22 @@ impl<D: Dialect> Drop for Reader<D> {
 impl<D: Dialect> Shared<D> {
     pub(crate) async fn reader(&self) -> Result<Reader<D>, sqlx::Error> {
         Ok(Reader(Some(self.readers.acquire().await?)))
+    }
+
+    /// Does once more what others were in the way of, a few times. It has to be a transaction of its own that may be made again.
+    pub(crate) async fn insist<F>(&self, once: impl Fn() -> F) -> Result<(), sqlx::Error>
+    where
+        F: Future<Output = Result<(), sqlx::Error>>,
+    {
+        for _ in 1..ATTEMPTS {
+            match once().await {
+                Err(error) if D::fault(&error, &self.place).kind == FaultKind::Contended => {
+                    tracing::debug!(%error, place = %self.place, "tried again");
+                }
+                done => return done,
+            }
+        }
+        once().await
     }
 
     pub(crate) async fn run(&self, script: Script) -> Result<Vec<D::Row>, sqlx::Error> {

@@ -90,6 +90,17 @@ mod tests {
     }
 
     #[test]
+    fn each_time_is_for_what_it_is_written_for() {
+        let kept = |days: u64| Kept(Some(Duration::from_hours(days * 24)));
+        let [messages, steps, events, audit, deleted_agents, blobs] = [1, 2, 3, 4, 5, 6].map(kept);
+        let times = Retention { messages, steps, events, audit, deleted_agents, blobs }.times();
+        let store::Retention { messages, steps, events, audit, deleted_agents, blobs, .. } = times;
+        let days =
+            [messages, steps, events, audit, deleted_agents, blobs].map(|time| time.map(|time| time.as_secs() / 86400));
+        assert_eq!(days, [1, 2, 3, 4, 5, 6].map(Some));
+    }
+
+    #[test]
     fn defaults_are_written_as_they_are_read() {
         let defaults = store::Retention::default();
         let store::Retention { messages, steps, events, audit, deleted_agents, blobs, .. } = defaults;

@@ -34,6 +34,12 @@ impl Recorder {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Messages whose acceptance a client was told of.
+    pub(crate) fn accepted(&self) -> u64 {
+        let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        calls.iter().filter(|call| matches!(call.outcome, Outcome::Message { .. })).count() as u64
+    }
+
     /// Kills this process the moment that a client has the answer to a message or to a create, and no sooner.
     pub(crate) fn kill_at_next_answer(&self, process: Option<Pid>) {
         *self.doomed.lock().unwrap_or_else(PoisonError::into_inner) = process;

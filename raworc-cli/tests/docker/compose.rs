@@ -303,8 +303,9 @@ fn is_brought_up(database: Database) {
     composed.ok(&["agent", "sleep", "ada"]);
     docker(&["kill", &composed.containers("operator")[0]]);
     assert_eq!(composed.ok(&["send", "ada", "!cat note", "--no-steps"]), "kept\n");
-    // All of it once more, as after a reboot.
-    composed.composed(&["restart", "-t", "5"]);
+    // All of it once more, in other containers: what is kept is in volumes.
+    composed.composed(&["down", "-t", "5"]);
+    composed.composed(&["up", "-d"]);
     composed.until("it serves again", || composed.raworc(&["agent", "get", "ada"]).code == 0);
     assert_eq!(composed.ok(&["send", "ada", "!cat note", "--no-steps"]), "kept\n");
     composed.ok(&["agent", "delete", "ada"]);

@@ -10,6 +10,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::agents::visible_owner;
 use super::call::Call;
+use super::feed::Told;
 use super::{ControlPlane, Delta, DeltaStream, Subscription};
 use crate::error::Error;
 use crate::event::Event;
@@ -203,10 +204,12 @@ impl Following {
             }
             tokio::select! {
                 biased;
-                event = self.live.recv() => match event {
-                    Ok(event) if event.revision <= self.last => {}
-                    Ok(event) if event.revision == self.last.next() => self.look_at(event),
-                    Ok(_) | Err(RecvError::Lagged(_)) => self.missed = true,
+                told = self.live.told() => match told {
+                    Ok(Told::Event(event)) if event.revision <= self.last => {}
+                    Ok(Told::Event(event)) if event.revision == self.last.next() => self.look_at(event),
+                    Ok(Told::Event(_)) | Err(RecvError::Lagged(_)) => self.missed = true,
+                    // What this one was told last may be in no log any more, or another event by now.
+                    Ok(Told::Gone { head, .. }) => return Some(Err(Error::Gone { oldest: head.next() })),
                     Err(RecvError::Closed) => return None,
                 },
                 delta = next_delta(&mut self.deltas) => return Some(Ok(Followed::Delta(delta))),

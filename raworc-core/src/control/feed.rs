@@ -22,10 +22,14 @@ const BACKLOG: usize = 8192;
 
 /// What the reader of the log tells its subscribers.
 #[derive(Debug, Clone)]
-enum Told {
+pub(super) enum Told {
     Event(Arc<Event>),
-    /// The log no longer had so many events when they were to be read.
-    Skipped(u64),
+    /// The log no longer had so many events when they were to be read, and is read anew after `head`: it was cut, or its database
+    /// lost the last of it.
+    Gone {
+        missed: u64,
+        head: Revision,
+    },
 }
 
 /// Hears every event from its beginning on.
@@ -39,10 +43,15 @@ impl Subscription {
     /// [`RecvError::Lagged`] where events were missed, because this subscriber was too slow or the log was cut before
     /// they were read: what they told of has to be read from the store. [`RecvError::Closed`] once the feed is gone.
     pub async fn recv(&mut self) -> Result<Arc<Event>, RecvError> {
-        match self.0.recv().await? {
+        match self.told().await? {
             Told::Event(event) => Ok(event),
-            Told::Skipped(missed) => Err(RecvError::Lagged(missed)),
+            Told::Gone { missed, .. } => Err(RecvError::Lagged(missed)),
         }
+    }
+
+    /// As [`recv`](Self::recv), for who has to tell events that are gone from those that it was too slow for.
+    pub(super) async fn told(&mut self) -> Result<Told, RecvError> {
+        self.0.recv().await
     }
 }
 
@@ -138,34 +147,39 @@ async fn read(
 ) {
     const PAUSE: Duration = Duration::from_millis(200);
     loop {
-        match store.watch(since, EventFilter::default()).await {
-            Ok(mut stream) => {
-                while let Some(burst) = stream.next().await {
-                    match burst {
-                        Ok(burst) => {
-                            since = burst.last().map_or(since, |event| event.revision);
-                            publish(burst, &events, &agents);
-                            head.send_replace(since);
-                        }
-                        Err(error) => {
-                            tracing::warn!(%error, %since, "the log cannot be read; trying again");
-                            break;
-                        }
+        let ended = match store.watch(since, EventFilter::default()).await {
+            Ok(mut stream) => loop {
+                match stream.next().await {
+                    Some(Ok(burst)) => {
+                        since = burst.last().map_or(since, |event| event.revision);
+                        publish(burst, &events, &agents);
+                        head.send_replace(since);
                     }
+                    Some(Err(error)) => break Some(error),
+                    None => break None,
                 }
+            },
+            Err(error) => Some(error),
+        };
+        match ended {
+            Some(StoreError::Gone { .. }) => {
+                // Until it is told where the log is: what comes after `since` by now may be other events than were missed.
+                let now = loop {
+                    match store.head().await {
+                        Ok(now) => break now.value,
+                        Err(_) => tokio::time::sleep(PAUSE).await,
+                    }
+                };
+                let missed = now.0.saturating_sub(since.0);
+                tracing::warn!(%since, head = %now, "events are gone that were not read; what they told is read anew");
+                since = now;
+                // Nobody need listen.
+                let _ = events.send(Told::Gone { missed, head: now });
+                head.send_replace(now);
+                wake_all(&agents);
             }
-            Err(StoreError::Gone { .. }) => {
-                if let Ok(now) = store.head().await {
-                    let missed = now.value.0.saturating_sub(since.0);
-                    tracing::warn!(%since, missed, "the log was cut before it was read; what it told is read anew");
-                    since = now.value;
-                    // Nobody need listen.
-                    let _ = events.send(Told::Skipped(missed));
-                    head.send_replace(since);
-                    wake_all(&agents);
-                }
-            }
-            Err(error) => tracing::warn!(%error, %since, "the log cannot be read; trying again"),
+            Some(error) => tracing::warn!(%error, %since, "the log cannot be read; trying again"),
+            None => {}
         }
         tokio::time::sleep(PAUSE).await;
     }

@@ -22,8 +22,9 @@ const SHARDS: u64 = 64;
 /// For how long an operator counts as live after its last sign.
 const TTL: Duration = Duration::from_secs(5);
 
-/// How often a sign of life is given.
-const RENEW: Duration = Duration::from_secs(2);
+/// The least time between two signs of life. An operator looks once a second whether it is time, and a little early at times:
+/// with a second and a half it is every other time, so that one that is gone is missed after 5 to 7 s.
+const RENEW: Duration = Duration::from_millis(1500);
 
 #[derive(Debug)]
 pub(super) struct Shards {
@@ -87,6 +88,7 @@ impl Shards {
     }
 
     pub(super) async fn renew_now(&self, store: &Arc<dyn Store>) -> Result<Vec<RuntimeName>, StoreError> {
+        let began = tokio::time::Instant::now();
         let mut moved = Vec::new();
         for runtime in &self.runtimes {
             let key = self.presence.key(&prefix(runtime), self.process);
@@ -104,7 +106,7 @@ impl Shards {
                 known.insert(runtime.clone(), members);
             }
         }
-        *self.renewed.lock().unwrap_or_else(PoisonError::into_inner) = tokio::time::Instant::now();
+        *self.renewed.lock().unwrap_or_else(PoisonError::into_inner) = began;
         Ok(moved)
     }
 

@@ -84,8 +84,12 @@ impl<D: Server> Tail<D> {
             heard = hear => heard?,
             () = self.grown.notified() => None,
             () = sleep(period) => {
-                // Who listens can miss something where a connection is cut without a word.
-                return self.poll().await;
+                let found = self.poll().await?;
+                if found {
+                    // It should have been heard: a connection may be cut without a word to either end.
+                    self.listener = None;
+                }
+                return Ok(found);
             }
         };
         if heard.is_none_or(|revision| revision > self.shared.feed.head()) {

@@ -5,6 +5,7 @@
 pub(crate) mod apart;
 pub(crate) mod database;
 mod locks;
+mod lost;
 pub(crate) mod own;
 pub(crate) mod processes;
 
@@ -19,8 +20,9 @@ use futures::future::join_all;
 use raworc_core::agent::{AgentEvent, State};
 use raworc_core::entropy::{Clock, EntropyExt, SystemClock, SystemEntropy};
 use raworc_core::ids::{AgentName, Incarnation, Revision, TenantName};
+use raworc_core::message::MESSAGE_LIMIT;
 use raworc_core::store::{
-    AgentChange, AgentOp, AgentQuery, Change, Check, Commit, EventFilter, Store, StoreError, Touch,
+    AgentChange, AgentOp, Change, Check, Commit, EventFilter, MessageQuery, Store, StoreError, Touch,
 };
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
@@ -30,8 +32,9 @@ pub(crate) use self::locks::{
     a_commit_that_has_waited_too_long_for_its_turn_is_told_and_made_when_it_is_sent_again,
     a_deadlock_with_somebody_else_costs_no_commit, a_pooler_is_noticed,
 };
+pub(crate) use self::lost::commits_whose_answers_are_lost_are_made_once_each;
 use super::{DatabaseOptions, Server, connect, usable};
-use crate::sql::commits::{accept, change, create, message_id};
+use crate::sql::commits::{accept, agent_lists, change, create, message_id};
 use crate::sql::purging;
 use crate::sql::script::{Cell, Script, Step};
 use crate::sql::statements::{self as sql, Kind};
@@ -40,9 +43,8 @@ use crate::sql::time::Time;
 
 /// A kind of server, as its tests need it.
 pub(crate) trait Tested: Server {
-    /// What of a statement's plan takes longer the more rows there are, however few are asked for.
-    fn faults(conn: &mut Self::Connection, step: Step)
-    -> impl Future<Output = Result<Vec<String>, sqlx::Error>> + Send;
+    /// How it carries out a statement.
+    fn plan(conn: &mut Self::Connection, step: Step) -> impl Future<Output = Result<Plan, sqlx::Error>> + Send;
 
     /// The statement that has the database look at its tables anew.
     fn analyze(tables: &[&str]) -> String;
@@ -62,6 +64,12 @@ pub(crate) trait Tested: Server {
     /// Has such a user read only, or write again.
     fn read_only(database: &Database, is: bool) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
 
+    /// What a store's commit has in it, and nothing else.
+    const COMMITS: &'static [u8];
+
+    /// What has a server end the other one of two transactions that wait for each other, within the one that says it.
+    const SPARED: &'static str;
+
     /// A statement that takes so long.
     const TWENTY_SECONDS: &'static str;
 }
@@ -76,6 +84,20 @@ macro_rules! tests {
             apart::on($kind, apart::$name::<$dialect>).await;
         }
     )+};
+    // With processes of its own.
+    (processes $dialect:ty, $kind:literal) => {
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn nothing_is_missed_or_seen_twice_while_32_writers_of_four_processes_commit() {
+            let child = concat!(module_path!(), "::child_that_writes_and_watches");
+            let test = |database| $crate::sql::server::tests::processes::watch_while_others_write::<$dialect>(database, child);
+            $crate::sql::server::tests::on($kind, test).await;
+        }
+
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn child_that_writes_and_watches() {
+            $crate::sql::server::tests::processes::write_and_watch::<$dialect>().await;
+        }
+    };
     ($dialect:ty, $kind:literal: $($name:ident),+ $(,)?) => {$(
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $name() {
@@ -100,24 +122,15 @@ macro_rules! tests {
             a_deadlock_with_somebody_else_costs_no_commit,
             a_commit_that_has_waited_too_long_for_its_turn_is_told_and_made_when_it_is_sent_again,
             a_pooler_is_noticed,
+            commits_whose_answers_are_lost_are_made_once_each,
+            the_largest_messages_go_through_together,
         );
         $crate::sql::server::tests::tests!(own $dialect, $kind:
             tls_is_as_the_address_asks_for_it,
             commits_over_a_server_that_is_killed_are_made_once_each,
             what_may_only_be_read_is_told_and_goes_on_once_it_may_be_written_to,
         );
-
-        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        async fn nothing_is_missed_or_seen_twice_while_32_writers_of_four_processes_commit() {
-            let child = concat!(module_path!(), "::child_that_writes_and_watches");
-            let test = |database| $crate::sql::server::tests::processes::watch_while_others_write::<$dialect>(database, child);
-            $crate::sql::server::tests::on($kind, test).await;
-        }
-
-        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        async fn child_that_writes_and_watches() {
-            $crate::sql::server::tests::processes::write_and_watch::<$dialect>().await;
-        }
+        $crate::sql::server::tests::tests!(processes $dialect, $kind);
     };
 }
 pub(crate) use tests;
@@ -173,17 +186,45 @@ pub(crate) async fn no_statement_reads_a_whole_table<D: Tested>(database: Databa
     for (name, keyed) in sql::KEYED.iter().copied().chain(own) {
         steps.push((name.to_owned(), Step::Keyed(keyed, vec![1.into(); 2 * keyed.columns.len()])));
     }
-    for selector in ["", "a=a", "a!=b,a", "!a"] {
-        let mut query = AgentQuery::of(TenantName::default_tenant());
-        query.selector = selector.parse().expect("a good selector");
-        steps.push((format!("agents with {selector:?}"), sql::agents(&query, 10)));
-    }
-    let mut found = Vec::new();
+    steps.extend(agent_lists());
+    let (mut found, mut used) = (Vec::new(), BTreeSet::new());
     for (name, step) in steps {
-        let faults = D::faults(&mut conn, step).await.unwrap_or_else(|error| panic!("{name}: {error}"));
-        found.extend(faults.into_iter().map(|fault| format!("{name}: {fault}")));
+        let plan = D::plan(&mut conn, step).await.unwrap_or_else(|error| panic!("{name}: {error}"));
+        found.extend(plan.faults.into_iter().map(|fault| format!("{name}: {fault}")));
+        used.extend(plan.indexes);
     }
     assert!(found.is_empty(), "{found:#?}");
+    // What would be read by another index, and most of it passed over, is told by none of that.
+    let unused: Vec<_> = INDEXES.iter().filter(|index| !used.contains(**index)).collect();
+    assert!(unused.is_empty(), "no statement reads by {unused:?}");
+}
+
+/// Indexes that tables have beside their primary keys, but for one that is for uniqueness alone and those of what is taken away
+/// when it is old.
+const INDEXES: [&str; 14] = [
+    "agents_due",
+    "agents_live",
+    "agents_owner",
+    "agents_state",
+    "answers_expires",
+    "audit_tenant",
+    "blob_refs_content",
+    "blobs_idle",
+    "computers_reclaim",
+    "computers_runtime",
+    "leases_expires",
+    "messages_open",
+    "records_expires",
+    "steps_message",
+];
+
+/// How a statement is carried out.
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
+    /// What takes longer the more rows there are, however few are asked for.
+    pub(crate) faults: Vec<String>,
+    /// By which rows are looked up.
+    pub(crate) indexes: Vec<String>,
 }
 
 /// Writes some rows to each table: what is empty is read whole whatever indexes there are.
@@ -194,13 +235,15 @@ async fn fill<D: Tested>(conn: &mut D::Connection) {
             continue;
         }
         let rows = (0..2000_i64).flat_map(|n| {
-            // As it is: one tenant has many agents, of which many have the same label, and one of them many messages.
+            // As it is: one tenant has many agents, of which many have the same label, and one of them many messages with some steps each.
             insert.columns.iter().map(move |(name, kind)| match (insert.table, *name, kind) {
                 (_, "tenant", _) => TenantName::default_tenant().to_string().into(),
-                ("agents" | "computers", "runtime", _) => "1".into(),
+                ("agents", "runtime", _) => "1".into(),
+                ("computers", "runtime", _) => (n % 4).to_string().into(),
                 ("computers", "reclaim", _) => Cell::from(0),
                 ("agent_labels", "name" | "value", _) => "a".into(),
-                ("messages" | "steps", "agent", _) | ("steps", "message", _) => "1".into(),
+                ("messages" | "steps", "agent", _) => "1".into(),
+                ("steps", "message", _) => (n / 20).to_string().into(),
                 (_, _, Kind::Int) => Cell::from(n),
                 (_, _, Kind::Text) => Cell::from(n.to_string()),
                 (_, _, Kind::Bytes) => Cell::Bytes(Bytes::from(n.to_string())),
@@ -221,8 +264,8 @@ pub(crate) async fn a_statement_without_an_index_would_be_found<D: Tested>(datab
         "SELECT doc FROM agents WHERE tenant = '1' ORDER BY doc",
         "DELETE FROM audit WHERE at < 1",
     ] {
-        let faults = D::faults(&mut conn, Step::Plain(text.into(), Vec::new())).await.expect("is explained");
-        assert!(!faults.is_empty(), "{text}");
+        let plan = D::plan(&mut conn, Step::Plain(text.into(), Vec::new())).await.expect("is explained");
+        assert!(!plan.faults.is_empty(), "{text}");
     }
 }
 
@@ -379,11 +422,12 @@ pub(crate) async fn a_watcher_hears_of_what_another_process_commits<D: Tested>(d
     let mut log = here.watch(Revision(0), EventFilter::default()).await.expect("begins");
     let (agent, made) = create("one");
     there.commit(made).await.expect("goes through");
-    let mut next = Revision(1);
+    let (mut next, mut heard_after) = (Revision(1), Vec::new());
     for n in 0..50 {
         // Now by this process, now by the other.
         let store = if n % 3 == 0 { &here } else { &there };
         let committed = store.commit(accept(agent, message_id(), "hello")).await.expect("goes through");
+        let told = Instant::now();
         while next <= committed.revision {
             let burst = timeout(Duration::from_secs(30), log.next()).await.expect("hears of it");
             for event in burst.expect("goes on").expect("is readable") {
@@ -391,7 +435,12 @@ pub(crate) async fn a_watcher_hears_of_what_another_process_commits<D: Tested>(d
                 next = next.next();
             }
         }
+        heard_after.extend((n % 3 != 0).then(|| told.elapsed()));
     }
+    // Where it is told, and where it is asked for often. Who is not told asks no more than once a second.
+    heard_after.sort_unstable();
+    let usual = heard_after[heard_after.len() / 2];
+    assert!(usual < Duration::from_millis(500), "{usual:?}");
     here.close().await;
     there.close().await;
 }
@@ -451,6 +500,23 @@ pub(crate) async fn who_watches_a_log_that_went_back_is_told<D: Tested>(database
     let burst = timeout(Duration::from_secs(30), log.next()).await.expect("hears of it").expect("goes on");
     let events = burst.expect("is readable");
     assert_eq!(events.first().and_then(|event| event.name.clone()).map(|name| name.to_string()), Some("two".into()));
+    store.close().await;
+}
+
+pub(crate) async fn the_largest_messages_go_through_together<D: Tested>(database: Database) {
+    const COUNT: u64 = 40;
+    let store = open::<D>(&database).await;
+    let (agent, made) = create("one");
+    store.commit(made).await.expect("goes through");
+    let text = "\u{1f980}".repeat(MESSAGE_LIMIT / 4);
+    // Those that wait while the first is written are one batch, larger than servers take a packet to be.
+    let commits = (0..COUNT).map(|_| store.commit(accept(agent, message_id(), &text)));
+    for committed in join_all(commits).await {
+        committed.expect("goes through");
+    }
+    let messages = store.messages(&MessageQuery::of(agent)).await.expect("answers").items;
+    assert!(messages.iter().all(|message| message.text() == text), "as they were sent");
+    assert_eq!(store.head().await.expect("answers").value, Revision(COUNT + 1));
     store.close().await;
 }
 

@@ -1,11 +1,9 @@
 //! No statement reads a whole table that grows.
 
-use raworc_core::agent::State;
-use raworc_core::ids::{TenantName, UserName};
-use raworc_core::store::AgentQuery;
 use sqlx::{AssertSqlSafe, Connection, Row, SqliteConnection};
 
 use super::{SqliteOptions, directory, open};
+use crate::sql::commits::agent_lists;
 use crate::sql::dialect::Dialect;
 use crate::sql::script::Step;
 use crate::sql::statements as sql;
@@ -29,22 +27,6 @@ fn faults(plan: &[String]) -> Vec<&String> {
     plan.iter().filter(line).collect()
 }
 
-fn agent_lists() -> Vec<String> {
-    let mut lists = Vec::new();
-    for owner in [None, Some(UserName::new("ada").expect("a good name"))] {
-        for state in [None, Some(State::Idle)] {
-            for selector in ["", "a=b", "a!=b,c", "!a"] {
-                let selector = selector.parse().expect("a good selector");
-                let mut query = AgentQuery::of(TenantName::default_tenant());
-                (query.owner, query.state, query.selector) = (owner.clone(), state, selector);
-                let Step::Plain(text, _) = sql::agents(&query, 10) else { panic!("it is no list of keys") };
-                lists.push(text.into_owned());
-            }
-        }
-    }
-    lists
-}
-
 #[tokio::test]
 async fn no_statement_reads_a_whole_table() {
     let directory = directory();
@@ -57,7 +39,10 @@ async fn no_statement_reads_a_whole_table() {
     statements.extend(own.map(|keyed| ("own".to_owned(), text_over(keyed))));
     let forget = Sqlite::FORGET_EXPIRED.into_iter().chain([Sqlite::FORGET_COMMITS]);
     statements.extend(forget.map(|text| ("forget".to_owned(), text.to_owned())));
-    statements.extend(agent_lists().into_iter().map(|text| ("agents".to_owned(), text)));
+    for (name, list) in agent_lists() {
+        let Step::Plain(text, _) = list else { panic!("{name} is no list of keys") };
+        statements.push((name, text.into_owned()));
+    }
     for (name, insert) in sql::INSERTS {
         statements.extend([1, 64].map(|rows| ((*name).to_owned(), insertion(insert, rows))));
     }

@@ -168,6 +168,9 @@ fn of_rounds(rounds: &[Round], place: &Place) -> Vec<Figure> {
     let beside = |what, unit, pick: fn(&Round) -> (f64, f64), bound| {
         Figure::beside(what, unit, &rounds.iter().map(pick).collect::<Vec<_>>(), bound)
     };
+    let and = |what, unit, pick: fn(&Round) -> (f64, f64), bound| {
+        Figure::and(what, unit, &rounds.iter().map(pick).collect::<Vec<_>>(), bound)
+    };
     let bound = |what, unit, pick: fn(&Round) -> f64, bound| {
         Figure::alone(what, unit, rounds.iter().map(pick).collect(), bound)
     };
@@ -195,7 +198,7 @@ fn of_rounds(rounds: &[Round], place: &Place) -> Vec<Figure> {
         Some(shown("accept, offered: lag of the load, p99", "ms", |round| round.offered.outcome.lag.ms(0.99))),
         Some(shown("accept, offered: processor time", "us each", |round| round.offered.cpu)),
         theirs("accept, offered: the database's", |round| &round.offered),
-        Some(beside(
+        Some(and(
             "accept beside watchers: p99, and without",
             "ms",
             |round| (round.watched.outcome.times.ms(0.99), round.offered.outcome.times.ms(0.99)),
@@ -217,13 +220,13 @@ fn of_rounds(rounds: &[Round], place: &Place) -> Vec<Figure> {
         )),
         Some(bound("accept, sustained", "1/s", |round| round.one.outcome.rate(), least)),
         Some(shown("accept, sustained: p99", "ms", |round| round.one.outcome.times.ms(0.99))),
-        Some(beside(
+        Some(and(
             "two servers, and one: sustained",
             "1/s",
             |round| (round.two.outcome.rate(), round.one.outcome.rate()),
             Bound::AtLeast { floors: 0.9 },
         )),
-        Some(beside(
+        Some(and(
             "two servers, and one: processor time",
             "us each",
             |round| (round.two.cpu, round.one.cpu),

@@ -101,6 +101,13 @@ pub(super) struct Figure {
 impl Figure {
     /// One that is compared with the floor of each round.
     pub(super) fn beside(what: &'static str, unit: &'static str, rounds: &[(f64, f64)], bound: Bound) -> Self {
+        let figure = Self::and(what, unit, rounds, bound);
+        let voids = bound.compares() && spread(&figure.floor) > SPREAD_LIMIT;
+        if voids { Self { verdict: Verdict::Void, ..figure } } else { figure }
+    }
+
+    /// One that is compared with another of ours, each round for itself: neither is steadier than the other.
+    pub(super) fn and(what: &'static str, unit: &'static str, rounds: &[(f64, f64)], bound: Bound) -> Self {
         let (ours, floor) = rounds.iter().copied().unzip();
         Self { what, unit, ours, floor, bound, verdict: Verdict::Shown }.judged()
     }
@@ -113,7 +120,6 @@ impl Figure {
     fn judged(mut self) -> Self {
         self.verdict = match self.bound {
             Bound::None => Verdict::Shown,
-            bound if bound.compares() && spread(&self.floor) > SPREAD_LIMIT => Verdict::Void,
             _ if self.used() <= 1.0 => Verdict::Held,
             _ => Verdict::Missed,
         };
@@ -221,6 +227,14 @@ mod tests {
     fn a_floor_that_spreads_over_more_than_twofold_voids_the_comparison() {
         assert_eq!(figure(&[(1.0, 1.0), (1.0, 2.0)]).verdict, Verdict::Held);
         assert_eq!(figure(&[(1.0, 1.0), (1.0, 2.1)]).verdict, Verdict::Void);
+    }
+
+    #[test]
+    fn figures_of_ours_are_compared_however_far_they_spread() {
+        let bound = Bound::AtMost { floors: 2.0, plus: 0.0 };
+        let and = |rounds: &[(f64, f64)]| Figure::and("accept", "ms", rounds, bound).verdict;
+        assert_eq!(and(&[(1.0, 1.0), (7.0, 4.0), (9.0, 3.0)]), Verdict::Held);
+        assert_eq!(and(&[(1.0, 1.0), (9.0, 4.0), (9.0, 3.0)]), Verdict::Missed);
     }
 
     #[test]

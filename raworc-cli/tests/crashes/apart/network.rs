@@ -18,8 +18,10 @@ const TEST: u8 = 254;
 
 const ALL: [u8; 6] = [SERVERS[0], SERVERS[1], OPERATORS[0], OPERATORS[1], DATABASE, ENGINE];
 
-/// Pairs that have anything to say to each other.
-pub(crate) const PAIRS: [(u8, u8); 13] = [
+/// Pairs that have anything to say to each other. Of a server and who calls it, only what the server answers is lost.
+pub(crate) const PAIRS: [(u8, u8); 15] = [
+    (SERVERS[0], TEST),
+    (SERVERS[1], TEST),
     (SERVERS[0], DATABASE),
     (SERVERS[1], DATABASE),
     (OPERATORS[0], DATABASE),

@@ -23,6 +23,10 @@ const AGENTS: usize = 50;
 
 const CALLERS: u64 = 6;
 
+/// From so long on, a storm in which one of these did not happen shows nothing.
+const LONG: Duration = Duration::from_secs(30);
+const HAPPENS: [&str; 6] = ["server", "operator", "program", "database", "connections", "cut"];
+
 /// How long an answer is waited for at which its server is to be killed.
 const ANSWER_LIMIT: Duration = Duration::from_secs(3);
 
@@ -45,18 +49,24 @@ pub(crate) async fn run(mut fleet: Fleet, seed: u64, time: Duration) -> Result<S
     let of_others =
         Killer::new(!seed).run(&fleet, deadline, async |killer, fleet| killer.strike_what_is_between(fleet).await);
     let (of_nodes, of_others) = tokio::join!(of_nodes, of_others);
-    let done = [of_nodes, of_others].map(|ended| match ended {
-        Ok(done) => format!("{done:?}"),
-        Err(error) => {
-            fleet.trouble(error);
-            String::new()
+    let mut done = Done::new();
+    for ended in [of_nodes, of_others] {
+        match ended {
+            Ok(some) => done.extend(some),
+            Err(error) => fleet.trouble(error),
         }
-    });
+    }
     stop(&flag, callers).await;
+    let lacks = HAPPENS.into_iter().filter(|what| !done.keys().any(|key| key.starts_with(what)));
+    let lacks: Vec<_> = lacks.filter(|what| *what != "cut" || fleet.network.has_cuts()).collect();
+    let accepted = fleet.recorder.accepted();
+    if time >= LONG && (!lacks.is_empty() || accepted < time.as_secs()) {
+        fleet.trouble(format!("it was no storm: {accepted} messages were accepted, and nothing happened to {lacks:?}"));
+    }
     let began = Instant::now();
     let report = fleet.finish(seed).await?;
-    let (over, done) = (began.elapsed(), done.join(" "));
-    Ok(format!("{report}; made within {made:.1?}, at rest and gone within {over:.1?}; {done}"))
+    let over = began.elapsed();
+    Ok(format!("{report}; made within {made:.1?}, at rest and gone within {over:.1?}; {done:?}"))
 }
 
 /// What was done to whom, how often.

@@ -2,6 +2,7 @@
 
 use super::super::ActivityKind;
 use super::*;
+use crate::control::Followed;
 use crate::error::Error;
 use crate::store::Touch;
 
@@ -85,6 +86,30 @@ async fn who_listens_is_told_of_events_that_the_log_lost_before_they_were_read()
         tokio::task::yield_now().await;
     }
     panic!("the revocation was missed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_follows_a_log_that_went_back_is_told_however_long_it_is_by_then() {
+    let world = World::new().await;
+    let agent = world.idle("a", AgentSpec::default()).await;
+    let mut events = world.control.inner.feed.subscribe();
+    let follow = || world.control.follow(&world.call, &world.tenant, None, None);
+    let mut following = follow().await.expect("followed");
+    world.store.go_back();
+    // What was told before may be heard first.
+    let missed = async { while events.recv().await.is_ok() {} };
+    tokio::time::timeout(Duration::from_secs(60), missed).await.expect("it is told");
+    let told = loop {
+        match following.next().await.expect("the feed is there") {
+            Ok(_) => {}
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(&told, Error::Gone { .. }), "{told:?}");
+    let mut following = follow().await.expect("followed anew");
+    let agent = world.edit(&agent, r#"{"idle_timeout": 100}"#).await;
+    let told = following.next().await.expect("the feed is there").expect("goes on");
+    assert!(matches!(&told, Followed::Event(event) if event.agent == Some(agent.id)), "{told:?}");
 }
 
 #[tokio::test(start_paused = true)]

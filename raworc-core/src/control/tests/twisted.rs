@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::BoxFuture;
@@ -33,6 +34,8 @@ pub(crate) struct Twisted {
     failing_purges: AtomicU64,
     touches: Mutex<Vec<Touch>>,
     cut: Mutex<CancellationToken>,
+    gone: Mutex<CancellationToken>,
+    claims_take: Mutex<Duration>,
 }
 
 impl std::fmt::Debug for Twisted {
@@ -53,6 +56,8 @@ impl Twisted {
             failing_purges: AtomicU64::default(),
             touches: Mutex::default(),
             cut: Mutex::default(),
+            gone: Mutex::default(),
+            claims_take: Mutex::default(),
         }
     }
 
@@ -96,6 +101,18 @@ impl Twisted {
         let mut cut = self.cut.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut *cut).cancel();
     }
+
+    /// Tells all who watch the log that what comes next for them is gone, as a store does whose log went back and has grown
+    /// since.
+    pub(crate) fn go_back(&self) {
+        let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *gone).cancel();
+    }
+
+    /// Leases are claimed in no less time than this.
+    pub(crate) fn slow_claims(&self, time: Duration) {
+        *self.claims_take.lock().unwrap_or_else(PoisonError::into_inner) = time;
+    }
 }
 
 #[async_trait]
@@ -120,6 +137,8 @@ impl Store for Twisted {
     }
 
     async fn claim(&self, claim: &LeaseClaim) -> Result<Stamped<Lease>, StoreError> {
+        let time = *self.claims_take.lock().unwrap_or_else(PoisonError::into_inner);
+        tokio::time::sleep(time).await;
         self.inner.claim(claim).await
     }
 
@@ -201,7 +220,13 @@ impl Store for Twisted {
         filter: EventFilter,
     ) -> Result<BoxStream<'static, Result<Vec<Event>, StoreError>>, StoreError> {
         let cut = self.cut.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let events = self.inner.watch(since, filter).await?;
+        let told = async move {
+            gone.cancelled_owned().await;
+            Err(StoreError::Gone { oldest: Revision(1) })
+        };
+        let events = futures::stream::select(events, futures::stream::once(told));
         Ok(events.take_until(cut.cancelled_owned()).boxed())
     }
 }

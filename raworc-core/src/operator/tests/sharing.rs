@@ -90,25 +90,44 @@ async fn a_start_whose_operator_died_is_taken_over_within_its_lease() {
     hang.release();
 }
 
+/// After how long this operator knows of so many that live, itself among them.
+async fn knows_of(world: &World, operator: &Operator, count: usize) -> Duration {
+    let (shards, runtime, began) = (&operator.shared.shards, world.runtime.name(), tokio::time::Instant::now());
+    let store = &world.control.inner.store;
+    while shards.living(store, runtime, Some(shards.me())).await.expect("known").len() != count {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    began.elapsed()
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_operator_that_leaves_is_followed_at_once() {
     let world = World::new().await;
     world.control.system().publish_runtimes().await.expect("told");
     let (first, second) = (world.operator.as_ref().expect("an operator"), world.another_operator().await);
-    let runtime = world.runtime.name().clone();
-    let members = async || {
-        let known = first.shared.shards.living(&world.control.inner.store, &runtime, Some(first.shared.shards.me()));
-        known.await.expect("known").len()
-    };
-    while members().await < 2 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    knows_of(&world, first, 2).await;
     second.shutdown().await;
-    let left = tokio::time::Instant::now();
-    while members().await > 1 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
+    let missed = knows_of(&world, first, 1).await;
+    assert!(missed < Duration::from_millis(100), "{missed:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operator_that_dies_is_missed_within_seven_seconds_whenever_it_does() {
+    let mut world = World::new().await;
+    // As a database does, the store takes a while to answer, and each look is so much later than the one before.
+    world.store.slow_claims(Duration::from_millis(20));
+    let other = world.another_operator().await;
+    for n in 0..12 {
+        knows_of(&world, &other, 2).await;
+        tokio::time::sleep(Duration::from_secs(6) + n * Duration::from_millis(337)).await;
+        world.kill_operator();
+        let missed = knows_of(&world, &other, 1).await;
+        assert!(missed < Duration::from_millis(7100), "{missed:?}");
+        // Not in step with the other one.
+        tokio::time::sleep(n * Duration::from_millis(613)).await;
+        world.start_operator().await;
     }
-    assert!(left.elapsed() < Duration::from_millis(100), "{:?}", left.elapsed());
+    other.shutdown().await;
 }
 
 #[tokio::test(start_paused = true)]

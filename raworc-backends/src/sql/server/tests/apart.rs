@@ -18,6 +18,8 @@ use crate::sql::store::SqlStore;
 
 /// How a kind of server is asked for TLS.
 pub(crate) struct Words {
+    /// As the end of an address that has no parameters.
+    pub(crate) none: &'static str,
     pub(crate) encrypted: &'static str,
     pub(crate) signed: &'static str,
     pub(crate) named: &'static str,

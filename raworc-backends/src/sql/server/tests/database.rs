@@ -28,13 +28,15 @@ pub(crate) fn server(kind: &str) -> Result<String, String> {
 pub(crate) struct Database {
     server: String,
     name: String,
+    /// What its address ends with.
+    parameters: &'static str,
 }
 
 impl Database {
     /// Runs `test` with databases of this server that are gone after it, also where it fails.
     pub(crate) async fn with<F: Future<Output = ()>>(server: &str, test: impl FnOnce(Self) -> F) {
         let id = SystemEntropy.commit_id(SystemClock.now()).to_string().replace('-', "");
-        let database = Self { server: server.to_owned(), name: format!("raworc_test_{id}") };
+        let database = Self { server: server.to_owned(), name: format!("raworc_test_{id}"), parameters: "" };
         database.at_server(format!("CREATE DATABASE {}", database.name)).await.expect("the user may make databases");
         let tested: Result<(), Box<dyn Any + Send>> = AssertUnwindSafe(test(database.clone())).catch_unwind().await;
         let force = if database.is_postgres() { " WITH (FORCE)" } else { "" };
@@ -57,7 +59,20 @@ impl Database {
     /// Its address.
     pub(crate) fn url(&self) -> String {
         let (host, _) = self.server.rsplit_once('/').expect("the address names a database");
-        format!("{host}/{}", self.name)
+        format!("{host}/{}{}", self.name, self.parameters)
+    }
+
+    /// Where its server listens.
+    #[allow(dead_code, reason = "not every test has something stand between")]
+    pub(crate) fn address(&self) -> String {
+        let (_, rest) = self.server.rsplit_once('@').expect("the address names a user");
+        rest.split('/').next().unwrap_or_default().to_owned()
+    }
+
+    /// The same by way of what listens at another address.
+    #[allow(dead_code, reason = "not every test has something stand between")]
+    pub(crate) fn by_way_of(&self, address: &str, parameters: &'static str) -> Self {
+        Self { server: self.server.replace(&self.address(), address), parameters, ..self.clone() }
     }
 
     /// Whether its server is PostgreSQL.
