@@ -47,16 +47,25 @@ statements! {
     AGENT_BY_ID = "SELECT awake_until, heard_at, doc, {now} FROM agents WHERE id = ?";
     DUE = "SELECT id, due_at FROM agents WHERE runtime = ? AND due_at <= ? ORDER BY due_at LIMIT ?";
     MESSAGE = "SELECT doc FROM messages WHERE id = ? AND agent = ?";
-    MESSAGES_UP = "SELECT doc FROM messages WHERE agent = ? AND seq > ? ORDER BY seq LIMIT ?";
-    MESSAGES_DOWN = "SELECT doc FROM messages WHERE agent = ? AND seq < ? ORDER BY seq DESC LIMIT ?";
-    OPEN_UP = "SELECT doc FROM messages WHERE agent = ? AND open_seq > ? ORDER BY open_seq LIMIT ?";
-    OPEN_DOWN = "SELECT doc FROM messages WHERE agent = ? AND open_seq < ? ORDER BY open_seq DESC LIMIT ?";
-    STEPS = "SELECT doc FROM steps WHERE agent = ? AND seq > ? ORDER BY seq LIMIT ?";
-    STEPS_OF_MESSAGE = "SELECT doc FROM steps WHERE agent = ? AND message = ? AND seq > ? ORDER BY seq LIMIT ?";
+    // MySQL and MariaDB read what stands in these comments. They would look rows up by another index that begins alike, and sort
+    // them, where those of one agent or one runtime are most of a table.
+    MESSAGES_UP = "SELECT doc FROM messages /*! FORCE INDEX (PRIMARY) */ \
+        WHERE agent = ? AND seq > ? ORDER BY seq LIMIT ?";
+    MESSAGES_DOWN = "SELECT doc FROM messages /*! FORCE INDEX (PRIMARY) */ \
+        WHERE agent = ? AND seq < ? ORDER BY seq DESC LIMIT ?";
+    OPEN_UP = "SELECT doc FROM messages /*! FORCE INDEX (messages_open) */ \
+        WHERE agent = ? AND open_seq > ? ORDER BY open_seq LIMIT ?";
+    OPEN_DOWN = "SELECT doc FROM messages /*! FORCE INDEX (messages_open) */ \
+        WHERE agent = ? AND open_seq < ? ORDER BY open_seq DESC LIMIT ?";
+    STEPS = "SELECT doc FROM steps /*! FORCE INDEX (PRIMARY) */ WHERE agent = ? AND seq > ? ORDER BY seq LIMIT ?";
+    STEPS_OF_MESSAGE = "SELECT doc FROM steps /*! FORCE INDEX (steps_message) */ \
+        WHERE agent = ? AND message = ? AND seq > ? ORDER BY seq LIMIT ?";
     COMPUTER = "SELECT doc FROM computers WHERE id = ?";
-    COMPUTERS = "SELECT doc FROM computers WHERE runtime = ? AND id > ? ORDER BY id LIMIT ?";
+    COMPUTERS = "SELECT doc FROM computers /*! FORCE INDEX (computers_runtime) */ \
+        WHERE runtime = ? AND id > ? ORDER BY id LIMIT ?";
     COMPUTERS_TO_RECLAIM =
-        "SELECT doc FROM computers WHERE runtime = ? AND reclaim = 1 AND id > ? ORDER BY id LIMIT ?";
+        "SELECT doc FROM computers /*! FORCE INDEX (computers_reclaim) */ \
+        WHERE runtime = ? AND reclaim = 1 AND id > ? ORDER BY id LIMIT ?";
     RECORD = "SELECT kind, tenant, name, version, expires, body FROM records \
         WHERE kind = ? AND tenant = ? AND name = ? AND (expires IS NULL OR expires > ?)";
     RECORDS = "SELECT kind, tenant, name, version, expires, body FROM records \
