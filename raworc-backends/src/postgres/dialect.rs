@@ -39,6 +39,17 @@ const SILENCE: &str = "5s";
 /// How long a row is waited for that others hold, before all is begun anew.
 const TURN: &str = "3s";
 
+/// How a session plans: a statement once and not for each value, since what is bound comes first in all of them and leads to
+/// what is looked up by an index, also where a table is small yet or nothing is known of it.
+const PLANS: [(&str, &str); 6] = [
+    ("plan_cache_mode", "force_generic_plan"),
+    ("enable_seqscan", "off"),
+    ("enable_bitmapscan", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+    ("enable_sort", "off"),
+];
+
 /// The database's time in microseconds.
 const NOW: &str = "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)";
 
@@ -214,7 +225,7 @@ impl Server for Postgres {
             ("client_connection_check_interval", "1s"),
             ("tcp_user_timeout", "10s"),
         ]);
-        Ok((to, place))
+        Ok((to.options(PLANS), place))
     }
 
     /// Statements have no names there, and nothing is asked of the session. What PgBouncer takes by itself is asked for alone.
@@ -272,7 +283,9 @@ impl Words for Postgres {
     const SERVER: &'static str = "SELECT 'PostgreSQL ' || current_setting('server_version')";
     const TABLES: &'static str = "SELECT tablename::text FROM pg_tables WHERE schemaname = current_schema()";
     const SIZE: &'static str = "SELECT pg_database_size(current_database())";
-    const PATIENT: &'static str = "SET idle_in_transaction_session_timeout = 0; SET tcp_user_timeout = 0";
+    const PATIENT: &'static str = "SET idle_in_transaction_session_timeout = 0; SET tcp_user_timeout = 0; \
+        SET enable_seqscan = on; SET enable_bitmapscan = on; SET enable_hashjoin = on; SET enable_mergejoin = on; \
+        SET enable_sort = on";
     const BEGIN: &'static str = "BEGIN ISOLATION LEVEL READ COMMITTED";
     const HOLD: &'static str = " FOR UPDATE";
     const SETTLE: &'static str = "ANALYZE";
@@ -462,30 +475,12 @@ fn plain(text: &str) -> String {
     text.replace("{now}", NOW)
 }
 
-/// A statement with all that is bound to it written out, for [`EXPLAIN`](super::tests).
+/// A statement and how many values are bound to it, for [`EXPLAIN`](super::tests).
 #[cfg(test)]
-pub(super) fn literal(step: Step) -> String {
+pub(super) fn text_and_values(step: Step) -> (String, usize) {
     let mut prepared = Prepared::default();
     prepared.finish(step);
-    let quoted = |value: &str| value.replace('\'', "''");
-    let texts = |values: Vec<String>| format!("'{{{}}}'", values.join(","));
-    let mut text = prepared.text;
-    for (n, argument) in prepared.arguments.into_iter().enumerate().rev() {
-        let value = match argument {
-            Argument::One(Cell::Int(value)) => format!("'{}'", value.unwrap_or_default()),
-            Argument::One(Cell::Text(value)) => format!("'{}'", quoted(&value.unwrap_or_default())),
-            Argument::One(Cell::Bytes(_)) => "''".to_owned(),
-            Argument::Ints(values) => {
-                texts(values.into_iter().map(|value| value.unwrap_or_default().to_string()).collect())
-            }
-            Argument::Texts(values) => {
-                texts(values.into_iter().map(|value| quoted(&value.unwrap_or("1".into()))).collect())
-            }
-            Argument::Bytes(values) => texts(values.into_iter().map(|_| String::new()).collect()),
-        };
-        text = text.replace(&format!("${}", n + 1), &value);
-    }
-    text
+    (prepared.text, prepared.arguments.len())
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use sqlx::{AssertSqlSafe, PgConnection};
 
 use super::Postgres;
-use super::dialect::literal;
+use super::dialect::text_and_values;
 use crate::sql::dialect::Columns;
 use crate::sql::script::Step;
 use crate::sql::server::tests::database::Database;
@@ -32,12 +32,11 @@ mod pgbouncer {
 
 impl Tested for Postgres {
     async fn plan(conn: &mut PgConnection, step: Step) -> Result<Plan, sqlx::Error> {
-        // Small tables are read whole whatever indexes there are, unless that is ruled out.
-        let ask = format!(
-            "SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; \
-             EXPLAIN {}",
-            literal(step)
-        );
+        // As a session of a store plans it, whatever the values are.
+        let (text, values) = text_and_values(step);
+        let values = vec!["NULL"; values].join(", ");
+        let values = if values.is_empty() { values } else { format!("({values})") };
+        let ask = format!("PREPARE asked AS {text}; EXPLAIN EXECUTE asked{values}; DEALLOCATE asked");
         let rows = sqlx::raw_sql(AssertSqlSafe(ask)).fetch_all(conn).await?;
         let mut plan = Plan::default();
         for row in &rows {

@@ -3,12 +3,17 @@
 use bytes::Bytes;
 use raworc_core::blob::BlobId;
 use raworc_core::ids::{AgentId, Revision, TenantName};
-use raworc_core::store::{Commit, Committed, Conflict, Lease, LeaseClaim, Stamped, StoreError, Touch};
+use raworc_core::store::{
+    AgentOp, Change, Commit, Committed, Conflict, Lease, LeaseClaim, NewMessage, Reply, Stamped, StoreError, Touch,
+};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::fault::{Fault, FaultKind};
 use super::purge::Stale;
+
+/// Bytes of texts from which on a batch is large enough: it has to be written within the time that a transaction may take.
+const BYTES: usize = 8 << 20;
 
 /// Something to write.
 #[derive(Debug)]
@@ -20,6 +25,29 @@ pub(crate) enum Work {
     Unlink { tenant: TenantName, id: BlobId },
     ForgetLog { upto: Revision },
     Forget(Box<Stale>),
+}
+
+impl Work {
+    /// Bytes of what people and programs have written, which is what can be much.
+    fn bytes(&self) -> usize {
+        let of_op = |op: &AgentOp| match op {
+            AgentOp::Accept(NewMessage { parts, .. }) | AgentOp::End { reply: Some(Reply { parts, .. }), .. } => {
+                parts.iter().map(|part| part.as_text().len()).sum()
+            }
+            _ => 0,
+        };
+        match self {
+            Self::Put { content, .. } => content.len(),
+            Self::Commit(commit) => {
+                let agents = commit.changes.iter().filter_map(|change| match change {
+                    Change::Agent(change) => Some(change),
+                    Change::Reclaimed(_) | Change::Record(_) => None,
+                });
+                agents.flat_map(|change| &change.ops).map(of_op).sum()
+            }
+            Self::Touch(_) | Self::Claim(_) | Self::Unlink { .. } | Self::ForgetLog { .. } | Self::Forget(_) => 0,
+        }
+    }
 }
 
 /// What came of it.
@@ -115,12 +143,16 @@ pub(crate) struct Jobs {
 }
 
 impl Jobs {
-    /// What waits, of which there is at least one and at most `most`; none once all is written that was asked for.
+    /// What waits, of which there is at least one and at most `most`, and not many more than [`BYTES`]; none once all is written
+    /// that was asked for.
     pub(crate) async fn next(&mut self, most: usize) -> Option<Vec<Job>> {
         let mut batch = vec![self.first().await?];
+        let mut bytes = batch[0].work.bytes();
         while batch.len() < most
+            && bytes < BYTES
             && let Ok(job) = self.receiver.try_recv()
         {
+            bytes += job.work.bytes();
             batch.push(job);
         }
         Some(batch)
@@ -135,5 +167,28 @@ impl Jobs {
         // What was queued before is still written.
         self.receiver.close();
         self.receiver.recv().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use raworc_core::entropy::{Clock, EntropyExt, SystemClock, SystemEntropy};
+
+    use super::*;
+    use crate::sql::commits::{accept, message_id};
+
+    #[tokio::test]
+    async fn a_batch_is_as_long_as_what_waits_unless_that_is_much() {
+        let (queue, mut jobs) = Queue::new(64, CancellationToken::new());
+        let agent = SystemEntropy.agent_id(SystemClock.now());
+        for text in ["x".repeat(1 << 20), "x".to_owned()] {
+            for _ in 0..12 {
+                let (reply, _) = oneshot::channel();
+                let work = Work::Commit(Box::new(accept(agent, message_id(), &text)));
+                queue.0.send(Job { work, reply }).await.expect("it is taken");
+            }
+        }
+        let batches = [jobs.next(64).await, jobs.next(64).await].map(|batch| batch.expect("some wait").len());
+        assert_eq!(batches, [8, 16]);
     }
 }

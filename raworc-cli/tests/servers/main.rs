@@ -20,6 +20,8 @@ mod previous;
 mod refused;
 mod relay;
 mod secret;
+#[cfg(feature = "otlp")]
+mod told;
 #[path = "../cli/up.rs"]
 #[allow(dead_code, reason = "another binary's tests use the rest")]
 mod up;
@@ -64,6 +66,12 @@ fn main() -> ExitCode {
     trials.push(trial("postgres", "an_operator_says_how_it_is", places::an_operator_says_how_it_is));
     trials.push(trial("postgres", "a_process_without_the_right_key_is_refused", refused::without_the_right_key));
     trials.push(trial("postgres", "a_data_directory_of_another_installation_is_refused", refused::of_another));
+    #[cfg(feature = "otlp")]
+    trials.push(trial(
+        "postgres",
+        "a_message_is_one_trace_over_its_processes",
+        told::by_server_and_operator_is_one_trace,
+    ));
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 

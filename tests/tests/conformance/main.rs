@@ -18,7 +18,10 @@ fn main() -> ExitCode {
     if let Some(code) = raworc_backends::local::init_main() {
         return code;
     }
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
+    // Most cases wait: for an engine, for a disk, for a time to pass.
+    let cores = std::thread::available_parallelism().map_or(1, Into::into);
+    arguments.test_threads.get_or_insert(2 * cores);
     let required = Required::from_env();
     let mut trials = required.trials();
     trials.extend(stores::trials(&required));

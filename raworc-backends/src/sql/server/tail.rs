@@ -55,7 +55,9 @@ impl<D: Server> Tail<D> {
                     well = true;
                 }
                 Err(error) => {
-                    if well && !self.closing.is_cancelled() {
+                    // The connections may be gone a moment before it is told to end.
+                    let ends = self.closing.is_cancelled() || matches!(error, sqlx::Error::PoolClosed);
+                    if well && !ends {
                         let place = &self.shared.place;
                         tracing::warn!(%error, %place, "the log is not read for now");
                     }

@@ -132,18 +132,24 @@ impl Bench<'_> {
             one,
             two,
             leased: leased.round(self.args, &self.client).await?,
-            crowd: Crowd { number, client: &self.client }.round(self.args).await?,
+            crowd: Crowd { number, client: &self.another()? }.round(self.args).await?,
         })
     }
 
+    /// A client of the server with connections of its own, which go with it: one user may have no more than some hundreds, and
+    /// watchers have most of these.
+    fn another(&self) -> anyhow::Result<Client> {
+        self.engine.client_of(&self.server)
+    }
+
     async fn one(&self) -> anyhow::Result<Accepted> {
-        self.accepted(&[&self.server], self.accept.sustained(self.args, std::slice::from_ref(&self.client))).await
+        self.accepted(&[&self.server], self.accept.sustained(self.args, &[self.another()?])).await
     }
 
     /// With a second server, which is there for no longer.
     async fn two(&self) -> anyhow::Result<Accepted> {
         let second = self.site.start("server", "second").await?;
-        let servers = [self.client.clone(), self.engine.client_of(&second)?];
+        let servers = [self.another()?, self.engine.client_of(&second)?];
         let accepted = self.accepted(&[&self.server, &second], self.accept.sustained(self.args, &servers)).await?;
         second.end().await?;
         Ok(accepted)
