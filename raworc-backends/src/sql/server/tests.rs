@@ -238,10 +238,10 @@ async fn fill<D: Tested>(conn: &mut D::Connection) {
             continue;
         }
         let rows = (0..2000_i64).flat_map(|n| {
-            // As it is: some tenants have an audit, and one has many agents, of which many have the same label, and one many
+            // As it is: many tenants have an audit, and one has many agents, of which many have the same label, and one many
             // messages with some steps each.
             insert.columns.iter().map(move |(name, kind)| match (insert.table, *name, kind) {
-                ("audit", "tenant", _) => (n % 20).to_string().into(),
+                ("audit", "tenant", _) => n.to_string().into(),
                 (_, "tenant", _) => TenantName::default_tenant().to_string().into(),
                 ("agents", "runtime", _) => "1".into(),
                 ("computers", "runtime", _) => (n % 4).to_string().into(),
