@@ -33,6 +33,8 @@ pub(crate) struct Feed {
     head: watch::Sender<Revision>,
     /// How often the log went back.
     returns: AtomicU64,
+    /// Where it began anew after the last time.
+    returned_to: AtomicU64,
 }
 
 impl Feed {
@@ -42,6 +44,7 @@ impl Feed {
             oldest: AtomicU64::new(oldest.0),
             head: watch::Sender::new(head),
             returns: AtomicU64::new(0),
+            returned_to: AtomicU64::new(0),
         }
     }
 
@@ -82,6 +85,7 @@ impl Feed {
     /// The log ends earlier than watchers were told: the database lost the last of it, as where another takes its place that
     /// had not received them. Whoever watches is to read anew.
     pub(crate) fn went_back(&self, head: Revision, oldest: Revision) {
+        self.returned_to.store(head.0, Ordering::Release);
         self.returns.fetch_add(1, Ordering::AcqRel);
         tracing::error!(%head, was = %self.head(), "the database has lost the last commits; what is watched is read anew");
         self.restart(head, oldest);
@@ -137,7 +141,9 @@ impl<D: Dialect> Watcher<D> {
             // Seen before the log is read, so that what is written after the read wakes the wait below.
             let head = *self.head.borrow_and_update();
             if self.shared.feed.returns.load(Ordering::Acquire) != self.returns {
-                return Some(Err(StoreError::Gone { oldest: head.next() }));
+                // However long it is by now: that it is gone from there tells it from a log that was cut.
+                let returned_to = Revision(self.shared.feed.returned_to.load(Ordering::Acquire));
+                return Some(Err(StoreError::Gone { oldest: returned_to.next() }));
             }
             if head <= self.since {
                 tokio::select! {

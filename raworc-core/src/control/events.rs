@@ -207,9 +207,9 @@ impl Following {
                 told = self.live.told() => match told {
                     Ok(Told::Event(event)) if event.revision <= self.last => {}
                     Ok(Told::Event(event)) if event.revision == self.last.next() => self.look_at(event),
-                    Ok(Told::Event(_)) | Err(RecvError::Lagged(_)) => self.missed = true,
+                    Ok(Told::Event(_) | Told::Skipped(_)) | Err(RecvError::Lagged(_)) => self.missed = true,
                     // What this one was told last may be in no log any more, or another event by now.
-                    Ok(Told::Gone { head, .. }) => return Some(Err(Error::Gone { oldest: head.next() })),
+                    Ok(Told::WentBack(head)) => return Some(Err(Error::Gone { oldest: head.next() })),
                     Err(RecvError::Closed) => return None,
                 },
                 delta = next_delta(&mut self.deltas) => return Some(Ok(Followed::Delta(delta))),

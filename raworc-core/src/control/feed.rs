@@ -24,12 +24,10 @@ const BACKLOG: usize = 8192;
 #[derive(Debug, Clone)]
 pub(super) enum Told {
     Event(Arc<Event>),
-    /// The log no longer had so many events when they were to be read, and is read anew after `head`: it was cut, or its database
-    /// lost the last of it.
-    Gone {
-        missed: u64,
-        head: Revision,
-    },
+    /// The log no longer had so many events when they were to be read: it was cut, and is read anew where it ends now.
+    Skipped(u64),
+    /// The database lost the last of the log, which is read anew after this revision. What was told of it may never have been.
+    WentBack(Revision),
 }
 
 /// Hears every event from its beginning on.
@@ -45,7 +43,8 @@ impl Subscription {
     pub async fn recv(&mut self) -> Result<Arc<Event>, RecvError> {
         match self.told().await? {
             Told::Event(event) => Ok(event),
-            Told::Gone { missed, .. } => Err(RecvError::Lagged(missed)),
+            Told::Skipped(missed) => Err(RecvError::Lagged(missed)),
+            Told::WentBack(_) => Err(RecvError::Lagged(0)),
         }
     }
 
@@ -162,7 +161,7 @@ async fn read(
             Err(error) => Some(error),
         };
         match ended {
-            Some(StoreError::Gone { .. }) => {
+            Some(StoreError::Gone { oldest }) => {
                 // Until it is told where the log is: what comes after `since` by now may be other events than were missed.
                 let now = loop {
                     match store.head().await {
@@ -170,11 +169,13 @@ async fn read(
                         Err(_) => tokio::time::sleep(PAUSE).await,
                     }
                 };
-                let missed = now.0.saturating_sub(since.0);
+                // A log that was cut begins after what was read of it.
+                let told =
+                    if oldest > since { Told::Skipped(now.0.saturating_sub(since.0)) } else { Told::WentBack(now) };
                 tracing::warn!(%since, head = %now, "events are gone that were not read; what they told is read anew");
                 since = now;
                 // Nobody need listen.
-                let _ = events.send(Told::Gone { missed, head: now });
+                let _ = events.send(told);
                 head.send_replace(now);
                 wake_all(&agents);
             }
