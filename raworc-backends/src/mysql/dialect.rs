@@ -180,6 +180,8 @@ impl Dialect for Mysql {
             READ_ONLY | READ_ONLY_MODE | READ_ONLY_TRANSACTION => Fault::read_only(error, place),
             CRASHED_TABLE | CRASHED_REPAIR => Fault::damaged(place, &error.to_string()),
             LOCK_TIMEOUT | DEADLOCK => Fault::contended(error, place),
+            // Of a user who has too many connections or statements: MySQL counts it to what is wrong with a statement.
+            CONNECTIONS_OF_USER | LIMIT_OF_USER => Fault::unavailable(format!("{error} ({place})")),
             PACKET_TOO_LARGE | ROW_TOO_LARGE => Fault::of_row(error),
             // What can be nobody's but a row's or a statement's, and would be the same a second time.
             _ if told.code().is_some_and(|state| ["21", "22", "23", "42"].contains(&&state[..2])) => {
@@ -202,8 +204,10 @@ const NO_TABLE: u16 = 1146;
 const PACKET_TOO_LARGE: u16 = 1153;
 const CRASHED_TABLE: u16 = 1194;
 const CRASHED_REPAIR: u16 = 1195;
+const CONNECTIONS_OF_USER: u16 = 1203;
 const LOCK_TIMEOUT: u16 = 1205;
 const DEADLOCK: u16 = 1213;
+const LIMIT_OF_USER: u16 = 1226;
 const DENIED_PRIVILEGE: u16 = 1227;
 const READ_ONLY: u16 = 1290;
 const DENIED_PLUGIN: u16 = 1698;

@@ -23,7 +23,7 @@ const SHARDS: u64 = 64;
 const TTL: Duration = Duration::from_secs(5);
 
 /// The least time between two signs of life. An operator looks once a second whether it is time, and a little early at times:
-/// with a second and a half it is every other time, so that one that is gone is missed after 5 to 7 s.
+/// with a second and a half it is every other time, so that one that is gone is missed after 3 to 7 s.
 const RENEW: Duration = Duration::from_millis(1500);
 
 #[derive(Debug)]
