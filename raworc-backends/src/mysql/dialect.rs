@@ -7,8 +7,7 @@ use std::time::Duration;
 use futures::stream::{BoxStream, StreamExt};
 use raworc_core::ids::Revision;
 use raworc_core::store::StoreError;
-use sqlx::mysql::{MySqlArguments, MySqlConnectOptions, MySqlDatabaseError, MySqlRow};
-use sqlx::query::Query;
+use sqlx::mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlRow};
 use sqlx::{AssertSqlSafe, ConnectOptions, MySqlConnection, Row};
 use tokio::time::Instant;
 
@@ -28,14 +27,11 @@ use crate::sql::whole::words::Words;
 const OLDEST_MYSQL: (u32, u32) = (9, 0);
 const OLDEST_MARIADB: (u32, u32) = (10, 11);
 
-/// Rows that one statement writes at most. Others are powers of two below, so that few statements are prepared.
-const ROWS: usize = 64;
-
-/// Keys that one statement takes at most: no more than 65,535 values can be bound.
+/// Keys that one statement takes at most: each is a query of its own to the server.
 const KEYS: usize = 1024;
 
-/// Bytes of rows that one statement writes at most, as far as rows can be told apart: servers take no larger packets than
-/// 16 MiB unless they are told to.
+/// Bytes from which on no more goes into one packet, as far as rows can be told apart: servers take no larger packets than 16 MiB
+/// unless they are told to.
 const BYTES: usize = 4 << 20;
 
 /// The database's time in microseconds. The connection's time zone is UTC.
@@ -121,10 +117,10 @@ impl Dialect for Mysql {
              SELECT revision, oldest, commits, {NOW} FROM head WHERE id = 1 FOR UPDATE"
         );
         let asked = Instant::now();
-        let rows = sqlx::raw_sql(AssertSqlSafe(lock)).fetch_all(&mut *conn).await?;
-        let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
-        clock.tell(time(number(row, 3)?)?, asked);
-        Ok((Head::of(row)?, Self::run(conn, loads).await?))
+        let mut rows = run(conn, Packets::of(lock, loads)).await?.into_iter();
+        let row = rows.next().ok_or(sqlx::Error::RowNotFound)?;
+        clock.tell(time(number(&row, 3)?)?, asked);
+        Ok((Head::of(&row)?, rows.collect()))
     }
 
     fn commit(_grown: Option<Revision>) -> Step {
@@ -132,31 +128,11 @@ impl Dialect for Mysql {
     }
 
     async fn run(conn: &mut MySqlConnection, script: Script) -> Result<Vec<MySqlRow>, sqlx::Error> {
-        let mut rows = Vec::new();
-        for step in script.0 {
-            match step {
-                Step::Plain(text, cells) if cells.is_empty() => {
-                    rows.extend(sqlx::raw_sql(AssertSqlSafe(plain(&text))).fetch_all(&mut *conn).await?);
-                }
-                Step::Insert(insert, cells) => {
-                    for (count, some) in portions(insert.columns.len(), cells) {
-                        query(insertion(insert, count), some).execute(&mut *conn).await?;
-                    }
-                }
-                Step::Keyed(keyed, cells) => {
-                    for some in cells.chunks(KEYS * keyed.columns.len()) {
-                        let step = Step::Keyed(keyed, some.to_vec());
-                        rows.extend(prepared(step).fetch_all(&mut *conn).await?);
-                    }
-                }
-                step @ Step::Plain(..) => rows.extend(prepared(step).fetch_all(&mut *conn).await?),
-            }
-        }
-        Ok(rows)
+        run(conn, Packets::of(String::new(), script)).await
     }
 
     fn stream(conn: &mut MySqlConnection, step: Step) -> BoxStream<'_, Result<MySqlRow, sqlx::Error>> {
-        prepared(step).fetch(conn).boxed()
+        sqlx::raw_sql(AssertSqlSafe(Packets::of(String::new(), Script(vec![step])).last)).fetch(conn).boxed()
     }
 
     fn fault(error: &sqlx::Error, place: &str) -> Fault {
@@ -240,6 +216,10 @@ impl Server for Mysql {
         Ok(None)
     }
 
+    fn port(to: &MySqlConnectOptions) -> u16 {
+        to.get_port()
+    }
+
     fn is_poolers(_error: &sqlx::Error) -> bool {
         false
     }
@@ -249,14 +229,14 @@ impl Server for Mysql {
     }
 
     async fn greet(conn: &mut MySqlConnection) -> Result<(), sqlx::Error> {
-        // Statements are written so that what is bound comes first, and what it leads to is looked up by an index: the
-        // optimizer is not to turn them around, as it would where tables are small or their statistics old. What stands in
-        // the comments is for one of the two alone.
+        // Statements are written so that keys come first, and what they lead to is looked up by an index: the optimizer is not to
+        // turn them around, as it would where tables are small or their statistics old. What stands in the comments is for one of
+        // the two alone. How texts are read is not left to the server's configuration.
         let session = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; \
             SET SESSION innodb_lock_wait_timeout = 3, SESSION net_read_timeout = 10, SESSION net_write_timeout = 10 \
                 /*M! , SESSION join_cache_level = 0 */; \
             SET SESSION optimizer_switch = 'semijoin=off,materialization=off'; \
-            SET SESSION sql_mode = CONCAT(@@sql_mode, ',STRICT_TRANS_TABLES') \
+            SET SESSION sql_mode = 'STRICT_TRANS_TABLES,NO_ENGINE_SUBSTITUTION' \
                 /*!80000 , SESSION optimizer_switch = 'block_nested_loop=off' */";
         sqlx::raw_sql(session).execute(conn).await.map(drop)
     }
@@ -323,108 +303,145 @@ impl Words for Mysql {
     }
 }
 
-/// Rows whose cells come one after another, in portions that one statement takes.
-fn portions(columns: usize, cells: Vec<Cell>) -> Vec<(usize, Vec<Cell>)> {
-    let size = |cell: &Cell| match cell {
-        Cell::Int(_) => 8,
-        Cell::Text(text) => text.as_ref().map_or(0, String::len),
-        Cell::Bytes(bytes) => bytes.len(),
-    };
-    let mut portions = Vec::new();
-    let sizes: Vec<usize> = cells.chunks(columns).map(|row| row.iter().map(size).sum()).collect();
-    let mut cells = cells.into_iter();
-    let mut at = 0;
-    while at < sizes.len() {
-        let mut room = BYTES;
-        let fit = sizes[at..].iter().take(ROWS).take_while(|size| {
-            let fits = **size <= room;
-            room = room.saturating_sub(**size);
-            fits
-        });
-        let count = 1 << fit.count().max(1).ilog2();
-        portions.push((count, cells.by_ref().take(count * columns).collect()));
-        at += count;
+async fn run(conn: &mut MySqlConnection, packets: Packets) -> Result<Vec<MySqlRow>, sqlx::Error> {
+    let mut rows = Vec::new();
+    for packet in packets.full.into_iter().chain([packets.last]).filter(|packet| !packet.is_empty()) {
+        rows.extend(sqlx::raw_sql(AssertSqlSafe(packet)).fetch_all(&mut *conn).await?);
     }
-    portions
+    Ok(rows)
 }
 
-fn prepared(step: Step) -> Query<'static, sqlx::MySql, MySqlArguments> {
-    match step {
-        Step::Plain(text, cells) => query(plain(&text), cells),
-        Step::Keyed(keyed, mut cells) => {
-            let width = keyed.columns.len();
-            let keys = (cells.len() / width).next_power_of_two();
-            // The last one again, so that few statements are prepared.
-            let last = cells[cells.len() - width..].to_vec();
-            while cells.len() < keys * width {
-                cells.extend_from_slice(&last);
+/// Statements as they go to the server, with their values written out, as many together as a packet holds. Each statement that is
+/// waited for costs more than what it does, and what is prepared is planned anew each time all the same.
+#[derive(Debug, Default)]
+pub(super) struct Packets {
+    full: Vec<String>,
+    pub(super) last: String,
+}
+
+impl Packets {
+    /// A statement, and those of a script after it.
+    pub(super) fn of(first: String, script: Script) -> Self {
+        let mut packets = Self { full: Vec::new(), last: first };
+        for step in script.0 {
+            match step {
+                Step::Plain(text, cells) => packets.add(&bound(&text.replace("{now}", NOW), &cells)),
+                Step::Keyed(keyed, cells) | Step::Load(keyed, cells) => {
+                    for some in cells.chunks(KEYS * keyed.columns.len()) {
+                        packets.add(&over(keyed, some));
+                    }
+                }
+                Step::Insert(insert, cells) => packets.insert(insert, &cells),
             }
-            query(text_over(keyed, keys), cells)
         }
-        Step::Insert(insert, cells) => query(insertion(insert, cells.len() / insert.columns.len()), cells),
+        packets
+    }
+
+    fn add(&mut self, statement: &str) {
+        if !self.last.is_empty() && self.last.len() + statement.len() > BYTES {
+            self.full.push(std::mem::take(&mut self.last));
+        }
+        if !self.last.is_empty() {
+            self.last.push_str("; ");
+        }
+        self.last.push_str(statement);
+    }
+
+    fn insert(&mut self, insert: &Insert, cells: &[Cell]) {
+        let set = |names: &[&str]| {
+            let set: Vec<_> = names.iter().map(|name| format!("{name} = VALUES({name})")).collect();
+            format!(" ON DUPLICATE KEY UPDATE {}", set.join(", "))
+        };
+        let there = match insert.there {
+            There::Refused => String::new(),
+            There::Kept(key) => format!(" ON DUPLICATE KEY UPDATE {0} = {0}", key[0]),
+            There::Updated(_, names) | There::Replaced(_, names) => set(names),
+        };
+        let head = format!("INSERT INTO {}", insert.head());
+        let mut rows = String::new();
+        for row in cells.chunks(insert.columns.len()) {
+            let row: Vec<_> = row.iter().map(literal).collect();
+            let row = format!("({})", row.join(","));
+            if !rows.is_empty() && rows.len() + row.len() > BYTES {
+                self.add(&format!("{head}{rows}{there}"));
+                rows.clear();
+            }
+            if !rows.is_empty() {
+                rows.push(',');
+            }
+            rows.push_str(&row);
+        }
+        if !rows.is_empty() {
+            self.add(&format!("{head}{rows}{there}"));
+        }
     }
 }
 
-fn query(text: String, cells: Vec<Cell>) -> Query<'static, sqlx::MySql, MySqlArguments> {
-    cells.into_iter().fold(sqlx::query(AssertSqlSafe(text)), |query, cell| match cell {
-        Cell::Int(value) => query.bind(value),
-        Cell::Text(value) => query.bind(value),
-        Cell::Bytes(value) => query.bind(value.to_vec()),
-    })
-}
-
-fn plain(text: &str) -> String {
-    text.replace("{now}", NOW)
-}
-
-/// A statement over so many keys.
-fn text_over(keyed: &Keyed, keys: usize) -> String {
-    let names = ["a", "b", "c", "d"];
-    let cells = keyed.columns.iter().zip(names).map(|(kind, name)| match kind {
-        Kind::Int => format!("CAST(? AS SIGNED) AS {name}"),
-        Kind::Text | Kind::Bytes => format!("CAST(? AS BINARY) AS {name}"),
-    });
-    let select = format!("SELECT {}", cells.collect::<Vec<_>>().join(", "));
-    let all = vec![select; keys].join(" UNION ALL ");
-    keyed.text.replace("{keys}", &format!("({all}) k")).replace("{join}", "STRAIGHT_JOIN")
-}
-
-/// The statement that writes so many rows.
-fn insertion(insert: &Insert, rows: usize) -> String {
-    let row = format!("({})", vec!["?"; insert.columns.len()].join(","));
-    let set = |names: &[&str]| {
-        let set: Vec<_> = names.iter().map(|name| format!("{name} = VALUES({name})")).collect();
-        format!(" ON DUPLICATE KEY UPDATE {}", set.join(", "))
-    };
-    let there = match insert.there {
-        There::Refused => String::new(),
-        There::Kept(key) => format!(" ON DUPLICATE KEY UPDATE {0} = {0}", key[0]),
-        There::Updated(_, names) | There::Replaced(_, names) => set(names),
-    };
-    format!("INSERT INTO {}{}{there}", insert.head(), vec![row; rows].join(","))
-}
-
-/// A statement with all that is bound to it written out, for [`EXPLAIN`](super::tests).
-#[cfg(test)]
-pub(super) fn literal(step: Step) -> String {
-    let (text, cells) = match step {
-        Step::Plain(text, cells) => (plain(&text), cells),
-        Step::Keyed(keyed, cells) => (text_over(keyed, cells.len() / keyed.columns.len()), cells),
-        Step::Insert(insert, cells) => (insertion(insert, cells.len() / insert.columns.len()), cells),
-    };
-    let mut parts = text.split('?');
-    let mut literal = parts.next().unwrap_or_default().to_owned();
+/// A statement with what is bound to it.
+fn bound(text: &str, cells: &[Cell]) -> String {
+    let mut parts = text.splitn(cells.len() + 1, '?');
+    let mut bound = parts.next().unwrap_or_default().to_owned();
     for (part, cell) in parts.zip(cells) {
-        // What limits a page is a number, and nothing else has to be.
-        let quote = if literal.ends_with("LIMIT ") { "" } else { "'" };
-        literal.push_str(quote);
-        match cell {
-            Cell::Int(value) => literal.push_str(&value.unwrap_or_default().to_string()),
-            Cell::Text(value) => literal.push_str(&value.unwrap_or_default().replace('\'', "''")),
-            Cell::Bytes(_) => {}
-        }
-        literal.push_str(quote);
-        literal.push_str(part);
+        bound.push_str(&literal(cell));
+        bound.push_str(part);
     }
-    literal
+    bound
+}
+
+/// A statement over these keys.
+fn over(keyed: &Keyed, cells: &[Cell]) -> String {
+    let names = ["a", "b", "c", "d"];
+    let mut keys = String::new();
+    for key in cells.chunks(keyed.columns.len()) {
+        keys.push_str(if keys.is_empty() { "(SELECT " } else { " UNION ALL SELECT " });
+        let cells = key.iter().zip(keyed.columns).zip(names).map(|((cell, kind), name)| match kind {
+            Kind::Int => format!("CAST({} AS SIGNED) AS {name}", literal(cell)),
+            Kind::Text | Kind::Bytes => format!("CAST({} AS BINARY) AS {name}", literal(cell)),
+        });
+        keys.push_str(&cells.collect::<Vec<_>>().join(", "));
+    }
+    keys.push_str(") k");
+    keyed.text.replace("{join}", "STRAIGHT_JOIN").replace("{keys}", &keys)
+}
+
+/// A value as a statement has it. What the session has been told of texts, see [`Server::greet`], is taken for granted: they are
+/// UTF-8, and but for two characters everything in them stands for itself.
+fn literal(cell: &Cell) -> String {
+    match cell {
+        Cell::Int(None) | Cell::Text(None) => "NULL".to_owned(),
+        Cell::Int(Some(value)) => value.to_string(),
+        Cell::Text(Some(text)) => format!("'{}'", text.replace('\\', "\\\\").replace('\'', "''")),
+        Cell::Bytes(bytes) => format!("X'{}'", hex::encode(bytes)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::statements as sql;
+
+    fn packets(insert: &'static Insert, cells: Vec<Cell>) -> Vec<String> {
+        let packets = Packets::of("BEGIN".to_owned(), Script(vec![Step::Insert(insert, cells)]));
+        packets.full.into_iter().chain([packets.last]).collect()
+    }
+
+    #[test]
+    fn a_text_ends_where_it_ends_whatever_is_in_it() {
+        let text = "it's \\' OR 1 = 1; -- ? {keys} {now} \0 \u{1F600}";
+        let step = Step::Plain("SELECT ? AS a, ?".into(), vec![text.into(), 7.into()]);
+        let statement = Packets::of(String::new(), Script(vec![step])).last;
+        assert_eq!(statement, "SELECT 'it''s \\\\'' OR 1 = 1; -- ? {keys} {now} \0 \u{1F600}' AS a, 7");
+    }
+
+    #[test]
+    fn what_goes_to_the_server_goes_together_as_far_as_a_packet_holds_it() {
+        let lease = |n: i64| [n.to_string().into(), "holder".into(), n.into(), n.into(), n.into()];
+        let few = packets(sql::PUT_LEASES, (0..3).flat_map(lease).collect());
+        assert_eq!(few.len(), 1, "{few:?}");
+        assert_eq!(few[0].matches("INSERT").count(), 1, "{few:?}");
+        let large = |n: i64| [n.into(), "x".into(), n.into(), "y".repeat(BYTES / 3).into()];
+        let many = packets(sql::PUT_COMMITS, (0..7).flat_map(large).collect());
+        assert_eq!(many.iter().map(|packet| packet.matches("yy'").count()).sum::<usize>(), 7);
+        assert!(many.len() > 3 && many.iter().all(|packet| packet.len() < 2 * BYTES), "{}", many.len());
+    }
 }

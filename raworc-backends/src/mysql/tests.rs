@@ -3,9 +3,9 @@
 use sqlx::{AssertSqlSafe, MySqlConnection, Row};
 
 use super::Mysql;
-use super::dialect::literal;
+use super::dialect::Packets;
 use crate::sql::dialect::Columns;
-use crate::sql::script::Step;
+use crate::sql::script::{Cell, Script, Step};
 use crate::sql::server::tests::database::Database;
 use crate::sql::server::tests::{Plan, Tested, apart};
 
@@ -19,7 +19,7 @@ mod mariadb {
 
 impl Tested for Mysql {
     async fn plan(conn: &mut MySqlConnection, step: Step) -> Result<Plan, sqlx::Error> {
-        let statement = literal(step);
+        let statement = Packets::of(String::new(), Script(vec![as_written(step)])).last;
         // MySQL has another form unless it is asked for this one, and MariaDB no other.
         let ask = format!("EXPLAIN FORMAT=TRADITIONAL {statement}");
         let rows = match sqlx::raw_sql(AssertSqlSafe(ask)).fetch_all(&mut *conn).await {
@@ -79,4 +79,15 @@ impl Tested for Mysql {
     async fn read_only(database: &Database, is: bool) -> Result<(), sqlx::Error> {
         database.at_server(format!("SET GLOBAL read_only = {is}")).await
     }
+}
+
+/// As statements of the product are: a text stands where a column holds one, as most do; what limits a page is a number.
+fn as_written(step: Step) -> Step {
+    let Step::Plain(text, mut cells) = step else { return step };
+    let limit = text.ends_with("LIMIT ?").then(|| cells.pop()).flatten();
+    let as_text = |cell| match cell {
+        Cell::Int(value) => Cell::Text(value.map(|value| value.to_string())),
+        cell => cell,
+    };
+    Step::Plain(text, cells.into_iter().map(as_text).chain(limit).collect())
 }

@@ -153,26 +153,32 @@ impl Dialect for Postgres {
         Step::Plain(format!("{told}COMMIT").into(), Vec::new())
     }
 
-    /// Rows that are inserted go together with the statement after them.
+    /// Rows that are inserted go together with the statement after them, and what is loaded goes together: each statement that is
+    /// waited for costs more than what it does.
     async fn run(conn: &mut PgConnection, script: Script) -> Result<Vec<PgRow>, sqlx::Error> {
-        let named = Self::is_own(conn);
         let mut rows = Vec::new();
         let mut inserts = Vec::new();
+        let mut loads = Prepared::default();
         for step in script.0 {
+            if !matches!(step, Step::Load(..)) {
+                rows.extend(std::mem::take(&mut loads).rows(conn).await?);
+            }
             match step {
+                Step::Load(load, cells) => loads.load(load, cells),
                 Step::Insert(insert, cells) => inserts.push((insert, cells)),
                 Step::Plain(text, cells) if cells.is_empty() => {
-                    Prepared::of(&mut inserts).flush(conn).await?;
+                    Prepared::of(&mut inserts).end().rows(conn).await?;
                     rows.extend(sqlx::raw_sql(AssertSqlSafe(plain(&text))).fetch_all(&mut *conn).await?);
                 }
                 step => {
                     let mut prepared = Prepared::of(&mut inserts);
                     prepared.finish(step);
-                    rows.extend(prepared.query(named).fetch_all(&mut *conn).await?);
+                    rows.extend(prepared.rows(conn).await?);
                 }
             }
         }
-        Prepared::of(&mut inserts).flush(conn).await?;
+        rows.extend(loads.rows(conn).await?);
+        Prepared::of(&mut inserts).end().rows(conn).await?;
         Ok(rows)
     }
 
@@ -231,6 +237,10 @@ impl Server for Postgres {
     /// Statements have no names there, and nothing is asked of the session. What PgBouncer takes by itself is asked for alone.
     fn pooled(options: &DatabaseOptions) -> Result<Option<PgConnectOptions>, StoreError> {
         Ok(Some(connect_options(options)?.statement_cache_capacity(0).extra_float_digits(None)))
+    }
+
+    fn port(to: &PgConnectOptions) -> u16 {
+        to.get_port()
     }
 
     fn is_poolers(error: &sqlx::Error) -> bool {
@@ -380,17 +390,27 @@ impl Prepared {
                     let _ = write!(self.text, "${}{part}", self.arguments.len());
                 }
             }
-            Step::Keyed(keyed, cells) => {
-                let names = ["a", "b", "c", "d"];
-                let keys = self.columns(keyed.columns, cells);
-                let keys = format!("{keys} AS k({})", names[..keyed.columns.len()].join(", "));
-                self.text.push_str(&keyed.text.replace("{keys}", &keys).replace("{join}", "JOIN"));
-            }
+            Step::Keyed(keyed, cells) | Step::Load(keyed, cells) => self.keyed(keyed, cells),
             Step::Insert(insert, cells) => {
                 self.insert(insert, cells);
                 self.text.push_str(" SELECT 1");
             }
         }
+    }
+
+    /// Adds rows to load.
+    fn load(&mut self, load: &Keyed, cells: Vec<Cell>) {
+        if !self.text.is_empty() {
+            self.text.push_str(" UNION ALL ");
+        }
+        self.keyed(load, cells);
+    }
+
+    fn keyed(&mut self, keyed: &Keyed, cells: Vec<Cell>) {
+        let names = ["a", "b", "c", "d"];
+        let keys = self.columns(keyed.columns, cells);
+        let keys = format!("{keys} AS k({})", names[..keyed.columns.len()].join(", "));
+        self.text.push_str(&keyed.text.replace("{keys}", &keys).replace("{join}", "JOIN"));
     }
 
     /// Binds the columns of rows whose cells come one after another, and gives the table of them.
@@ -423,13 +443,21 @@ impl Prepared {
         format!("UNNEST({})", columns.join(", "))
     }
 
-    /// Writes the rows, if there are any, with no statement after them.
-    async fn flush(mut self, conn: &mut PgConnection) -> Result<(), sqlx::Error> {
-        if self.text.is_empty() {
-            return Ok(());
+    /// With no statement after the rows to insert, if there are any.
+    fn end(mut self) -> Self {
+        if !self.text.is_empty() {
+            self.text.push_str(" SELECT 1");
         }
-        self.text.push_str(" SELECT 1");
-        self.query(Postgres::is_own(conn)).execute(conn).await.map(drop)
+        self
+    }
+
+    /// Runs it, unless it is nothing.
+    async fn rows(self, conn: &mut PgConnection) -> Result<Vec<PgRow>, sqlx::Error> {
+        if self.text.is_empty() {
+            return Ok(Vec::new());
+        }
+        let named = Postgres::is_own(conn);
+        self.query(named).fetch_all(conn).await
     }
 
     /// Its name is the session's, which has to be the connection's own for that.

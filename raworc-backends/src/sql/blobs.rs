@@ -22,7 +22,7 @@ pub(crate) const PIECE: usize = 256 << 10;
 impl<D: Dialect> Shared<D> {
     pub(crate) async fn put_blob(&self, tenant: &TenantName, id: BlobId, content: &Bytes) -> Result<(), sqlx::Error> {
         self.insist(async || {
-            let mut conn = self.reader().await?;
+            let mut conn = self.answering().await?;
             let put = async {
                 let mut transaction = conn.get()?.begin().await?;
                 write::<D>(&mut transaction, tenant, id, content, self.time.now()).await?;
@@ -37,7 +37,7 @@ impl<D: Dialect> Shared<D> {
 
     pub(crate) async fn unlink_blob(&self, tenant: &TenantName, id: BlobId) -> Result<(), sqlx::Error> {
         self.insist(async || {
-            let mut conn = self.reader().await?;
+            let mut conn = self.answering().await?;
             let unlink = async {
                 let mut transaction = conn.get()?.begin().await?;
                 delete::<D>(&mut transaction, tenant, id).await?;
@@ -56,7 +56,7 @@ impl<D: Dialect> Shared<D> {
         id: BlobId,
         range: Option<Range<u64>>,
     ) -> Result<Option<Bytes>, sqlx::Error> {
-        let mut conn = self.reader().await?;
+        let mut conn = self.answering().await?;
         let get = async {
             let mut snapshot = conn.get()?.begin_with(D::SNAPSHOT).await?;
             let found = read::<D>(&mut snapshot, tenant, id, range).await?;

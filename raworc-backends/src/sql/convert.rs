@@ -73,12 +73,13 @@ pub(crate) fn tenant_key(tenant: Option<&TenantName>) -> String {
     tenant.map_or_else(String::new, ToString::to_string)
 }
 
-/// An agent from `awake_until, heard_at, doc`: the two columns move between commits, and the document does not.
-pub(crate) fn agent(row: &impl Columns) -> Result<Agent, sqlx::Error> {
-    let mut agent: Agent = doc(row, 2)?;
+/// An agent from `awake_until, heard_at, doc` from column `first` on: the two columns move between commits, and the document
+/// does not.
+pub(crate) fn agent(row: &impl Columns, first: usize) -> Result<Agent, sqlx::Error> {
+    let mut agent: Agent = doc(row, first + 2)?;
     let columns = [&mut agent.status.awake_until, &mut agent.status.heard_at];
     for (at, field) in columns.into_iter().enumerate() {
-        let column = row.int(at)?;
+        let column = row.int(first + at)?;
         if field.map(micros) != column {
             *field = column.map(time).transpose()?;
         }

@@ -158,7 +158,7 @@ impl<D: Dialect> Shared<D> {
     /// Takes away what nobody looks at who writes, in a transaction beside the writer's.
     pub(crate) async fn forget_rows(&self, stale: &Stale) -> Result<(), sqlx::Error> {
         self.insist(async || {
-            let mut conn = self.reader().await?;
+            let mut conn = self.answering().await?;
             let forget = async {
                 let mut transaction = conn.get()?.begin().await?;
                 D::run(&mut transaction, stale.rows()).await?;

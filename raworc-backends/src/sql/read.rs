@@ -1,6 +1,7 @@
 //! Reads, each one statement on a connection of the pool.
 
 use std::future::Future;
+use std::io;
 use std::time::Duration;
 
 use futures::TryStreamExt;
@@ -52,7 +53,7 @@ const ATTEMPTS: usize = 3;
 pub(crate) async fn within<T>(read: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
     tokio::time::timeout(READ_LIMIT, read).await.unwrap_or_else(|_| {
         let reason = format!("no answer within {} s", READ_LIMIT.as_secs());
-        Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, reason)))
+        Err(sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, reason)))
     })
 }
 
@@ -79,8 +80,19 @@ impl<D: Dialect> Drop for Reader<D> {
 }
 
 impl<D: Dialect> Shared<D> {
-    pub(crate) async fn reader(&self) -> Result<Reader<D>, sqlx::Error> {
+    /// A connection that answered not long ago.
+    async fn reader(&self) -> Result<Reader<D>, sqlx::Error> {
         Ok(Reader(Some(self.readers.acquire().await?)))
+    }
+
+    /// A connection that answers, for what is not asked again.
+    pub(crate) async fn answering(&self) -> Result<Reader<D>, sqlx::Error> {
+        loop {
+            let mut conn = self.reader().await?;
+            if within(conn.get()?.ping()).await.is_ok() {
+                return Ok(conn);
+            }
+        }
     }
 
     /// Does once more what others were in the way of, a few times. It has to be a transaction of its own that may be made again.
@@ -99,19 +111,36 @@ impl<D: Dialect> Shared<D> {
         once().await
     }
 
+    /// Runs statements that only read. Where the connection turns out to be lost, they go over another one: after a restart of
+    /// the database all of them are, which is found out by using them.
     pub(crate) async fn run(&self, script: Script) -> Result<Vec<D::Row>, sqlx::Error> {
         let mut conn = self.reader().await?;
-        let run = async {
-            if !self.pooled {
-                return D::run(conn.get()?, script).await;
+        let rows = match within(self.run_on(conn.get()?, script.clone())).await {
+            Err(error) if self.may_be_lost(&error) => {
+                tracing::debug!(%error, place = %self.place, "read again over another connection");
+                conn = self.answering().await?;
+                within(self.run_on(conn.get()?, script)).await?
             }
-            let mut transaction = conn.get()?.begin().await?;
-            let rows = D::run(&mut transaction, script).await?;
-            transaction.commit().await?;
-            Ok(rows)
+            rows => rows?,
         };
-        let rows = within(run).await?;
         conn.give_back();
+        Ok(rows)
+    }
+
+    /// Whether this is what comes of a connection to a database that is well.
+    fn may_be_lost(&self, error: &sqlx::Error) -> bool {
+        let is_late = matches!(error, sqlx::Error::Io(io) if io.kind() == io::ErrorKind::TimedOut);
+        !is_late && D::fault(error, &self.place).kind == FaultKind::Unavailable
+    }
+
+    /// The same on a connection of one's own.
+    pub(crate) async fn run_on(&self, conn: &mut D::Connection, script: Script) -> Result<Vec<D::Row>, sqlx::Error> {
+        if !self.pooled {
+            return D::run(conn, script).await;
+        }
+        let mut transaction = conn.begin().await?;
+        let rows = D::run(&mut transaction, script).await?;
+        transaction.commit().await?;
         Ok(rows)
     }
 
@@ -139,7 +168,7 @@ impl<D: Dialect> Shared<D> {
         mut page: PageRows<T>,
         convert: impl Fn(&D::Row) -> Result<(T, usize), sqlx::Error>,
     ) -> Result<PageRows<T>, sqlx::Error> {
-        let mut conn = self.reader().await?;
+        let mut conn = self.answering().await?;
         let read = async |conn: &mut D::Connection| {
             let mut rows = D::stream(conn, step);
             while let Some(row) = rows.try_next().await? {
@@ -210,14 +239,14 @@ impl<D: Dialect> Shared<D> {
     }
 
     async fn one_agent(&self, step: Step) -> Result<Stamped<Option<Agent>>, sqlx::Error> {
-        let found = self.one(step, |row| Ok((Some(agent(row)?), self.told(row, 3)?))).await?;
+        let found = self.one(step, |row| Ok((Some(agent(row, 0)?), self.told(row, 3)?))).await?;
         Ok(self.stamp(found))
     }
 
     pub(crate) async fn agents(&self, query: &AgentQuery) -> Result<Page<Agent>, sqlx::Error> {
         let page = PageRows::new(query.limit);
         let step = sql::agents(query, int(page.wanted() as u64));
-        let page = self.rows(step, page, |row| Ok((agent(row)?, size(row, 2)?))).await?;
+        let page = self.rows(step, page, |row| Ok((agent(row, 0)?, size(row, 2)?))).await?;
         Ok(page.page(|agent| agent.name.to_string()))
     }
 
@@ -308,9 +337,13 @@ impl<D: Dialect> Shared<D> {
 
     /// The head, as the database has it.
     pub(crate) async fn head(&self) -> Result<Stamped<Head>, sqlx::Error> {
-        let found = self.one(plain(sql::HEAD, []), |row| Ok((Head::of(row)?, self.told(row, 3)?))).await?;
-        let (value, now) = found.ok_or(sqlx::Error::RowNotFound)?;
-        Ok(Stamped { value, now })
+        self.head_of(&self.run(Script(vec![plain(sql::HEAD, [])])).await?)
+    }
+
+    /// From the rows of [`sql::HEAD`].
+    pub(crate) fn head_of(&self, rows: &[D::Row]) -> Result<Stamped<Head>, sqlx::Error> {
+        let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+        Ok(Stamped { value: Head::of(row)?, now: self.told(row, 3)? })
     }
 
     pub(crate) async fn leases(&self, prefix: &str) -> Result<Stamped<Vec<Lease>>, sqlx::Error> {
@@ -324,6 +357,11 @@ impl<D: Dialect> Shared<D> {
 
     /// Some rows of the log after a revision, with their tenant, agent and document.
     pub(crate) async fn log(&self, since: Revision, most: usize) -> Result<Vec<D::Row>, sqlx::Error> {
-        self.run(Script(vec![plain(sql::LOG, [int(since.0).into(), int(most as u64).into()])])).await
+        self.run(log(since, most)).await
     }
+}
+
+/// Asks for what [`Shared::log`] gives.
+pub(crate) fn log(since: Revision, most: usize) -> Script {
+    Script(vec![plain(sql::LOG, [int(since.0).into(), int(most as u64).into()])])
 }

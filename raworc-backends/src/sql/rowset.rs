@@ -97,10 +97,10 @@ impl Rowset {
         wanted: Wanted,
     ) -> Result<Head, sqlx::Error> {
         let mut script = Script::default();
-        script.ask(sql::LOAD_COMMITS, missing(&mut self.commits, wanted.commits.into_iter()));
+        script.load(sql::LOAD_COMMITS, missing(&mut self.commits, wanted.commits.into_iter()));
         script.ask(sql::LOAD_LEASES, missing(&mut self.leases, wanted.leases.into_iter()));
         let key = |key: &IdempotencyKey| [key.principal.clone().into(), key.key.clone().into()];
-        script.ask(sql::LOAD_ANSWERS, missing_by(&mut self.answers, wanted.answers.iter(), key));
+        script.load(sql::LOAD_ANSWERS, missing_by(&mut self.answers, wanted.answers.iter(), key));
         self.ask(&mut script, &wanted.footprint)?;
         let (head, rows) = D::begin(conn, known, time, script).await?;
         self.take(&rows)?;
@@ -137,7 +137,7 @@ impl Rowset {
     }
 
     fn ask(&mut self, script: &mut Script, footprint: &Footprint) -> Result<(), sqlx::Error> {
-        script.ask(sql::LOAD_AGENTS, missing(&mut self.agents, footprint.agents.keys().copied()));
+        script.load(sql::LOAD_AGENTS, missing(&mut self.agents, footprint.agents.keys().copied()));
         let mut names = Vec::new();
         for name in &footprint.names {
             self.taken.entry(name.clone()).or_insert_with(|| {
@@ -145,27 +145,30 @@ impl Rowset {
                 false
             });
         }
-        script.ask(sql::LOAD_NAMES, names);
+        script.load(sql::LOAD_NAMES, names);
         let key = |key: &RecordKey| {
             [key.kind.as_str().into(), tenant_key(key.tenant.as_ref()).into(), key.name.clone().into()]
         };
-        script.ask(sql::LOAD_RECORDS, missing_by(&mut self.records, footprint.records.iter(), key));
+        script.load(sql::LOAD_RECORDS, missing_by(&mut self.records, footprint.records.iter(), key));
         let mut words = HashMap::new();
         for (_, kind) in &footprint.usage {
             words.insert(*kind, quota_word(*kind)?);
         }
         let key = |(tenant, kind): &(TenantName, QuotaKind)| [tenant.to_string().into(), words[kind].clone().into()];
-        script.ask(sql::LOAD_USAGE, missing_by(&mut self.usage, footprint.usage.iter(), key));
+        script.load(sql::LOAD_USAGE, missing_by(&mut self.usage, footprint.usage.iter(), key));
         self.ask_dependents(script, footprint);
         Ok(())
     }
 
-    /// Asks for messages and computers, as far as it is known which: an agent says what it holds.
+    /// Asks for messages and computers, as far as it is known which: an agent has to be there to say what it holds.
     fn ask_dependents(&mut self, script: &mut Script, footprint: &Footprint) {
         let mut messages: BTreeSet<_> = footprint.messages.clone();
         let mut computers: BTreeSet<_> = footprint.computers.clone();
         let mut opened = Vec::new();
         for (id, needs) in &footprint.agents {
+            if needs.open && self.opened.insert(*id) {
+                opened.push(id.to_string().into());
+            }
             let Some(Some(agent)) = self.agents.get(id) else { continue };
             if needs.held {
                 messages.extend(agent.status.message);
@@ -173,13 +176,10 @@ impl Rowset {
             if needs.computer {
                 computers.extend(agent.status.computer);
             }
-            if needs.open && self.opened.insert(*id) {
-                opened.push(id.to_string().into());
-            }
         }
-        script.ask(sql::LOAD_MESSAGES, missing(&mut self.messages, messages.into_iter()));
-        script.ask(sql::LOAD_OPEN, opened);
-        script.ask(sql::LOAD_COMPUTERS, missing(&mut self.computers, computers.into_iter()));
+        script.load(sql::LOAD_MESSAGES, missing(&mut self.messages, messages.into_iter()));
+        script.load(sql::LOAD_OPEN, opened);
+        script.load(sql::LOAD_COMPUTERS, missing(&mut self.computers, computers.into_iter()));
     }
 
     fn take(&mut self, rows: &[impl Columns]) -> Result<(), sqlx::Error> {
@@ -190,7 +190,7 @@ impl Rowset {
         match &*text(row, row.count() - 1)? {
             "commit" => {
                 let id: CommitId = text(row, 0)?.parse().map_err(broken)?;
-                self.commits.insert(id, Some(doc(row, 1)?));
+                self.commits.insert(id, Some(doc(row, 5)?));
             }
             "lease" => {
                 let lease = lease(row)?;
@@ -198,11 +198,11 @@ impl Rowset {
             }
             "answer" => {
                 let key = IdempotencyKey { principal: text(row, 0)?.into_owned(), key: text(row, 1)?.into_owned() };
-                self.answers.insert(key, Some(doc(row, 2)?));
+                self.answers.insert(key, Some(doc(row, 5)?));
             }
             "agent" => {
-                let agent = agent(row)?;
-                self.weigh(agent.id, text(row, 2)?.len());
+                let agent = agent(row, 3)?;
+                self.weigh(agent.id, text(row, 5)?.len());
                 self.agents.insert(agent.id, Some(agent));
             }
             "name" => {
@@ -216,15 +216,15 @@ impl Rowset {
             "usage" => {
                 let kind: QuotaKind = serde_json::from_value(text(row, 1)?.into_owned().into()).map_err(broken)?;
                 self.usage
-                    .insert((TenantName::new(text(row, 0)?.into_owned()).map_err(broken)?, kind), Some(count(row, 2)?));
+                    .insert((TenantName::new(text(row, 0)?.into_owned()).map_err(broken)?, kind), Some(count(row, 3)?));
             }
             "message" => {
-                let message: Message = doc(row, 0)?;
+                let message: Message = doc(row, 5)?;
                 // What the batch has changed already is newer than what stands in the database.
                 self.messages.entry(message.id).or_default().get_or_insert(message);
             }
             "computer" => {
-                let computer: Computer = doc(row, 0)?;
+                let computer: Computer = doc(row, 5)?;
                 self.computers.insert(computer.id(), Some(computer));
             }
             other => return Err(broken(format!("a row of kind {other:?}"))),

@@ -48,18 +48,20 @@ impl From<Option<String>> for Cell {
 }
 
 /// A statement with what is bound to it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Step {
     /// As it stands; each `?` is bound to the next cell.
     Plain(Cow<'static, str>, Vec<Cell>),
     /// Over a list of keys, whose cells come one after another.
     Keyed(&'static Keyed, Vec<Cell>),
+    /// The same, for one of [`LOADS`](super::statements::LOADS): in any order with others of them that stand beside it.
+    Load(&'static Keyed, Vec<Cell>),
     /// Rows to write, whose cells come one after another.
     Insert(&'static Insert, Vec<Cell>),
 }
 
 /// Statements in their order. Only rows that are inserted may be written before what stands before them.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Script(pub Vec<Step>);
 
 impl Script {
@@ -75,6 +77,13 @@ impl Script {
     pub(crate) fn ask(&mut self, statement: &'static Keyed, keys: Vec<Cell>) {
         if !keys.is_empty() {
             self.0.push(Step::Keyed(statement, keys));
+        }
+    }
+
+    /// Loads the rows of `keys`; nothing where there is no key.
+    pub(crate) fn load(&mut self, statement: &'static Keyed, keys: Vec<Cell>) {
+        if !keys.is_empty() {
+            self.0.push(Step::Load(statement, keys));
         }
     }
 

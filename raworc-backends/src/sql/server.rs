@@ -6,6 +6,7 @@
 //! database, which ends a transaction whose process is silent.
 
 pub(crate) mod address;
+mod nodelay;
 mod options;
 pub(crate) mod tail;
 #[cfg(test)]
@@ -40,6 +41,9 @@ use super::whole::{Whole, WholeStore};
 /// How long a connection is waited for.
 pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
+/// For how long a connection that has answered is taken for one that will.
+const FRESH: Duration = Duration::from_secs(1);
+
 /// How a server is connected to.
 pub(crate) type ConnectTo<D> = <<D as Dialect>::Connection as Connection>::Options;
 
@@ -63,6 +67,9 @@ pub trait Server: Words {
     /// # Errors
     /// As [`options`](Self::options).
     fn pooled(options: &DatabaseOptions) -> Result<Option<ConnectTo<Self>>, StoreError>;
+
+    /// The port that is connected to.
+    fn port(to: &ConnectTo<Self>) -> u16;
 
     /// Whether this is what a pooler says to who asks for a session of its own.
     fn is_poolers(error: &sqlx::Error) -> bool;
@@ -98,10 +105,19 @@ impl<D: Server> SqlStore<D> {
         let (connect, place) = D::options(&options)?;
         let Usable { mut conn, to: connect, pooled } = usable::<D>(&options, connect, &place).await?;
         bring_up_to_date::<D>(&mut conn, &place).await?;
+        let port = D::port(&connect);
         let readers = PoolOptions::<D::Db>::new()
             .max_connections(options.connections.max(1))
             .acquire_timeout(CONNECT_LIMIT)
-            .after_connect(|conn, _| Box::pin(D::greet(conn)))
+            // Asking each connection whether it is there, before it is asked anything, would be as much again as what it is asked.
+            .test_before_acquire(false)
+            .before_acquire(|conn, used| {
+                Box::pin(async move { Ok(used.idle_for < FRESH || conn.ping().await.is_ok()) })
+            })
+            .after_connect(move |conn, _| {
+                nodelay::send_at_once(port);
+                Box::pin(D::greet(conn))
+            })
             .connect_lazy_with(connect.clone());
         let shared = Arc::new(Shared {
             time: Arc::new(Time::of_database()),
@@ -170,6 +186,7 @@ async fn usable<D: Server>(options: &DatabaseOptions, to: ConnectTo<D>, place: &
 pub(crate) async fn connect<D: Server>(to: &ConnectTo<D>) -> Result<D::Connection, sqlx::Error> {
     let connect = async {
         let mut conn = D::Connection::connect_with(to).await?;
+        nodelay::send_at_once(D::port(to));
         D::greet(&mut conn).await?;
         Ok(conn)
     };

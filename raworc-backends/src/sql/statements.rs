@@ -109,36 +109,47 @@ pub struct Keyed {
 }
 
 macro_rules! keyed {
-    ($($name:ident = [$($kind:ident),+], $text:literal;)+) => {
-        $(pub(crate) const $name: &Keyed = &Keyed { text: $text, columns: &[$($kind),+] };)+
+    ($all:ident: $($name:ident = [$($kind:ident),+], $text:literal;)+) => {
+        $(pub(crate) const $name: &Keyed = &Keyed { text: $text, columns: &[$(Kind::$kind),+] };)+
 
         #[cfg(test)]
-        pub(crate) const KEYED: &[(&str, &Keyed)] = &[$((stringify!($name), $name)),+];
+        pub(crate) const $all: &[(&str, &Keyed)] = &[$((stringify!($name), $name)),+];
     };
 }
 
-// What the writer loads. Several go together, so that each row ends with the word that tells what it is.
+// What the writer loads for each batch. Several may become one statement, so that the rows of all have the same columns: three
+// texts, two numbers, a document, and the word that tells what the row is. '' and 0 stand where there is nothing.
 keyed! {
-    LOAD_COMMITS = [Text], "SELECT c.id, c.doc, 'commit' FROM {keys} {join} commits c ON c.id = k.a";
+    LOADS:
+    LOAD_COMMITS = [Text], "SELECT c.id, '', '', 0, 0, c.doc, 'commit' FROM {keys} {join} commits c ON c.id = k.a";
     LOAD_AGENTS = [Text],
-        "SELECT t.awake_until, t.heard_at, t.doc, 'agent' FROM {keys} {join} agents t ON t.id = k.a";
+        "SELECT '', '', '', t.awake_until, t.heard_at, t.doc, 'agent' FROM {keys} {join} agents t ON t.id = k.a";
     LOAD_NAMES = [Text, Text],
-        "SELECT t.tenant, t.live_name, 'name' FROM {keys} {join} agents t ON t.tenant = k.a AND t.live_name = k.b";
-    LOAD_MESSAGES = [Text], "SELECT m.doc, 'message' FROM {keys} {join} messages m ON m.id = k.a";
+        "SELECT t.tenant, t.live_name, '', 0, 0, '', 'name' FROM {keys} \
+        {join} agents t ON t.tenant = k.a AND t.live_name = k.b";
+    LOAD_MESSAGES = [Text],
+        "SELECT '', '', '', 0, 0, m.doc, 'message' FROM {keys} {join} messages m ON m.id = k.a";
     LOAD_OPEN = [Text],
-        "SELECT m.doc, 'message' FROM {keys} {join} messages m ON m.agent = k.a AND m.open_seq > 0";
-    WHICH_ARE_OPEN = [Text], "SELECT m.id FROM {keys} {join} messages m ON m.id = k.a AND m.open_seq > 0";
-    LOAD_COMPUTERS = [Text], "SELECT c.doc, 'computer' FROM {keys} {join} computers c ON c.id = k.a";
+        "SELECT '', '', '', 0, 0, m.doc, 'message' FROM {keys} \
+        {join} messages m ON m.agent = k.a AND m.open_seq > 0";
+    LOAD_COMPUTERS = [Text],
+        "SELECT '', '', '', 0, 0, c.doc, 'computer' FROM {keys} {join} computers c ON c.id = k.a";
     LOAD_RECORDS = [Text, Text, Text],
         "SELECT r.kind, r.tenant, r.name, r.version, r.expires, r.body, 'record' FROM {keys} \
         {join} records r ON r.kind = k.a AND r.tenant = k.b AND r.name = k.c";
     LOAD_USAGE = [Text, Text],
-        "SELECT q.tenant, q.kind, q.used, 'usage' FROM {keys} {join} quotas q ON q.tenant = k.a AND q.kind = k.b";
+        "SELECT q.tenant, q.kind, '', q.used, 0, '', 'usage' FROM {keys} \
+        {join} quotas q ON q.tenant = k.a AND q.kind = k.b";
     LOAD_ANSWERS = [Text, Text],
-        "SELECT t.principal, t.name, t.doc, 'answer' FROM {keys} \
+        "SELECT t.principal, t.name, '', 0, 0, t.doc, 'answer' FROM {keys} \
         {join} answers t ON t.principal = k.a AND t.name = k.b";
+}
+
+keyed! {
+    KEYED:
     LOAD_LEASES = [Text],
         "SELECT t.name, t.holder, t.epoch, t.since, t.expires, 'lease' FROM {keys} {join} leases t ON t.name = k.a";
+    WHICH_ARE_OPEN = [Text], "SELECT m.id FROM {keys} {join} messages m ON m.id = k.a AND m.open_seq > 0";
 }
 
 /// An INSERT of one or more rows.

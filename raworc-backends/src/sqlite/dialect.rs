@@ -91,7 +91,7 @@ impl Dialect for Sqlite {
         for step in script.0 {
             match step {
                 Step::Plain(text, cells) => together.add(&plain(&text), cells),
-                Step::Keyed(keyed, keys) => together.add(&text_over(keyed), [Cell::from(list(keyed, keys))]),
+                Step::Keyed(keyed, keys) | Step::Load(keyed, keys) => together.add(&text_over(keyed), [Cell::from(list(keyed, keys))]),
                 Step::Insert(insert, cells) => {
                     let mut rows = cells.len() / insert.columns.len();
                     let mut cells = cells.into_iter();
@@ -118,7 +118,7 @@ impl Dialect for Sqlite {
         let mut one = Prepared::default();
         match step {
             Step::Plain(text, cells) => one.add(&plain(&text), cells),
-            Step::Keyed(keyed, keys) => one.add(&text_over(keyed), [Cell::from(list(keyed, keys))]),
+            Step::Keyed(keyed, keys) | Step::Load(keyed, keys) => one.add(&text_over(keyed), [Cell::from(list(keyed, keys))]),
             Step::Insert(insert, cells) => one.add(&insertion(insert, cells.len() / insert.columns.len()), cells),
         }
         one.query().fetch(conn).boxed()

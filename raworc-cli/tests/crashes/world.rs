@@ -281,11 +281,18 @@ pub(crate) async fn at_end(client: &Client, agent: &Agent) -> Result<AgentAtEnd,
     })
 }
 
-/// What a shell says in the agent's home.
+/// What a shell says in the agent's home. An agent can be idle while its program has still to notice that its connection was
+/// cut, and to make another: it is asked again until it is there.
 async fn run(client: &Client, agent: &Agent, script: &str) -> Result<String, ClientError> {
     let request: ExecRequest =
         serde_json::from_value(serde_json::json!({ "command": ["sh", "-c", script] })).expect("a request");
-    Ok(client.run(&agent.name, &request, Duration::from_secs(30)).await?.stdout)
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        match client.run(&agent.name, &request, Duration::from_secs(30)).await {
+            Err(error) if error.code == "unreachable" && Instant::now() < deadline => tokio::time::sleep(PAUSE).await,
+            ran => return Ok(ran?.stdout),
+        }
+    }
 }
 
 pub(crate) async fn whole_log(client: &Client) -> Result<Vec<Logged>, ClientError> {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::watch;
 
 use super::agents::visible_owner;
 use super::call::Call;
@@ -30,7 +31,10 @@ pub enum Followed {
 /// The log as a caller may see it, from a revision on. It ends with an error, or when the control plane does.
 pub struct Following {
     store: Arc<dyn Store>,
+    /// Of the one agent, where it is one.
     live: Subscription,
+    /// How far the feed has told.
+    told: watch::Receiver<Revision>,
     deltas: Option<DeltaStream>,
     backlog: Option<BoxStream<'static, Result<Vec<Event>, StoreError>>>,
     /// All up to here was looked at.
@@ -73,8 +77,9 @@ impl ControlPlane {
                 (None, visible_owner(&call.principal))
             }
         };
-        let live = self.inner.feed.subscribe();
-        let deltas = agent.map(|agent| self.inner.feed.deltas().of(agent));
+        let feed = &self.inner.feed;
+        let live = agent.map_or_else(|| feed.subscribe(), |agent| feed.subscribe_to(agent));
+        let deltas = agent.map(|agent| feed.deltas().of(agent));
         // After the subscription: what the feed has told before it is in the store up to this revision.
         let head = self.inner.store.head().await?.value;
         let last = since.unwrap_or(head);
@@ -85,6 +90,7 @@ impl ControlPlane {
         let mut following = Following {
             store: Arc::clone(&self.inner.store),
             live,
+            told: feed.watch_head(),
             deltas,
             backlog: None,
             last,
@@ -164,8 +170,18 @@ impl Following {
     pub fn position(&self) -> Revision {
         match self.ready.front() {
             Some(event) => Revision(event.revision.0.saturating_sub(1)),
-            None => self.last,
+            None => {
+                // Before it is looked whether there is something to hear: it was told before this is.
+                let told = *self.told.borrow();
+                let heard = self.last >= self.target && !self.missed && self.live.is_empty();
+                if heard { self.last.max(told) } else { self.last }
+            }
         }
+    }
+
+    /// Whether an event that is heard now is what comes next: of one agent nothing is left out without a word.
+    fn is_next(&self, revision: Revision) -> bool {
+        self.filter.agent.is_some() || revision == self.last.next()
     }
 
     /// What comes next; none at the end that was asked for, or once the control plane is gone. Nothing is lost where the future is dropped.
@@ -202,11 +218,13 @@ impl Following {
             if self.ends {
                 return None;
             }
+            // Where some is missed after this, less has to be read.
+            self.last = self.position();
             tokio::select! {
                 biased;
                 told = self.live.told() => match told {
                     Ok(Told::Event(event)) if event.revision <= self.last => {}
-                    Ok(Told::Event(event)) if event.revision == self.last.next() => self.look_at(event),
+                    Ok(Told::Event(event)) if self.is_next(event.revision) => self.look_at(event),
                     Ok(Told::Event(_) | Told::Skipped(_)) | Err(RecvError::Lagged(_)) => self.missed = true,
                     // What this one was told last may be in no log any more, or another event by now.
                     Ok(Told::WentBack(head)) => return Some(Err(Error::Gone { oldest: head.next() })),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -19,6 +19,9 @@ use crate::store::{EventFilter, Store, StoreError};
 
 /// Events that a slow subscriber may be behind before it has to read the store instead.
 const BACKLOG: usize = 8192;
+
+/// The same for one that hears of a single agent.
+const BACKLOG_OF_AGENT: usize = 128;
 
 /// What the reader of the log tells its subscribers.
 #[derive(Debug, Clone)]
@@ -52,17 +55,102 @@ impl Subscription {
     pub(super) async fn told(&mut self) -> Result<Told, RecvError> {
         self.0.recv().await
     }
+
+    /// Whether all that was told has been heard.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
-/// Those who wait for an agent are woken in the order in which they came.
-type PerAgent = Mutex<BTreeMap<AgentId, broadcast::Sender<()>>>;
+/// Who listens to what concerns one agent: each event wakes those whom it concerns, however many listen to others.
+#[derive(Debug)]
+struct ByAgent<T> {
+    channels: BTreeMap<AgentId, broadcast::Sender<T>>,
+    backlog: usize,
+    /// From so many channels on it is looked which of them nobody listens to any more.
+    many: usize,
+}
+
+impl<T: Clone> ByAgent<T> {
+    const fn new(backlog: usize) -> Self {
+        Self { channels: BTreeMap::new(), backlog, many: 0 }
+    }
+
+    fn subscribe(&mut self, agent: AgentId) -> broadcast::Receiver<T> {
+        if self.channels.len() >= self.many {
+            self.channels.retain(|_, channel| channel.receiver_count() > 0);
+            self.many = 2 * self.channels.len() + 16;
+        }
+        self.channels.entry(agent).or_insert_with(|| broadcast::Sender::new(self.backlog)).subscribe()
+    }
+
+    fn tell(&self, agent: AgentId, told: &T) {
+        if let Some(channel) = self.channels.get(&agent) {
+            // Nobody need listen.
+            let _ = channel.send(told.clone());
+        }
+    }
+
+    fn tell_all(&self, told: &T) {
+        for channel in self.channels.values() {
+            let _ = channel.send(told.clone());
+        }
+    }
+}
+
+/// Who hears of what the reader of the log has read.
+#[derive(Debug)]
+struct Listeners {
+    all: broadcast::Sender<Told>,
+    of_agents: Mutex<ByAgent<Told>>,
+    /// Those who wait for an agent are woken in the order in which they came. They look, however many changes there were.
+    waiters: Mutex<ByAgent<()>>,
+}
+
+impl Listeners {
+    fn new() -> Self {
+        Self {
+            all: broadcast::Sender::new(BACKLOG),
+            of_agents: Mutex::new(ByAgent::new(BACKLOG_OF_AGENT)),
+            waiters: Mutex::new(ByAgent::new(1)),
+        }
+    }
+
+    fn of_agents(&self) -> MutexGuard<'_, ByAgent<Told>> {
+        self.of_agents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn waiters(&self) -> MutexGuard<'_, ByAgent<()>> {
+        self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn publish(&self, burst: Vec<Event>) {
+        let (of_agents, waiters) = (self.of_agents(), self.waiters());
+        for event in burst {
+            let agent = event.agent;
+            let told = Told::Event(Arc::new(event));
+            if let Some(agent) = agent {
+                waiters.tell(agent, &());
+                of_agents.tell(agent, &told);
+            }
+            // Nobody need listen.
+            let _ = self.all.send(told);
+        }
+    }
+
+    /// Tells what concerns everybody.
+    fn tell(&self, told: &Told) {
+        self.of_agents().tell_all(told);
+        self.waiters().tell_all(&());
+        let _ = self.all.send(told.clone());
+    }
+}
 
 /// Everything that is committed, as it is committed, by whatever process.
 #[derive(Debug)]
 pub struct Feed {
-    events: broadcast::Sender<Told>,
+    listeners: Arc<Listeners>,
     deltas: Deltas,
-    agents: Arc<PerAgent>,
     head: watch::Receiver<Revision>,
     _stop: DropGuard,
 }
@@ -71,11 +159,10 @@ impl Feed {
     /// Reads the log of `store` from its head on.
     pub(crate) async fn start(store: Arc<dyn Store>) -> Result<Self, StoreError> {
         let since = store.head().await?.value;
-        let (events, _) = broadcast::channel(BACKLOG);
         let (head_writer, head) = watch::channel(since);
-        let agents = Arc::new(PerAgent::default());
+        let listeners = Arc::new(Listeners::new());
         let stop = CancellationToken::new();
-        let reader = read(store, since, events.clone(), Arc::clone(&agents), head_writer);
+        let reader = read(store, since, Arc::clone(&listeners), head_writer);
         let stopped = stop.clone();
         tokio::spawn(async move {
             tokio::select! {
@@ -84,19 +171,29 @@ impl Feed {
                 () = reader => {}
             }
         });
-        Ok(Self { events, deltas: Deltas::default(), agents, head, _stop: stop.drop_guard() })
+        Ok(Self { listeners, deltas: Deltas::default(), head, _stop: stop.drop_guard() })
     }
 
     /// Every event from now on. A subscriber that missed some is told so, and reads the store from where it was.
     #[must_use]
     pub fn subscribe(&self) -> Subscription {
-        Subscription(self.events.subscribe())
+        Subscription(self.listeners.all.subscribe())
+    }
+
+    /// The same of one agent alone.
+    pub(super) fn subscribe_to(&self, agent: AgentId) -> Subscription {
+        Subscription(self.listeners.of_agents().subscribe(agent))
     }
 
     /// The last revision that this process has seen.
     #[must_use]
     pub fn head(&self) -> Revision {
         *self.head.borrow()
+    }
+
+    /// What [`head`](Self::head) says, for who goes on to ask. All up to there has been told to every subscription.
+    pub(super) fn watch_head(&self) -> watch::Receiver<Revision> {
+        self.head.clone()
     }
 
     /// Words as models write them.
@@ -108,8 +205,7 @@ impl Feed {
     /// Tells whenever something of this agent changes. One that lags has missed nothing that matters.
     #[must_use]
     pub fn agent(&self, id: AgentId) -> broadcast::Receiver<()> {
-        let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
-        agents.entry(id).or_insert_with(|| broadcast::Sender::new(1)).subscribe()
+        self.listeners.waiters().subscribe(id)
     }
 
     /// Asks `probe` now and after every change of the agent, until it answers or the time is over.
@@ -140,8 +236,7 @@ impl Feed {
 async fn read(
     store: Arc<dyn Store>,
     mut since: Revision,
-    events: broadcast::Sender<Told>,
-    agents: Arc<PerAgent>,
+    listeners: Arc<Listeners>,
     head: watch::Sender<Revision>,
 ) {
     const PAUSE: Duration = Duration::from_millis(200);
@@ -151,7 +246,7 @@ async fn read(
                 match stream.next().await {
                     Some(Ok(burst)) => {
                         since = burst.last().map_or(since, |event| event.revision);
-                        publish(burst, &events, &agents);
+                        listeners.publish(burst);
                         head.send_replace(since);
                     }
                     Some(Err(error)) => break Some(error),
@@ -174,10 +269,8 @@ async fn read(
                     if oldest > since { Told::Skipped(now.0.saturating_sub(since.0)) } else { Told::WentBack(now) };
                 tracing::warn!(%since, head = %now, "events are gone that were not read; what they told is read anew");
                 since = now;
-                // Nobody need listen.
-                let _ = events.send(told);
+                listeners.tell(&told);
                 head.send_replace(now);
-                wake_all(&agents);
             }
             Some(error) => tracing::warn!(%error, %since, "the log cannot be read; trying again"),
             None => {}
@@ -186,28 +279,22 @@ async fn read(
     }
 }
 
-fn publish(burst: Vec<Event>, events: &broadcast::Sender<Told>, agents: &PerAgent) {
-    let mut agents = agents.lock().unwrap_or_else(PoisonError::into_inner);
-    for event in burst {
-        if let Some(id) = event.agent
-            && let Some(waiters) = agents.get(&id)
-        {
-            if waiters.receiver_count() == 0 {
-                agents.remove(&id);
-            } else {
-                // Those who are there have to look, however many changes there were.
-                let _ = waiters.send(());
-            }
-        }
-        // Nobody need listen.
-        let _ = events.send(Told::Event(Arc::new(event)));
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entropy::{Clock, EntropyExt, SystemClock, SystemEntropy};
 
-fn wake_all(agents: &PerAgent) {
-    let agents = agents.lock().unwrap_or_else(PoisonError::into_inner);
-    for waiters in agents.values() {
-        // Nobody need wait.
-        let _ = waiters.send(());
+    #[test]
+    fn channels_to_which_nobody_listens_any_more_are_let_go_of() {
+        let mut by_agent = ByAgent::<()>::new(1);
+        let agent = || SystemEntropy.agent_id(SystemClock.now());
+        let kept: Vec<_> = (0..20).map(|_| by_agent.subscribe(agent())).collect();
+        for _ in 0..1000 {
+            drop(by_agent.subscribe(agent()));
+        }
+        let few = 3 * (kept.len() + 16);
+        assert!((kept.len()..few).contains(&by_agent.channels.len()), "{}", by_agent.channels.len());
+        by_agent.tell_all(&());
+        assert!(kept.iter().all(|listener| !listener.is_empty()));
     }
 }

@@ -11,7 +11,7 @@ pub struct DatabaseOptions {
     pub url: String,
     /// The password, whatever the address holds.
     pub password: Option<String>,
-    /// Connections for reading; 8 unless set. One more writes, and on Postgres one listens.
+    /// Connections for reading; 8 unless set. One more writes, one follows the log, and on Postgres one listens.
     pub connections: u32,
     /// Commits that one transaction holds at most; 256 unless set.
     pub batch: usize,

@@ -9,10 +9,13 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{CONNECT_LIMIT, ConnectTo, Server, timed_out};
+use super::{CONNECT_LIMIT, ConnectTo, Server, connect, timed_out};
 use crate::sql::Shared;
 use crate::sql::convert::doc;
 use crate::sql::feed::{BURST, bounds};
+use crate::sql::read::{log, plain, within};
+use crate::sql::script::Script;
+use crate::sql::statements as sql;
 
 /// After a failure, before the next attempt.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -24,6 +27,8 @@ pub(super) struct Tail<D: Server> {
     shared: Arc<Shared<D>>,
     to: ConnectTo<D>,
     listener: Option<D::Listener>,
+    /// Its own: however many read, the log is followed.
+    conn: Option<D::Connection>,
     /// The writer knows that there is more.
     grown: Arc<Notify>,
     closing: CancellationToken,
@@ -36,7 +41,7 @@ impl<D: Server> Tail<D> {
         grown: Arc<Notify>,
         closing: CancellationToken,
     ) -> Self {
-        Self { shared, to, listener: None, grown, closing }
+        Self { shared, to, listener: None, conn: None, grown, closing }
     }
 
     pub(super) async fn run(mut self) {
@@ -55,13 +60,11 @@ impl<D: Server> Tail<D> {
                     well = true;
                 }
                 Err(error) => {
-                    // The connections may be gone a moment before it is told to end.
-                    let ends = self.closing.is_cancelled() || matches!(error, sqlx::Error::PoolClosed);
-                    if well && !ends {
+                    if well {
                         let place = &self.shared.place;
                         tracing::warn!(%error, %place, "the log is not read for now");
                     }
-                    (self.listener, well) = (None, false);
+                    (self.listener, self.conn, well) = (None, None, false);
                     sleep(PAUSE).await;
                 }
             }
@@ -100,9 +103,19 @@ impl<D: Server> Tail<D> {
         Ok(true)
     }
 
-    async fn poll(&self) -> Result<bool, sqlx::Error> {
+    /// Runs statements that only read.
+    async fn ask(&mut self, script: Script) -> Result<Vec<D::Row>, sqlx::Error> {
+        let conn = match &mut self.conn {
+            Some(conn) => conn,
+            None => self.conn.insert(connect::<D>(&self.to).await?),
+        };
+        within(self.shared.run_on(conn, script)).await
+    }
+
+    async fn poll(&mut self) -> Result<bool, sqlx::Error> {
         let (asked, known) = (Instant::now(), self.shared.feed.head());
-        let head = self.shared.head().await?;
+        let rows = self.ask(Script(vec![plain(sql::HEAD, [])])).await?;
+        let head = self.shared.head_of(&rows)?;
         self.shared.time.tell(head.now, asked);
         if head.value.revision < known {
             self.shared.feed.went_back(head.value.revision, head.value.oldest);
@@ -117,11 +130,12 @@ impl<D: Server> Tail<D> {
     }
 
     /// Takes up what follows in the log.
-    async fn read(&self) -> Result<(), sqlx::Error> {
-        let feed = &self.shared.feed;
+    async fn read(&mut self) -> Result<(), sqlx::Error> {
+        let shared = Arc::clone(&self.shared);
+        let feed = &shared.feed;
         loop {
             let since = feed.head();
-            let rows = self.shared.log(since, BURST).await?;
+            let rows = self.ask(log(since, BURST)).await?;
             let Some((first, _)) = bounds(&rows)? else { return Ok(()) };
             if first > since.next() {
                 // What lies between was taken away: whoever has not seen it is told that it is gone.

@@ -32,7 +32,7 @@ pub(crate) use self::locks::{
     a_commit_that_has_waited_too_long_for_its_turn_is_told_and_made_when_it_is_sent_again,
     a_deadlock_with_somebody_else_costs_no_commit, a_pooler_is_noticed,
 };
-pub(crate) use self::lost::commits_whose_answers_are_lost_are_made_once_each;
+pub(crate) use self::lost::{commits_whose_answers_are_lost_are_made_once_each, what_is_written_leaves_at_once};
 use super::{DatabaseOptions, Server, connect, usable};
 use crate::sql::commits::{accept, agent_lists, change, create, message_id};
 use crate::sql::purging;
@@ -109,6 +109,8 @@ macro_rules! tests {
             no_statement_reads_a_whole_table,
             a_statement_without_an_index_would_be_found,
             commits_whose_connections_are_cut_are_made_once_each,
+            who_reads_notices_nothing_of_connections_that_were_cut,
+            what_is_written_leaves_at_once,
             who_holds_the_head_and_is_silent_holds_up_the_others_for_seconds_only,
             many_open_an_empty_database_at_once,
             what_is_wrong_with_an_address_is_said_without_the_password,
@@ -186,7 +188,7 @@ pub(crate) async fn no_statement_reads_a_whole_table<D: Tested>(database: Databa
         ("DELETE_LABELS", D::DELETE_LABELS),
         ("DELETE_COMPUTERS", D::DELETE_COMPUTERS),
     ];
-    for (name, keyed) in sql::KEYED.iter().copied().chain(own) {
+    for (name, keyed) in sql::KEYED.iter().chain(sql::LOADS).copied().chain(own) {
         steps.push((name.to_owned(), Step::Keyed(keyed, vec![1.into(); 2 * keyed.columns.len()])));
     }
     steps.extend(agent_lists());
@@ -280,6 +282,25 @@ pub(crate) async fn commits_whose_connections_are_cut_are_made_once_each<D: Test
         sleep(Duration::from_millis(150)).await;
     };
     made_once_each::<D>(database, 3, cut).await;
+}
+
+pub(crate) async fn who_reads_notices_nothing_of_connections_that_were_cut<D: Tested>(database: Database) {
+    let store = open::<D>(&database).await;
+    let (agent, made) = create("one");
+    store.commit(made).await.expect("goes through");
+    let open = MessageQuery::of(agent);
+    for _ in 0..4 {
+        // Over several connections at once, each of which has answered a moment ago when it is cut.
+        for _ in 0..2 {
+            let reads = (0..8).map(|_| store.agent_by_id(agent));
+            for read in futures::future::join_all(reads).await {
+                assert!(read.expect("is read").value.is_some());
+            }
+            D::cut(&database).await.expect("the user may end connections");
+        }
+        store.messages(&open).await.expect("are read");
+    }
+    store.close().await;
 }
 
 /// A store in a database that may have been disturbed in this very moment.

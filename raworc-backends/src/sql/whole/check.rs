@@ -259,7 +259,7 @@ impl Checks {
     fn agent(&mut self, table: &Table, row: &Row) -> Checked {
         // The columns of the two times are more than the document.
         let times_and_doc = Row([7, 8, 9].map(|at| row.0[at].clone()).into());
-        let agent: Agent = agent(&times_and_doc)?;
+        let agent: Agent = agent(&times_and_doc, 0)?;
         let inbox = agent.inbox;
         let facts = Facts {
             last_message: inbox.last_seq,

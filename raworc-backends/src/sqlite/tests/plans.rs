@@ -34,7 +34,7 @@ async fn no_statement_reads_a_whole_table() {
     let options = SqliteOptions::new(directory.path());
     let mut conn = SqliteConnection::connect_with(&options.writer()).await.expect("is there");
     let mut statements: Vec<_> = sql::ALL.iter().map(|(name, text)| ((*name).to_owned(), plain(text))).collect();
-    statements.extend(sql::KEYED.iter().map(|(name, keyed)| ((*name).to_owned(), text_over(keyed))));
+    statements.extend(sql::KEYED.iter().chain(sql::LOADS).map(|(name, keyed)| ((*name).to_owned(), text_over(keyed))));
     let own = [Sqlite::TOUCH_AGENTS, Sqlite::DELETE_LABELS, Sqlite::DELETE_COMPUTERS];
     statements.extend(own.map(|keyed| ("own".to_owned(), text_over(keyed))));
     let forget = Sqlite::FORGET_EXPIRED.into_iter().chain([Sqlite::FORGET_COMMITS]);

@@ -95,6 +95,8 @@ async fn who_follows_a_log_that_went_back_is_told_however_long_it_is_by_then() {
     let mut events = world.control.inner.feed.subscribe();
     let follow = || world.control.follow(&world.call, &world.tenant, None, None);
     let mut following = follow().await.expect("followed");
+    let mut of_agent =
+        world.control.follow(&world.call, &world.tenant, Some(&agent.name), None).await.expect("followed");
     world.store.go_back();
     // What was told before may be heard first.
     let missed = async { while events.recv().await.is_ok() {} };
@@ -106,10 +108,42 @@ async fn who_follows_a_log_that_went_back_is_told_however_long_it_is_by_then() {
         }
     };
     assert!(matches!(&told, Error::Gone { .. }), "{told:?}");
+    let told = of_agent.next().await.expect("the feed is there");
+    assert!(matches!(&told, Err(Error::Gone { .. })), "{told:?}");
     let mut following = follow().await.expect("followed anew");
     let agent = world.edit(&agent, r#"{"idle_timeout": 100}"#).await;
     let told = following.next().await.expect("the feed is there").expect("goes on");
     assert!(matches!(&told, Followed::Event(event) if event.agent == Some(agent.id)), "{told:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_follows_one_agent_and_is_slow_hears_all_of_it_and_stands_where_the_log_does() {
+    const EDITS: u32 = 300;
+    let world = World::new().await;
+    let (agent, other) = (world.idle("a", AgentSpec::default()).await, world.idle("b", AgentSpec::default()).await);
+    let begin = world.store.head().await.expect("a store").value;
+    let follow = |since| world.control.follow(&world.call, &world.tenant, Some(&agent.name), since);
+    let mut following = follow(None).await.expect("followed");
+    for n in 1..=EDITS {
+        for of in [&agent, &other] {
+            world.edit(of, &format!(r#"{{"idle_timeout": {}}}"#, 1000 + n)).await;
+        }
+    }
+    let mut log = Vec::new();
+    let mut whole = follow(Some(begin)).await.expect("followed").to_its_end();
+    while let Some(Followed::Event(event)) = whole.next().await.transpose().expect("is read") {
+        log.push(event);
+    }
+    assert_eq!(log.len(), EDITS as usize);
+    for wanted in log {
+        let told = following.next().await.expect("the feed is there").expect("goes on");
+        assert!(matches!(&told, Followed::Event(event) if *event == wanted), "{told:?} in place of {wanted:?}");
+    }
+    world.edit(&other, r#"{"idle_timeout": 1}"#).await;
+    let told = tokio::time::timeout(Duration::from_secs(60), following.next());
+    assert!(told.await.is_err(), "what another agent does is not told");
+    let head = world.store.head().await.expect("a store").value;
+    assert_eq!(following.position(), head, "and was looked at");
 }
 
 #[tokio::test(start_paused = true)]

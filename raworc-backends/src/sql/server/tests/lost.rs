@@ -2,17 +2,28 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
+use raworc_core::store::Store;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
 
 use super::database::Database;
-use super::{Tested, made_once_each};
+use super::{Tested, made_once_each, open};
+use crate::sql::commits::create;
+use crate::sql::server::nodelay::how_many_send_at_once;
 
 /// So many answers, one after another.
 const ANSWERS: usize = 25;
+
+/// An answer of which nothing came for so long is a whole one.
+const QUIET: Duration = Duration::from_millis(50);
+
+/// Connections that a store has once it has written and read: who writes, who reads and who follows the log.
+const CONNECTIONS: usize = 3;
 
 /// Stands between a store and its database. It passes on all that is asked, and at times keeps what is answered to a commit.
 struct Relay {
@@ -67,8 +78,9 @@ async fn pass_on(mut client: TcpStream, to: &str, commit: &[u8], loses: &watch::
                 server.write_all(asked).await?;
                 let commits = asked.windows(commit.len()).any(|part| part == commit);
                 if commits && loses.borrow().to_owned() {
-                    // It is made now, and nobody hears of it.
+                    // It is made once the last of what it is answered is there, of which nobody hears.
                     server.read_exact(&mut told[..1]).await?;
+                    while timeout(QUIET, server.read(&mut told)).await.is_ok_and(|read| read.is_ok_and(|read| read > 0)) {}
                     loses.send_replace(false);
                     return Ok(());
                 }
@@ -88,4 +100,21 @@ pub(crate) async fn commits_whose_answers_are_lost_are_made_once_each<D: Tested>
     let relay = Relay::before(database.address(), D::COMMITS).await;
     let by_relay = database.by_way_of(&relay.address, D::TLS.none);
     made_once_each::<D>(by_relay, ANSWERS, async |_| relay.lose_one().await).await;
+}
+
+pub(crate) async fn what_is_written_leaves_at_once<D: Tested>(database: Database) {
+    // It has a port that nobody else connects to.
+    let relay = Relay::before(database.address(), D::COMMITS).await;
+    let store = open::<D>(&database.by_way_of(&relay.address, D::TLS.none)).await;
+    let (agent, made) = create("one");
+    store.commit(made).await.expect("goes through");
+    store.agent_by_id(agent).await.expect("is read");
+    let port = relay.address.rsplit(':').next().and_then(|port| port.parse().ok()).expect("its port");
+    let all = async {
+        while how_many_send_at_once(port) < CONNECTIONS {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(Duration::from_secs(30), all).await.expect("every connection does");
+    store.close().await;
 }
