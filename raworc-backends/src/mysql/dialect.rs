@@ -90,11 +90,15 @@ impl Dialect for Mysql {
         text: "UPDATE {keys} {join} agents t ON t.id = k.a \
             SET t.awake_until = k.b, t.heard_at = k.c, t.due_at = k.d",
         columns: &[Kind::Text, Kind::Int, Kind::Int, Kind::Int],
+        loads: false,
     };
-    const DELETE_LABELS: &'static Keyed =
-        &Keyed { text: "DELETE t FROM {keys} {join} agent_labels t ON t.agent = k.a", columns: &[Kind::Text] };
+    const DELETE_LABELS: &'static Keyed = &Keyed {
+        text: "DELETE t FROM {keys} {join} agent_labels t ON t.agent = k.a",
+        columns: &[Kind::Text],
+        loads: false,
+    };
     const DELETE_COMPUTERS: &'static Keyed =
-        &Keyed { text: "DELETE t FROM {keys} {join} computers t ON t.id = k.a", columns: &[Kind::Text] };
+        &Keyed { text: "DELETE t FROM {keys} {join} computers t ON t.id = k.a", columns: &[Kind::Text], loads: false };
     const FORGET_EXPIRED: [&'static str; 2] = [
         "DELETE FROM answers WHERE expires <= ? ORDER BY expires LIMIT 512",
         "DELETE FROM records WHERE expires <= ? ORDER BY expires LIMIT 512",
@@ -119,8 +123,9 @@ impl Dialect for Mysql {
         let asked = Instant::now();
         let mut rows = run(conn, Packets::of(lock, loads)).await?.into_iter();
         let row = rows.next().ok_or(sqlx::Error::RowNotFound)?;
+        let head = Head::of(&row)?;
         clock.tell(time(number(&row, 3)?)?, asked);
-        Ok((Head::of(&row)?, rows.collect()))
+        Ok((head, rows.collect()))
     }
 
     fn commit(_grown: Option<Revision>) -> Step {
@@ -132,7 +137,7 @@ impl Dialect for Mysql {
     }
 
     fn stream(conn: &mut MySqlConnection, step: Step) -> BoxStream<'_, Result<MySqlRow, sqlx::Error>> {
-        sqlx::raw_sql(AssertSqlSafe(Packets::of(String::new(), Script(vec![step])).last)).fetch(conn).boxed()
+        sqlx::raw_sql(AssertSqlSafe(Packets::one(step))).fetch(conn).boxed()
     }
 
     fn fault(error: &sqlx::Error, place: &str) -> Fault {
@@ -209,7 +214,7 @@ impl Server for Mysql {
         let place = format!("mysql://{}:{}/{}", to.get_host(), to.get_port(), to.get_database().unwrap_or_default());
         // Whatever the address says, times are told in UTC, and every character can be kept.
         let to = to.timezone("+00:00".to_owned()).charset("utf8mb4").collation("utf8mb4_bin");
-        Ok((to.statement_cache_capacity(512).disable_statement_logging(), place))
+        Ok((to.disable_statement_logging(), place))
     }
 
     fn pooled(_options: &DatabaseOptions) -> Result<Option<MySqlConnectOptions>, StoreError> {
@@ -316,17 +321,24 @@ async fn run(conn: &mut MySqlConnection, packets: Packets) -> Result<Vec<MySqlRo
 #[derive(Debug, Default)]
 pub(super) struct Packets {
     full: Vec<String>,
-    pub(super) last: String,
+    last: String,
 }
 
 impl Packets {
+    /// The one statement that a step is.
+    pub(super) fn one(step: Step) -> String {
+        let Self { full, last } = Self::of(String::new(), Script(vec![step]));
+        debug_assert!(full.is_empty(), "it is more than a packet holds");
+        last
+    }
+
     /// A statement, and those of a script after it.
-    pub(super) fn of(first: String, script: Script) -> Self {
+    fn of(first: String, script: Script) -> Self {
         let mut packets = Self { full: Vec::new(), last: first };
         for step in script.0 {
             match step {
                 Step::Plain(text, cells) => packets.add(&bound(&text.replace("{now}", NOW), &cells)),
-                Step::Keyed(keyed, cells) | Step::Load(keyed, cells) => {
+                Step::Keyed(keyed, cells) => {
                     for some in cells.chunks(KEYS * keyed.columns.len()) {
                         packets.add(&over(keyed, some));
                     }
@@ -358,21 +370,27 @@ impl Packets {
             There::Updated(_, names) | There::Replaced(_, names) => set(names),
         };
         let head = format!("INSERT INTO {}", insert.head());
-        let mut rows = String::new();
+        let mut statement = head.clone();
         for row in cells.chunks(insert.columns.len()) {
-            let row: Vec<_> = row.iter().map(literal).collect();
-            let row = format!("({})", row.join(","));
-            if !rows.is_empty() && rows.len() + row.len() > BYTES {
-                self.add(&format!("{head}{rows}{there}"));
-                rows.clear();
+            let bytes: usize = row.iter().map(Cell::bytes).sum();
+            if statement.len() > head.len() {
+                if statement.len() + bytes > BYTES {
+                    statement.push_str(&there);
+                    self.add(&statement);
+                    statement.clone_from(&head);
+                } else {
+                    statement.push(',');
+                }
             }
-            if !rows.is_empty() {
-                rows.push(',');
+            for (n, cell) in row.iter().enumerate() {
+                statement.push(if n == 0 { '(' } else { ',' });
+                literal(cell, &mut statement);
             }
-            rows.push_str(&row);
+            statement.push(')');
         }
-        if !rows.is_empty() {
-            self.add(&format!("{head}{rows}{there}"));
+        if statement.len() > head.len() {
+            statement.push_str(&there);
+            self.add(&statement);
         }
     }
 }
@@ -382,7 +400,7 @@ fn bound(text: &str, cells: &[Cell]) -> String {
     let mut parts = text.splitn(cells.len() + 1, '?');
     let mut bound = parts.next().unwrap_or_default().to_owned();
     for (part, cell) in parts.zip(cells) {
-        bound.push_str(&literal(cell));
+        literal(cell, &mut bound);
         bound.push_str(part);
     }
     bound
@@ -394,24 +412,40 @@ fn over(keyed: &Keyed, cells: &[Cell]) -> String {
     let mut keys = String::new();
     for key in cells.chunks(keyed.columns.len()) {
         keys.push_str(if keys.is_empty() { "(SELECT " } else { " UNION ALL SELECT " });
-        let cells = key.iter().zip(keyed.columns).zip(names).map(|((cell, kind), name)| match kind {
-            Kind::Int => format!("CAST({} AS SIGNED) AS {name}", literal(cell)),
-            Kind::Text | Kind::Bytes => format!("CAST({} AS BINARY) AS {name}", literal(cell)),
-        });
-        keys.push_str(&cells.collect::<Vec<_>>().join(", "));
+        for (n, ((cell, kind), name)) in key.iter().zip(keyed.columns).zip(names).enumerate() {
+            keys.push_str(if n == 0 { "CAST(" } else { ", CAST(" });
+            literal(cell, &mut keys);
+            keys.push_str(match kind {
+                Kind::Int => " AS SIGNED) AS ",
+                Kind::Text | Kind::Bytes => " AS BINARY) AS ",
+            });
+            keys.push_str(name);
+        }
     }
     keys.push_str(") k");
     keyed.text.replace("{join}", "STRAIGHT_JOIN").replace("{keys}", &keys)
 }
 
-/// A value as a statement has it. What the session has been told of texts, see [`Server::greet`], is taken for granted: they are
-/// UTF-8, and but for two characters everything in them stands for itself.
-fn literal(cell: &Cell) -> String {
+/// Writes a value as a statement has it. What a session is told of texts is taken for granted: they are UTF-8, see
+/// [`Server::options`], and but for two characters everything in them stands for itself, see [`Server::greet`].
+fn literal(cell: &Cell, statement: &mut String) {
     match cell {
-        Cell::Int(None) | Cell::Text(None) => "NULL".to_owned(),
-        Cell::Int(Some(value)) => value.to_string(),
-        Cell::Text(Some(text)) => format!("'{}'", text.replace('\\', "\\\\").replace('\'', "''")),
-        Cell::Bytes(bytes) => format!("X'{}'", hex::encode(bytes)),
+        Cell::Int(None) | Cell::Text(None) => statement.push_str("NULL"),
+        Cell::Int(Some(value)) => statement.push_str(&value.to_string()),
+        Cell::Text(Some(text)) => {
+            statement.push('\'');
+            for part in text.split_inclusive(['\'', '\\']) {
+                statement.push_str(part);
+                // Each of them twice.
+                statement.push_str(part.matches(['\'', '\\']).next().unwrap_or_default());
+            }
+            statement.push('\'');
+        }
+        Cell::Bytes(bytes) => {
+            statement.push_str("X'");
+            statement.push_str(&hex::encode(bytes));
+            statement.push('\'');
+        }
     }
 }
 
@@ -429,8 +463,26 @@ mod tests {
     fn a_text_ends_where_it_ends_whatever_is_in_it() {
         let text = "it's \\' OR 1 = 1; -- ? {keys} {now} \0 \u{1F600}";
         let step = Step::Plain("SELECT ? AS a, ?".into(), vec![text.into(), 7.into()]);
-        let statement = Packets::of(String::new(), Script(vec![step])).last;
+        let statement = Packets::one(step);
         assert_eq!(statement, "SELECT 'it''s \\\\'' OR 1 = 1; -- ? {keys} {now} \0 \u{1F600}' AS a, 7");
+    }
+
+    #[test]
+    fn what_is_no_text_is_written_out_too() {
+        let bytes = Cell::Bytes(bytes::Bytes::from_static(b"\0'\\"));
+        let cells = vec![Cell::Int(None), Cell::Text(None), (-7).into(), bytes, Cell::Bytes(bytes::Bytes::new())];
+        let statement = Packets::one(Step::Plain("? ? ? ? ?".into(), cells));
+        assert_eq!(statement, "NULL NULL -7 X'00275c' X''");
+    }
+
+    #[test]
+    fn a_key_is_a_key_whatever_is_in_it() {
+        let keys = vec!["{join}'".into(), "{keys}".into(), "b".into(), "?".into()];
+        let statement = Packets::one(Step::Keyed(sql::LOAD_USAGE, keys));
+        let table = "(SELECT CAST('{join}''' AS BINARY) AS a, CAST('{keys}' AS BINARY) AS b \
+            UNION ALL SELECT CAST('b' AS BINARY) AS a, CAST('?' AS BINARY) AS b) k";
+        let wanted = sql::LOAD_USAGE.text.replace("{join}", "STRAIGHT_JOIN").replace("{keys}", table);
+        assert_eq!(statement, wanted);
     }
 
     #[test]
@@ -442,6 +494,6 @@ mod tests {
         let large = |n: i64| [n.into(), "x".into(), n.into(), "y".repeat(BYTES / 3).into()];
         let many = packets(sql::PUT_COMMITS, (0..7).flat_map(large).collect());
         assert_eq!(many.iter().map(|packet| packet.matches("yy'").count()).sum::<usize>(), 7);
-        assert!(many.len() > 3 && many.iter().all(|packet| packet.len() < 2 * BYTES), "{}", many.len());
+        assert!(many.len() > 3 && many.iter().all(|packet| packet.len() < BYTES + 1024), "{}", many.len());
     }
 }

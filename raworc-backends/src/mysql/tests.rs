@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, MySqlConnection, Row};
 use super::Mysql;
 use super::dialect::Packets;
 use crate::sql::dialect::Columns;
-use crate::sql::script::{Cell, Script, Step};
+use crate::sql::script::{Cell, Step};
 use crate::sql::server::tests::database::Database;
 use crate::sql::server::tests::{Plan, Tested, apart};
 
@@ -19,7 +19,7 @@ mod mariadb {
 
 impl Tested for Mysql {
     async fn plan(conn: &mut MySqlConnection, step: Step) -> Result<Plan, sqlx::Error> {
-        let statement = Packets::of(String::new(), Script(vec![as_written(step)])).last;
+        let statement = Packets::one(as_written(step));
         // MySQL has another form unless it is asked for this one, and MariaDB no other.
         let ask = format!("EXPLAIN FORMAT=TRADITIONAL {statement}");
         let rows = match sqlx::raw_sql(AssertSqlSafe(ask)).fetch_all(&mut *conn).await {

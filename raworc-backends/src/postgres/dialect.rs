@@ -107,11 +107,18 @@ impl Dialect for Postgres {
     const TOUCH_AGENTS: &'static Keyed = &Keyed {
         text: "UPDATE agents SET awake_until = k.b, heard_at = k.c, due_at = k.d FROM {keys} WHERE agents.id = k.a",
         columns: &[Kind::Text, Kind::Int, Kind::Int, Kind::Int],
+        loads: false,
     };
-    const DELETE_LABELS: &'static Keyed =
-        &Keyed { text: "DELETE FROM agent_labels USING {keys} WHERE agent_labels.agent = k.a", columns: &[Kind::Text] };
-    const DELETE_COMPUTERS: &'static Keyed =
-        &Keyed { text: "DELETE FROM computers USING {keys} WHERE computers.id = k.a", columns: &[Kind::Text] };
+    const DELETE_LABELS: &'static Keyed = &Keyed {
+        text: "DELETE FROM agent_labels USING {keys} WHERE agent_labels.agent = k.a",
+        columns: &[Kind::Text],
+        loads: false,
+    };
+    const DELETE_COMPUTERS: &'static Keyed = &Keyed {
+        text: "DELETE FROM computers USING {keys} WHERE computers.id = k.a",
+        columns: &[Kind::Text],
+        loads: false,
+    };
     const FORGET_EXPIRED: [&'static str; 2] = [
         "DELETE FROM answers WHERE ctid = ANY(ARRAY( \
             SELECT ctid FROM answers WHERE expires <= ? ORDER BY expires LIMIT 512))",
@@ -160,11 +167,12 @@ impl Dialect for Postgres {
         let mut inserts = Vec::new();
         let mut loads = Prepared::default();
         for step in script.0 {
-            if !matches!(step, Step::Load(..)) {
+            let is_load = matches!(&step, Step::Keyed(keyed, _) if keyed.loads);
+            if !is_load {
                 rows.extend(std::mem::take(&mut loads).rows(conn).await?);
             }
             match step {
-                Step::Load(load, cells) => loads.load(load, cells),
+                Step::Keyed(keyed, cells) if is_load => loads.load(keyed, cells),
                 Step::Insert(insert, cells) => inserts.push((insert, cells)),
                 Step::Plain(text, cells) if cells.is_empty() => {
                     Prepared::of(&mut inserts).end().rows(conn).await?;
@@ -390,7 +398,7 @@ impl Prepared {
                     let _ = write!(self.text, "${}{part}", self.arguments.len());
                 }
             }
-            Step::Keyed(keyed, cells) | Step::Load(keyed, cells) => self.keyed(keyed, cells),
+            Step::Keyed(keyed, cells) => self.keyed(keyed, cells),
             Step::Insert(insert, cells) => {
                 self.insert(insert, cells);
                 self.text.push_str(" SELECT 1");

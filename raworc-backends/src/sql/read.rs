@@ -80,19 +80,22 @@ impl<D: Dialect> Drop for Reader<D> {
 }
 
 impl<D: Dialect> Shared<D> {
-    /// A connection that answered not long ago.
+    /// A connection, which may have been lost since it answered last.
     async fn reader(&self) -> Result<Reader<D>, sqlx::Error> {
         Ok(Reader(Some(self.readers.acquire().await?)))
     }
 
     /// A connection that answers, for what is not asked again.
     pub(crate) async fn answering(&self) -> Result<Reader<D>, sqlx::Error> {
-        loop {
+        // All that the pool has may be lost.
+        for _ in 0..self.readers.options().get_max_connections() {
             let mut conn = self.reader().await?;
-            if within(conn.get()?.ping()).await.is_ok() {
+            // One to a file is there.
+            if !D::BESIDE || within(conn.get()?.ping()).await.is_ok() {
                 return Ok(conn);
             }
         }
+        self.reader().await
     }
 
     /// Does once more what others were in the way of, a few times. It has to be a transaction of its own that may be made again.
@@ -118,6 +121,8 @@ impl<D: Dialect> Shared<D> {
         let rows = match within(self.run_on(conn.get()?, script.clone())).await {
             Err(error) if self.may_be_lost(&error) => {
                 tracing::debug!(%error, place = %self.place, "read again over another connection");
+                // It has a place in the pool that another one may need.
+                drop(conn);
                 conn = self.answering().await?;
                 within(self.run_on(conn.get()?, script)).await?
             }
@@ -127,8 +132,8 @@ impl<D: Dialect> Shared<D> {
         Ok(rows)
     }
 
-    /// Whether this is what comes of a connection to a database that is well.
-    fn may_be_lost(&self, error: &sqlx::Error) -> bool {
+    /// Whether another connection may answer, at once.
+    pub(crate) fn may_be_lost(&self, error: &sqlx::Error) -> bool {
         let is_late = matches!(error, sqlx::Error::Io(io) if io.kind() == io::ErrorKind::TimedOut);
         !is_late && D::fault(error, &self.place).kind == FaultKind::Unavailable
     }

@@ -97,10 +97,10 @@ impl Rowset {
         wanted: Wanted,
     ) -> Result<Head, sqlx::Error> {
         let mut script = Script::default();
-        script.load(sql::LOAD_COMMITS, missing(&mut self.commits, wanted.commits.into_iter()));
         script.ask(sql::LOAD_LEASES, missing(&mut self.leases, wanted.leases.into_iter()));
+        script.ask(sql::LOAD_COMMITS, missing(&mut self.commits, wanted.commits.into_iter()));
         let key = |key: &IdempotencyKey| [key.principal.clone().into(), key.key.clone().into()];
-        script.load(sql::LOAD_ANSWERS, missing_by(&mut self.answers, wanted.answers.iter(), key));
+        script.ask(sql::LOAD_ANSWERS, missing_by(&mut self.answers, wanted.answers.iter(), key));
         self.ask(&mut script, &wanted.footprint)?;
         let (head, rows) = D::begin(conn, known, time, script).await?;
         self.take(&rows)?;
@@ -137,7 +137,7 @@ impl Rowset {
     }
 
     fn ask(&mut self, script: &mut Script, footprint: &Footprint) -> Result<(), sqlx::Error> {
-        script.load(sql::LOAD_AGENTS, missing(&mut self.agents, footprint.agents.keys().copied()));
+        script.ask(sql::LOAD_AGENTS, missing(&mut self.agents, footprint.agents.keys().copied()));
         let mut names = Vec::new();
         for name in &footprint.names {
             self.taken.entry(name.clone()).or_insert_with(|| {
@@ -145,17 +145,17 @@ impl Rowset {
                 false
             });
         }
-        script.load(sql::LOAD_NAMES, names);
+        script.ask(sql::LOAD_NAMES, names);
         let key = |key: &RecordKey| {
             [key.kind.as_str().into(), tenant_key(key.tenant.as_ref()).into(), key.name.clone().into()]
         };
-        script.load(sql::LOAD_RECORDS, missing_by(&mut self.records, footprint.records.iter(), key));
+        script.ask(sql::LOAD_RECORDS, missing_by(&mut self.records, footprint.records.iter(), key));
         let mut words = HashMap::new();
         for (_, kind) in &footprint.usage {
             words.insert(*kind, quota_word(*kind)?);
         }
         let key = |(tenant, kind): &(TenantName, QuotaKind)| [tenant.to_string().into(), words[kind].clone().into()];
-        script.load(sql::LOAD_USAGE, missing_by(&mut self.usage, footprint.usage.iter(), key));
+        script.ask(sql::LOAD_USAGE, missing_by(&mut self.usage, footprint.usage.iter(), key));
         self.ask_dependents(script, footprint);
         Ok(())
     }
@@ -177,9 +177,9 @@ impl Rowset {
                 computers.extend(agent.status.computer);
             }
         }
-        script.load(sql::LOAD_MESSAGES, missing(&mut self.messages, messages.into_iter()));
-        script.load(sql::LOAD_OPEN, opened);
-        script.load(sql::LOAD_COMPUTERS, missing(&mut self.computers, computers.into_iter()));
+        script.ask(sql::LOAD_MESSAGES, missing(&mut self.messages, messages.into_iter()));
+        script.ask(sql::LOAD_OPEN, opened);
+        script.ask(sql::LOAD_COMPUTERS, missing(&mut self.computers, computers.into_iter()));
     }
 
     fn take(&mut self, rows: &[impl Columns]) -> Result<(), sqlx::Error> {

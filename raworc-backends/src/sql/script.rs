@@ -17,6 +17,17 @@ pub enum Cell {
     Bytes(Bytes),
 }
 
+impl Cell {
+    /// About how many it is.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Int(_) => 8,
+            Self::Text(text) => text.as_ref().map_or(4, String::len),
+            Self::Bytes(bytes) => 2 * bytes.len(),
+        }
+    }
+}
+
 impl From<i64> for Cell {
     fn from(value: i64) -> Self {
         Self::Int(Some(value))
@@ -54,13 +65,12 @@ pub enum Step {
     Plain(Cow<'static, str>, Vec<Cell>),
     /// Over a list of keys, whose cells come one after another.
     Keyed(&'static Keyed, Vec<Cell>),
-    /// The same, for one of [`LOADS`](super::statements::LOADS): in any order with others of them that stand beside it.
-    Load(&'static Keyed, Vec<Cell>),
     /// Rows to write, whose cells come one after another.
     Insert(&'static Insert, Vec<Cell>),
 }
 
-/// Statements in their order. Only rows that are inserted may be written before what stands before them.
+/// Statements in their order. Only rows that are inserted may be written before what stands before them, and what is loaded may be
+/// read in any order.
 #[derive(Debug, Clone, Default)]
 pub struct Script(pub Vec<Step>);
 
@@ -77,13 +87,6 @@ impl Script {
     pub(crate) fn ask(&mut self, statement: &'static Keyed, keys: Vec<Cell>) {
         if !keys.is_empty() {
             self.0.push(Step::Keyed(statement, keys));
-        }
-    }
-
-    /// Loads the rows of `keys`; nothing where there is no key.
-    pub(crate) fn load(&mut self, statement: &'static Keyed, keys: Vec<Cell>) {
-        if !keys.is_empty() {
-            self.0.push(Step::Load(statement, keys));
         }
     }
 

@@ -106,11 +106,13 @@ pub struct Keyed {
     pub text: &'static str,
     /// What each key consists of.
     pub columns: &'static [Kind],
+    /// Whether it only reads, and its rows have the columns of all that do: see `LOADS`.
+    pub loads: bool,
 }
 
 macro_rules! keyed {
-    ($all:ident: $($name:ident = [$($kind:ident),+], $text:literal;)+) => {
-        $(pub(crate) const $name: &Keyed = &Keyed { text: $text, columns: &[$(Kind::$kind),+] };)+
+    ($all:ident, $loads:literal: $($name:ident = [$($kind:ident),+], $text:literal;)+) => {
+        $(pub(crate) const $name: &Keyed = &Keyed { text: $text, columns: &[$(Kind::$kind),+], loads: $loads };)+
 
         #[cfg(test)]
         pub(crate) const $all: &[(&str, &Keyed)] = &[$((stringify!($name), $name)),+];
@@ -120,7 +122,7 @@ macro_rules! keyed {
 // What the writer loads for each batch. Several may become one statement, so that the rows of all have the same columns: three
 // texts, two numbers, a document, and the word that tells what the row is. '' and 0 stand where there is nothing.
 keyed! {
-    LOADS:
+    LOADS, true:
     LOAD_COMMITS = [Text], "SELECT c.id, '', '', 0, 0, c.doc, 'commit' FROM {keys} {join} commits c ON c.id = k.a";
     LOAD_AGENTS = [Text],
         "SELECT '', '', '', t.awake_until, t.heard_at, t.doc, 'agent' FROM {keys} {join} agents t ON t.id = k.a";
@@ -146,7 +148,7 @@ keyed! {
 }
 
 keyed! {
-    KEYED:
+    KEYED, false:
     LOAD_LEASES = [Text],
         "SELECT t.name, t.holder, t.epoch, t.since, t.expires, 'lease' FROM {keys} {join} leases t ON t.name = k.a";
     WHICH_ARE_OPEN = [Text], "SELECT m.id FROM {keys} {join} messages m ON m.id = k.a AND m.open_seq > 0";

@@ -55,11 +55,18 @@ impl Dialect for Sqlite {
     const TOUCH_AGENTS: &'static Keyed = &Keyed {
         text: "UPDATE agents SET awake_until = k.b, heard_at = k.c, due_at = k.d FROM {keys} WHERE agents.id = k.a",
         columns: &[Kind::Text, Kind::Int, Kind::Int, Kind::Int],
+        loads: false,
     };
-    const DELETE_LABELS: &'static Keyed =
-        &Keyed { text: "DELETE FROM agent_labels WHERE agent IN (SELECT a FROM {keys})", columns: &[Kind::Text] };
-    const DELETE_COMPUTERS: &'static Keyed =
-        &Keyed { text: "DELETE FROM computers WHERE id IN (SELECT a FROM {keys})", columns: &[Kind::Text] };
+    const DELETE_LABELS: &'static Keyed = &Keyed {
+        text: "DELETE FROM agent_labels WHERE agent IN (SELECT a FROM {keys})",
+        columns: &[Kind::Text],
+        loads: false,
+    };
+    const DELETE_COMPUTERS: &'static Keyed = &Keyed {
+        text: "DELETE FROM computers WHERE id IN (SELECT a FROM {keys})",
+        columns: &[Kind::Text],
+        loads: false,
+    };
     const FORGET_EXPIRED: [&'static str; 2] = [
         "DELETE FROM answers WHERE rowid < (SELECT MIN(rowid) FROM answers) + 512 AND expires <= ?",
         "DELETE FROM records WHERE rowid IN (SELECT rowid FROM records WHERE expires <= ? ORDER BY expires LIMIT 512)",
@@ -91,7 +98,7 @@ impl Dialect for Sqlite {
         for step in script.0 {
             match step {
                 Step::Plain(text, cells) => together.add(&plain(&text), cells),
-                Step::Keyed(keyed, keys) | Step::Load(keyed, keys) => together.add(&text_over(keyed), [Cell::from(list(keyed, keys))]),
+                Step::Keyed(keyed, keys) => together.add(&text_over(keyed), [Cell::from(list(keyed, keys))]),
                 Step::Insert(insert, cells) => {
                     let mut rows = cells.len() / insert.columns.len();
                     let mut cells = cells.into_iter();
@@ -118,7 +125,7 @@ impl Dialect for Sqlite {
         let mut one = Prepared::default();
         match step {
             Step::Plain(text, cells) => one.add(&plain(&text), cells),
-            Step::Keyed(keyed, keys) | Step::Load(keyed, keys) => one.add(&text_over(keyed), [Cell::from(list(keyed, keys))]),
+            Step::Keyed(keyed, keys) => one.add(&text_over(keyed), [Cell::from(list(keyed, keys))]),
             Step::Insert(insert, cells) => one.add(&insertion(insert, cells.len() / insert.columns.len()), cells),
         }
         one.query().fetch(conn).boxed()

@@ -68,31 +68,33 @@ struct ByAgent<T> {
     channels: BTreeMap<AgentId, broadcast::Sender<T>>,
     backlog: usize,
     /// From so many channels on it is looked which of them nobody listens to any more.
-    many: usize,
+    sweep_at: usize,
 }
 
 impl<T: Clone> ByAgent<T> {
     const fn new(backlog: usize) -> Self {
-        Self { channels: BTreeMap::new(), backlog, many: 0 }
+        Self { channels: BTreeMap::new(), backlog, sweep_at: 0 }
     }
 
     fn subscribe(&mut self, agent: AgentId) -> broadcast::Receiver<T> {
-        if self.channels.len() >= self.many {
+        if self.channels.len() >= self.sweep_at {
             self.channels.retain(|_, channel| channel.receiver_count() > 0);
-            self.many = 2 * self.channels.len() + 16;
+            self.sweep_at = 2 * self.channels.len() + 16;
         }
         self.channels.entry(agent).or_insert_with(|| broadcast::Sender::new(self.backlog)).subscribe()
     }
 
-    fn tell(&self, agent: AgentId, told: &T) {
-        if let Some(channel) = self.channels.get(&agent) {
-            // Nobody need listen.
-            let _ = channel.send(told.clone());
+    fn tell(&mut self, agent: AgentId, told: &T) {
+        if let Some(channel) = self.channels.get(&agent)
+            && channel.send(told.clone()).is_err()
+        {
+            self.channels.remove(&agent);
         }
     }
 
     fn tell_all(&self, told: &T) {
         for channel in self.channels.values() {
+            // Nobody need listen.
             let _ = channel.send(told.clone());
         }
     }
@@ -125,7 +127,7 @@ impl Listeners {
     }
 
     fn publish(&self, burst: Vec<Event>) {
-        let (of_agents, waiters) = (self.of_agents(), self.waiters());
+        let (mut of_agents, mut waiters) = (self.of_agents(), self.waiters());
         for event in burst {
             let agent = event.agent;
             let told = Told::Event(Arc::new(event));
@@ -233,12 +235,7 @@ impl Feed {
     }
 }
 
-async fn read(
-    store: Arc<dyn Store>,
-    mut since: Revision,
-    listeners: Arc<Listeners>,
-    head: watch::Sender<Revision>,
-) {
+async fn read(store: Arc<dyn Store>, mut since: Revision, listeners: Arc<Listeners>, head: watch::Sender<Revision>) {
     const PAUSE: Duration = Duration::from_millis(200);
     loop {
         let ended = match store.watch(since, EventFilter::default()).await {
@@ -265,8 +262,13 @@ async fn read(
                     }
                 };
                 // A log that was cut begins after what was read of it.
-                let told =
-                    if oldest > since { Told::Skipped(now.0.saturating_sub(since.0)) } else { Told::WentBack(now) };
+                let told = if oldest > since {
+                    Told::Skipped(now.0.saturating_sub(since.0))
+                } else {
+                    // Whoever begins to listen now is not to take what the log has lost for told.
+                    head.send_replace(now);
+                    Told::WentBack(now)
+                };
                 tracing::warn!(%since, head = %now, "events are gone that were not read; what they told is read anew");
                 since = now;
                 listeners.tell(&told);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use raworc_core::event::Event;
 use raworc_core::ids::Revision;
+use sqlx::Connection;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -47,6 +48,9 @@ impl<D: Server> Tail<D> {
     pub(super) async fn run(mut self) {
         let closing = self.closing.clone();
         closing.run_until_cancelled(self.follow()).await;
+        if let Some(conn) = self.conn {
+            drop(timeout(CONNECT_LIMIT, conn.close()).await);
+        }
     }
 
     async fn follow(&mut self) {
@@ -103,12 +107,15 @@ impl<D: Server> Tail<D> {
         Ok(true)
     }
 
-    /// Runs statements that only read.
+    /// Runs statements that only read, over another connection where the last one turns out to be lost.
     async fn ask(&mut self, script: Script) -> Result<Vec<D::Row>, sqlx::Error> {
-        let conn = match &mut self.conn {
-            Some(conn) => conn,
-            None => self.conn.insert(connect::<D>(&self.to).await?),
-        };
+        if let Some(conn) = &mut self.conn {
+            match within(self.shared.run_on(conn, script.clone())).await {
+                Err(error) if self.shared.may_be_lost(&error) => {}
+                rows => return rows,
+            }
+        }
+        let conn = self.conn.insert(connect::<D>(&self.to).await?);
         within(self.shared.run_on(conn, script)).await
     }
 

@@ -135,6 +135,7 @@ async fn who_follows_one_agent_and_is_slow_hears_all_of_it_and_stands_where_the_
         log.push(event);
     }
     assert_eq!(log.len(), EDITS as usize);
+    assert!(following.position() < log[0].revision, "what was not heard yet was not looked at");
     for wanted in log {
         let told = following.next().await.expect("the feed is there").expect("goes on");
         assert!(matches!(&told, Followed::Event(event) if *event == wanted), "{told:?} in place of {wanted:?}");

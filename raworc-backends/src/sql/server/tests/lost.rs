@@ -110,11 +110,18 @@ pub(crate) async fn what_is_written_leaves_at_once<D: Tested>(database: Database
     store.commit(made).await.expect("goes through");
     store.agent_by_id(agent).await.expect("is read");
     let port = relay.address.rsplit(':').next().and_then(|port| port.parse().ok()).expect("its port");
-    let all = async {
-        while how_many_send_at_once(port) < CONNECTIONS {
-            sleep(Duration::from_millis(10)).await;
-        }
+    let so_many = async |wanted| {
+        let all = async {
+            while how_many_send_at_once(port) < wanted {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(Duration::from_secs(30), all).await.expect("every connection does");
     };
-    timeout(Duration::from_secs(30), all).await.expect("every connection does");
+    so_many(CONNECTIONS).await;
+    // More to read by, after all others.
+    let reads = (0..8).map(|_| store.agent_by_id(agent));
+    assert!(futures::future::join_all(reads).await.iter().all(Result::is_ok));
+    so_many(CONNECTIONS + 1).await;
     store.close().await;
 }
