@@ -59,6 +59,12 @@ impl Tested for Mysql {
     /// Whoever has changed less is ended.
     const SPARED: &'static str = "INSERT INTO of_others WITH RECURSIVE some AS \
         (SELECT 1 AS n UNION ALL SELECT n + 1 FROM some WHERE n < 500) SELECT n FROM some";
+    const OTHERWISE: (&'static str, &'static str) = (
+        "SET GLOBAL sql_mode = 'ANSI_QUOTES,NO_BACKSLASH_ESCAPES,PIPES_AS_CONCAT'; \
+            SET GLOBAL TRANSACTION ISOLATION LEVEL SERIALIZABLE; SET GLOBAL time_zone = '+09:00'",
+        "SET GLOBAL sql_mode = DEFAULT; SET GLOBAL TRANSACTION ISOLATION LEVEL REPEATABLE READ; \
+            SET GLOBAL time_zone = DEFAULT",
+    );
     const TWENTY_SECONDS: &'static str = "DO SLEEP(20)";
 
     async fn is_encrypted(conn: &mut MySqlConnection) -> Result<bool, sqlx::Error> {

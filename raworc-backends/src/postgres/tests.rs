@@ -70,6 +70,12 @@ impl Tested for Postgres {
     const COMMITS: &'static [u8] = b"NOTIFY raworc_log";
     /// Whoever has waited longer looks first, and is ended.
     const SPARED: &'static str = "SELECT 1";
+    const OTHERWISE: (&'static str, &'static str) = (
+        "ALTER ROLE CURRENT_USER SET standard_conforming_strings = off; \
+            ALTER ROLE CURRENT_USER SET default_transaction_isolation = 'serializable'; \
+            ALTER ROLE CURRENT_USER SET TimeZone = 'Asia/Tokyo'",
+        "ALTER ROLE CURRENT_USER RESET ALL",
+    );
     const TWENTY_SECONDS: &'static str = "SELECT 1 FROM pg_sleep(20)";
 
     async fn is_encrypted(conn: &mut PgConnection) -> Result<bool, sqlx::Error> {

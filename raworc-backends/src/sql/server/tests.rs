@@ -70,6 +70,9 @@ pub(crate) trait Tested: Server {
     /// What has a server end the other one of two transactions that wait for each other, within the one that says it.
     const SPARED: &'static str;
 
+    /// What has a server read statements otherwise than it does by itself, and what takes that back.
+    const OTHERWISE: (&'static str, &'static str);
+
     /// A statement that takes so long.
     const TWENTY_SECONDS: &'static str;
 }
@@ -131,6 +134,7 @@ macro_rules! tests {
             tls_is_as_the_address_asks_for_it,
             commits_over_a_server_that_is_killed_are_made_once_each,
             what_may_only_be_read_is_told_and_goes_on_once_it_may_be_written_to,
+            a_server_that_is_set_up_otherwise_keeps_texts_as_they_are,
         );
         $crate::sql::server::tests::tests!(processes $dialect, $kind);
     };

@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use raworc_core::store::{Store, StoreError};
+use raworc_core::store::{MessageQuery, Store, StoreError};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 use tokio::sync::{Mutex, MutexGuard};
@@ -139,6 +139,28 @@ async fn refusal<D: Tested>(url: &str) -> String {
     let error = SqlStore::<D>::open(DatabaseOptions::new(url)).await.expect_err("is refused");
     assert!(matches!(error, StoreError::Unusable { .. }), "{error:?}");
     error.to_string()
+}
+
+pub(crate) async fn a_server_that_is_set_up_otherwise_keeps_texts_as_they_are<D: Tested>(
+    _kind: &'static str,
+    own: MutexGuard<'static, Secure>,
+) {
+    let texts = ["it's", "\\", "\\'", "a\\'; --", "''", "ends with \\", "\"\"", "a\0b", "%_?", "{keys}", "\u{1F600}"];
+    Database::with(own.server.url(), async |database| {
+        database.at_server(D::OTHERWISE.0).await.expect("the user may set it up");
+        let store = open::<D>(&database).await;
+        let (agent, made) = create("one");
+        store.commit(made).await.expect("goes through");
+        for text in texts {
+            store.commit(accept(agent, message_id(), text)).await.unwrap_or_else(|error| panic!("{text:?}: {error}"));
+        }
+        let kept = store.messages(&MessageQuery::of(agent)).await.expect("answers").items;
+        let kept: Vec<_> = kept.iter().map(|message| message.text()).collect();
+        assert_eq!(kept, texts);
+        store.close().await;
+        database.at_server(D::OTHERWISE.1).await.expect("and takes it back");
+    })
+    .await;
 }
 
 pub(crate) async fn commits_over_a_server_that_is_killed_are_made_once_each<D: Tested>(
