@@ -179,11 +179,6 @@ impl Following {
         }
     }
 
-    /// Whether an event that is heard now is what comes next: of one agent nothing is left out without a word.
-    fn is_next(&self, revision: Revision) -> bool {
-        self.filter.agent.is_some() || revision == self.last.next()
-    }
-
     /// What comes next; none at the end that was asked for, or once the control plane is gone. Nothing is lost where the future is dropped.
     ///
     /// # Errors
@@ -224,8 +219,8 @@ impl Following {
                 biased;
                 told = self.live.told() => match told {
                     Ok(Told::Event(event)) if event.revision <= self.last => {}
-                    Ok(Told::Event(event)) if self.is_next(event.revision) => self.look_at(event),
-                    Ok(Told::Event(_) | Told::Skipped(_)) | Err(RecvError::Lagged(_)) => self.missed = true,
+                    Ok(Told::Event(event)) => self.look_at(event),
+                    Ok(Told::Skipped(_)) | Err(RecvError::Lagged(_)) => self.missed = true,
                     // What this one was told last may be in no log any more, or another event by now.
                     Ok(Told::WentBack(head)) => return Some(Err(Error::Gone { oldest: head.next() })),
                     Err(RecvError::Closed) => return None,
