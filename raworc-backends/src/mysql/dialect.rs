@@ -30,8 +30,8 @@ const OLDEST_MARIADB: (u32, u32) = (10, 11);
 /// Keys that one statement takes at most: each is a query of its own to the server.
 const KEYS: usize = 1024;
 
-/// Bytes from which on no more goes into one packet, as far as rows can be told apart: servers take no larger packets than 16 MiB
-/// unless they are told to.
+/// Bytes from which on no more goes into one packet, as far as rows can be told apart: MariaDB takes no larger packets than
+/// 16 MiB unless it is told to.
 const BYTES: usize = 4 << 20;
 
 /// The database's time in microseconds. The connection's time zone is UTC.
