@@ -433,12 +433,10 @@ fn literal(cell: &Cell, statement: &mut String) {
         Cell::Int(None) | Cell::Text(None) => statement.push_str("NULL"),
         Cell::Int(Some(value)) => statement.push_str(&value.to_string()),
         Cell::Text(Some(text)) => {
+            // In few steps: the log's head is held meanwhile, and a document may have a million backslashes.
+            let text = text.replace('\\', "\\\\").replace('\'', "''");
             statement.push('\'');
-            for part in text.split_inclusive(['\'', '\\']) {
-                statement.push_str(part);
-                // Each of them twice.
-                statement.push_str(part.matches(['\'', '\\']).next().unwrap_or_default());
-            }
+            statement.push_str(&text);
             statement.push('\'');
         }
         Cell::Bytes(bytes) => {
