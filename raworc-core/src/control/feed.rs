@@ -243,7 +243,10 @@ async fn read(store: Arc<dyn Store>, mut since: Revision, listeners: Arc<Listene
                 match stream.next().await {
                     // Something is missing between, without a word: it is read again from there, so that whoever listens is told of
                     // everything.
-                    Some(Ok(burst)) if burst.first().is_some_and(|event| event.revision > since.next()) => break None,
+                    Some(Ok(burst)) if burst.first().is_some_and(|event| event.revision > since.next()) => {
+                        let reason = format!("it left out what follows revision {since}");
+                        break Some(StoreError::Unavailable { reason });
+                    }
                     Some(Ok(burst)) => {
                         since = burst.last().map_or(since, |event| event.revision);
                         listeners.publish(burst);
