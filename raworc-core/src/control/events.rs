@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::agents::visible_owner;
 use super::call::Call;
-use super::feed::Told;
+use super::feed::{Reached, Told};
 use super::{ControlPlane, Delta, DeltaStream, Subscription};
 use crate::error::Error;
 use crate::event::Event;
@@ -34,7 +34,9 @@ pub struct Following {
     /// Of the one agent, where it is one.
     live: Subscription,
     /// How far the feed has told.
-    told: watch::Receiver<Revision>,
+    reached: watch::Receiver<Reached>,
+    /// How often the log had gone back when this was opened.
+    returns: u64,
     deltas: Option<DeltaStream>,
     backlog: Option<BoxStream<'static, Result<Vec<Event>, StoreError>>>,
     /// All up to here was looked at.
@@ -78,10 +80,16 @@ impl ControlPlane {
             }
         };
         let feed = &self.inner.feed;
+        let reached = feed.reached();
+        let before = *reached.borrow();
         let live = agent.map_or_else(|| feed.subscribe(), |agent| feed.subscribe_to(agent));
         let deltas = agent.map(|agent| feed.deltas().of(agent));
         // After the subscription: what the feed has told before it is in the store up to this revision.
         let head = self.inner.store.head().await?.value;
+        if head < before.revision {
+            let reason = format!("the log went back to revision {head}, of which this server does not know all yet");
+            return Err(StoreError::Unavailable { reason }.into());
+        }
         let last = since.unwrap_or(head);
         if last > head {
             let reason = format!("the log ends at revision {head}; read everything anew and follow from there");
@@ -90,7 +98,8 @@ impl ControlPlane {
         let mut following = Following {
             store: Arc::clone(&self.inner.store),
             live,
-            told: feed.watch_head(),
+            reached,
+            returns: before.returns,
             deltas,
             backlog: None,
             last,
@@ -172,7 +181,7 @@ impl Following {
             Some(event) => Revision(event.revision.0.saturating_sub(1)),
             None => {
                 // Before it is looked whether there is something to hear: it was told before this is.
-                let told = *self.told.borrow();
+                let told = self.reached.borrow().revision;
                 let heard = self.last >= self.target && !self.missed && self.live.is_empty();
                 if heard { self.last.max(told) } else { self.last }
             }
@@ -198,6 +207,10 @@ impl Following {
                 }
             }
             if self.missed {
+                let reached = *self.reached.borrow();
+                if reached.returns > self.returns {
+                    return Some(Err(Error::Gone { oldest: reached.revision.next() }));
+                }
                 match self.store.head().await {
                     Ok(head) => self.target = head.value,
                     Err(error) => return Some(Err(error.into())),

@@ -33,6 +33,14 @@ pub(super) enum Told {
     WentBack(Revision),
 }
 
+/// How far the log has been told to every subscription.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reached {
+    pub(super) revision: Revision,
+    /// How often the log went back by then: who missed that is to learn of it all the same.
+    pub(super) returns: u64,
+}
+
 /// Hears every event from its beginning on.
 #[derive(Debug)]
 pub struct Subscription(broadcast::Receiver<Told>);
@@ -153,7 +161,7 @@ impl Listeners {
 pub struct Feed {
     listeners: Arc<Listeners>,
     deltas: Deltas,
-    head: watch::Receiver<Revision>,
+    reached: watch::Receiver<Reached>,
     _stop: DropGuard,
 }
 
@@ -161,10 +169,10 @@ impl Feed {
     /// Reads the log of `store` from its head on.
     pub(crate) async fn start(store: Arc<dyn Store>) -> Result<Self, StoreError> {
         let since = store.head().await?.value;
-        let (head_writer, head) = watch::channel(since);
+        let (reacher, reached) = watch::channel(Reached { revision: since, returns: 0 });
         let listeners = Arc::new(Listeners::new());
         let stop = CancellationToken::new();
-        let reader = read(store, since, Arc::clone(&listeners), head_writer);
+        let reader = read(store, Arc::clone(&listeners), reacher);
         let stopped = stop.clone();
         tokio::spawn(async move {
             tokio::select! {
@@ -173,7 +181,7 @@ impl Feed {
                 () = reader => {}
             }
         });
-        Ok(Self { listeners, deltas: Deltas::default(), head, _stop: stop.drop_guard() })
+        Ok(Self { listeners, deltas: Deltas::default(), reached, _stop: stop.drop_guard() })
     }
 
     /// Every event from now on. A subscriber that missed some is told so, and reads the store from where it was.
@@ -190,12 +198,12 @@ impl Feed {
     /// The last revision that this process has seen.
     #[must_use]
     pub fn head(&self) -> Revision {
-        *self.head.borrow()
+        self.reached.borrow().revision
     }
 
-    /// What [`head`](Self::head) says, for who goes on to ask. All up to there has been told to every subscription.
-    pub(super) fn watch_head(&self) -> watch::Receiver<Revision> {
-        self.head.clone()
+    /// How far the log has been told, for who goes on to ask.
+    pub(super) fn reached(&self) -> watch::Receiver<Reached> {
+        self.reached.clone()
     }
 
     /// Words as models write them.
@@ -235,22 +243,31 @@ impl Feed {
     }
 }
 
-async fn read(store: Arc<dyn Store>, mut since: Revision, listeners: Arc<Listeners>, head: watch::Sender<Revision>) {
+async fn read(store: Arc<dyn Store>, listeners: Arc<Listeners>, reached: watch::Sender<Reached>) {
     const PAUSE: Duration = Duration::from_millis(200);
+    let reach = |revision| reached.send_modify(|reached| reached.revision = revision);
+    let mut since = reached.borrow().revision;
+    // Where something was missing when it was last read.
+    let mut left_out = None;
     loop {
         let ended = match store.watch(since, EventFilter::default()).await {
             Ok(mut stream) => loop {
                 match stream.next().await {
-                    // Something is missing between, without a word: it is read again from there, so that whoever listens is told of
-                    // everything.
-                    Some(Ok(burst)) if burst.first().is_some_and(|event| event.revision > since.next()) => {
-                        let reason = format!("it left out what follows revision {since}");
-                        break Some(StoreError::Unavailable { reason });
-                    }
-                    Some(Ok(burst)) => {
-                        since = burst.last().map_or(since, |event| event.revision);
+                    Some(Ok(mut burst)) => {
+                        let rest = burst.split_off(without_a_gap(since, &burst));
+                        since = burst.last().map_or(since, |event| event.revision.max(since));
                         listeners.publish(burst);
-                        head.send_replace(since);
+                        reach(since);
+                        let Some(next) = rest.first() else { continue };
+                        // Something is missing between, without a word. It is read again from there, so that whoever listens is told of
+                        // everything; what is missing then too is gone.
+                        let reason = format!("it left out what is between revisions {since} and {}", next.revision);
+                        if left_out.replace(since) == Some(since) {
+                            listeners.tell(&Told::Skipped(next.revision.0 - since.0 - 1));
+                            since = Revision(next.revision.0 - 1);
+                            reach(since);
+                        }
+                        break Some(StoreError::Unavailable { reason });
                     }
                     Some(Err(error)) => break Some(error),
                     None => break None,
@@ -272,19 +289,25 @@ async fn read(store: Arc<dyn Store>, mut since: Revision, listeners: Arc<Listene
                     Told::Skipped(now.0.saturating_sub(since.0))
                 } else {
                     // Whoever begins to listen now is not to take what the log has lost for told.
-                    head.send_replace(now);
+                    reached.send_modify(|reached| *reached = Reached { revision: now, returns: reached.returns + 1 });
                     Told::WentBack(now)
                 };
                 tracing::warn!(%since, head = %now, "events are gone that were not read; what they told is read anew");
                 since = now;
                 listeners.tell(&told);
-                head.send_replace(now);
+                reach(now);
             }
             Some(error) => tracing::warn!(%error, %since, "the log cannot be read; trying again"),
             None => {}
         }
         tokio::time::sleep(PAUSE).await;
     }
+}
+
+/// How many events of a burst, from its first on, leave nothing out of what follows this revision.
+fn without_a_gap(since: Revision, burst: &[Event]) -> usize {
+    let before = std::iter::once(since).chain(burst.iter().map(|event| event.revision));
+    before.zip(burst).take_while(|(before, event)| event.revision <= before.next()).count()
 }
 
 #[cfg(test)]

@@ -134,8 +134,8 @@ async fn overtaken(world: &World, commit: &Commit, very: bool) {
 struct Watching {
     inner: BoxStream<'static, Result<Vec<Event>, StoreError>>,
     port: Port,
-    /// Whether it is there to be woken by, and not to read what is past: its events may be lost, or come twice.
-    wakes: bool,
+    /// Where the log ended when this was opened. What came later wakes who waits, and may be lost, or come twice.
+    head: Revision,
     again: Option<Vec<Event>>,
 }
 
@@ -152,7 +152,8 @@ impl Watching {
                     return Some(Err(unavailable("the connection broke".into())));
                 }
                 let Ok(events) = burst else { return Some(burst) };
-                match self.port.process().events().filter(|_| self.wakes) {
+                let wakes = events.first().is_some_and(|event| event.revision > self.head);
+                match self.port.process().events().filter(|_| wakes) {
                     None => return Some(Ok(events)),
                     Some(Events::Lost) => self.port.world.counts().fault("wake-ups lost", 1),
                     Some(Events::Doubled) => {
@@ -252,7 +253,7 @@ impl Store for SimulatedStore {
     ) -> Result<BoxStream<'static, Result<Vec<Event>, StoreError>>, StoreError> {
         let inner = self.call(self.inner().watch(since, filter)).await?;
         let head = World::at_once(self.inner().head())?.value;
-        let watching = Watching { inner, port: self.port.clone(), wakes: since == head, again: None };
+        let watching = Watching { inner, port: self.port.clone(), head, again: None };
         Ok(stream::unfold(Some(watching), |watching| async {
             let mut watching = watching?;
             let burst = watching.next().await?;

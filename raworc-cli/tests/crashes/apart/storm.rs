@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use rand::rngs::Xoshiro256PlusPlus;
+use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use raworc_core::ids::AgentName;
 use rustix::process::Signal;
@@ -23,9 +24,8 @@ const AGENTS: usize = 50;
 
 const CALLERS: u64 = 6;
 
-/// From so long on, a storm in which one of these did not happen shows nothing.
-const LONG: Duration = Duration::from_secs(30);
-const HAPPENS: [&str; 6] = ["server", "operator", "program", "database", "connections", "cut"];
+/// From so long on, a storm in which one of the strikes did not happen shows nothing.
+const LONG: Duration = Duration::from_secs(60);
 
 /// How long an answer is waited for at which its server is to be killed.
 const ANSWER_LIMIT: Duration = Duration::from_secs(3);
@@ -45,55 +45,111 @@ pub(crate) async fn run(mut fleet: Fleet, seed: u64, time: Duration) -> Result<S
     let callers = callers.map(|caller| tokio::spawn(caller.run(flag.clone()))).collect();
     let deadline = Instant::now() + time;
     // Two of them, so that one thing goes wrong while another does.
-    let of_nodes = Killer::new(seed).run(&fleet, deadline, async |killer, fleet| killer.strike_a_node(fleet).await);
-    let of_others =
-        Killer::new(!seed).run(&fleet, deadline, async |killer, fleet| killer.strike_what_is_between(fleet).await);
-    let (of_nodes, of_others) = tokio::join!(of_nodes, of_others);
-    let mut done = Done::new();
-    for ended in [of_nodes, of_others] {
-        match ended {
-            Ok(some) => done.extend(some),
-            Err(error) => fleet.trouble(error),
-        }
+    let between: &[_] = if fleet.network.has_cuts() { &BETWEEN } else { &BETWEEN[..BETWEEN.len() - 1] };
+    let (mut of_nodes, mut of_others) = (Killer::new(seed, &OF_NODES), Killer::new(!seed, between));
+    let struck = tokio::join!(of_nodes.run(&fleet, deadline), of_others.run(&fleet, deadline));
+    let mut troubles: Vec<_> = [struck.0, struck.1].into_iter().filter_map(Result::err).collect();
+    for node in fleet.nodes() {
+        troubles.extend(runs(node).await.err());
     }
+    troubles.into_iter().for_each(|trouble| fleet.trouble(trouble));
     stop(&flag, callers).await;
-    let lacks = HAPPENS.into_iter().filter(|what| !done.keys().any(|key| key.starts_with(what)));
-    let lacks: Vec<_> = lacks.filter(|what| *what != "cut" || fleet.network.has_cuts()).collect();
+    let lacks: Vec<_> = of_nodes.lacks().chain(of_others.lacks()).collect();
     let accepted = fleet.recorder.accepted();
     if time >= LONG && (!lacks.is_empty() || accepted < time.as_secs()) {
-        fleet.trouble(format!("it was no storm: {accepted} messages were accepted, and nothing happened to {lacks:?}"));
+        fleet.trouble(format!(
+            "it was no storm: {accepted} messages were accepted, and these did not happen: {lacks:?}"
+        ));
     }
     let began = Instant::now();
     let report = fleet.finish(seed).await?;
     let over = began.elapsed();
+    let done: BTreeMap<_, _> = of_nodes.done.into_iter().chain(of_others.done).collect();
     Ok(format!("{report}; made within {made:.1?}, at rest and gone within {over:.1?}; {done:?}"))
 }
 
-/// What was done to whom, how often.
-type Done = BTreeMap<&'static str, u32>;
-
-struct Killer {
-    chance: Xoshiro256PlusPlus,
-    done: Done,
+async fn runs(node: &Node) -> Result<(), String> {
+    match node.ended().await {
+        Some(status) => Err(format!("machine {} ended by itself: {status}", node.machine)),
+        None => Ok(()),
+    }
 }
 
-impl Killer {
-    fn new(seed: u64) -> Self {
-        Self { chance: Xoshiro256PlusPlus::seed_from_u64(seed), done: Done::new() }
+/// What can go wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Strike {
+    ServerKilled,
+    ServerKilledAtAnAnswer,
+    ServerFrozen,
+    ServerLeft,
+    OperatorKilled,
+    OperatorFrozen,
+    OperatorLeft,
+    ProgramKilled,
+    ProgramFrozen,
+    DatabaseFrozen,
+    ConnectionsEnded,
+    Cut,
+}
+
+/// What can go wrong with a server or an operator, and how often each of it does beside the others.
+const OF_NODES: [(Strike, u32); 7] = [
+    (Strike::ServerKilled, 20),
+    (Strike::ServerKilledAtAnAnswer, 15),
+    (Strike::ServerFrozen, 10),
+    (Strike::ServerLeft, 8),
+    (Strike::OperatorKilled, 18),
+    (Strike::OperatorFrozen, 19),
+    (Strike::OperatorLeft, 10),
+];
+
+/// The same of what is between them, and of programs. A cut is the last, since not every machine can have one.
+const BETWEEN: [(Strike, u32); 5] = [
+    (Strike::ProgramKilled, 18),
+    (Strike::ProgramFrozen, 12),
+    (Strike::DatabaseFrozen, 10),
+    (Strike::ConnectionsEnded, 10),
+    (Strike::Cut, 50),
+];
+
+struct Killer<'a> {
+    chance: Xoshiro256PlusPlus,
+    strikes: &'a [(Strike, u32)],
+    /// What happened, how often.
+    done: BTreeMap<Strike, u32>,
+}
+
+impl Killer<'_> {
+    fn new(seed: u64, strikes: &[(Strike, u32)]) -> Killer<'_> {
+        Killer { chance: Xoshiro256PlusPlus::seed_from_u64(seed), strikes, done: BTreeMap::new() }
     }
 
     /// Strikes again and again until then.
-    async fn run(
-        mut self,
-        fleet: &Fleet,
-        deadline: Instant,
-        strike: impl AsyncFn(&mut Self, &Fleet) -> Result<(), String>,
-    ) -> Result<Done, String> {
+    async fn run(&mut self, fleet: &Fleet, deadline: Instant) -> Result<(), String> {
         while Instant::now() < deadline {
             self.pause(1000).await;
-            strike(&mut self, fleet).await?;
+            let strike = self.choose();
+            if self.strike(fleet, strike).await? {
+                *self.done.entry(strike).or_default() += 1;
+            }
         }
-        Ok(self.done)
+        Ok(())
+    }
+
+    /// What did not happen yet.
+    fn lacks(&self) -> impl Iterator<Item = Strike> {
+        self.strikes.iter().map(|(strike, _)| *strike).filter(|strike| !self.done.contains_key(strike))
+    }
+
+    /// What did not happen yet comes first, so that chance leaves out none of it.
+    fn choose(&mut self) -> Strike {
+        let lacks: Vec<_> = self.lacks().collect();
+        match lacks.choose(&mut self.chance) {
+            Some(one) => *one,
+            None => {
+                self.strikes.choose_weighted(&mut self.chance, |(_, often)| *often).expect("weights that are some").0
+            }
+        }
     }
 
     async fn pause(&mut self, most: u64) {
@@ -101,98 +157,70 @@ impl Killer {
         tokio::time::sleep(Duration::from_millis(millis)).await;
     }
 
-    fn count(&mut self, what: &'static str) {
-        *self.done.entry(what).or_default() += 1;
-    }
-
-    /// One of what can go wrong with a server or an operator.
-    async fn strike_a_node(&mut self, fleet: &Fleet) -> Result<(), String> {
-        for node in fleet.nodes() {
-            if let Some(status) = node.ended().await {
-                return Err(format!("machine {} ended by itself: {status}", node.machine));
+    /// Has it go wrong, and tells whether it did.
+    async fn strike(&mut self, fleet: &Fleet, strike: Strike) -> Result<bool, String> {
+        match strike {
+            Strike::ServerKilled => {
+                let server = self.one_of(&fleet.servers).await?;
+                self.kill(server).await?;
             }
-        }
-        let (server, operator) = (self.one_of(&fleet.servers), self.one_of(&fleet.operators));
-        match self.chance.random_range(0..100) {
-            0..=19 => {
-                self.count("server killed");
-                self.kill(server).await
-            }
-            20..=34 => {
+            Strike::ServerKilledAtAnAnswer => {
+                let server = self.one_of(&fleet.servers).await?;
                 fleet.recorder.kill_at_next_answer(server.pid().await);
                 let deadline = Instant::now() + ANSWER_LIMIT;
                 while server.ended().await.is_none() && Instant::now() < deadline {
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
                 fleet.recorder.kill_at_next_answer(None);
-                if server.ended().await.is_some() {
-                    self.count("server killed at an answer");
-                }
-                self.kill(server).await
+                let is_killed = server.ended().await.is_some();
+                self.kill(server).await?;
+                return Ok(is_killed);
             }
-            35..=44 => {
-                self.count("server frozen");
+            Strike::ServerFrozen => {
+                let server = self.one_of(&fleet.servers).await?;
                 self.freeze(server, 5000).await;
-                Ok(())
             }
-            45..=52 => {
-                self.count("server left");
-                self.leave(server).await
+            Strike::ServerLeft => {
+                let server = self.one_of(&fleet.servers).await?;
+                self.leave(server).await?;
             }
-            53..=70 => {
-                self.count("operator killed");
-                self.kill(operator).await
+            Strike::OperatorKilled => {
+                let operator = self.one_of(&fleet.operators).await?;
+                self.kill(operator).await?;
             }
-            71..=89 => {
-                self.count("operator frozen");
+            Strike::OperatorFrozen => {
+                let operator = self.one_of(&fleet.operators).await?;
                 // Longer than its sign of life counts, as often as not.
                 self.freeze(operator, 10_000).await;
-                Ok(())
             }
-            _ => {
-                self.count("operator left");
-                self.leave(operator).await
+            Strike::OperatorLeft => {
+                let operator = self.one_of(&fleet.operators).await?;
+                self.leave(operator).await?;
             }
-        }
-    }
-
-    /// One of what can go wrong with what is between them, and with programs.
-    async fn strike_what_is_between(&mut self, fleet: &Fleet) -> Result<(), String> {
-        let with_cuts = if fleet.network.has_cuts() { 100 } else { 50 };
-        match self.chance.random_range(0..with_cuts) {
-            0..=17 => {
-                if let Some(program) = self.any_program(fleet) {
-                    self.count("program killed");
-                    signal(&program, Signal::KILL);
-                }
+            Strike::ProgramKilled => {
+                let Some(program) = self.any_program(fleet) else { return Ok(false) };
+                signal(&program, Signal::KILL);
             }
-            18..=29 => {
-                if let Some(program) = self.any_program(fleet) {
-                    self.count("program frozen");
-                    signal(&program, Signal::STOP);
-                    self.pause(3000).await;
-                    signal(&program, Signal::CONT);
-                }
+            Strike::ProgramFrozen => {
+                let Some(program) = self.any_program(fleet) else { return Ok(false) };
+                signal(&program, Signal::STOP);
+                self.pause(3000).await;
+                signal(&program, Signal::CONT);
             }
-            30..=39 => {
-                self.count("database frozen");
+            Strike::DatabaseFrozen => {
                 fleet.signal_database(Signal::STOP);
                 self.pause(4000).await;
                 fleet.signal_database(Signal::CONT);
             }
-            40..=49 => {
-                self.count("connections ended");
-                end_connections(&fleet.database).await?;
-            }
-            _ => {
-                self.count("cut");
+            Strike::ConnectionsEnded => end_connections(&fleet.database).await?,
+            Strike::Cut => {
                 let (a, b) = PAIRS[self.chance.random_range(0..PAIRS.len())];
                 fleet.network.cut(a, b)?;
                 self.pause(8000).await;
                 fleet.network.heal(a, b)?;
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     async fn kill(&mut self, node: &Node) -> Result<(), String> {
@@ -213,8 +241,9 @@ impl Killer {
         node.signal(Signal::CONT).await;
     }
 
-    fn one_of<'a>(&mut self, nodes: &'a [Node]) -> &'a Node {
-        &nodes[self.chance.random_range(0..nodes.len())]
+    async fn one_of<'a>(&mut self, nodes: &'a [Node]) -> Result<&'a Node, String> {
+        let node = &nodes[self.chance.random_range(0..nodes.len())];
+        runs(node).await.map(|()| node)
     }
 
     fn any_program(&mut self, fleet: &Fleet) -> Option<super::engine::Done> {

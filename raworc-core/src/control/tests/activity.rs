@@ -4,7 +4,8 @@ use super::super::ActivityKind;
 use super::*;
 use crate::control::Followed;
 use crate::error::Error;
-use crate::store::Touch;
+use crate::ids::Revision;
+use crate::store::{StoreError, Touch};
 
 impl World {
     /// Waits for a touch of the agent that is so.
@@ -114,6 +115,81 @@ async fn who_follows_a_log_that_went_back_is_told_however_long_it_is_by_then() {
     let agent = world.edit(&agent, r#"{"idle_timeout": 100}"#).await;
     let told = following.next().await.expect("the feed is there").expect("goes on");
     assert!(matches!(&told, Followed::Event(event) if event.agent == Some(agent.id)), "{told:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_too_slow_to_hear_that_the_log_went_back_is_told_all_the_same() {
+    let world = World::new().await;
+    let agent = world.idle("a", AgentSpec::default()).await;
+    let follow = || world.control.follow(&world.call, &world.tenant, Some(&agent.name), None);
+    let mut following = follow().await.expect("followed");
+    let mut events = world.control.inner.feed.subscribe();
+    world.store.go_back();
+    // What was told before may be heard first.
+    let missed = async { while events.recv().await.is_ok() {} };
+    tokio::time::timeout(Duration::from_secs(60), missed).await.expect("it is told");
+    let mut anew = follow().await.expect("followed anew");
+    for n in 1..=300 {
+        world.edit(&agent, &format!(r#"{{"idle_timeout": {}}}"#, 1000 + n)).await;
+    }
+    // The feed has read them by then.
+    while world.control.inner.feed.head() < world.store.head().await.expect("a store").value {
+        events.recv().await.expect("is told");
+    }
+    let told = following.next().await.expect("the feed is there");
+    assert!(matches!(&told, Err(Error::Gone { .. })), "{told:?}");
+    let told = anew.next().await.expect("the feed is there");
+    assert!(matches!(&told, Ok(Followed::Event(_))), "{told:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_begins_to_follow_a_log_that_went_back_before_it_is_known() {
+    let world = World::new().await;
+    let agent = world.idle("a", AgentSpec::default()).await;
+    world.edit(&agent, r#"{"idle_timeout": 100}"#).await;
+    let head = world.store.head().await.expect("a store").value;
+    while world.control.inner.feed.head() < head {
+        tokio::task::yield_now().await;
+    }
+    world.store.end_at(Revision(head.0 - 1));
+    for agent in [None, Some(&agent.name)] {
+        let told = world.control.follow(&world.call, &world.tenant, agent, None).await;
+        assert!(matches!(&told, Err(Error::Store(StoreError::Unavailable { .. }))), "{told:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_stream_leaves_out_once_is_read_again_and_what_it_never_has_is_told_to_be_missed() {
+    use tokio::sync::broadcast::error::RecvError;
+    let world = World::new().await;
+    let agent = world.idle("a", AgentSpec::default()).await;
+    let mut edits = 1000;
+    for (is_one_burst, times, missed) in [(false, 1, false), (true, 1, false), (false, 99, true), (true, 99, true)] {
+        let mut events = world.control.inner.feed.subscribe();
+        let head = world.store.head().await.expect("a store").value;
+        let left_out = head.next().next();
+        world.store.leave_out(left_out, times);
+        if is_one_burst {
+            world.store.cut_watchers();
+            tokio::task::yield_now().await;
+        }
+        for _ in 0..3 {
+            edits += 1;
+            world.edit(&agent, &format!(r#"{{"idle_timeout": {edits}}}"#)).await;
+        }
+        let mut heard = Vec::new();
+        while heard.last() != Some(&Some(Revision(head.0 + 3))) {
+            let told = tokio::time::timeout(Duration::from_secs(60), events.recv()).await.expect("it is told");
+            heard.push(match told {
+                Ok(event) => Some(event.revision),
+                Err(RecvError::Lagged(1)) => None,
+                Err(error) => panic!("{error}"),
+            });
+        }
+        let between = if missed { None } else { Some(left_out) };
+        assert_eq!(heard, [Some(head.next()), between, Some(Revision(head.0 + 3))], "{is_one_burst} {times}");
+        world.store.leave_out(left_out, 0);
+    }
 }
 
 #[tokio::test(start_paused = true)]

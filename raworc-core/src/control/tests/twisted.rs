@@ -36,6 +36,8 @@ pub(crate) struct Twisted {
     cut: Mutex<CancellationToken>,
     gone: Mutex<CancellationToken>,
     claims_take: Mutex<Duration>,
+    head: Mutex<Option<Revision>>,
+    left_out: Arc<Mutex<(Revision, u64)>>,
 }
 
 impl std::fmt::Debug for Twisted {
@@ -58,6 +60,8 @@ impl Twisted {
             cut: Mutex::default(),
             gone: Mutex::default(),
             claims_take: Mutex::default(),
+            head: Mutex::default(),
+            left_out: Arc::default(),
         }
     }
 
@@ -107,6 +111,16 @@ impl Twisted {
     pub(crate) fn go_back(&self) {
         let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut *gone).cancel();
+    }
+
+    /// Says that the log ends here, as a database does that has lost the last of it.
+    pub(crate) fn end_at(&self, head: Revision) {
+        *self.head.lock().unwrap_or_else(PoisonError::into_inner) = Some(head);
+    }
+
+    /// Leaves this out of what watchers are told, so many times.
+    pub(crate) fn leave_out(&self, revision: Revision, times: u64) {
+        *self.left_out.lock().unwrap_or_else(PoisonError::into_inner) = (revision, times);
     }
 
     /// Leases are claimed in no less time than this.
@@ -211,7 +225,10 @@ impl Store for Twisted {
     }
 
     async fn head(&self) -> Result<Stamped<Revision>, StoreError> {
-        self.inner.head().await
+        let mut head = self.inner.head().await?;
+        let lost = *self.head.lock().unwrap_or_else(PoisonError::into_inner);
+        head.value = lost.unwrap_or(head.value);
+        Ok(head)
     }
 
     async fn watch(
@@ -221,7 +238,15 @@ impl Store for Twisted {
     ) -> Result<BoxStream<'static, Result<Vec<Event>, StoreError>>, StoreError> {
         let cut = self.cut.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let events = self.inner.watch(since, filter).await?;
+        let left_out = Arc::clone(&self.left_out);
+        let events = self.inner.watch(since, filter).await?.map(move |burst| {
+            let mut burst = burst?;
+            let mut left_out = left_out.lock().unwrap_or_else(PoisonError::into_inner);
+            let all = burst.len();
+            burst.retain(|event| left_out.1 == 0 || event.revision != left_out.0);
+            left_out.1 -= (all - burst.len()) as u64;
+            Ok(burst)
+        });
         let told = async move {
             gone.cancelled_owned().await;
             Err(StoreError::Gone { oldest: Revision(1) })
