@@ -74,16 +74,25 @@ impl Batches {
         Self { head, rows: Rowset::default(), keep, tidied: head.commits }
     }
 
-    /// Does the work in one transaction: all of it, or none. `changing` hears of the head as it was when
-    /// nobody else could write any more, and of the agents whose rows change before anybody can see that.
+    /// Does the work in one transaction: all of it, or none. `join` may add jobs once nobody else can write any more.
+    /// `changing` hears of the head as it was then, and of the agents whose rows change before anybody can see that.
     pub(crate) async fn write<D: Dialect>(
         &mut self,
         conn: &mut D::Connection,
         time: &Time,
-        jobs: &[Job],
+        jobs: &mut Vec<Job>,
+        join: impl FnOnce(&mut Vec<Job>),
         changing: impl FnOnce(Head, &[AgentId]),
     ) -> Result<Written, sqlx::Error> {
-        let (begun, footprints) = self.begin::<D>(conn, time, jobs).await?;
+        let (wanted, mut footprints) = looks_at(jobs);
+        let begun = self.rows.begin::<D>(conn, self.head, time, wanted).await?;
+        let first = jobs.len();
+        join(jobs);
+        if let Some(joined @ [_, ..]) = jobs.get(first..) {
+            let (wanted, more) = looks_at(joined);
+            self.rows.join::<D>(conn, wanted).await?;
+            footprints.extend(more);
+        }
         let mut head = begun;
         let mut pending = Pending::default();
         let mut outcomes = Vec::with_capacity(jobs.len());
@@ -145,38 +154,6 @@ impl Batches {
         changing(begun, &agents);
         let events = pending.write::<D>(conn, &self.rows, &head).await?;
         Ok(Written { outcomes, head, events, agents })
-    }
-
-    /// Begins the transaction, and loads what the whole batch looks at. Gives the head, and the footprint of each job.
-    async fn begin<D: Dialect>(
-        &mut self,
-        conn: &mut D::Connection,
-        time: &Time,
-        jobs: &[Job],
-    ) -> Result<(Head, Vec<Footprint>), sqlx::Error> {
-        let mut wanted = Wanted::default();
-        let mut footprints = Vec::with_capacity(jobs.len());
-        for job in jobs {
-            let mut footprint = Footprint::default();
-            match &job.work {
-                Work::Commit(commit) => {
-                    wanted.commits.push(commit.id);
-                    footprint = commit.footprint();
-                    join(&mut wanted.footprint, &footprint);
-                    wanted.answers.extend(footprint.idempotency.clone());
-                }
-                Work::Touch(touches) => {
-                    for touch in touches {
-                        wanted.footprint.agents.entry(touch.agent).or_default();
-                    }
-                }
-                Work::Claim(claim) => wanted.leases.push(claim.key.clone()),
-                Work::Put { .. } | Work::Unlink { .. } | Work::ForgetLog { .. } | Work::Forget(_) => {}
-            }
-            footprints.push(footprint);
-        }
-        let head = self.rows.begin::<D>(conn, self.head, time, wanted).await?;
-        Ok((head, footprints))
     }
 
     async fn commit<D: Dialect>(
@@ -263,6 +240,32 @@ fn forget_log(upto: Revision, head: &mut Head, pending: &mut Pending) {
     pending.other = true;
     head.oldest = head.oldest.max(upto.next().min(head.revision.next()));
     pending.forget(sql::FORGET_LOG, int(head.oldest.0));
+}
+
+/// What jobs look at, all of them and each.
+fn looks_at(jobs: &[Job]) -> (Wanted, Vec<Footprint>) {
+    let mut wanted = Wanted::default();
+    let mut footprints = Vec::with_capacity(jobs.len());
+    for job in jobs {
+        let mut footprint = Footprint::default();
+        match &job.work {
+            Work::Commit(commit) => {
+                wanted.commits.push(commit.id);
+                footprint = commit.footprint();
+                join(&mut wanted.footprint, &footprint);
+                wanted.answers.extend(footprint.idempotency.clone());
+            }
+            Work::Touch(touches) => {
+                for touch in touches {
+                    wanted.footprint.agents.entry(touch.agent).or_default();
+                }
+            }
+            Work::Claim(claim) => wanted.leases.push(claim.key.clone()),
+            Work::Put { .. } | Work::Unlink { .. } | Work::ForgetLog { .. } | Work::Forget(_) => {}
+        }
+        footprints.push(footprint);
+    }
+    (wanted, footprints)
 }
 
 /// Adds what one commit looks at to what a batch looks at, but for its key of idempotency.

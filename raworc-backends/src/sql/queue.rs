@@ -82,13 +82,18 @@ impl Job {
 
 /// Who writes batches, each in one transaction: all of it, or none.
 pub(crate) trait Attempt {
-    /// Does the work.
-    fn attempt(&mut self, jobs: &[Job]) -> impl Future<Output = Result<Vec<Outcome>, Fault>> + Send;
+    /// Does the work, and maybe more that has come by the time it begins, which is then in the batch too: at most so many jobs.
+    fn attempt(
+        &mut self,
+        batch: &mut Vec<Job>,
+        most: usize,
+    ) -> impl Future<Output = Result<Vec<Outcome>, Fault>> + Send;
 }
 
-/// Does the work of a batch, and answers. Where the database refuses a row, each job is tried alone.
-pub(crate) async fn write(writer: &mut (impl Attempt + Send), batch: Vec<Job>) {
-    let fault = match writer.attempt(&batch).await {
+/// Does the work of a batch, of which there are to be at most `most`, and answers. Where the database refuses a row, each job is
+/// tried alone.
+pub(crate) async fn write(writer: &mut (impl Attempt + Send), mut batch: Vec<Job>, most: usize) {
+    let fault = match writer.attempt(&mut batch, most).await {
         Ok(outcomes) => {
             for (job, outcome) in batch.into_iter().zip(outcomes) {
                 job.answer(Ok(outcome));
@@ -99,9 +104,10 @@ pub(crate) async fn write(writer: &mut (impl Attempt + Send), batch: Vec<Job>) {
     };
     let mut broken = (fault.kind != FaultKind::OfRow || batch.len() == 1).then_some(fault);
     for job in batch {
+        let mut alone = vec![job];
         let result = match &broken {
             Some(fault) => Err(fault.clone()),
-            None => writer.attempt(std::slice::from_ref(&job)).await,
+            None => writer.attempt(&mut alone, 1).await,
         };
         if let Err(fault) = &result
             && fault.kind != FaultKind::OfRow
@@ -109,7 +115,10 @@ pub(crate) async fn write(writer: &mut (impl Attempt + Send), batch: Vec<Job>) {
             // The others would have to wait for the same.
             broken = Some(fault.clone());
         }
-        job.answer(result.and_then(|mut outcomes| outcomes.pop().ok_or_else(Fault::closed)));
+        let result = result.and_then(|mut outcomes| outcomes.pop().ok_or_else(Fault::closed));
+        if let Some(job) = alone.pop() {
+            job.answer(result);
+        }
     }
     if let Some(fault) = broken {
         tracing::warn!(reason = %fault.reason, "a batch was not written");
@@ -133,6 +142,12 @@ impl Queue {
         self.0.send(Job { work, reply }).await.map_err(|_| Fault::closed())?;
         answer.await.map_err(|_| Fault::closed())?
     }
+
+    /// Whether the writer has taken all that it was asked for.
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.capacity() == self.0.max_capacity()
+    }
 }
 
 /// What the writer is asked for.
@@ -147,7 +162,13 @@ impl Jobs {
     /// that was asked for.
     pub(crate) async fn next(&mut self, most: usize) -> Option<Vec<Job>> {
         let mut batch = vec![self.first().await?];
-        let mut bytes = batch[0].work.bytes();
+        self.join(&mut batch, most);
+        Some(batch)
+    }
+
+    /// Adds what waits by now, within the same bounds.
+    pub(crate) fn join(&mut self, batch: &mut Vec<Job>, most: usize) {
+        let mut bytes: usize = batch.iter().map(|job| job.work.bytes()).sum();
         while batch.len() < most
             && bytes < BYTES
             && let Ok(job) = self.receiver.try_recv()
@@ -155,7 +176,6 @@ impl Jobs {
             bytes += job.work.bytes();
             batch.push(job);
         }
-        Some(batch)
     }
 
     async fn first(&mut self) -> Option<Job> {

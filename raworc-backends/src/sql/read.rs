@@ -118,18 +118,21 @@ impl<D: Dialect> Shared<D> {
     /// the database all of them are, which is found out by using them.
     pub(crate) async fn run(&self, script: Script) -> Result<Vec<D::Row>, sqlx::Error> {
         let mut conn = self.reader().await?;
-        let rows = match within(self.run_on(conn.get()?, script.clone())).await {
-            Err(error) if self.may_be_lost(&error) => {
-                tracing::debug!(%error, place = %self.place, "read again over another connection");
-                // It has a place in the pool that another one may need.
-                drop(conn);
-                conn = self.answering().await?;
-                within(self.run_on(conn.get()?, script)).await?
-            }
-            rows => rows?,
-        };
-        conn.give_back();
-        Ok(rows)
+        within(async {
+            let rows = match self.run_on(conn.get()?, script.clone()).await {
+                Err(error) if self.may_be_lost(&error) => {
+                    tracing::debug!(%error, place = %self.place, "read again over another connection");
+                    // It has a place in the pool that another one may need.
+                    drop(conn);
+                    conn = self.answering().await?;
+                    self.run_on(conn.get()?, script).await?
+                }
+                rows => rows?,
+            };
+            conn.give_back();
+            Ok(rows)
+        })
+        .await
     }
 
     /// Whether another connection may answer, at once.

@@ -96,16 +96,22 @@ impl Rowset {
         time: &Time,
         wanted: Wanted,
     ) -> Result<Head, sqlx::Error> {
-        let mut script = Script::default();
-        script.ask(sql::LOAD_LEASES, missing(&mut self.leases, wanted.leases.into_iter()));
-        script.ask(sql::LOAD_COMMITS, missing(&mut self.commits, wanted.commits.into_iter()));
-        let key = |key: &IdempotencyKey| [key.principal.clone().into(), key.key.clone().into()];
-        script.ask(sql::LOAD_ANSWERS, missing_by(&mut self.answers, wanted.answers.iter(), key));
-        self.ask(&mut script, &wanted.footprint)?;
+        let script = self.ask_all(&wanted)?;
         let (head, rows) = D::begin(conn, known, time, script).await?;
         self.take(&rows)?;
         self.load_dependents::<D>(conn, &wanted.footprint).await?;
         Ok(head)
+    }
+
+    /// Loads what more work looks at, once the transaction has begun.
+    pub(crate) async fn join<D: Dialect>(
+        &mut self,
+        conn: &mut D::Connection,
+        wanted: Wanted,
+    ) -> Result<(), sqlx::Error> {
+        let script = self.ask_all(&wanted)?;
+        self.run::<D>(conn, script).await?;
+        self.load_dependents::<D>(conn, &wanted.footprint).await
     }
 
     /// Loads all of a footprint that is not here yet, but for the answer.
@@ -116,9 +122,7 @@ impl Rowset {
     ) -> Result<(), sqlx::Error> {
         let mut script = Script::default();
         self.ask(&mut script, footprint)?;
-        if !script.is_empty() {
-            self.take(&D::run(conn, script).await?)?;
-        }
+        self.run::<D>(conn, script).await?;
         self.load_dependents::<D>(conn, footprint).await
     }
 
@@ -130,10 +134,24 @@ impl Rowset {
     ) -> Result<(), sqlx::Error> {
         let mut script = Script::default();
         self.ask_dependents(&mut script, footprint);
-        if !script.is_empty() {
-            self.take(&D::run(conn, script).await?)?;
+        self.run::<D>(conn, script).await
+    }
+
+    async fn run<D: Dialect>(&mut self, conn: &mut D::Connection, script: Script) -> Result<(), sqlx::Error> {
+        if script.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        self.take(&D::run(conn, script).await?)
+    }
+
+    fn ask_all(&mut self, wanted: &Wanted) -> Result<Script, sqlx::Error> {
+        let mut script = Script::default();
+        script.ask(sql::LOAD_LEASES, missing(&mut self.leases, wanted.leases.iter().cloned()));
+        script.ask(sql::LOAD_COMMITS, missing(&mut self.commits, wanted.commits.iter().copied()));
+        let key = |key: &IdempotencyKey| [key.principal.clone().into(), key.key.clone().into()];
+        script.ask(sql::LOAD_ANSWERS, missing_by(&mut self.answers, wanted.answers.iter(), key));
+        self.ask(&mut script, &wanted.footprint)?;
+        Ok(script)
     }
 
     fn ask(&mut self, script: &mut Script, footprint: &Footprint) -> Result<(), sqlx::Error> {

@@ -138,8 +138,13 @@ impl<D: Server> SqlStore<D> {
         Ok(Self::new(shared, options.queue, |shared, jobs, closing| {
             let tail = Tail::<D>::new(Arc::clone(&shared), connect.clone(), Arc::clone(&grown), closing);
             let writer = Writer::<D>::new(shared, jobs, connect, conn, batches, options.batch, grown);
-            tokio::spawn(tail.run());
-            writer.run()
+            let following = tokio::spawn(tail.run());
+            async move {
+                writer.run().await;
+                if let Err(error) = following.await {
+                    tracing::error!(%error, "what follows the log did not end well");
+                }
+            }
         }))
     }
 }

@@ -59,7 +59,7 @@ impl<D: Dialect> Shared<D> {
 /// A store in a database.
 pub struct SqlStore<D: Dialect> {
     pub(crate) shared: Arc<Shared<D>>,
-    queue: Queue,
+    pub(super) queue: Queue,
     closing: CancellationToken,
     /// Where the store is dropped and not closed, all ends as well.
     _dropped: DropGuard,

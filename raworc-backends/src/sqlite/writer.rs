@@ -51,7 +51,8 @@ impl Writer {
         let checkpoints = Arc::clone(&self.checkpoints).run(options, place, carrying.clone());
         let checkpoints = tokio::spawn(checkpoints);
         while let Some(batch) = self.jobs.next(self.options.batch).await {
-            queue::write(&mut self, batch).await;
+            let most = self.options.batch;
+            queue::write(&mut self, batch, most).await;
             if self.checkpoints.is_long() {
                 self.finish_checkpoint().await;
             }
@@ -89,14 +90,15 @@ impl Writer {
 }
 
 impl Attempt for Writer {
-    async fn attempt(&mut self, jobs: &[Job]) -> Result<Vec<Outcome>, Fault> {
+    /// Nobody else writes, so that it begins at once, and what comes meanwhile is the next batch.
+    async fn attempt(&mut self, jobs: &mut Vec<Job>, _: usize) -> Result<Vec<Outcome>, Fault> {
         let mut conn = match self.conn.take() {
             Some(conn) => conn,
             None => self.reconnect().await.map_err(|error| Sqlite::fault(&error, &self.shared.place))?,
         };
         let (shared, batches) = (&self.shared, &mut self.batches);
         let changing = |_, agents: &[_]| shared.recent.forget(agents.iter().copied());
-        match batches.write::<Sqlite>(&mut conn, &shared.time, jobs, changing).await {
+        match batches.write::<Sqlite>(&mut conn, &shared.time, jobs, |_| {}, changing).await {
             Ok(written) => {
                 self.conn = Some(conn);
                 shared.recent.keep(written.agents.iter().filter_map(|id| batches.rows.agents.get(id)?.as_ref()));

@@ -31,6 +31,7 @@ use self::database::Database;
 pub(crate) use self::locks::{
     a_commit_that_has_waited_too_long_for_its_turn_is_told_and_made_when_it_is_sent_again,
     a_deadlock_with_somebody_else_costs_no_commit, a_pooler_is_noticed,
+    what_comes_while_others_write_is_written_with_what_waits,
 };
 pub(crate) use self::lost::{commits_whose_answers_are_lost_are_made_once_each, what_is_written_leaves_at_once};
 use super::{DatabaseOptions, Server, connect, usable};
@@ -126,6 +127,7 @@ macro_rules! tests {
             many_rows_go_a_few_at_a_time_while_others_write,
             a_deadlock_with_somebody_else_costs_no_commit,
             a_commit_that_has_waited_too_long_for_its_turn_is_told_and_made_when_it_is_sent_again,
+            what_comes_while_others_write_is_written_with_what_waits,
             a_pooler_is_noticed,
             commits_whose_answers_are_lost_are_made_once_each,
             the_largest_messages_go_through_together,

@@ -54,15 +54,17 @@ impl<D: Server> Writer<D> {
 
     pub(super) async fn run(mut self) {
         while let Some(batch) = self.jobs.next(self.most).await {
-            queue::write(&mut self, batch).await;
+            let most = self.most;
+            queue::write(&mut self, batch, most).await;
         }
         if let Some(conn) = self.conn.take() {
             drop(timeout(super::CONNECT_LIMIT, conn.close()).await);
         }
     }
 
-    /// Does the work in one transaction: all of it, or none.
-    async fn once(&mut self, jobs: &[Job]) -> Result<Vec<Outcome>, Fault> {
+    /// Does the work in one transaction: all of it, or none. What comes while others write is done with it, and need not wait for
+    /// another turn.
+    async fn once(&mut self, batch: &mut Vec<Job>, most: usize) -> Result<Vec<Outcome>, Fault> {
         let fault = |error: sqlx::Error| D::fault(&error, &self.shared.place);
         let mut conn = match self.conn.take() {
             Some(conn) => conn,
@@ -75,7 +77,8 @@ impl<D: Server> Writer<D> {
                 feed.went_back(head.revision, head.oldest);
             }
         };
-        let writing = self.batches.write::<D>(&mut conn, &self.shared.time, jobs, begun);
+        let join = |batch: &mut Vec<Job>| self.jobs.join(batch, most);
+        let writing = self.batches.write::<D>(&mut conn, &self.shared.time, batch, join, begun);
         let written = timeout(LIMIT, writing).await;
         // Others write too, so that what was read is true no longer.
         self.batches.rows.clear();
@@ -106,11 +109,11 @@ impl<D: Server> Writer<D> {
 
 impl<D: Server> Attempt for Writer<D> {
     /// Does the work, again where that may help.
-    async fn attempt(&mut self, jobs: &[Job]) -> Result<Vec<Outcome>, Fault> {
+    async fn attempt(&mut self, batch: &mut Vec<Job>, most: usize) -> Result<Vec<Outcome>, Fault> {
         let patience = if self.failing { Duration::ZERO } else { PATIENCE };
         let (until, mut pause) = (Instant::now() + patience, PAUSES.0);
         loop {
-            let fault = match self.once(jobs).await {
+            let fault = match self.once(batch, most.min(self.most)).await {
                 Err(fault) if fault.is_passing() => fault,
                 done => {
                     self.failing = false;

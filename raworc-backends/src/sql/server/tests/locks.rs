@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt;
 use raworc_core::ids::Revision;
-use raworc_core::store::Store;
+use raworc_core::store::{EventFilter, Store};
 use tokio::time::{sleep, timeout};
 
 use super::database::{self, Database};
@@ -65,6 +66,31 @@ pub(crate) async fn a_commit_that_has_waited_too_long_for_its_turn_is_told_and_m
     assert!(error.is_retryable(), "{error:?}");
     store.commit(made).await.expect("goes through");
     assert_eq!(store.head().await.expect("answers").value, Revision(1));
+    store.close().await;
+}
+
+pub(crate) async fn what_comes_while_others_write_is_written_with_what_waits<D: Tested>(database: Database) {
+    let store = open::<D>(&database).await;
+    let (agent, made) = create("one");
+    store.commit(made).await.expect("goes through");
+    let mut log = store.watch(Revision(1), EventFilter::default()).await.expect("is followed");
+    let mut other = a_connection::<D>(&database).await;
+    say::<D>(&mut other, format!("BEGIN; {HOLD}")).await.expect("nobody holds it");
+    let commit = |text| store.commit(accept(agent, message_id(), text));
+    let others = async {
+        while !store.queue.is_empty() {
+            sleep(Duration::from_millis(1)).await;
+        }
+        // The writer has the first, and waits with it. The others are asked for before they are let go on.
+        let let_go = say::<D>(&mut other, "ROLLBACK");
+        let (second, third, _) = tokio::join!(commit("second"), commit("third"), let_go);
+        second.and(third)
+    };
+    let (first, others, burst) = tokio::join!(biased; commit("first"), others, log.next());
+    first.and(others).expect("go through");
+    let burst = burst.expect("goes on").expect("is read");
+    let revisions: Vec<_> = burst.iter().map(|event| event.revision.0).collect();
+    assert_eq!(revisions, [2, 3, 4], "one transaction has them all");
     store.close().await;
 }
 
