@@ -74,24 +74,24 @@ impl Batches {
         Self { head, rows: Rowset::default(), keep, tidied: head.commits }
     }
 
-    /// Does the work in one transaction: all of it, or none. `join` may add jobs once nobody else can write any more.
+    /// Does the work in one transaction: all of it, or none. `more` may add jobs once nobody else can write any more.
     /// `changing` hears of the head as it was then, and of the agents whose rows change before anybody can see that.
     pub(crate) async fn write<D: Dialect>(
         &mut self,
         conn: &mut D::Connection,
         time: &Time,
         jobs: &mut Vec<Job>,
-        join: impl FnOnce(&mut Vec<Job>),
+        more: impl FnOnce(&mut Vec<Job>),
         changing: impl FnOnce(Head, &[AgentId]),
     ) -> Result<Written, sqlx::Error> {
         let (wanted, mut footprints) = looks_at(jobs);
         let begun = self.rows.begin::<D>(conn, self.head, time, wanted).await?;
         let first = jobs.len();
-        join(jobs);
-        if let Some(joined @ [_, ..]) = jobs.get(first..) {
-            let (wanted, more) = looks_at(joined);
-            self.rows.join::<D>(conn, wanted).await?;
-            footprints.extend(more);
+        more(jobs);
+        if let Some(added @ [_, ..]) = jobs.get(first..) {
+            let (wanted, theirs) = looks_at(added);
+            self.rows.load_more::<D>(conn, wanted).await?;
+            footprints.extend(theirs);
         }
         let mut head = begun;
         let mut pending = Pending::default();

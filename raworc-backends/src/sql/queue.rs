@@ -82,18 +82,17 @@ impl Job {
 
 /// Who writes batches, each in one transaction: all of it, or none.
 pub(crate) trait Attempt {
-    /// Does the work, and maybe more that has come by the time it begins, which is then in the batch too: at most so many jobs.
+    /// Does the work. Where it `grows`, what has come by the time that it begins may be added to the batch, and is done with it.
     fn attempt(
         &mut self,
         batch: &mut Vec<Job>,
-        most: usize,
+        grows: bool,
     ) -> impl Future<Output = Result<Vec<Outcome>, Fault>> + Send;
 }
 
-/// Does the work of a batch, of which there are to be at most `most`, and answers. Where the database refuses a row, each job is
-/// tried alone.
-pub(crate) async fn write(writer: &mut (impl Attempt + Send), mut batch: Vec<Job>, most: usize) {
-    let fault = match writer.attempt(&mut batch, most).await {
+/// Does the work of a batch, and answers. Where the database refuses a row, each job is tried alone.
+pub(crate) async fn write(writer: &mut (impl Attempt + Send), mut batch: Vec<Job>) {
+    let fault = match writer.attempt(&mut batch, true).await {
         Ok(outcomes) => {
             for (job, outcome) in batch.into_iter().zip(outcomes) {
                 job.answer(Ok(outcome));
@@ -107,7 +106,7 @@ pub(crate) async fn write(writer: &mut (impl Attempt + Send), mut batch: Vec<Job
         let mut alone = vec![job];
         let result = match &broken {
             Some(fault) => Err(fault.clone()),
-            None => writer.attempt(&mut alone, 1).await,
+            None => writer.attempt(&mut alone, false).await,
         };
         if let Err(fault) = &result
             && fault.kind != FaultKind::OfRow
@@ -162,12 +161,12 @@ impl Jobs {
     /// that was asked for.
     pub(crate) async fn next(&mut self, most: usize) -> Option<Vec<Job>> {
         let mut batch = vec![self.first().await?];
-        self.join(&mut batch, most);
+        self.add_to(&mut batch, most);
         Some(batch)
     }
 
     /// Adds what waits by now, within the same bounds.
-    pub(crate) fn join(&mut self, batch: &mut Vec<Job>, most: usize) {
+    pub(crate) fn add_to(&mut self, batch: &mut Vec<Job>, most: usize) {
         let mut bytes: usize = batch.iter().map(|job| job.work.bytes()).sum();
         while batch.len() < most
             && bytes < BYTES
@@ -208,8 +207,15 @@ mod tests {
                 queue.0.send(Job { work, reply }).await.expect("it is taken");
             }
         }
-        for length in [8, 16] {
-            assert_eq!(jobs.next(64).await.expect("some wait").len(), length);
-        }
+        let mut batch = jobs.next(64).await.expect("some wait");
+        assert_eq!(batch.len(), 8);
+        jobs.add_to(&mut batch, 64);
+        assert_eq!(batch.len(), 8, "it is large enough");
+        let mut batch = jobs.next(6).await.expect("some wait");
+        assert_eq!(batch.len(), 6);
+        jobs.add_to(&mut batch, 6);
+        assert_eq!(batch.len(), 6, "it is long enough");
+        jobs.add_to(&mut batch, 64);
+        assert_eq!(batch.len(), 16, "all that waits");
     }
 }

@@ -104,7 +104,7 @@ impl Rowset {
     }
 
     /// Loads what more work looks at, once the transaction has begun.
-    pub(crate) async fn join<D: Dialect>(
+    pub(crate) async fn load_more<D: Dialect>(
         &mut self,
         conn: &mut D::Connection,
         wanted: Wanted,

@@ -51,8 +51,7 @@ impl Writer {
         let checkpoints = Arc::clone(&self.checkpoints).run(options, place, carrying.clone());
         let checkpoints = tokio::spawn(checkpoints);
         while let Some(batch) = self.jobs.next(self.options.batch).await {
-            let most = self.options.batch;
-            queue::write(&mut self, batch, most).await;
+            queue::write(&mut self, batch).await;
             if self.checkpoints.is_long() {
                 self.finish_checkpoint().await;
             }
@@ -91,7 +90,7 @@ impl Writer {
 
 impl Attempt for Writer {
     /// Nobody else writes, so that it begins at once, and what comes meanwhile is the next batch.
-    async fn attempt(&mut self, jobs: &mut Vec<Job>, _: usize) -> Result<Vec<Outcome>, Fault> {
+    async fn attempt(&mut self, jobs: &mut Vec<Job>, _: bool) -> Result<Vec<Outcome>, Fault> {
         let mut conn = match self.conn.take() {
             Some(conn) => conn,
             None => self.reconnect().await.map_err(|error| Sqlite::fault(&error, &self.shared.place))?,

@@ -63,8 +63,8 @@ impl ControlPlane {
     /// Follows a tenant's log, or one agent's part of it, after the revision `since`; from now on where it is absent.
     ///
     /// # Errors
-    /// Where the caller may not see it; [`Error::Gone`] where the log no longer goes
-    /// back that far; [`Error::Invalid`] where it never was that long.
+    /// Where the caller may not see it; [`Error::Gone`] where the log no longer goes back that far; [`Error::Invalid`] where it
+    /// never was that long; [`StoreError::Unavailable`] where it is shorter than what this process has told of it.
     pub async fn follow(
         &self,
         call: &Call,
@@ -86,6 +86,7 @@ impl ControlPlane {
         let deltas = agent.map(|agent| feed.deltas().of(agent));
         // After the subscription: what the feed has told before it is in the store up to this revision.
         let head = self.inner.store.head().await?.value;
+        // It went back, which the feed is about to learn.
         if head < before.revision {
             let reason = format!("the log went back to revision {head}, of which this server does not know all yet");
             return Err(StoreError::Unavailable { reason }.into());
@@ -267,7 +268,16 @@ impl Following {
         }
         let Some(backlog) = &mut self.backlog else { return Ok(()) };
         match backlog.next().await {
-            Some(burst) => burst?.into_iter().for_each(|event| self.look_at(Arc::new(event))),
+            Some(burst) => {
+                for event in burst? {
+                    if event.revision > self.last.next() {
+                        return Err(StoreError::Gone { oldest: event.revision });
+                    }
+                    if event.revision > self.last {
+                        self.look_at(Arc::new(event));
+                    }
+                }
+            }
             None => return Err(StoreError::Unavailable { reason: "the log ended".into() }),
         }
         if self.last >= self.target {

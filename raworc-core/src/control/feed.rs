@@ -27,7 +27,7 @@ const BACKLOG_OF_AGENT: usize = 128;
 #[derive(Debug, Clone)]
 pub(super) enum Told {
     Event(Arc<Event>),
-    /// The log no longer had so many events when they were to be read: it was cut, and is read anew where it ends now.
+    /// The log no longer had so many events when they were to be read.
     Skipped(u64),
     /// The database lost the last of the log, which is read anew after this revision. What was told of it may never have been.
     WentBack(Revision),
@@ -263,6 +263,7 @@ async fn read(store: Arc<dyn Store>, listeners: Arc<Listeners>, reached: watch::
                         // everything; what is missing then too is gone.
                         let reason = format!("it left out what is between revisions {since} and {}", next.revision);
                         if left_out.replace(since) == Some(since) {
+                            tracing::warn!(%since, next = %next.revision, "what is between was left out twice, and is taken for gone");
                             listeners.tell(&Told::Skipped(next.revision.0 - since.0 - 1));
                             since = Revision(next.revision.0 - 1);
                             reach(since);
@@ -289,7 +290,8 @@ async fn read(store: Arc<dyn Store>, listeners: Arc<Listeners>, reached: watch::
                     Told::Skipped(now.0.saturating_sub(since.0))
                 } else {
                     // Whoever begins to listen now is not to take what the log has lost for told.
-                    reached.send_modify(|reached| *reached = Reached { revision: now, returns: reached.returns + 1 });
+                    let revision = now.min(since);
+                    reached.send_modify(|reached| *reached = Reached { revision, returns: reached.returns + 1 });
                     Told::WentBack(now)
                 };
                 tracing::warn!(%since, head = %now, "events are gone that were not read; what they told is read anew");
@@ -306,8 +308,13 @@ async fn read(store: Arc<dyn Store>, listeners: Arc<Listeners>, reached: watch::
 
 /// How many events of a burst, from its first on, leave nothing out of what follows this revision.
 fn without_a_gap(since: Revision, burst: &[Event]) -> usize {
-    let before = std::iter::once(since).chain(burst.iter().map(|event| event.revision));
-    before.zip(burst).take_while(|(before, event)| event.revision <= before.next()).count()
+    let mut last = since;
+    let follows = |event: &&Event| {
+        let follows = event.revision <= last.next();
+        last = last.max(event.revision);
+        follows
+    };
+    burst.iter().take_while(follows).count()
 }
 
 #[cfg(test)]

@@ -54,8 +54,7 @@ impl<D: Server> Writer<D> {
 
     pub(super) async fn run(mut self) {
         while let Some(batch) = self.jobs.next(self.most).await {
-            let most = self.most;
-            queue::write(&mut self, batch, most).await;
+            queue::write(&mut self, batch).await;
         }
         if let Some(conn) = self.conn.take() {
             drop(timeout(super::CONNECT_LIMIT, conn.close()).await);
@@ -64,7 +63,7 @@ impl<D: Server> Writer<D> {
 
     /// Does the work in one transaction: all of it, or none. What comes while others write is done with it, and need not wait for
     /// another turn.
-    async fn once(&mut self, batch: &mut Vec<Job>, most: usize) -> Result<Vec<Outcome>, Fault> {
+    async fn once(&mut self, batch: &mut Vec<Job>, grows: bool) -> Result<Vec<Outcome>, Fault> {
         let fault = |error: sqlx::Error| D::fault(&error, &self.shared.place);
         let mut conn = match self.conn.take() {
             Some(conn) => conn,
@@ -77,8 +76,9 @@ impl<D: Server> Writer<D> {
                 feed.went_back(head.revision, head.oldest);
             }
         };
-        let join = |batch: &mut Vec<Job>| self.jobs.join(batch, most);
-        let writing = self.batches.write::<D>(&mut conn, &self.shared.time, batch, join, begun);
+        let most = if grows { self.most } else { 1 };
+        let more = |batch: &mut Vec<Job>| self.jobs.add_to(batch, most);
+        let writing = self.batches.write::<D>(&mut conn, &self.shared.time, batch, more, begun);
         let written = timeout(LIMIT, writing).await;
         // Others write too, so that what was read is true no longer.
         self.batches.rows.clear();
@@ -109,11 +109,11 @@ impl<D: Server> Writer<D> {
 
 impl<D: Server> Attempt for Writer<D> {
     /// Does the work, again where that may help.
-    async fn attempt(&mut self, batch: &mut Vec<Job>, most: usize) -> Result<Vec<Outcome>, Fault> {
+    async fn attempt(&mut self, batch: &mut Vec<Job>, grows: bool) -> Result<Vec<Outcome>, Fault> {
         let patience = if self.failing { Duration::ZERO } else { PATIENCE };
         let (until, mut pause) = (Instant::now() + patience, PAUSES.0);
         loop {
-            let fault = match self.once(batch, most.min(self.most)).await {
+            let fault = match self.once(batch, grows).await {
                 Err(fault) if fault.is_passing() => fault,
                 done => {
                     self.failing = false;

@@ -24,8 +24,9 @@ const AGENTS: usize = 50;
 
 const CALLERS: u64 = 6;
 
-/// From so long on, a storm in which one of the strikes did not happen shows nothing.
-const LONG: Duration = Duration::from_secs(60);
+/// From so long on, a storm in which one of the strikes did not happen shows nothing. It goes on until each has, for twice its time
+/// at most.
+const LONG: Duration = Duration::from_secs(30);
 
 /// How long an answer is waited for at which its server is to be killed.
 const ANSWER_LIMIT: Duration = Duration::from_secs(3);
@@ -44,10 +45,11 @@ pub(crate) async fn run(mut fleet: Fleet, seed: u64, time: Duration) -> Result<S
     let callers = seeds.enumerate().map(|(number, seed)| fleet.caller(&format!("c{number}"), seed, &names));
     let callers = callers.map(|caller| tokio::spawn(caller.run(flag.clone()))).collect();
     let deadline = Instant::now() + time;
+    let latest = if time >= LONG { deadline + time } else { deadline };
     // Two of them, so that one thing goes wrong while another does.
     let between: &[_] = if fleet.network.has_cuts() { &BETWEEN } else { &BETWEEN[..BETWEEN.len() - 1] };
     let (mut of_nodes, mut of_others) = (Killer::new(seed, &OF_NODES), Killer::new(!seed, between));
-    let struck = tokio::join!(of_nodes.run(&fleet, deadline), of_others.run(&fleet, deadline));
+    let struck = tokio::join!(of_nodes.run(&fleet, deadline, latest), of_others.run(&fleet, deadline, latest));
     let mut troubles: Vec<_> = [struck.0, struck.1].into_iter().filter_map(Result::err).collect();
     for node in fleet.nodes() {
         troubles.extend(runs(node).await.err());
@@ -124,9 +126,9 @@ impl Killer<'_> {
         Killer { chance: Xoshiro256PlusPlus::seed_from_u64(seed), strikes, done: BTreeMap::new() }
     }
 
-    /// Strikes again and again until then.
-    async fn run(&mut self, fleet: &Fleet, deadline: Instant) -> Result<(), String> {
-        while Instant::now() < deadline {
+    /// Strikes again and again until the deadline, and where something did not happen by then, until the latest.
+    async fn run(&mut self, fleet: &Fleet, deadline: Instant, latest: Instant) -> Result<(), String> {
+        while Instant::now() < if self.lacks().next().is_some() { latest } else { deadline } {
             self.pause(1000).await;
             let strike = self.choose();
             if self.strike(fleet, strike).await? {

@@ -176,6 +176,10 @@ async fn what_a_stream_leaves_out_once_is_read_again_and_what_it_never_has_is_to
         for _ in 0..3 {
             edits += 1;
             world.edit(&agent, &format!(r#"{{"idle_timeout": {edits}}}"#)).await;
+            if !is_one_burst {
+                // The feed reads it by itself.
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
         }
         let mut heard = Vec::new();
         while heard.last() != Some(&Some(Revision(head.0 + 3))) {
@@ -188,6 +192,12 @@ async fn what_a_stream_leaves_out_once_is_read_again_and_what_it_never_has_is_to
         }
         let between = if missed { None } else { Some(left_out) };
         assert_eq!(heard, [Some(head.next()), between, Some(Revision(head.0 + 3))], "{is_one_burst} {times}");
+        if missed {
+            let mut following =
+                world.control.follow(&world.call, &world.tenant, None, Some(head)).await.expect("followed");
+            let told = following.next().await.expect("goes on");
+            assert!(matches!(&told, Err(Error::Gone { .. })), "{told:?}");
+        }
         world.store.leave_out(left_out, 0);
     }
 }
