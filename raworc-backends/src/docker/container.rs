@@ -99,7 +99,7 @@ pub(super) fn asked(
 
 fn host_config(options: &DockerOptions, spec: &ComputerSpec, program: Option<&str>, has_home: bool) -> HostConfig {
     let resources = &spec.resources;
-    let mut home = volume_mount(spec.volume, VOLUME_PATH);
+    let mut home = volume_called(&volume_name(spec.volume), VOLUME_PATH);
     if has_home {
         home.volume_options = None;
     }
@@ -165,11 +165,6 @@ pub(super) fn shows(container: &ContainerInspectResponse, options: &DockerOption
             _ => mount.source.as_deref().map(Path::new) == wanted.source.as_deref().map(Path::new),
         })
     })
-}
-
-/// A volume, shown at this place.
-pub(super) fn volume_mount(volume: VolumeId, target: &str) -> Mount {
-    volume_called(&volume_name(volume), target)
 }
 
 /// A volume by its name, shown at this place. Nothing of the image is copied into it.

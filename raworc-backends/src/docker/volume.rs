@@ -4,7 +4,7 @@ use bollard::errors::Error;
 use bollard::models::{ContainerCreateBody, HostConfig, Volume, VolumeCreateRequest};
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, DownloadFromContainerOptionsBuilder, RemoveContainerOptionsBuilder,
-    RemoveVolumeOptions, UploadToContainerOptionsBuilder,
+    ListImagesOptions, RemoveVolumeOptions, UploadToContainerOptionsBuilder,
 };
 use bollard::{Docker, body_full, body_try_stream};
 use futures::TryStreamExt;
@@ -12,14 +12,22 @@ use raworc_core::ids::VolumeId;
 use raworc_core::runtime::{RuntimeError, VOLUME_PATH};
 
 use super::config::DockerOptions;
-use super::container::{AGENT_UID, INSTALLATION, is_own, labels, owner, volume_mount, volume_name};
+use super::container::{AGENT_UID, INSTALLATION, is_own, labels, owner, volume_called, volume_name};
 use super::error::{self, CONFLICT, if_there, status};
+
+/// Of the archive of a volume, what tells whether there is a file in it, in bytes.
+const ENOUGH: usize = 16 * 1024;
 
 /// Whether the installation has this volume on the engine.
 pub(super) async fn is_there(docker: &Docker, installation: &str, id: VolumeId) -> Result<bool, RuntimeError> {
     let what = "look at a volume";
     match if_there(docker.inspect_volume(&volume_name(id)).await).map_err(error::of(what))? {
-        Some(volume) if !is_own(Some(&volume.labels), installation) => Err(strangers(what, installation, id)),
+        Some(volume) if !is_own(Some(&volume.labels), installation) => {
+            match clear(docker, installation, &volume).await.map_err(error::of(what))? {
+                true => Ok(false),
+                false => Err(strangers(what, installation, id)),
+            }
+        }
         found => Ok(found.is_some()),
     }
 }
@@ -49,12 +57,54 @@ fn strangers(what: &'static str, installation: &str, id: VolumeId) -> RuntimeErr
 /// Makes a volume where there is none of its name. Whether there is one of the installation's then.
 pub(super) async fn is_made(docker: &Docker, request: VolumeCreateRequest, installation: &str) -> Result<bool, Error> {
     let own = |volume: &Volume| is_own(Some(&volume.labels), installation);
-    let name = request.name.clone().unwrap_or_default();
-    if own(&docker.create_volume(request).await?) {
+    if own(&docker.create_volume(request.clone()).await?) {
         return Ok(true);
     }
     // Of one that was there before the engine was started it tells no labels here.
-    Ok(if_there(docker.inspect_volume(&name).await)?.as_ref().is_some_and(own))
+    match if_there(docker.inspect_volume(request.name.as_deref().unwrap_or_default()).await)? {
+        Some(found) if own(&found) => Ok(true),
+        Some(found) if clear(docker, installation, &found).await? => Ok(own(&docker.create_volume(request).await?)),
+        _ => Ok(false),
+    }
+}
+
+/// Takes away what an engine leaves that is killed while it makes a volume: one without labels, and without files. Whether
+/// the volume was such a one.
+async fn clear(docker: &Docker, installation: &str, volume: &Volume) -> Result<bool, Error> {
+    if !volume.labels.is_empty() || !volume.options.is_empty() || !is_empty(docker, installation, &volume.name).await? {
+        return Ok(false);
+    }
+    tracing::warn!(volume = volume.name, "its engine did not come to the end of making a volume, which is taken away");
+    match if_there(docker.remove_volume(&volume.name, None::<RemoveVolumeOptions>).await) {
+        Err(error) if status(&error) == Some(CONFLICT) => Ok(false),
+        answer => answer.map(|_| true),
+    }
+}
+
+/// Whether there is no file in a volume, as a container sees it that never runs.
+async fn is_empty(docker: &Docker, installation: &str, volume: &str) -> Result<bool, Error> {
+    let holder = format!("{volume}-look");
+    remove_holder(docker, installation, &holder).await?;
+    // Whichever image: nothing of it is looked at.
+    let images = docker.list_images(None::<ListImagesOptions>).await?;
+    let Some(image) = images.into_iter().next() else { return Ok(false) };
+    hold(docker, installation, &holder, &image.id, volume).await?;
+    let looked = async {
+        let query = DownloadFromContainerOptionsBuilder::new().path(VOLUME_PATH).build();
+        let mut files = std::pin::pin!(docker.download_from_container(&holder, Some(query)));
+        let mut begun = Vec::new();
+        // Of one that has files, what comes after the first few does not matter.
+        while begun.len() < ENOUGH
+            && let Some(chunk) = files.try_next().await?
+        {
+            begun.extend_from_slice(&chunk);
+        }
+        // Its own directory, and nothing else.
+        Ok(tar::Archive::new(&begun[..]).entries().is_ok_and(|entries| entries.take(2).count() == 1))
+    };
+    let looked = looked.await;
+    remove_holder(docker, installation, &holder).await?;
+    looked
 }
 
 /// Gives the root of a container's volume to the agent's user, whatever image it has.
@@ -96,8 +146,9 @@ pub(super) async fn copy(
 
 async fn copy_between(docker: &Docker, options: &DockerOptions, from: VolumeId, to: VolumeId) -> Result<(), Error> {
     let [source, target] = holders(to);
-    hold(docker, options, &source, from).await?;
-    hold(docker, options, &target, to).await?;
+    let (installation, image) = (&options.installation, &options.default_image);
+    hold(docker, installation, &source, image, &volume_name(from)).await?;
+    hold(docker, installation, &target, image, &volume_name(to)).await?;
     // With the dot it is what is in the directory, and not the directory.
     let query = DownloadFromContainerOptionsBuilder::new().path(&format!("{VOLUME_PATH}/.")).build();
     let files = docker.download_from_container(&source, Some(query)).map_err(std::io::Error::other);
@@ -110,13 +161,15 @@ fn holders(to: VolumeId) -> [String; 2] {
     ["from", "to"].map(|side| format!("raworc-copy-{to}-{side}"))
 }
 
-async fn hold(docker: &Docker, options: &DockerOptions, name: &str, volume: VolumeId) -> Result<(), Error> {
+/// Makes a container that never runs, and that a volume is seen through.
+async fn hold(docker: &Docker, installation: &str, name: &str, image: &str, volume: &str) -> Result<(), Error> {
     let body = ContainerCreateBody {
-        image: Some(options.default_image.clone()),
-        entrypoint: Some(options.program.clone()),
-        labels: Some(owner(&options.installation)),
+        image: Some(image.into()),
+        // An image need not say what runs in it; the engine asks for something.
+        entrypoint: Some(vec![VOLUME_PATH.into()]),
+        labels: Some(owner(installation)),
         host_config: Some(HostConfig {
-            mounts: Some(vec![volume_mount(volume, VOLUME_PATH)]),
+            mounts: Some(vec![volume_called(volume, VOLUME_PATH)]),
             network_mode: Some("none".into()),
             ..HostConfig::default()
         }),
@@ -128,12 +181,16 @@ async fn hold(docker: &Docker, options: &DockerOptions, name: &str, volume: Volu
 
 async fn remove_holders(docker: &Docker, installation: &str, to: VolumeId) -> Result<(), Error> {
     for name in holders(to) {
-        let found = if_there(docker.inspect_container(&name, None).await)?;
-        if !found.is_some_and(|found| is_own(labels(&found), installation)) {
-            continue;
-        }
+        remove_holder(docker, installation, &name).await?;
+    }
+    Ok(())
+}
+
+async fn remove_holder(docker: &Docker, installation: &str, name: &str) -> Result<(), Error> {
+    let found = if_there(docker.inspect_container(name, None).await)?;
+    if found.is_some_and(|found| is_own(labels(&found), installation)) {
         let force = RemoveContainerOptionsBuilder::new().force(true).build();
-        if_there(docker.remove_container(&name, Some(force)).await)?;
+        if_there(docker.remove_container(name, Some(force)).await)?;
     }
     Ok(())
 }
@@ -142,7 +199,9 @@ async fn remove_holders(docker: &Docker, installation: &str, to: VolumeId) -> Re
 pub(super) async fn remove(docker: &Docker, installation: &str, id: VolumeId) -> Result<(), RuntimeError> {
     let (what, name) = ("remove a volume", volume_name(id));
     let found = if_there(docker.inspect_volume(&name).await).map_err(error::of(what))?;
-    if !found.is_some_and(|volume| is_own(Some(&volume.labels), installation)) {
+    let Some(found) = found else { return Ok(()) };
+    if !is_own(Some(&found.labels), installation) {
+        clear(docker, installation, &found).await.map_err(error::of(what))?;
         return Ok(());
     }
     remove_holders(docker, installation, id).await.map_err(error::of(what))?;

@@ -5,16 +5,17 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use libtest_mimic::Trial;
-use raworc_core::runtime::{Phase, Runtime, RuntimeError, RuntimeEvent};
+use raworc_core::runtime::{ComputerSpec, Phase, Runtime, RuntimeError, RuntimeEvent};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Command;
 
 use crate::dockerd::{self, Dockerd};
-use crate::machine::{Machine, trial};
+use crate::machine::{Machine, spec, trial};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("what_ran_on_an_engine_that_was_ended_or_killed_is_seen_stopped_and_starts_again", an_engine_restarts),
+        trial("a_volume_that_its_engine_did_not_come_to_the_end_of_making_is_made_anew", half_made_volumes),
         trial("the_end_of_an_engine_of_a_test_leaves_what_others_are_starting_alone", an_engines_end),
     ]
 }
@@ -61,6 +62,48 @@ async fn an_engine_restarts() {
     machine.runtime.remove(made.id).await.expect("removed");
     machine.runtime.remove_volume(made.volume).await.expect("removed");
     assert_eq!(machine.runtime.list().await.expect("listed"), vec![]);
+}
+
+async fn half_made_volumes() {
+    if dockerd::is_untested("an engine that is killed while it makes a volume", dockerd::obstacle()) {
+        return;
+    }
+    let engine = Dockerd::start().expect("an engine");
+    let machine = Machine::with("touch kept; echo runs; sleep 1000", |mut options| {
+        options.host = engine.host();
+        options
+    });
+    let [used, looked_at, removed, filled] = [(); 4].map(|()| spec());
+    engine.stop().expect("it ends");
+    let name = |spec: &ComputerSpec| format!("raworc-{}", spec.volume);
+    let directory = |spec: &ComputerSpec| engine.data().join("volumes").join(name(spec)).join("_data");
+    for spec in [&used, &looked_at, &removed, &filled] {
+        // An engine makes the directory first, and then it writes down whose it is.
+        std::fs::create_dir_all(directory(spec)).expect("made");
+    }
+    std::fs::write(directory(&filled).join("theirs"), "").expect("written");
+    engine.resume().expect("it starts");
+    let listed = || engine.docker(["volume", "ls", "--format", "{{.Name}}"]).expect("listed");
+    assert!([&used, &looked_at, &removed, &filled].iter().all(|spec| listed().contains(&name(spec))), "{}", listed());
+
+    machine.runtime.ensure(&used).await.expect("made anew");
+    machine.start(&used).await;
+    machine.said(used.id, "runs\n").await;
+    let label = format!("raworc.installation={}", machine.installation);
+    assert!(engine.labelled(&label).expect("listed").contains(&format!("volume {}", name(&used))));
+    assert!(!machine.runtime.has_volume(looked_at.volume).await.expect("looked at"), "there is none yet");
+    machine.runtime.remove_volume(removed.volume).await.expect("removed");
+    assert!(!listed().contains(&name(&removed)), "{}", listed());
+
+    let made = machine.runtime.ensure(&filled).await;
+    assert!(matches!(&made, Err(RuntimeError::Refused { reason, .. }) if reason.contains(&name(&filled))), "{made:?}");
+    machine.runtime.remove_volume(filled.volume).await.expect("nothing of ours");
+    assert!(directory(&filled).join("theirs").exists(), "it was left alone");
+
+    machine.runtime.remove(used.id).await.expect("removed");
+    machine.runtime.remove_volume(used.volume).await.expect("removed");
+    let left = engine.labelled(&label).expect("listed");
+    assert!(left.is_empty(), "{left:?}");
 }
 
 async fn an_engines_end() {

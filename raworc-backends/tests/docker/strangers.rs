@@ -109,13 +109,20 @@ async fn a_strangers_volume_is_left_alone() {
     let machine = Machine::new("sleep 1000");
     let spec = spec();
     let volume = format!("raworc-{}", spec.volume);
-    let request = VolumeCreateRequest { name: Some(volume.clone()), ..Default::default() };
-    docker().create_volume(request).await.expect("made");
-    let made = machine.runtime.ensure(&spec).await;
-    assert!(matches!(&made, Err(RuntimeError::Refused { reason, .. }) if reason.contains(&volume)), "{made:?}");
-    machine.runtime.remove_volume(spec.volume).await.expect("nothing of ours");
-    docker().inspect_volume(&volume).await.expect("it was left alone");
-    docker().remove_volume(&volume, None::<RemoveVolumeOptions>).await.expect("removed");
+    let others = HashMap::from([("raworc.installation".to_owned(), name())]);
+    // Without labels, it is theirs as long as something of theirs has it.
+    for (labels, is_used) in [(others, false), (HashMap::new(), true)] {
+        let request = VolumeCreateRequest { name: Some(volume.clone()), labels: Some(labels), ..Default::default() };
+        docker().create_volume(request).await.expect("made");
+        let bind = is_used.then(|| format!("{volume}:/theirs"));
+        let stranger = run_by_a_stranger(&name(), HashMap::new(), bind.into_iter().collect()).await;
+        let made = machine.runtime.ensure(&spec).await;
+        assert!(matches!(&made, Err(RuntimeError::Refused { reason, .. }) if reason.contains(&volume)), "{made:?}");
+        machine.runtime.remove_volume(spec.volume).await.expect("nothing of ours");
+        remove(&stranger).await;
+        docker().inspect_volume(&volume).await.expect("it was left alone");
+        docker().remove_volume(&volume, None::<RemoveVolumeOptions>).await.expect("removed");
+    }
     machine.close(&[spec]).await;
 }
 
