@@ -1,12 +1,16 @@
 //! What the writer is asked for, and what it answers.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use bytes::Bytes;
 use raworc_core::blob::BlobId;
 use raworc_core::ids::{AgentId, Revision, TenantName};
 use raworc_core::store::{
     AgentOp, Change, Commit, Committed, Conflict, Lease, LeaseClaim, NewMessage, Reply, Stamped, StoreError, Touch,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::fault::{Fault, FaultKind};
@@ -14,6 +18,13 @@ use super::purge::Stale;
 
 /// Bytes of texts from which on a batch is large enough: it has to be written within the time that a transaction may take.
 const BYTES: usize = 8 << 20;
+
+/// Bytes of texts that may wait or be written at one time. A database that is slower than who writes to it takes no more of
+/// this process's memory.
+const ROOM: usize = 64 << 20;
+
+/// For how long something waits until it is begun. Whoever waits for longer is answered sooner if told to come again.
+const WAIT: Duration = Duration::from_secs(15);
 
 /// Something to write.
 #[derive(Debug)]
@@ -66,6 +77,9 @@ pub(crate) enum Outcome {
 pub(crate) struct Job {
     pub(crate) work: Work,
     reply: oneshot::Sender<Result<Outcome, StoreError>>,
+    asked: Instant,
+    /// What it takes of the room for texts, until it is answered.
+    _room: OwnedSemaphorePermit,
 }
 
 impl Job {
@@ -126,27 +140,52 @@ pub(crate) async fn write(writer: &mut (impl Attempt + Send), mut batch: Vec<Job
 
 /// The way to the writer.
 #[derive(Debug, Clone)]
-pub(crate) struct Queue(mpsc::Sender<Job>);
+pub(crate) struct Queue {
+    jobs: mpsc::Sender<Job>,
+    room: Arc<Semaphore>,
+}
 
 impl Queue {
     /// A way for so many jobs to wait at most, and its end at the writer, which takes no more once `closing`.
     pub(crate) fn new(length: usize, closing: CancellationToken) -> (Self, Jobs) {
         let (sender, receiver) = mpsc::channel(length.max(1));
-        (Self(sender), Jobs { receiver, closing })
+        (Self { jobs: sender, room: Arc::new(Semaphore::new(ROOM)) }, Jobs { receiver, closing })
     }
 
-    /// Waits until the work is durable, or refused.
+    /// Waits until the work is durable, or refused. Where too much waits before it, it is refused for now, and nothing of it is
+    /// done.
     pub(crate) async fn write(&self, work: Work) -> Result<Outcome, StoreError> {
-        let (reply, answer) = oneshot::channel();
-        self.0.send(Job { work, reply }).await.map_err(|_| Fault::closed())?;
+        let (job, answer) = self.job(work)?;
+        timeout(WAIT, self.jobs.send(job)).await.map_err(|_| too_late())?.map_err(|_| Fault::closed())?;
         answer.await.map_err(|_| Fault::closed())?
+    }
+
+    /// The work, with who waits for it, where there is room for it.
+    fn job(&self, work: Work) -> Result<(Job, oneshot::Receiver<Result<Outcome, StoreError>>), Fault> {
+        // What is larger than all of the room waits alone.
+        let bytes = u32::try_from(work.bytes().min(ROOM)).unwrap_or(u32::MAX);
+        let room = Arc::clone(&self.room).try_acquire_many_owned(bytes).map_err(|_| no_room())?;
+        let (reply, answer) = oneshot::channel();
+        Ok((Job { work, reply, asked: Instant::now(), _room: room }, answer))
     }
 
     /// Whether the writer has taken all that it was asked for.
     #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.capacity() == self.0.max_capacity()
+        self.jobs.capacity() == self.jobs.max_capacity()
     }
+}
+
+/// What the database has not come to in time is refused for now.
+fn too_late() -> Fault {
+    let limit = WAIT.as_secs();
+    Fault::unavailable(format!("what was to be written before took the database {limit} s; try again in a moment"))
+}
+
+/// A text that finds no room is refused for now.
+fn no_room() -> Fault {
+    let room = ROOM >> 20;
+    Fault::unavailable(format!("{room} MiB of texts wait to be written already; try again in a moment"))
 }
 
 /// What the writer is asked for.
@@ -160,9 +199,13 @@ impl Jobs {
     /// What waits, of which there is at least one and at most `most`, and not many more than [`BYTES`]; none once all is written
     /// that was asked for.
     pub(crate) async fn next(&mut self, most: usize) -> Option<Vec<Job>> {
-        let mut batch = vec![self.first().await?];
-        self.add_to(&mut batch, most);
-        Some(batch)
+        loop {
+            let mut batch: Vec<_> = in_time(self.first().await?).into_iter().collect();
+            self.add_to(&mut batch, most);
+            if !batch.is_empty() {
+                return Some(batch);
+            }
+        }
     }
 
     /// Adds what waits by now, within the same bounds.
@@ -173,7 +216,7 @@ impl Jobs {
             && let Ok(job) = self.receiver.try_recv()
         {
             bytes += job.work.bytes();
-            batch.push(job);
+            batch.extend(in_time(job));
         }
     }
 
@@ -189,6 +232,15 @@ impl Jobs {
     }
 }
 
+/// The job, unless it has waited for too long: then it is refused.
+fn in_time(job: Job) -> Option<Job> {
+    if job.asked.elapsed() <= WAIT {
+        return Some(job);
+    }
+    job.answer(Err(too_late()));
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use raworc_core::entropy::{Clock, EntropyExt, SystemClock, SystemEntropy};
@@ -196,15 +248,18 @@ mod tests {
     use super::*;
     use crate::sql::commits::{accept, message_id};
 
+    fn text(length: usize) -> Work {
+        let agent = SystemEntropy.agent_id(SystemClock.now());
+        Work::Commit(Box::new(accept(agent, message_id(), &"x".repeat(length))))
+    }
+
     #[tokio::test]
     async fn a_batch_is_as_long_as_what_waits_unless_that_is_much() {
         let (queue, mut jobs) = Queue::new(64, CancellationToken::new());
-        let agent = SystemEntropy.agent_id(SystemClock.now());
-        for text in ["x".repeat(1 << 20), "x".to_owned()] {
+        for length in [1 << 20, 1] {
             for _ in 0..12 {
-                let (reply, _) = oneshot::channel();
-                let work = Work::Commit(Box::new(accept(agent, message_id(), &text)));
-                queue.0.send(Job { work, reply }).await.expect("it is taken");
+                let (job, _) = queue.job(text(length)).expect("there is room");
+                queue.jobs.send(job).await.expect("it is taken");
             }
         }
         let mut batch = jobs.next(64).await.expect("some wait");
@@ -217,5 +272,54 @@ mod tests {
         assert_eq!(batch.len(), 6, "it is long enough");
         jobs.add_to(&mut batch, 64);
         assert_eq!(batch.len(), 16, "all that waits");
+    }
+
+    fn is_refused_for_now(answer: &Result<Outcome, StoreError>) -> bool {
+        matches!(answer, Err(StoreError::Unavailable { reason }) if reason.contains("try again"))
+    }
+
+    #[tokio::test]
+    async fn texts_that_wait_have_so_much_room_and_what_has_none_waits_all_the_same() {
+        let (queue, mut jobs) = Queue::new(1024, CancellationToken::new());
+        let waiting: Vec<_> = (0..ROOM >> 20).map(|_| queue.job(text(1 << 20)).expect("there is room")).collect();
+        assert!(is_refused_for_now(&queue.write(text(1)).await));
+        // What keeps agents and servers going is not kept out by what people write.
+        let touch = tokio::spawn({
+            let queue = queue.clone();
+            async move { queue.write(Work::Touch(Vec::new())).await }
+        });
+        for job in jobs.next(64).await.expect("it waits") {
+            job.answer(Ok(Outcome::Done));
+        }
+        assert!(matches!(touch.await, Ok(Ok(Outcome::Done))));
+        drop(waiting);
+        assert!(queue.job(text(2 * ROOM)).is_ok(), "there is room again, also for more than all of it");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_has_waited_for_too_long_is_refused_and_never_begun() {
+        let (queue, mut jobs) = Queue::new(2, CancellationToken::new());
+        let write = || {
+            let queue = queue.clone();
+            tokio::spawn(async move { queue.write(text(1)).await })
+        };
+        let old = [write(), write(), write()];
+        tokio::time::sleep(WAIT + Duration::from_secs(1)).await;
+        let [first, second, without_a_place] = old;
+        assert!(is_refused_for_now(&without_a_place.await.expect("it ends")), "it found no place");
+        let next = tokio::spawn(async move { jobs.next(64).await.map(|batch| (batch, jobs)) });
+        for old in [first, second] {
+            assert!(is_refused_for_now(&old.await.expect("it ends")), "its turn came too late");
+        }
+        let young = write();
+        let (batch, mut jobs) = next.await.expect("it ends").expect("one waits");
+        assert_eq!(batch.len(), 1, "the young one");
+        tokio::time::sleep(WAIT * 2).await;
+        for job in batch {
+            job.answer(Ok(Outcome::Done));
+        }
+        assert!(matches!(young.await, Ok(Ok(Outcome::Done))), "what was begun is answered however long it takes");
+        drop(queue);
+        assert!(jobs.next(64).await.is_none());
     }
 }
