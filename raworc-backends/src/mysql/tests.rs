@@ -1,20 +1,54 @@
 //! What is tested of MySQL and MariaDB alone, and how.
 
-use sqlx::{AssertSqlSafe, MySqlConnection, Row};
+use std::str::FromStr;
+
+use raworc_core::store::Store;
+use sqlx::mysql::{MySqlConnectOptions, MySqlRow};
+use sqlx::{AssertSqlSafe, ConnectOptions, MySqlConnection, Row};
 
 use super::Mysql;
 use super::dialect::Packets;
+use crate::sql::commits::{accept, create, message_id};
 use crate::sql::dialect::Columns;
 use crate::sql::script::{Cell, Step};
+use crate::sql::server::DatabaseOptions;
 use crate::sql::server::tests::database::Database;
-use crate::sql::server::tests::{Plan, Tested, apart};
+use crate::sql::server::tests::own::Own;
+use crate::sql::server::tests::{Plan, Tested, apart, failover};
+use crate::sql::store::SqlStore;
 
 mod mysql {
     crate::sql::server::tests::tests!(super::Mysql, "mysql");
+
+    #[tokio::test]
+    async fn who_has_nothing_to_write_for_a_while_stays_connected() {
+        crate::sql::server::tests::on("mysql", super::stays_connected).await;
+    }
 }
 
 mod mariadb {
     crate::sql::server::tests::tests!(super::Mysql, "mariadb");
+
+    #[tokio::test]
+    async fn who_has_nothing_to_write_for_a_while_stays_connected() {
+        crate::sql::server::tests::on("mariadb", super::stays_connected).await;
+    }
+}
+
+async fn stays_connected(database: Database) {
+    let mut others =
+        MySqlConnectOptions::from_str(&database.url()).expect("an address").connect().await.expect("answers");
+    let store = SqlStore::<Mysql>::open(DatabaseOptions::new(database.url())).await.expect("can be used");
+    let (agent, made) = create("one");
+    store.commit(made).await.expect("goes through");
+    let ask = "SELECT CAST(id AS SIGNED) FROM information_schema.processlist WHERE db = DATABASE() ORDER BY id";
+    let before: Vec<i64> = sqlx::query_scalar(ask).fetch_all(&mut others).await.expect("answers");
+    // The server cuts off who holds the log's head and is silent after five seconds.
+    sqlx::raw_sql("DO SLEEP(8)").execute(&mut others).await.expect("answers");
+    store.commit(accept(agent, message_id(), "hello")).await.expect("goes through");
+    let after: Vec<i64> = sqlx::query_scalar(ask).fetch_all(&mut others).await.expect("answers");
+    assert!(before.len() > 2 && before.iter().all(|id| after.contains(id)), "{before:?} are still there: {after:?}");
+    store.close().await;
 }
 
 impl Tested for Mysql {
@@ -54,8 +88,9 @@ impl Tested for Mysql {
         signed: "ssl-mode=VERIFY_CA",
         named: "ssl-mode=VERIFY_IDENTITY",
         authority: "ssl-ca",
+        own: ["ssl-cert", "ssl-key"],
     };
-    const COMMITS: &'static [u8] = b"COMMIT; SET SESSION";
+    const COMMITS: &'static [u8] = b"; COMMIT";
     /// Whoever has changed less is ended.
     const SPARED: &'static str = "INSERT INTO of_others WITH RECURSIVE some AS \
         (SELECT 1 AS n UNION ALL SELECT n + 1 FROM some WHERE n < 500) SELECT n FROM some";
@@ -73,18 +108,87 @@ impl Tested for Mysql {
     }
 
     async fn url_of_a_plain_user(database: &Database) -> Result<String, sqlx::Error> {
-        let url = database.url();
-        let (_, rest) = url.split_once('@').unwrap_or_default();
-        let name = rest.rsplit('/').next().unwrap_or_default();
-        let user =
-            format!("CREATE USER IF NOT EXISTS plain@'%' IDENTIFIED BY 'plain'; GRANT ALL ON {name}.* TO plain@'%'");
-        database.at_server(user).await?;
-        Ok(format!("mysql://plain:plain@{rest}"))
+        user(database, "plain", "").await
+    }
+
+    async fn url_of_a_certified_user(database: &Database) -> Result<String, sqlx::Error> {
+        user(database, "certified", "REQUIRE X509").await
     }
 
     async fn read_only(database: &Database, is: bool) -> Result<(), sqlx::Error> {
         database.at_server(format!("SET GLOBAL read_only = {is}")).await
     }
+
+    async fn standby(kind: &'static str, primary: &Own) -> Own {
+        let start = move || Own::start(kind, &["--followed"]);
+        let standby = tokio::task::spawn_blocking(start).await.expect("it comes up");
+        let (user, at) = primary.url().split_once('@').expect("an address");
+        let password = user.rsplit(':').next().expect("a password");
+        let port = at.split([':', '/']).nth(1).expect("a port");
+        let [source, words] = match kind {
+            "mariadb" => [
+                format!(
+                    "CHANGE MASTER TO MASTER_HOST='127.0.0.1', MASTER_PORT={port}, MASTER_USER='raworc', \
+                        MASTER_PASSWORD='{password}'; SET GLOBAL rpl_semi_sync_slave_enabled = 1"
+                ),
+                "SET GLOBAL rpl_semi_sync_master_timeout = 600000; SET GLOBAL rpl_semi_sync_master_enabled = 1"
+                    .to_owned(),
+            ],
+            _ => [
+                format!(
+                    "INSTALL PLUGIN rpl_semi_sync_replica SONAME 'semisync_replica.so'; \
+                        SET GLOBAL rpl_semi_sync_replica_enabled = 1; \
+                        CHANGE REPLICATION SOURCE TO SOURCE_HOST='127.0.0.1', SOURCE_PORT={port}, SOURCE_USER='raworc', \
+                        SOURCE_PASSWORD='{password}', GET_SOURCE_PUBLIC_KEY=1"
+                ),
+                "INSTALL PLUGIN rpl_semi_sync_source SONAME 'semisync_source.so'; \
+                    SET GLOBAL rpl_semi_sync_source_timeout = 600000; SET GLOBAL rpl_semi_sync_source_enabled = 1"
+                    .to_owned(),
+            ],
+        };
+        let [at_primary, at_standby] = [primary, &standby].map(|own| Database::at(own.url()));
+        at_primary.run(words).await.expect("others may follow it");
+        let follow = format!("SET GLOBAL server_id = 2; {source}; SET GLOBAL read_only = 1; START REPLICA");
+        at_standby.run(follow).await.expect("it may follow another");
+        failover::until("commits wait for the standby", || async {
+            let rows = rows(primary, "SHOW GLOBAL STATUS LIKE 'Rpl_semi_sync_%_clients'").await?;
+            Ok(rows.first().is_some_and(|row| row.text(1).ok().flatten().as_deref() == Some("1")))
+        })
+        .await;
+        standby
+    }
+
+    async fn promote(standby: &Own) {
+        let at_standby = Database::at(standby.url());
+        at_standby.run("STOP REPLICA IO_THREAD").await.expect("it follows nobody any more");
+        failover::until("it has all that it was sent", || async {
+            let rows = rows(standby, "SHOW REPLICA STATUS").await?;
+            let state = ["Replica_SQL_Running_State", "Slave_SQL_Running_State"].into_iter().find_map(|name| {
+                rows.first().and_then(|row| row.try_get_unchecked::<Option<String>, _>(name).ok().flatten())
+            });
+            Ok(state.is_some_and(|state| state.contains("has read all relay log")))
+        })
+        .await;
+        at_standby.run("STOP REPLICA; SET GLOBAL read_only = 0").await.expect("it may be written to");
+    }
+}
+
+/// The address of a user who has all rights in the database, and is named as its password is.
+async fn user(database: &Database, name: &str, required: &str) -> Result<String, sqlx::Error> {
+    let url = database.url();
+    let (_, rest) = url.split_once('@').unwrap_or_default();
+    let own = rest.rsplit('/').next().unwrap_or_default();
+    let make = format!(
+        "CREATE USER IF NOT EXISTS {name}@'%' IDENTIFIED BY '{name}' {required}; GRANT ALL ON {own}.* TO {name}@'%'"
+    );
+    database.at_server(make).await?;
+    Ok(format!("mysql://{name}:{name}@{rest}"))
+}
+
+/// What a server answers.
+async fn rows(own: &Own, ask: &'static str) -> Result<Vec<MySqlRow>, sqlx::Error> {
+    let mut conn = MySqlConnectOptions::from_str(own.url())?.connect().await?;
+    sqlx::raw_sql(ask).fetch_all(&mut conn).await
 }
 
 /// As statements of the product are: a text stands where a column holds one, as most do; what limits a page is a number.

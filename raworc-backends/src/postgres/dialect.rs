@@ -198,7 +198,7 @@ impl Dialect for Postgres {
 
     fn fault(error: &sqlx::Error, place: &str) -> Fault {
         let Some(code) = error.as_database_error().and_then(|error| error.code()) else {
-            return address::fault(error, place, "sslrootcert");
+            return address::fault(error, place, "sslrootcert", "sslcert");
         };
         // From PostgreSQL's documentation (errcodes-appendix): the class, and the code where that says more.
         match &*code {
@@ -269,6 +269,14 @@ impl Server for Postgres {
         }
         Ok(())
     }
+
+    /// Each session is set up so from its beginning.
+    async fn hold(_conn: &mut PgConnection) -> Result<(), sqlx::Error> {
+        Ok(())
+    }
+
+    /// It ends transactions that are silent, and no others.
+    const IDLE: Duration = Duration::MAX;
 
     async fn check(conn: &mut PgConnection) -> Result<Result<(), String>, sqlx::Error> {
         let ask = "SELECT current_setting('server_version_num'), current_setting('server_encoding')";

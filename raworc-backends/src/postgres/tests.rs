@@ -1,13 +1,18 @@
 //! What is tested of PostgreSQL alone, and how.
 
-use sqlx::{AssertSqlSafe, PgConnection};
+use std::str::FromStr;
+
+use rustix::process::Signal;
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions, PgConnection};
 
 use super::Postgres;
 use super::dialect::text_and_values;
 use crate::sql::dialect::Columns;
 use crate::sql::script::Step;
 use crate::sql::server::tests::database::Database;
-use crate::sql::server::tests::{Plan, Tested, apart};
+use crate::sql::server::tests::own::Own;
+use crate::sql::server::tests::{Plan, Tested, apart, failover};
 
 crate::sql::server::tests::tests!(Postgres, "postgres");
 
@@ -66,6 +71,7 @@ impl Tested for Postgres {
         signed: "sslmode=verify-ca",
         named: "sslmode=verify-full",
         authority: "sslrootcert",
+        own: ["sslcert", "sslkey"],
     };
     const COMMITS: &'static [u8] = b"NOTIFY raworc_log";
     /// Whoever has waited longer looks first, and is ended.
@@ -87,6 +93,10 @@ impl Tested for Postgres {
         Ok(database.url())
     }
 
+    async fn url_of_a_certified_user(database: &Database) -> Result<String, sqlx::Error> {
+        Ok(database.url().replace("//raworc:", "//certified:"))
+    }
+
     /// As it is for sessions that begin after it.
     async fn read_only(database: &Database, is: bool) -> Result<(), sqlx::Error> {
         let url = database.url();
@@ -94,5 +104,27 @@ impl Tested for Postgres {
         let set = format!("ALTER DATABASE {name} SET default_transaction_read_only = {is}");
         database.at_server(set).await?;
         Self::cut(database).await
+    }
+
+    async fn standby(kind: &'static str, primary: &Own) -> Own {
+        let followed = primary.file("").display().to_string();
+        let follow = move || Own::start(kind, &["--follows", &followed]);
+        let standby = tokio::task::spawn_blocking(follow).await.expect("it comes up");
+        let settings = primary.file("data/postgresql.auto.conf");
+        let before = std::fs::read_to_string(&settings).expect("is read");
+        std::fs::write(settings, format!("{before}synchronous_standby_names = '*'\n")).expect("is written");
+        primary.signal(Signal::HUP);
+        failover::until("commits wait for the standby", || async {
+            let mut conn = PgConnectOptions::from_str(primary.url())?.connect().await?;
+            let names: String = sqlx::query_scalar("SHOW synchronous_standby_names").fetch_one(&mut conn).await?;
+            Ok(names == "*")
+        })
+        .await;
+        standby
+    }
+
+    async fn promote(standby: &Own) {
+        std::fs::write(standby.file("data/promote"), "").expect("is written");
+        standby.signal(Signal::USR1);
     }
 }

@@ -1,7 +1,9 @@
-//! Databases that stand still, that are killed, and that a pooler stands before.
+//! Databases that are slow, that stand still, that are killed, and that a pooler stands before.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::own::Own;
@@ -14,6 +16,9 @@ const CALLS: usize = 64;
 
 /// Within which each of them is answered: fifteen seconds for a read that has a connection, and some for a slow machine.
 const ANSWERED: Duration = Duration::from_secs(90);
+
+/// How much later a slow database has, and answers, what it is asked: a transaction takes it more than a second.
+const SLOW: Duration = Duration::from_millis(50);
 
 /// What a server may take beside what it had.
 const MEMORY: u64 = 64 << 20;
@@ -71,7 +76,7 @@ pub(crate) fn stands_still(installation: &Installation) {
     assert_eq!(send(0).0.0, 202);
     let before = memory(&server);
 
-    relay.stand_still(true);
+    relay.stand_still();
     let told: Vec<Told> = std::thread::scope(|scope| {
         let ask = |n| scope.spawn(move || if n % 2 == 0 { read(n) } else { send(n).0 });
         let asked: Vec<_> = (0..CALLS).map(ask).collect();
@@ -84,7 +89,7 @@ pub(crate) fn stands_still(installation: &Installation) {
     let more = memory(&server).saturating_sub(before);
     assert!(more < MEMORY, "{more} bytes more than before");
 
-    relay.stand_still(false);
+    relay.go_on_after(Duration::ZERO);
     until("it is served again", || read(0) == (200, false));
     // Sent again under their keys they are there once each.
     for n in (1..CALLS).step_by(2) {
@@ -93,6 +98,52 @@ pub(crate) fn stands_still(installation: &Installation) {
     }
     let lines = || at.ok(&["send", "ada", "!wc -l < lines", "--no-steps"]).trim().to_owned();
     assert_eq!(lines(), (1 + CALLS / 2).to_string());
+}
+
+pub(crate) fn is_slow(installation: &Installation) {
+    let relay = Relay::before(&installation.store);
+    let installation = &Installation::with(relay.url());
+    let server = installation.server("server");
+    let _operator = installation.operator("operator");
+    let at = installation.at(&server);
+    until("it is made", || at.run(&["agent", "create", "ada", "--wait"]).code == 0);
+    let token = token(installation, &server.url);
+    let message = format!(r#"{{"parts":[{{"type":"text","text":"!echo once >> lines #{}"}}]}}"#, "x".repeat(16 << 10));
+    let send =
+        |n: usize| call(&server.url, &token, "POST", "/api/v0/agents/ada/messages", &format!("key-{n}"), &message).0;
+    let before = memory(&server);
+
+    relay.go_on_after(SLOW);
+    let (taken, told, mut most) = (AtomicUsize::new(0), Mutex::new(Vec::new()), 0);
+    std::thread::scope(|scope| {
+        for n in 0..CALLS {
+            let (taken, told, send) = (&taken, &told, &send);
+            scope.spawn(move || {
+                until("it is taken", || {
+                    let answer = send(n);
+                    told.lock().expect("nobody fails").push(answer);
+                    answer.0 == 202
+                });
+                taken.fetch_add(1, Ordering::SeqCst);
+            });
+        }
+        until("all are taken", || {
+            most = most.max(memory(&server).saturating_sub(before));
+            let lives = call(&server.url, &token, "GET", "/livez", "none", "").0.0 == 200;
+            assert!(lives, "it says that it lives, whatever its database does");
+            taken.load(Ordering::SeqCst) == CALLS
+        });
+    });
+    let told = told.into_inner().expect("nobody failed");
+    assert!(told.iter().all(|told| matches!(told, (202, _) | (503, true))), "{told:?}");
+    assert!(most < MEMORY, "{most} bytes more than before");
+    // The agent's own work goes the same slow way.
+    let lines = || at.run(&["agent", "exec", "ada", "--", "sh", "-c", "wc -l < lines"]).out.trim().to_owned();
+    until("some are done", || lines().parse::<usize>().is_ok_and(|lines| lines > 0));
+
+    relay.go_on_after(Duration::ZERO);
+    until("all are done", || lines().parse::<usize>().is_ok_and(|lines| lines >= CALLS));
+    assert_eq!(at.ok(&["send", "ada", "!wc -l < lines", "--no-steps"]).trim(), CALLS.to_string(), "each is done once");
 }
 
 pub(crate) fn is_killed(kind: &str) {

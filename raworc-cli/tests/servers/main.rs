@@ -50,6 +50,7 @@ fn main() -> ExitCode {
     // It is one driver for both of MySQL's kind.
     for kind in ["postgres", "mysql"] {
         trials.push(trial(kind, "a_database_that_stands_still_is_told_of_and_goes_on", away::stands_still));
+        trials.push(trial(kind, "a_slow_database_takes_what_it_can_and_loses_nothing", away::is_slow));
     }
     trials.push(trial("pgbouncer", "an_agent_lives_with_two_servers_and_an_operator", life::with_two_servers));
     trials.push(trial("pgbouncer", "what_one_server_is_told_holds_at_the_other", life::told_to_one));

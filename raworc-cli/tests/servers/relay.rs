@@ -1,6 +1,7 @@
-//! What stands between processes and their database, and can stand still.
+//! What stands between processes and their database, and can be slow or stand still.
 
 use std::io;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -8,9 +9,18 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
-/// Passes on what comes, unless it is to stand still: then nothing is answered, and nobody is told.
+/// How what comes is passed on.
+#[derive(Debug, Clone, Copy)]
+enum Pace {
+    /// Each piece after so long.
+    After(Duration),
+    /// Not at all, and nobody is told.
+    Never,
+}
+
+/// Passes on what comes.
 pub(crate) struct Relay {
-    still: watch::Sender<bool>,
+    pace: watch::Sender<Pace>,
     url: String,
     _runtime: Runtime,
 }
@@ -24,9 +34,9 @@ impl Relay {
         let (to, name) = rest.split_once('/').expect("a database");
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a free port");
         let url = format!("{user}@{}/{name}", listener.local_addr().expect("its address"));
-        let still = watch::Sender::new(false);
-        runtime.spawn(pass_on(listener, to.to_owned(), still.subscribe()));
-        Self { still, url, _runtime: runtime }
+        let pace = watch::Sender::new(Pace::After(Duration::ZERO));
+        runtime.spawn(pass_on(listener, to.to_owned(), pace.subscribe()));
+        Self { pace, url, _runtime: runtime }
     }
 
     /// The address of the database by this way.
@@ -34,15 +44,20 @@ impl Relay {
         &self.url
     }
 
-    pub(crate) fn stand_still(&self, still: bool) {
-        self.still.send_replace(still);
+    pub(crate) fn stand_still(&self) {
+        self.pace.send_replace(Pace::Never);
+    }
+
+    /// Passes on what was held back too, and each piece from now on after so long.
+    pub(crate) fn go_on_after(&self, delay: Duration) {
+        self.pace.send_replace(Pace::After(delay));
     }
 }
 
-async fn pass_on(listener: TcpListener, to: String, still: watch::Receiver<bool>) -> io::Result<()> {
+async fn pass_on(listener: TcpListener, to: String, pace: watch::Receiver<Pace>) -> io::Result<()> {
     loop {
         let (client, _) = listener.accept().await?;
-        let (to, still) = (to.clone(), still.clone());
+        let (to, pace) = (to.clone(), pace.clone());
         tokio::spawn(async move {
             let server = TcpStream::connect(to).await?;
             for stream in [&client, &server] {
@@ -50,19 +65,26 @@ async fn pass_on(listener: TcpListener, to: String, still: watch::Receiver<bool>
             }
             let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
             tokio::select! {
-                ended = copy(from_client, to_server, still.clone()) => ended,
-                ended = copy(from_server, to_client, still) => ended,
+                ended = copy(from_client, to_server, pace.clone()) => ended,
+                ended = copy(from_server, to_client, pace) => ended,
             }
         });
     }
 }
 
-async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut still: watch::Receiver<bool>) -> io::Result<()> {
+async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut pace: watch::Receiver<Pace>) -> io::Result<()> {
     let mut bytes = vec![0; 64 << 10];
     loop {
         let read = from.read(&mut bytes).await?;
-        if read == 0 || still.wait_for(|still| !still).await.is_err() {
+        if read == 0 {
             return Ok(());
+        }
+        let delay = match pace.wait_for(|pace| !matches!(pace, Pace::Never)).await.map(|pace| *pace) {
+            Ok(Pace::After(delay)) => delay,
+            Ok(Pace::Never) | Err(_) => return Ok(()),
+        };
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
         }
         to.write_all(&bytes[..read]).await?;
     }

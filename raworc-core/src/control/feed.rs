@@ -261,13 +261,15 @@ async fn read(store: Arc<dyn Store>, listeners: Arc<Listeners>, reached: watch::
                         let Some(next) = rest.first() else { continue };
                         // Something is missing between, without a word. It is read again from there, so that whoever listens is told of
                         // everything; what is missing then too is gone.
-                        let reason = format!("it left out what is between revisions {since} and {}", next.revision);
+                        let next = next.revision;
                         if left_out.replace(since) == Some(since) {
-                            tracing::warn!(%since, next = %next.revision, "what is between was left out twice, and is taken for gone");
-                            listeners.tell(&Told::Skipped(next.revision.0 - since.0 - 1));
-                            since = Revision(next.revision.0 - 1);
+                            tracing::warn!(%since, %next, "what is between was left out twice, and is taken for gone");
+                            listeners.tell(&Told::Skipped(next.0 - since.0 - 1));
+                            since = Revision(next.0 - 1);
                             reach(since);
+                            break None;
                         }
+                        let reason = format!("it left out what is between revisions {since} and {next}");
                         break Some(StoreError::Unavailable { reason });
                     }
                     Some(Err(error)) => break Some(error),
@@ -295,7 +297,7 @@ async fn read(store: Arc<dyn Store>, listeners: Arc<Listeners>, reached: watch::
                     Told::WentBack(now)
                 };
                 tracing::warn!(%since, head = %now, "events are gone that were not read; what they told is read anew");
-                since = now;
+                (since, left_out) = (now, None);
                 listeners.tell(&told);
                 reach(now);
             }

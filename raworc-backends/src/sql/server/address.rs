@@ -1,9 +1,7 @@
 //! What may follow in an address, and what comes of a server that is not the one it asks for.
 
-use std::io::Error as IoError;
-
 use raworc_core::store::StoreError;
-use rustls::{CertificateError, Error as TlsError};
+use rustls::{AlertDescription as Alert, CertificateError, Error as TlsError};
 
 use crate::sql::fault::Fault;
 
@@ -41,30 +39,42 @@ pub(crate) fn check(url: &str, known: &[&str], files: &[&str]) -> Result<(), Sto
 }
 
 /// What an error comes to that the server itself did not send. `authority` is the parameter that names a file of
-/// authorities.
-pub(crate) fn fault(error: &sqlx::Error, place: &str, authority: &str) -> Fault {
+/// authorities, and `own` the one that names a certificate of one's own.
+pub(crate) fn fault(error: &sqlx::Error, place: &str, authority: &str, own: &str) -> Fault {
     match error {
         sqlx::Error::Tls(_) => Fault::unusable(format!(
             "there is no TLS to the database {place} as its address asks for it ({error}); set it up in the server, or mend \
              the address"
         )),
-        sqlx::Error::Io(io) => match refused(io) {
-            Some(reason) => {
+        sqlx::Error::Io(io) => match io.get_ref().and_then(|inner| inner.downcast_ref()) {
+            Some(TlsError::InvalidCertificate(reason)) => {
                 let way_out = way_out(reason, authority);
                 Fault::unusable(format!("the certificate of the database {place} is refused ({error}); {way_out}"))
             }
-            None => Fault::of_driver(error, place),
+            Some(TlsError::AlertReceived(alert)) if is_about_own(*alert) => Fault::unusable(format!(
+                "the database {place} refuses the certificate that is shown to it, or that none is ({error}); name the files of \
+                 one that it takes: {own}=FILE, and that of its key"
+            )),
+            _ => Fault::of_driver(error, place),
         },
         _ => Fault::of_driver(error, place),
     }
 }
 
-/// Why a certificate was refused.
-fn refused(error: &IoError) -> Option<&CertificateError> {
-    match error.get_ref()?.downcast_ref()? {
-        TlsError::InvalidCertificate(reason) => Some(reason),
-        _ => None,
-    }
+/// Whether a server says this of whoever has connected.
+const fn is_about_own(alert: Alert) -> bool {
+    matches!(
+        alert,
+        Alert::BadCertificate
+            | Alert::UnsupportedCertificate
+            | Alert::CertificateRevoked
+            | Alert::CertificateExpired
+            | Alert::CertificateUnknown
+            | Alert::UnknownCA
+            // An authority of the same name has signed it with another key.
+            | Alert::DecryptError
+            | Alert::CertificateRequired
+    )
 }
 
 fn way_out(reason: &CertificateError, authority: &str) -> String {

@@ -4,6 +4,7 @@
 
 pub(crate) mod apart;
 pub(crate) mod database;
+pub(crate) mod failover;
 mod locks;
 mod lost;
 pub(crate) mod own;
@@ -62,8 +63,17 @@ pub(crate) trait Tested: Server {
     /// The address of a user who has all rights in the database, and none beside.
     fn url_of_a_plain_user(database: &Database) -> impl Future<Output = Result<String, sqlx::Error>> + Send;
 
-    /// Has such a user read only, or write again.
+    /// The address of a user with the same rights, whom a server of the test's own lets in with a certificate only.
+    fn url_of_a_certified_user(database: &Database) -> impl Future<Output = Result<String, sqlx::Error>> + Send;
+
+    /// Has a plain user read only, or write again.
     fn read_only(database: &Database, is: bool) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
+
+    /// A server that follows this one, whose commits are at both before they are confirmed from now on.
+    fn standby(kind: &'static str, primary: &own::Own) -> impl Future<Output = own::Own> + Send;
+
+    /// Has such a server take the place of the one that it followed.
+    fn promote(standby: &own::Own) -> impl Future<Output = ()> + Send;
 
     /// What a store's commit has in it, and nothing else.
     const COMMITS: &'static [u8];
@@ -88,6 +98,17 @@ macro_rules! tests {
             apart::on($kind, apart::$name::<$dialect>).await;
         }
     )+};
+    // With two servers of its own.
+    (failover $dialect:ty, $kind:literal) => {
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn commits_over_a_server_that_another_takes_the_place_of_are_made_once_each() {
+            use $crate::sql::server::tests::{database, failover, not_tested};
+            if let Err(lack) = database::server($kind) {
+                return not_tested($kind, &lack);
+            }
+            failover::commits_over_a_server_that_another_takes_the_place_of_are_made_once_each::<$dialect>($kind).await;
+        }
+    };
     // With processes of its own.
     (processes $dialect:ty, $kind:literal) => {
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -134,10 +155,12 @@ macro_rules! tests {
         );
         $crate::sql::server::tests::tests!(own $dialect, $kind:
             tls_is_as_the_address_asks_for_it,
+            a_certificate_of_ones_own_is_shown,
             commits_over_a_server_that_is_killed_are_made_once_each,
             what_may_only_be_read_is_told_and_goes_on_once_it_may_be_written_to,
             a_server_that_is_set_up_otherwise_keeps_texts_as_they_are,
         );
+        $crate::sql::server::tests::tests!(failover $dialect, $kind);
         $crate::sql::server::tests::tests!(processes $dialect, $kind);
     };
 }
@@ -389,6 +412,7 @@ pub(crate) async fn who_holds_the_head_and_is_silent_holds_up_the_others_for_sec
     let store = open::<D>(&database).await;
     let head = store.shared.head().await.expect("answers").value;
     let mut silent = a_connection::<D>(&database).await;
+    D::hold(&mut silent).await.expect("answers");
     D::begin(&mut silent, head, &Time::of_database(), Script::default()).await.expect("begins");
     let began = Instant::now();
     let (_, made) = create("one");

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use raworc_core::store::{MessageQuery, Store, StoreError};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::{Instant, timeout};
@@ -24,6 +24,8 @@ pub(crate) struct Words {
     pub(crate) signed: &'static str,
     pub(crate) named: &'static str,
     pub(crate) authority: &'static str,
+    /// A certificate of one's own, and its key.
+    pub(crate) own: [&'static str; 2],
 }
 
 /// A server of one kind that speaks TLS, and what it shows.
@@ -38,7 +40,16 @@ impl Secure {
         let write = |name: &str, text: String| std::fs::write(files.path().join(name), text).expect("is written");
         let (issuer, pem) = authority();
         write("ca.pem", pem);
-        write("other.pem", authority().1);
+        let (other, pem) = authority();
+        write("other.pem", pem);
+        for (name, issuer) in [("client", &issuer), ("stranger", &other)] {
+            let key = KeyPair::generate().expect("a key");
+            let mut params = CertificateParams::new(["raworc".to_owned()]).expect("a name");
+            // It is another's than the authority's own.
+            params.distinguished_name.push(DnType::CommonName, "raworc");
+            write(&format!("{name}.pem"), params.signed_by(&key, issuer).expect("is signed").pem());
+            write(&format!("{name}.key"), key.serialize_pem());
+        }
         let key = KeyPair::generate().expect("a key");
         // The address that it listens on is not in it, but its name is.
         let params = CertificateParams::new(["localhost".to_owned()]).expect("a name");
@@ -132,6 +143,33 @@ pub(crate) async fn tls_is_as_the_address_asks_for_it<D: Tested>(kind: &'static 
         let told = refusal::<D>(&format!("{plain}?{}", parameters.join("&"))).await;
         assert!(told.contains("TLS") && told.contains("set it up in the server"), "{told}");
     }
+}
+
+pub(crate) async fn a_certificate_of_ones_own_is_shown<D: Tested>(
+    _kind: &'static str,
+    own: MutexGuard<'static, Secure>,
+) {
+    Database::with(own.server.url(), async |database| {
+        let user = D::url_of_a_certified_user(&database).await.expect("may be made");
+        let [certificate, key] = D::TLS.own;
+        let with = |name: &str| {
+            let [file, key_file] = ["pem", "key"].map(|end| own.file(&format!("{name}.{end}")));
+            format!("{user}?{}&{certificate}={file}&{key}={key_file}", D::TLS.encrypted)
+        };
+        let store = SqlStore::<D>::open(DatabaseOptions::new(with("client"))).await.expect("it is let in");
+        let (agent, made) = create("one");
+        store.commit(made).await.expect("goes through");
+        assert!(store.agent_by_id(agent).await.expect("answers").value.is_some());
+        store.close().await;
+
+        // By the same user and password, nobody else is.
+        refusal::<D>(&format!("{user}?{}", D::TLS.encrypted)).await;
+        for (name, part) in [("stranger", "refuses the certificate"), ("missing", "missing.pem")] {
+            let told = refusal::<D>(&with(name)).await;
+            assert!(told.contains(part) && told.contains(certificate), "{told}");
+        }
+    })
+    .await;
 }
 
 /// What is said where a store cannot be opened as it is set up.

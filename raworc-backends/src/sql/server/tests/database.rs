@@ -56,6 +56,13 @@ impl Database {
         dropped.expect("the database goes");
     }
 
+    /// The one at this address, which stays.
+    #[allow(dead_code, reason = "not every test has a server of its own")]
+    pub(crate) fn at(url: &str) -> Self {
+        let (_, name) = url.rsplit_once('/').expect("the address names a database");
+        Self { server: url.to_owned(), name: name.to_owned(), parameters: "" }
+    }
+
     /// Its address.
     pub(crate) fn url(&self) -> String {
         let (host, _) = self.server.rsplit_once('/').expect("the address names a database");

@@ -4,6 +4,8 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 /// A server that `scripts/database` brought up, and starts again where it is killed.
 #[derive(Debug)]
 pub(crate) struct Own {
@@ -36,10 +38,9 @@ impl Own {
     /// Kills it, as it would be by a loss of power, but for what the kernel holds. It is started again over its data, which this
     /// waits for, and not until it answers.
     pub(crate) fn kill(&self) {
-        let server = || std::fs::read_to_string(self.dir.join("server")).expect("it has said its number");
+        let server = || std::fs::read_to_string(self.file("server")).expect("it has said its number");
         let killed = server();
-        let pid = killed.trim().parse().ok().and_then(rustix::process::Pid::from_raw).expect("a number");
-        rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("it lives");
+        self.signal(Signal::KILL);
         for _ in 0..600 {
             if server() != killed {
                 return;
@@ -47,6 +48,17 @@ impl Own {
             std::thread::park_timeout(std::time::Duration::from_millis(50));
         }
         panic!("it is not started again");
+    }
+
+    /// A file in its directory.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let server = std::fs::read_to_string(self.file("server")).expect("it has said its number");
+        let pid = server.trim().parse().ok().and_then(Pid::from_raw).expect("a number");
+        kill_process(pid, signal).expect("it lives");
     }
 }
 
