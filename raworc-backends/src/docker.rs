@@ -1,7 +1,8 @@
 //! Computers as containers of a Docker engine.
 //!
 //! Each computer is a container with a volume of its own. Everything that is called by a name is looked at first, and
-//! left alone where its labels are not this installation's.
+//! left alone where its labels are not this installation's; a volume without labels and files is what an engine leaves that is
+//! killed while it makes one.
 
 mod address;
 mod config;

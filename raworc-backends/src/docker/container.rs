@@ -5,7 +5,7 @@ use std::path::Path;
 
 use bollard::models::{
     ContainerCreateBody, ContainerInspectResponse, HostConfig, HostConfigLogConfig, Mount, MountBindOptions, MountType,
-    RestartPolicy, RestartPolicyNameEnum,
+    MountVolumeOptions, RestartPolicy, RestartPolicyNameEnum,
 };
 use raworc_core::agent::NetworkMode;
 use raworc_core::ids::{ComputerId, VolumeId};
@@ -99,9 +99,9 @@ pub(super) fn asked(
 
 fn host_config(options: &DockerOptions, spec: &ComputerSpec, program: Option<&str>, has_home: bool) -> HostConfig {
     let resources = &spec.resources;
-    let mut home = volume_called(&volume_name(spec.volume), VOLUME_PATH);
-    if has_home {
-        home.volume_options = None;
+    let mut home = volume_called(&volume_name(spec.volume), VOLUME_PATH, &options.installation);
+    if let Some(volume) = home.volume_options.as_mut().filter(|_| has_home) {
+        volume.no_copy = None;
     }
     let mut mounts = vec![home];
     mounts.extend(shown(options, program));
@@ -139,7 +139,7 @@ fn host_config(options: &DockerOptions, spec: &ComputerSpec, program: Option<&st
 /// this one's.
 fn shown(options: &DockerOptions, program: Option<&str>) -> Vec<Mount> {
     if options.remote {
-        return program.map(program::mount).into_iter().collect();
+        return program.map(|volume| program::mount(volume, &options.installation)).into_iter().collect();
     }
     let bind = |source: &Path, target: &str| Mount {
         typ: Some(MountType::BIND),
@@ -167,13 +167,16 @@ pub(super) fn shows(container: &ContainerInspectResponse, options: &DockerOption
     })
 }
 
-/// A volume by its name, shown at this place. Nothing of the image is copied into it.
-pub(super) fn volume_called(name: &str, target: &str) -> Mount {
+/// A volume of the installation by its name, shown at this place. Nothing of the image is copied into it. Where it has gone
+/// meanwhile the engine makes another one, which is the installation's too.
+pub(super) fn volume_called(name: &str, target: &str, installation: &str) -> Mount {
+    let volume =
+        MountVolumeOptions { no_copy: Some(true), labels: Some(owner(installation)), ..MountVolumeOptions::default() };
     Mount {
         typ: Some(MountType::VOLUME),
         source: Some(name.into()),
         target: Some(target.into()),
-        volume_options: Some(bollard::models::MountVolumeOptions { no_copy: Some(true), ..Default::default() }),
+        volume_options: Some(volume),
         ..Mount::default()
     }
 }

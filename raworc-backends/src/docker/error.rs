@@ -6,7 +6,7 @@ use bollard::errors::Error;
 use raworc_core::runtime::RuntimeError;
 
 /// The engine's status where what was asked for is not there.
-const NOT_FOUND: u16 = 404;
+pub(super) const NOT_FOUND: u16 = 404;
 
 /// The engine's status where something is in the way.
 pub(super) const CONFLICT: u16 = 409;

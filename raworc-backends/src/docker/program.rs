@@ -50,8 +50,8 @@ fn directory() -> &'static str {
 }
 
 /// The volume of this name, as computers are shown it.
-pub(super) fn mount(volume: &str) -> Mount {
-    read_only(volume_called(volume, directory()))
+pub(super) fn mount(volume: &str, installation: &str) -> Mount {
+    read_only(volume_called(volume, directory(), installation))
 }
 
 impl Uploaded {
@@ -142,7 +142,7 @@ async fn fill(
     labels.insert(PROGRAM.into(), hash.into());
     let request =
         VolumeCreateRequest { name: Some(name.into()), labels: Some(labels.clone()), ..VolumeCreateRequest::default() };
-    if !volume::is_made(docker, request, &options.installation).await.map_err(error::of(what))? {
+    if !volume::is_made(docker, request, &options.installation, what).await? {
         let reason = format!("the volume {name} is there and not this installation's; rename or remove it");
         return Err(RuntimeError::Refused { what, reason });
     }
@@ -152,7 +152,7 @@ async fn fill(
         entrypoint: Some(options.program.clone()),
         labels: Some(labels),
         host_config: Some(HostConfig {
-            mounts: Some(vec![volume_called(name, directory())]),
+            mounts: Some(vec![volume_called(name, directory(), &options.installation)]),
             network_mode: Some("none".into()),
             ..HostConfig::default()
         }),

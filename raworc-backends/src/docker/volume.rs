@@ -13,7 +13,7 @@ use raworc_core::runtime::{RuntimeError, VOLUME_PATH};
 
 use super::config::DockerOptions;
 use super::container::{AGENT_UID, INSTALLATION, is_own, labels, owner, volume_called, volume_name};
-use super::error::{self, CONFLICT, if_there, status};
+use super::error::{self, CONFLICT, NOT_FOUND, if_there, status};
 
 /// Of the archive of a volume, what tells whether there is a file in it, in bytes.
 const ENOUGH: usize = 16 * 1024;
@@ -23,7 +23,7 @@ pub(super) async fn is_there(docker: &Docker, installation: &str, id: VolumeId) 
     let what = "look at a volume";
     match if_there(docker.inspect_volume(&volume_name(id)).await).map_err(error::of(what))? {
         Some(volume) if !is_own(Some(&volume.labels), installation) => {
-            match clear(docker, installation, &volume).await.map_err(error::of(what))? {
+            match is_unfinished(docker, installation, &volume).await.map_err(passing(what))? {
                 true => Ok(false),
                 false => Err(strangers(what, installation, id)),
             }
@@ -34,12 +34,11 @@ pub(super) async fn is_there(docker: &Docker, installation: &str, id: VolumeId) 
 
 /// Makes the volume where it is not there. Whether it was not.
 pub(super) async fn ensure(docker: &Docker, installation: &str, id: VolumeId) -> Result<bool, RuntimeError> {
-    let name = volume_name(id);
-    let is_new = if_there(docker.inspect_volume(&name).await).map_err(error::of("look at a volume"))?.is_none();
-    let request =
-        VolumeCreateRequest { name: Some(name.clone()), labels: Some(owner(installation)), ..Default::default() };
+    let is_new = !is_there(docker, installation, id).await?;
+    let (name, labels) = (Some(volume_name(id)), Some(owner(installation)));
     let what = "make a volume";
-    if is_made(docker, request, installation).await.map_err(error::of(what))? {
+    let request = VolumeCreateRequest { name, labels, ..VolumeCreateRequest::default() };
+    if is_made(docker, request, installation, what).await? {
         return Ok(is_new);
     }
     Err(strangers(what, installation, id))
@@ -55,40 +54,71 @@ fn strangers(what: &'static str, installation: &str, id: VolumeId) -> RuntimeErr
 }
 
 /// Makes a volume where there is none of its name. Whether there is one of the installation's then.
-pub(super) async fn is_made(docker: &Docker, request: VolumeCreateRequest, installation: &str) -> Result<bool, Error> {
+pub(super) async fn is_made(
+    docker: &Docker,
+    request: VolumeCreateRequest,
+    installation: &str,
+    what: &'static str,
+) -> Result<bool, RuntimeError> {
     let own = |volume: &Volume| is_own(Some(&volume.labels), installation);
-    if own(&docker.create_volume(request.clone()).await?) {
+    if own(&docker.create_volume(request.clone()).await.map_err(error::of(what))?) {
         return Ok(true);
     }
     // Of one that was there before the engine was started it tells no labels here.
-    match if_there(docker.inspect_volume(request.name.as_deref().unwrap_or_default()).await)? {
+    let name = request.name.as_deref().unwrap_or_default();
+    match if_there(docker.inspect_volume(name).await).map_err(error::of(what))? {
         Some(found) if own(&found) => Ok(true),
-        Some(found) if clear(docker, installation, &found).await? => Ok(own(&docker.create_volume(request).await?)),
+        Some(found) if clear(docker, installation, &found).await.map_err(passing(what))? => {
+            Ok(own(&docker.create_volume(request).await.map_err(error::of(what))?))
+        }
         _ => Ok(false),
     }
 }
 
-/// Takes away what an engine leaves that is killed while it makes a volume: one without labels, and without files. Whether
-/// the volume was such a one.
+/// Takes a volume away that an engine did not come to the end of making. Whether it is away.
 async fn clear(docker: &Docker, installation: &str, volume: &Volume) -> Result<bool, Error> {
-    if !volume.labels.is_empty() || !volume.options.is_empty() || !is_empty(docker, installation, &volume.name).await? {
+    let name = &volume.name;
+    if !is_unfinished(docker, installation, volume).await? {
         return Ok(false);
     }
-    tracing::warn!(volume = volume.name, "its engine did not come to the end of making a volume, which is taken away");
-    match if_there(docker.remove_volume(&volume.name, None::<RemoveVolumeOptions>).await) {
-        Err(error) if status(&error) == Some(CONFLICT) => Ok(false),
-        answer => answer.map(|_| true),
+    // Somebody else of the installation may have done the same meanwhile, and have made it anew.
+    if if_there(docker.inspect_volume(name).await)?.is_some_and(|now| !now.labels.is_empty()) {
+        return Ok(true);
     }
+    match if_there(docker.remove_volume(name, None::<RemoveVolumeOptions>).await) {
+        Err(error) if status(&error) == Some(CONFLICT) => Ok(false),
+        answer => {
+            answer?;
+            tracing::warn!(
+                volume = name,
+                "its engine had not come to the end of making a volume, which was taken away"
+            );
+            Ok(true)
+        }
+    }
+}
+
+/// Whether an engine was killed while it made this volume: it is there without labels then, and without files.
+async fn is_unfinished(docker: &Docker, installation: &str, volume: &Volume) -> Result<bool, Error> {
+    Ok(volume.labels.is_empty() && volume.options.is_empty() && is_empty(docker, installation, &volume.name).await?)
 }
 
 /// Whether there is no file in a volume, as a container sees it that never runs.
 async fn is_empty(docker: &Docker, installation: &str, volume: &str) -> Result<bool, Error> {
     let holder = format!("{volume}-look");
+    // What an earlier look left when it was cut short.
     remove_holder(docker, installation, &holder).await?;
+    let mut is_held = false;
     // Whichever image: nothing of it is looked at.
-    let images = docker.list_images(None::<ListImagesOptions>).await?;
-    let Some(image) = images.into_iter().next() else { return Ok(false) };
-    hold(docker, installation, &holder, &image.id, volume).await?;
+    for image in docker.list_images(None::<ListImagesOptions>).await? {
+        is_held = if_there(hold(docker, installation, &holder, &image.id, volume).await)?.is_some();
+        if is_held {
+            break;
+        }
+    }
+    if !is_held {
+        return Ok(false);
+    }
     let looked = async {
         let query = DownloadFromContainerOptionsBuilder::new().path(VOLUME_PATH).build();
         let mut files = std::pin::pin!(docker.download_from_container(&holder, Some(query)));
@@ -100,11 +130,22 @@ async fn is_empty(docker: &Docker, installation: &str, volume: &str) -> Result<b
             begun.extend_from_slice(&chunk);
         }
         // Its own directory, and nothing else.
-        Ok(tar::Archive::new(&begun[..]).entries().is_ok_and(|entries| entries.take(2).count() == 1))
+        let mut archive = tar::Archive::new(&begun[..]);
+        Ok(archive
+            .entries()
+            .is_ok_and(|mut found| found.next().is_some_and(|own| own.is_ok()) && found.next().is_none()))
     };
     let looked = looked.await;
     remove_holder(docker, installation, &holder).await?;
     looked
+}
+
+/// The error of a look: somebody else who looks at the same is in the way for a moment.
+fn passing(what: &'static str) -> impl Fn(Error) -> RuntimeError {
+    move |error| match status(&error) {
+        Some(CONFLICT | NOT_FOUND) => RuntimeError::Unavailable(format!("somebody else looks at a volume: {error}")),
+        _ => error::of(what)(error),
+    }
 }
 
 /// Gives the root of a container's volume to the agent's user, whatever image it has.
@@ -169,7 +210,7 @@ async fn hold(docker: &Docker, installation: &str, name: &str, image: &str, volu
         entrypoint: Some(vec![VOLUME_PATH.into()]),
         labels: Some(owner(installation)),
         host_config: Some(HostConfig {
-            mounts: Some(vec![volume_called(volume, VOLUME_PATH)]),
+            mounts: Some(vec![volume_called(volume, VOLUME_PATH, installation)]),
             network_mode: Some("none".into()),
             ..HostConfig::default()
         }),
@@ -189,7 +230,8 @@ async fn remove_holders(docker: &Docker, installation: &str, to: VolumeId) -> Re
 async fn remove_holder(docker: &Docker, installation: &str, name: &str) -> Result<(), Error> {
     let found = if_there(docker.inspect_container(name, None).await)?;
     if found.is_some_and(|found| is_own(labels(&found), installation)) {
-        let force = RemoveContainerOptionsBuilder::new().force(true).build();
+        // With what its image asked for in volumes without a name.
+        let force = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
         if_there(docker.remove_container(name, Some(force)).await)?;
     }
     Ok(())
@@ -201,7 +243,7 @@ pub(super) async fn remove(docker: &Docker, installation: &str, id: VolumeId) ->
     let found = if_there(docker.inspect_volume(&name).await).map_err(error::of(what))?;
     let Some(found) = found else { return Ok(()) };
     if !is_own(Some(&found.labels), installation) {
-        clear(docker, installation, &found).await.map_err(error::of(what))?;
+        clear(docker, installation, &found).await.map_err(passing(what))?;
         return Ok(());
     }
     remove_holders(docker, installation, id).await.map_err(error::of(what))?;

@@ -106,9 +106,10 @@ impl Dialect for Mysql {
     const FORGET_COMMITS: &'static str = "DELETE FROM commits WHERE at < ? ORDER BY at LIMIT 512";
     const SNAPSHOT: &'static str = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; \
         START TRANSACTION READ ONLY, WITH CONSISTENT SNAPSHOT";
-    const ROLLBACK: &'static str = "ROLLBACK";
+    const ROLLBACK: &'static str = "ROLLBACK; SET SESSION wait_timeout = 28800";
 
-    /// Each statement sees what was committed before it, and nobody commits while the head is held.
+    /// Each statement sees what was committed before it, and nobody commits while the head is held. Whoever holds it and is
+    /// silent, stopped or cut off, holds up all others, so that the server is to end such a connection soon.
     async fn begin(
         conn: &mut MySqlConnection,
         _known: Head,
@@ -116,7 +117,7 @@ impl Dialect for Mysql {
         loads: Script,
     ) -> Result<(Head, Vec<MySqlRow>), sqlx::Error> {
         let lock = format!(
-            "START TRANSACTION; \
+            "SET SESSION wait_timeout = 5; START TRANSACTION; \
              SELECT revision, oldest, commits, {NOW} FROM head WHERE id = 1 FOR UPDATE"
         );
         let asked = Instant::now();
@@ -128,7 +129,7 @@ impl Dialect for Mysql {
     }
 
     fn commit(_grown: Option<Revision>) -> Step {
-        Step::Plain("COMMIT".into(), Vec::new())
+        Step::Plain("COMMIT; SET SESSION wait_timeout = 28800".into(), Vec::new())
     }
 
     async fn run(conn: &mut MySqlConnection, script: Script) -> Result<Vec<MySqlRow>, sqlx::Error> {
@@ -244,12 +245,6 @@ impl Server for Mysql {
                 /*!80000 , SESSION optimizer_switch = 'block_nested_loop=off' */";
         sqlx::raw_sql(session).execute(conn).await.map(drop)
     }
-
-    async fn hold(conn: &mut MySqlConnection) -> Result<(), sqlx::Error> {
-        sqlx::raw_sql("SET SESSION wait_timeout = 5").execute(conn).await.map(drop)
-    }
-
-    const IDLE: Duration = Duration::from_secs(2);
 
     async fn check(conn: &mut MySqlConnection) -> Result<Result<(), String>, sqlx::Error> {
         let rows = sqlx::raw_sql("SELECT VERSION()").fetch_all(conn).await?;

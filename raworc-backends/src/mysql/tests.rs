@@ -2,53 +2,23 @@
 
 use std::str::FromStr;
 
-use raworc_core::store::Store;
 use sqlx::mysql::{MySqlConnectOptions, MySqlRow};
 use sqlx::{AssertSqlSafe, ConnectOptions, MySqlConnection, Row};
 
 use super::Mysql;
 use super::dialect::Packets;
-use crate::sql::commits::{accept, create, message_id};
 use crate::sql::dialect::Columns;
 use crate::sql::script::{Cell, Step};
-use crate::sql::server::DatabaseOptions;
 use crate::sql::server::tests::database::Database;
 use crate::sql::server::tests::own::Own;
 use crate::sql::server::tests::{Plan, Tested, apart, failover};
-use crate::sql::store::SqlStore;
 
 mod mysql {
     crate::sql::server::tests::tests!(super::Mysql, "mysql");
-
-    #[tokio::test]
-    async fn who_has_nothing_to_write_for_a_while_stays_connected() {
-        crate::sql::server::tests::on("mysql", super::stays_connected).await;
-    }
 }
 
 mod mariadb {
     crate::sql::server::tests::tests!(super::Mysql, "mariadb");
-
-    #[tokio::test]
-    async fn who_has_nothing_to_write_for_a_while_stays_connected() {
-        crate::sql::server::tests::on("mariadb", super::stays_connected).await;
-    }
-}
-
-async fn stays_connected(database: Database) {
-    let mut others =
-        MySqlConnectOptions::from_str(&database.url()).expect("an address").connect().await.expect("answers");
-    let store = SqlStore::<Mysql>::open(DatabaseOptions::new(database.url())).await.expect("can be used");
-    let (agent, made) = create("one");
-    store.commit(made).await.expect("goes through");
-    let ask = "SELECT CAST(id AS SIGNED) FROM information_schema.processlist WHERE db = DATABASE() ORDER BY id";
-    let before: Vec<i64> = sqlx::query_scalar(ask).fetch_all(&mut others).await.expect("answers");
-    // The server cuts off who holds the log's head and is silent after five seconds.
-    sqlx::raw_sql("DO SLEEP(8)").execute(&mut others).await.expect("answers");
-    store.commit(accept(agent, message_id(), "hello")).await.expect("goes through");
-    let after: Vec<i64> = sqlx::query_scalar(ask).fetch_all(&mut others).await.expect("answers");
-    assert!(before.len() > 2 && before.iter().all(|id| after.contains(id)), "{before:?} are still there: {after:?}");
-    store.close().await;
 }
 
 impl Tested for Mysql {
@@ -90,7 +60,7 @@ impl Tested for Mysql {
         authority: "ssl-ca",
         own: ["ssl-cert", "ssl-key"],
     };
-    const COMMITS: &'static [u8] = b"; COMMIT";
+    const COMMITS: &'static [u8] = b"COMMIT; SET SESSION";
     /// Whoever has changed less is ended.
     const SPARED: &'static str = "INSERT INTO of_others WITH RECURSIVE some AS \
         (SELECT 1 AS n UNION ALL SELECT n + 1 FROM some WHERE n < 500) SELECT n FROM some";

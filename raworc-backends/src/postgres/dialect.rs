@@ -270,14 +270,6 @@ impl Server for Postgres {
         Ok(())
     }
 
-    /// Each session is set up so from its beginning.
-    async fn hold(_conn: &mut PgConnection) -> Result<(), sqlx::Error> {
-        Ok(())
-    }
-
-    /// It ends transactions that are silent, and no others.
-    const IDLE: Duration = Duration::MAX;
-
     async fn check(conn: &mut PgConnection) -> Result<Result<(), String>, sqlx::Error> {
         let ask = "SELECT current_setting('server_version_num'), current_setting('server_encoding')";
         let rows = sqlx::raw_sql(ask).fetch_all(conn).await?;

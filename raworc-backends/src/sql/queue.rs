@@ -19,8 +19,8 @@ use super::purge::Stale;
 /// Bytes of texts from which on a batch is large enough: it has to be written within the time that a transaction may take.
 const BYTES: usize = 8 << 20;
 
-/// Bytes of texts that may wait or be written at one time. A database that is slower than who writes to it takes no more of
-/// this process's memory.
+/// Bytes of messages, replies and steps that may wait or be written at one time. A database that is slower than who writes to
+/// it takes no more of this process's memory, but for the requests themselves that wait.
 const ROOM: usize = 64 << 20;
 
 /// For how long something waits until it is begun. Whoever waits for longer is answered sooner if told to come again.
@@ -45,6 +45,7 @@ impl Work {
             AgentOp::Accept(NewMessage { parts, .. }) | AgentOp::End { reply: Some(Reply { parts, .. }), .. } => {
                 parts.iter().map(|part| part.as_text().len()).sum()
             }
+            AgentOp::AddSteps { steps, .. } => steps.iter().map(|step| step.text.len()).sum(),
             _ => 0,
         };
         match self {
@@ -141,6 +142,8 @@ pub(crate) async fn write(writer: &mut (impl Attempt + Send), mut batch: Vec<Job
 /// The way to the writer.
 #[derive(Debug, Clone)]
 pub(crate) struct Queue {
+    /// Signs of life, of which a late one is as good as none.
+    first: mpsc::Sender<Job>,
     jobs: mpsc::Sender<Job>,
     room: Arc<Semaphore>,
 }
@@ -148,15 +151,16 @@ pub(crate) struct Queue {
 impl Queue {
     /// A way for so many jobs to wait at most, and its end at the writer, which takes no more once `closing`.
     pub(crate) fn new(length: usize, closing: CancellationToken) -> (Self, Jobs) {
-        let (sender, receiver) = mpsc::channel(length.max(1));
-        (Self { jobs: sender, room: Arc::new(Semaphore::new(ROOM)) }, Jobs { receiver, closing })
+        let [(first, ahead), (jobs, receiver)] = [(); 2].map(|()| mpsc::channel(length.max(1)));
+        (Self { first, jobs, room: Arc::new(Semaphore::new(ROOM)) }, Jobs { ahead, receiver, closing })
     }
 
     /// Waits until the work is durable, or refused. Where too much waits before it, it is refused for now, and nothing of it is
     /// done.
     pub(crate) async fn write(&self, work: Work) -> Result<Outcome, StoreError> {
+        let way = if matches!(work, Work::Touch(_) | Work::Claim(_)) { &self.first } else { &self.jobs };
         let (job, answer) = self.job(work)?;
-        timeout(WAIT, self.jobs.send(job)).await.map_err(|_| too_late())?.map_err(|_| Fault::closed())?;
+        timeout(WAIT, way.send(job)).await.map_err(|_| too_late())?.map_err(|_| Fault::closed())?;
         answer.await.map_err(|_| Fault::closed())?
     }
 
@@ -172,7 +176,7 @@ impl Queue {
     /// Whether the writer has taken all that it was asked for.
     #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
-        self.jobs.capacity() == self.jobs.max_capacity()
+        [&self.first, &self.jobs].iter().all(|way| way.capacity() == way.max_capacity())
     }
 }
 
@@ -191,6 +195,7 @@ fn no_room() -> Fault {
 /// What the writer is asked for.
 #[derive(Debug)]
 pub(crate) struct Jobs {
+    ahead: mpsc::Receiver<Job>,
     receiver: mpsc::Receiver<Job>,
     closing: CancellationToken,
 }
@@ -213,22 +218,28 @@ impl Jobs {
         let mut bytes: usize = batch.iter().map(|job| job.work.bytes()).sum();
         while batch.len() < most
             && bytes < BYTES
-            && let Ok(job) = self.receiver.try_recv()
+            && let Ok(job) = self.ahead.try_recv().or_else(|_| self.receiver.try_recv())
         {
+            let Some(job) = in_time(job) else { continue };
             bytes += job.work.bytes();
-            batch.extend(in_time(job));
+            batch.push(job);
         }
     }
 
     async fn first(&mut self) -> Option<Job> {
         tokio::select! {
             biased;
+            Some(job) = self.ahead.recv() => return Some(job),
             job = self.receiver.recv() => return job,
             () = self.closing.cancelled() => {}
         }
         // What was queued before is still written.
+        self.ahead.close();
         self.receiver.close();
-        self.receiver.recv().await
+        match self.ahead.recv().await {
+            Some(job) => Some(job),
+            None => self.receiver.recv().await,
+        }
     }
 }
 
@@ -283,17 +294,29 @@ mod tests {
         let (queue, mut jobs) = Queue::new(1024, CancellationToken::new());
         let waiting: Vec<_> = (0..ROOM >> 20).map(|_| queue.job(text(1 << 20)).expect("there is room")).collect();
         assert!(is_refused_for_now(&queue.write(text(1)).await));
-        // What keeps agents and servers going is not kept out by what people write.
-        let touch = tokio::spawn({
+        let ended = tokio::spawn({
             let queue = queue.clone();
-            async move { queue.write(Work::Touch(Vec::new())).await }
+            async move { queue.write(Work::Forget(Box::default())).await }
         });
         for job in jobs.next(64).await.expect("it waits") {
             job.answer(Ok(Outcome::Done));
         }
-        assert!(matches!(touch.await, Ok(Ok(Outcome::Done))));
+        assert!(matches!(ended.await, Ok(Ok(Outcome::Done))), "what has no texts needs no room");
         drop(waiting);
         assert!(queue.job(text(2 * ROOM)).is_ok(), "there is room again, also for more than all of it");
+    }
+
+    #[tokio::test]
+    async fn signs_of_life_are_written_before_what_waits() {
+        let (queue, mut jobs) = Queue::new(64, CancellationToken::new());
+        let (job, _answer) = queue.job(text(1)).expect("there is room");
+        queue.jobs.send(job).await.expect("it is taken");
+        let touch = queue.write(Work::Touch(Vec::new()));
+        tokio::pin!(touch);
+        assert!(futures::poll!(&mut touch).is_pending());
+        let batch = jobs.next(2).await.expect("some wait");
+        assert!(matches!(batch[0].work, Work::Touch(_)), "{batch:?}");
+        assert_eq!(batch.len(), 2);
     }
 
     #[tokio::test(start_paused = true)]

@@ -80,13 +80,6 @@ pub trait Server: Words {
     /// What each connection begins with.
     fn greet(conn: &mut Self::Connection) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
 
-    /// What the connection that writes begins with besides, so that the server cuts it off soon where it is silent while it holds
-    /// the log's head.
-    fn hold(conn: &mut Self::Connection) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
-
-    /// After how long that says something where it has nothing to write, so that it is not taken for one that is silent.
-    const IDLE: Duration;
-
     /// Whether the server is one that this release can use.
     ///
     /// # Errors
@@ -112,7 +105,6 @@ impl<D: Server> SqlStore<D> {
         let (connect, place) = D::options(&options)?;
         let Usable { mut conn, to: connect, pooled } = usable::<D>(&options, connect, &place).await?;
         bring_up_to_date::<D>(&mut conn, &place).await?;
-        D::hold(&mut conn).await.map_err(|error| D::fault(&error, &place))?;
         let port = D::port(&connect);
         let readers = PoolOptions::<D::Db>::new()
             .max_connections(options.connections.max(1))

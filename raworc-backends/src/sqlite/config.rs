@@ -20,8 +20,8 @@ pub struct SqliteOptions {
     pub batch: usize,
     /// Whether leases that are there are void when the store is opened.
     pub void_leases: bool,
-    /// Writes that wait at most before callers have to; 1,024 unless set. Writes that wait for 15 s, and such with texts of which
-    /// 64 MiB wait already, are refused for now.
+    /// Writes that wait at most before callers have to; 1,024 unless set. What has waited for 15 s when its turn comes, and
+    /// texts of which 64 MiB wait already, are refused for now.
     pub queue: usize,
     /// Connections for reading; 3 unless set.
     pub readers: u32,

@@ -9,7 +9,7 @@ use raworc_core::runtime::{ComputerSpec, Phase, Runtime, RuntimeError, RuntimeEv
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Command;
 
-use crate::dockerd::{self, Dockerd};
+use crate::dockerd::{self, Dockerd, IMAGE};
 use crate::machine::{Machine, spec, trial};
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -69,11 +69,15 @@ async fn half_made_volumes() {
         return;
     }
     let engine = Dockerd::start().expect("an engine");
-    let machine = Machine::with("touch kept; echo runs; sleep 1000", |mut options| {
+    let machine = Machine::with("ls; echo runs; sleep 1000", |mut options| {
         options.host = engine.host();
         options
     });
     let [used, looked_at, removed, filled] = [(); 4].map(|()| spec());
+    let image = "localhost/raworc-test:home".to_owned();
+    let home = "RUN mkdir /agent && touch /agent/of-the-image && chown -R 1000:1000 /agent\nLABEL raworc.home=1000";
+    machine.runtime.build_image(&image, &format!("FROM {IMAGE}\n{home}\n"), &|_| ()).await.expect("built");
+    let used = ComputerSpec { image: Some(image), ..used };
     engine.stop().expect("it ends");
     let name = |spec: &ComputerSpec| format!("raworc-{}", spec.volume);
     let directory = |spec: &ComputerSpec| engine.data().join("volumes").join(name(spec)).join("_data");
@@ -88,10 +92,11 @@ async fn half_made_volumes() {
 
     machine.runtime.ensure(&used).await.expect("made anew");
     machine.start(&used).await;
-    machine.said(used.id, "runs\n").await;
+    assert_eq!(machine.said(used.id, "runs\n").await, "of-the-image\nruns\n", "it begins as any new one does");
     let label = format!("raworc.installation={}", machine.installation);
     assert!(engine.labelled(&label).expect("listed").contains(&format!("volume {}", name(&used))));
     assert!(!machine.runtime.has_volume(looked_at.volume).await.expect("looked at"), "there is none yet");
+    assert!(listed().contains(&name(&looked_at)), "who asks takes nothing away");
     machine.runtime.remove_volume(removed.volume).await.expect("removed");
     assert!(!listed().contains(&name(&removed)), "{}", listed());
 

@@ -91,6 +91,7 @@ fn trials(asked: Option<u64>, rounds: u64, seed: u64) -> Vec<Trial> {
         a_good_history_breaks_no_rule,
         every_bad_history_is_caught_by_its_rule,
         every_rule_has_a_bad_history,
+        what_could_not_be_read_is_not_taken_for_lost,
         what_is_allowed_breaks_no_rule,
     ];
     let what: &[&str] = if seconds >= LONG { &["kill", "freeze"] } else { &["kill"] };

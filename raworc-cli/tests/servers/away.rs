@@ -17,7 +17,7 @@ const CALLS: usize = 64;
 /// Within which each of them is answered: fifteen seconds for a read that has a connection, and some for a slow machine.
 const ANSWERED: Duration = Duration::from_secs(90);
 
-/// How much later a slow database has, and answers, what it is asked: a transaction takes it more than a second.
+/// How much later a slow database has, and answers, what it is asked.
 const SLOW: Duration = Duration::from_millis(50);
 
 /// What a server may take beside what it had.

@@ -15,8 +15,8 @@ pub struct DatabaseOptions {
     pub connections: u32,
     /// Commits that one transaction holds at most; 256 unless set.
     pub batch: usize,
-    /// Writes that wait at most before callers have to; 1,024 unless set. Writes that wait for 15 s, and such with texts of which
-    /// 64 MiB wait already, are refused for now.
+    /// Writes that wait at most before callers have to; 1,024 unless set. What has waited for 15 s when its turn comes, and
+    /// texts of which 64 MiB wait already, are refused for now.
     pub queue: usize,
     /// Events that the log keeps by their number: those before them go however young they are, and those that are older than
     /// they are to be kept go before. 1,000,000 unless set.

@@ -412,7 +412,6 @@ pub(crate) async fn who_holds_the_head_and_is_silent_holds_up_the_others_for_sec
     let store = open::<D>(&database).await;
     let head = store.shared.head().await.expect("answers").value;
     let mut silent = a_connection::<D>(&database).await;
-    D::hold(&mut silent).await.expect("answers");
     D::begin(&mut silent, head, &Time::of_database(), Script::default()).await.expect("begins");
     let began = Instant::now();
     let (_, made) = create("one");

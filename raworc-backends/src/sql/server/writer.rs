@@ -53,26 +53,11 @@ impl<D: Server> Writer<D> {
     }
 
     pub(super) async fn run(mut self) {
-        loop {
-            tokio::select! {
-                biased;
-                batch = self.jobs.next(self.most) => match batch {
-                    Some(batch) => queue::write(&mut self, batch).await,
-                    None => break,
-                },
-                () = sleep(D::IDLE) => self.stay().await,
-            }
+        while let Some(batch) = self.jobs.next(self.most).await {
+            queue::write(&mut self, batch).await;
         }
         if let Some(conn) = self.conn.take() {
             drop(timeout(super::CONNECT_LIMIT, conn.close()).await);
-        }
-    }
-
-    /// Keeps the connection from being taken for one that hangs.
-    async fn stay(&mut self) {
-        let Some(mut conn) = self.conn.take() else { return };
-        if matches!(timeout(super::CONNECT_LIMIT, conn.ping()).await, Ok(Ok(()))) {
-            self.conn = Some(conn);
         }
     }
 
@@ -82,7 +67,7 @@ impl<D: Server> Writer<D> {
         let fault = |error: sqlx::Error| D::fault(&error, &self.shared.place);
         let mut conn = match self.conn.take() {
             Some(conn) => conn,
-            None => writing::<D>(&self.to).await.map_err(fault)?,
+            None => connect::<D>(&self.to).await.map_err(fault)?,
         };
         let feed = &self.shared.feed;
         let begun = |head: Head, _: &[_]| {
@@ -120,13 +105,6 @@ impl<D: Server> Writer<D> {
             }
         }
     }
-}
-
-/// A connection to write by.
-async fn writing<D: Server>(to: &ConnectTo<D>) -> Result<D::Connection, sqlx::Error> {
-    let mut conn = connect::<D>(to).await?;
-    D::hold(&mut conn).await?;
-    Ok(conn)
 }
 
 impl<D: Server> Attempt for Writer<D> {

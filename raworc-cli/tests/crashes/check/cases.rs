@@ -141,6 +141,15 @@ pub(crate) fn every_bad_history_is_caught_by_its_rule() {
     }
 }
 
+pub(crate) fn what_could_not_be_read_is_not_taken_for_lost() {
+    let mut history = good();
+    history.log.clear();
+    history.agents.clear();
+    assert!(violations(&history).iter().any(|violation| violation.starts_with("lost: ")));
+    history.machine.troubles.push("an agent does not start".into());
+    assert_eq!(violations(&history), ["trouble: an agent does not start"]);
+}
+
 pub(crate) fn every_rule_has_a_bad_history() {
     let caught: BTreeSet<_> = BAD.iter().map(|(rule, ..)| *rule).collect();
     let rules: BTreeSet<_> = RULES.iter().map(|(rule, _)| *rule).collect();

@@ -172,9 +172,15 @@ pub(crate) async fn a_certificate_of_ones_own_is_shown<D: Tested>(
     .await;
 }
 
-/// What is said where a store cannot be opened as it is set up.
+/// What is said where a store cannot be opened as it is set up. A server that refuses a certificate may have gone before it is
+/// heard, so it is asked a few times.
 async fn refusal<D: Tested>(url: &str) -> String {
-    let error = SqlStore::<D>::open(DatabaseOptions::new(url)).await.expect_err("is refused");
+    let mut error = SqlStore::<D>::open(DatabaseOptions::new(url)).await.expect_err("is refused");
+    for _ in 0..5 {
+        if matches!(error, StoreError::Unavailable { .. }) {
+            error = SqlStore::<D>::open(DatabaseOptions::new(url)).await.expect_err("is refused");
+        }
+    }
     assert!(matches!(error, StoreError::Unusable { .. }), "{error:?}");
     error.to_string()
 }

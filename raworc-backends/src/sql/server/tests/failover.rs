@@ -1,18 +1,20 @@
 //! A server that is lost for good, and the one that takes its place.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use super::database::Database;
 use super::own::Own;
 use super::{Tested, made_once_each};
+use crate::sql::dialect::Columns;
+use crate::sql::script::Script;
+use crate::sql::server::{DatabaseOptions, connect};
 
 /// An address that stays while servers come and go, as a name or a balancer is.
 struct Way {
@@ -77,14 +79,23 @@ pub(crate) async fn commits_over_a_server_that_another_takes_the_place_of_are_ma
     let standby = D::standby(kind, &primary).await;
     let way = Way::to(database.address()).await;
     let stays = Database::at(&url.replace(&database.address(), &way.address));
-    let taken_over = AtomicBool::new(false);
+    let standby_url = url.replace(&database.address(), &Database::at(standby.url()).address());
+    let (to, _) = D::options(&DatabaseOptions::new(&standby_url)).expect("an address");
+    let primary = Mutex::new(Some(primary));
     let take_over = async |_: Database| {
-        if taken_over.swap(true, Ordering::SeqCst) {
-            std::future::pending::<()>().await;
-        }
+        let Some(primary) = primary.lock().await.take() else { return std::future::pending().await };
+        until("the standby has what was committed first", || async {
+            let mut conn = connect::<D>(&to).await?;
+            let mut script = Script::default();
+            script.add("SELECT COUNT(*) FROM agents", []);
+            let rows = D::run(&mut conn, script).await?;
+            Ok(rows.first().map(|row| row.int(0)).transpose()?.flatten() == Some(1))
+        })
+        .await;
+        // It ends as when it is killed, in the middle of what it does, and is not started again.
+        tokio::task::spawn_blocking(move || drop(primary)).await.expect("it ends");
         // Who comes before the standby may be written to is told so, and comes again.
         way.turn_to(Database::at(standby.url()).address());
-        primary.kill();
         D::promote(&standby).await;
     };
     made_once_each::<D>(stays, 1, take_over).await;
