@@ -99,7 +99,7 @@ pub(super) fn asked(
 
 fn host_config(options: &DockerOptions, spec: &ComputerSpec, program: Option<&str>, has_home: bool) -> HostConfig {
     let resources = &spec.resources;
-    let mut home = volume_called(&volume_name(spec.volume), VOLUME_PATH, &options.installation);
+    let mut home = volume_called(&volume_name(spec.volume), VOLUME_PATH, owner(&options.installation));
     if let Some(volume) = home.volume_options.as_mut().filter(|_| has_home) {
         volume.no_copy = None;
     }
@@ -167,11 +167,10 @@ pub(super) fn shows(container: &ContainerInspectResponse, options: &DockerOption
     })
 }
 
-/// A volume of the installation by its name, shown at this place. Nothing of the image is copied into it. Where it has gone
-/// meanwhile the engine makes another one, which is the installation's too.
-pub(super) fn volume_called(name: &str, target: &str, installation: &str) -> Mount {
-    let volume =
-        MountVolumeOptions { no_copy: Some(true), labels: Some(owner(installation)), ..MountVolumeOptions::default() };
+/// A volume by its name, shown at this place. Nothing of the image is copied into it. Where it has gone meanwhile the engine
+/// makes another one, with these labels.
+pub(super) fn volume_called(name: &str, target: &str, labels: HashMap<String, String>) -> Mount {
+    let volume = MountVolumeOptions { no_copy: Some(true), labels: Some(labels), ..MountVolumeOptions::default() };
     Mount {
         typ: Some(MountType::VOLUME),
         source: Some(name.into()),

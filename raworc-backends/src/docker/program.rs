@@ -49,9 +49,17 @@ fn directory() -> &'static str {
     PROGRAM_PATH.rsplit_once('/').map_or("/", |(directory, _)| directory)
 }
 
+/// Whose a program is, and which one.
+fn labelled(installation: &str, hash: &str) -> HashMap<String, String> {
+    let mut labels = owner(installation);
+    labels.insert(PROGRAM.into(), hash.into());
+    labels
+}
+
 /// The volume of this name, as computers are shown it.
 pub(super) fn mount(volume: &str, installation: &str) -> Mount {
-    read_only(volume_called(volume, directory(), installation))
+    let hash = volume.rsplit('-').next().unwrap_or_default();
+    read_only(volume_called(volume, directory(), labelled(installation, hash)))
 }
 
 impl Uploaded {
@@ -138,8 +146,7 @@ async fn fill(
     program: Bytes,
 ) -> Result<(), RuntimeError> {
     let what = "upload the program";
-    let mut labels = owner(&options.installation);
-    labels.insert(PROGRAM.into(), hash.into());
+    let labels = labelled(&options.installation, hash);
     let request =
         VolumeCreateRequest { name: Some(name.into()), labels: Some(labels.clone()), ..VolumeCreateRequest::default() };
     if !volume::is_made(docker, request, &options.installation, what).await? {
@@ -150,9 +157,9 @@ async fn fill(
     let body = ContainerCreateBody {
         image: Some(options.default_image.clone()),
         entrypoint: Some(options.program.clone()),
-        labels: Some(labels),
+        labels: Some(labels.clone()),
         host_config: Some(HostConfig {
-            mounts: Some(vec![volume_called(name, directory(), &options.installation)]),
+            mounts: Some(vec![volume_called(name, directory(), labels)]),
             network_mode: Some("none".into()),
             ..HostConfig::default()
         }),

@@ -75,7 +75,7 @@ pub(super) async fn is_made(
     }
 }
 
-/// Takes a volume away that an engine did not come to the end of making. Whether it is away.
+/// Takes a volume away that an engine did not come to the end of making. Whether it is away, or the installation's by now.
 async fn clear(docker: &Docker, installation: &str, volume: &Volume) -> Result<bool, Error> {
     let name = &volume.name;
     if !is_unfinished(docker, installation, volume).await? {
@@ -86,7 +86,11 @@ async fn clear(docker: &Docker, installation: &str, volume: &Volume) -> Result<b
         return Ok(true);
     }
     match if_there(docker.remove_volume(name, None::<RemoveVolumeOptions>).await) {
-        Err(error) if status(&error) == Some(CONFLICT) => Ok(false),
+        Err(error) if status(&error) == Some(CONFLICT) => {
+            // For a moment, by somebody else of the installation who looks; else by a stranger, whose it is.
+            let looked_at = if_there(docker.inspect_container(&look(name), None).await)?;
+            if looked_at.is_some_and(|found| is_own(labels(&found), installation)) { Err(error) } else { Ok(false) }
+        }
         answer => {
             answer?;
             tracing::warn!(
@@ -103,15 +107,23 @@ async fn is_unfinished(docker: &Docker, installation: &str, volume: &Volume) -> 
     Ok(volume.labels.is_empty() && volume.options.is_empty() && is_empty(docker, installation, &volume.name).await?)
 }
 
+/// The container that a look at a volume is by.
+fn look(volume: &str) -> String {
+    format!("{volume}-look")
+}
+
 /// Whether there is no file in a volume, as a container sees it that never runs.
 async fn is_empty(docker: &Docker, installation: &str, volume: &str) -> Result<bool, Error> {
-    let holder = format!("{volume}-look");
+    let holder = look(volume);
     // What an earlier look left when it was cut short.
     remove_holder(docker, installation, &holder).await?;
     let mut is_held = false;
-    // Whichever image: nothing of it is looked at.
+    // Whichever image: nothing of it is looked at. One may be gone by now, or not fit the engine's machine.
     for image in docker.list_images(None::<ListImagesOptions>).await? {
-        is_held = if_there(hold(docker, installation, &holder, &image.id, volume).await)?.is_some();
+        is_held = match hold(docker, installation, &holder, &image.id, volume).await {
+            Err(error) if status(&error).is_some_and(|status| status != CONFLICT) => false,
+            held => held.map(|()| true)?,
+        };
         if is_held {
             break;
         }
@@ -210,7 +222,7 @@ async fn hold(docker: &Docker, installation: &str, name: &str, image: &str, volu
         entrypoint: Some(vec![VOLUME_PATH.into()]),
         labels: Some(owner(installation)),
         host_config: Some(HostConfig {
-            mounts: Some(vec![volume_called(volume, VOLUME_PATH, installation)]),
+            mounts: Some(vec![volume_called(volume, VOLUME_PATH, owner(installation))]),
             network_mode: Some("none".into()),
             ..HostConfig::default()
         }),
@@ -240,13 +252,18 @@ async fn remove_holder(docker: &Docker, installation: &str, name: &str) -> Resul
 /// Takes a volume away with all its files.
 pub(super) async fn remove(docker: &Docker, installation: &str, id: VolumeId) -> Result<(), RuntimeError> {
     let (what, name) = ("remove a volume", volume_name(id));
-    let found = if_there(docker.inspect_volume(&name).await).map_err(error::of(what))?;
-    let Some(found) = found else { return Ok(()) };
-    if !is_own(Some(&found.labels), installation) {
-        clear(docker, installation, &found).await.map_err(passing(what))?;
-        return Ok(());
+    loop {
+        let found = if_there(docker.inspect_volume(&name).await).map_err(error::of(what))?;
+        let Some(found) = found else { return Ok(()) };
+        if is_own(Some(&found.labels), installation) {
+            break;
+        }
+        if !clear(docker, installation, &found).await.map_err(passing(what))? {
+            return Ok(());
+        }
     }
     remove_holders(docker, installation, id).await.map_err(error::of(what))?;
+    remove_holder(docker, installation, &look(&name)).await.map_err(error::of(what))?;
     match if_there(docker.remove_volume(&name, None::<RemoveVolumeOptions>).await) {
         Err(error) if status(&error) == Some(CONFLICT) => {
             Err(RuntimeError::Refused { what, reason: format!("volume {id} is in use: {error}") })

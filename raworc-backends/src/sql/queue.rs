@@ -152,7 +152,7 @@ impl Queue {
     /// A way for so many jobs to wait at most, and its end at the writer, which takes no more once `closing`.
     pub(crate) fn new(length: usize, closing: CancellationToken) -> (Self, Jobs) {
         let [(first, ahead), (jobs, receiver)] = [(); 2].map(|()| mpsc::channel(length.max(1)));
-        (Self { first, jobs, room: Arc::new(Semaphore::new(ROOM)) }, Jobs { ahead, receiver, closing })
+        (Self { first, jobs, room: Arc::new(Semaphore::new(ROOM)) }, Jobs { ahead, receiver, turn: true, closing })
     }
 
     /// Waits until the work is durable, or refused. Where too much waits before it, it is refused for now, and nothing of it is
@@ -197,6 +197,8 @@ fn no_room() -> Fault {
 pub(crate) struct Jobs {
     ahead: mpsc::Receiver<Job>,
     receiver: mpsc::Receiver<Job>,
+    /// Whether the next batch begins with a sign of life where both wait: by turns, so that neither keeps the other waiting.
+    turn: bool,
     closing: CancellationToken,
 }
 
@@ -213,12 +215,12 @@ impl Jobs {
         }
     }
 
-    /// Adds what waits by now, within the same bounds.
+    /// Adds what waits by now, within the same bounds. Signs of life go first until they are half of what there may be.
     pub(crate) fn add_to(&mut self, batch: &mut Vec<Job>, most: usize) {
         let mut bytes: usize = batch.iter().map(|job| job.work.bytes()).sum();
         while batch.len() < most
             && bytes < BYTES
-            && let Ok(job) = self.ahead.try_recv().or_else(|_| self.receiver.try_recv())
+            && let Some(job) = self.waiting(batch.len() < most / 2)
         {
             let Some(job) = in_time(job) else { continue };
             bytes += job.work.bytes();
@@ -226,7 +228,19 @@ impl Jobs {
         }
     }
 
+    /// What waits, a sign of life or something else as is asked for where both do.
+    fn waiting(&mut self, signs_first: bool) -> Option<Job> {
+        let (first, then) =
+            if signs_first { (&mut self.ahead, &mut self.receiver) } else { (&mut self.receiver, &mut self.ahead) };
+        first.try_recv().or_else(|_| then.try_recv()).ok()
+    }
+
     async fn first(&mut self) -> Option<Job> {
+        let signs_first = self.turn;
+        self.turn = !signs_first;
+        if let Some(job) = self.waiting(signs_first) {
+            return Some(job);
+        }
         tokio::select! {
             biased;
             Some(job) = self.ahead.recv() => return Some(job),
@@ -307,16 +321,24 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn signs_of_life_are_written_before_what_waits() {
+    async fn signs_of_life_go_before_what_waits_and_leave_room_for_it() {
         let (queue, mut jobs) = Queue::new(64, CancellationToken::new());
-        let (job, _answer) = queue.job(text(1)).expect("there is room");
-        queue.jobs.send(job).await.expect("it is taken");
-        let touch = queue.write(Work::Touch(Vec::new()));
-        tokio::pin!(touch);
-        assert!(futures::poll!(&mut touch).is_pending());
-        let batch = jobs.next(2).await.expect("some wait");
-        assert!(matches!(batch[0].work, Work::Touch(_)), "{batch:?}");
-        assert_eq!(batch.len(), 2);
+        for _ in 0..8 {
+            for (way, work) in [(&queue.jobs, text(1)), (&queue.first, Work::Touch(Vec::new()))] {
+                let (job, _) = queue.job(work).expect("there is room");
+                way.send(job).await.expect("it is taken");
+            }
+        }
+        let is_sign = |job: &Job| matches!(job.work, Work::Touch(_));
+        let batch = jobs.next(4).await.expect("some wait");
+        assert_eq!(batch.iter().map(is_sign).collect::<Vec<_>>(), [true, true, false, false]);
+        // A batch of one is either by turns.
+        let mut alone = Vec::new();
+        for _ in 0..4 {
+            alone.extend(jobs.next(1).await.expect("some wait").iter().map(is_sign));
+        }
+        assert_eq!(alone, [false, true, false, true]);
+        assert_eq!(jobs.next(64).await.expect("some wait").len(), 8, "all that waits");
     }
 
     #[tokio::test(start_paused = true)]
