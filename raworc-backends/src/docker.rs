@@ -18,8 +18,8 @@ mod tls;
 mod unfit;
 mod volume;
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -64,6 +64,28 @@ pub struct DockerRuntime {
     engine: Engine,
     /// The program, where it is on another machine.
     uploaded: Arc<Uploaded>,
+    /// What is being started: the engine may say to several who start one container at the same moment that they did.
+    starting: Arc<Mutex<HashSet<ComputerId>>>,
+}
+
+/// A start that is under way, until it is dropped.
+struct Starting {
+    all: Arc<Mutex<HashSet<ComputerId>>>,
+    id: ComputerId,
+}
+
+impl Starting {
+    /// Unless there is one of this computer.
+    fn begin(all: &Arc<Mutex<HashSet<ComputerId>>>, id: ComputerId) -> Option<Self> {
+        let is_alone = all.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+        is_alone.then(|| Self { all: Arc::clone(all), id })
+    }
+}
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+    }
 }
 
 /// The container of a computer's name.
@@ -81,7 +103,7 @@ impl DockerRuntime {
     /// Where the address is none.
     pub fn open(options: DockerOptions) -> Result<Self, RuntimeError> {
         let engine = Engine::at(&options)?;
-        Ok(Self { options: Arc::new(options), engine, uploaded: Arc::default() })
+        Ok(Self { options: Arc::new(options), engine, uploaded: Arc::default(), starting: Arc::default() })
     }
 
     /// Asks whether the engine answers.
@@ -380,8 +402,16 @@ impl Runtime for DockerRuntime {
     async fn start(&self, id: ComputerId, boot: &Boot) -> Result<StartId, RuntimeError> {
         let container = self.container(id).await?.and_then(|container| container.id);
         let container = container.ok_or(RuntimeError::NotFound(id))?;
-        // A start that is cut short would leave a program that waits for its boot line.
+        let Some(starting) = Starting::begin(&self.starting, id) else {
+            let reason = format!("computer {id} is being started already");
+            return Err(RuntimeError::Refused { what: "start a computer", reason });
+        };
         let work = self.clone().start_and_tell(id, container, boot.to_line());
+        // A start that is cut short would leave a program that waits for its boot line.
+        let work = async move {
+            let _starting = starting;
+            work.await
+        };
         tokio::spawn(work).await.map_err(|error| RuntimeError::Unavailable(format!("cut short: {error}")))?
     }
 

@@ -88,12 +88,12 @@ pub(crate) fn a_stranger_with_our_name() {
     run(&["agent", "sleep", "ada"]);
     docker(&["rm", &container]);
     docker(&["volume", "rm", &volume]);
-    docker(&["volume", "create", &volume]);
+    docker(&["volume", "create", "--label", "of=another", &volume]);
     run(&["send", "ada", "--no-wait", "!ls"]);
     let told = waits(&home, "EngineRefused");
     let way_out = format!("it has no label {}; remove it", label(&home).trim_start_matches("label="));
     assert!(told.contains(&volume) && told.contains(&way_out), "{told}");
-    assert_eq!(docker(&["volume", "inspect", "--format", "{{len .Labels}}", &volume]), "0", "it is as it was");
+    assert_eq!(docker(&["volume", "inspect", "--format", "{{len .Labels}}", &volume]), "1", "it is as it was");
     docker(&["volume", "rm", &volume]);
     waits(&home, "VolumeMissing");
 }
