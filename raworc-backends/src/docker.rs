@@ -38,6 +38,7 @@ use raworc_core::runtime::{
     RuntimeEvent, StartId,
 };
 use tokio::io::AsyncWriteExt;
+use tokio::sync::Notify;
 
 pub use self::address::{EngineAddress, InvalidAddress, Named};
 pub use self::config::{
@@ -64,27 +65,39 @@ pub struct DockerRuntime {
     engine: Engine,
     /// The program, where it is on another machine.
     uploaded: Arc<Uploaded>,
-    /// What is being started: the engine may say to several who start one container at the same moment that they did.
-    starting: Arc<Mutex<HashSet<ComputerId>>>,
+    starting: Arc<Starts>,
+}
+
+/// What is being started: the engine may say to several who start one container at the same moment that they did.
+#[derive(Debug, Default)]
+struct Starts {
+    computers: Mutex<HashSet<ComputerId>>,
+    one_ended: Notify,
 }
 
 /// A start that is under way, until it is dropped.
 struct Starting {
-    all: Arc<Mutex<HashSet<ComputerId>>>,
+    all: Arc<Starts>,
     id: ComputerId,
 }
 
 impl Starting {
-    /// Unless there is one of this computer.
-    fn begin(all: &Arc<Mutex<HashSet<ComputerId>>>, id: ComputerId) -> Option<Self> {
-        let is_alone = all.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
-        is_alone.then(|| Self { all: Arc::clone(all), id })
+    /// Waits until nobody else here starts this computer.
+    async fn begin(all: &Arc<Starts>, id: ComputerId) -> Self {
+        loop {
+            let one_ended = all.one_ended.notified();
+            if all.computers.lock().unwrap_or_else(PoisonError::into_inner).insert(id) {
+                return Self { all: Arc::clone(all), id };
+            }
+            one_ended.await;
+        }
     }
 }
 
 impl Drop for Starting {
     fn drop(&mut self) {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+        self.all.computers.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+        self.all.one_ended.notify_waiters();
     }
 }
 
@@ -400,12 +413,9 @@ impl Runtime for DockerRuntime {
     }
 
     async fn start(&self, id: ComputerId, boot: &Boot) -> Result<StartId, RuntimeError> {
+        let starting = Starting::begin(&self.starting, id).await;
         let container = self.container(id).await?.and_then(|container| container.id);
         let container = container.ok_or(RuntimeError::NotFound(id))?;
-        let Some(starting) = Starting::begin(&self.starting, id) else {
-            let reason = format!("computer {id} is being started already");
-            return Err(RuntimeError::Refused { what: "start a computer", reason });
-        };
         let work = self.clone().start_and_tell(id, container, boot.to_line());
         // A start that is cut short would leave a program that waits for its boot line.
         let work = async move {
