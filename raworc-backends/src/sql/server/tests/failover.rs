@@ -9,9 +9,9 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use super::database::Database;
+use super::database::{self, Database};
 use super::own::Own;
-use super::{Tested, made_once_each};
+use super::{Tested, made_once_each, not_tested};
 use crate::sql::dialect::Columns;
 use crate::sql::script::Script;
 use crate::sql::server::{DatabaseOptions, connect};
@@ -72,6 +72,9 @@ pub(crate) async fn until<F: Future<Output = Result<bool, sqlx::Error>>>(what: &
 pub(crate) async fn commits_over_a_server_that_another_takes_the_place_of_are_made_once_each<D: Tested>(
     kind: &'static str,
 ) {
+    if let Err(lack) = database::server(kind) {
+        return not_tested(kind, &lack);
+    }
     let start = move || Own::start(kind, &["--followed"]);
     let primary = tokio::task::spawn_blocking(start).await.expect("it comes up");
     let database = Database::at(primary.url());
