@@ -59,61 +59,96 @@ fn token(installation: &Installation, url: &str) -> String {
     session["logins"][url]["token"].as_str().expect("a token").to_owned()
 }
 
-pub(crate) fn stands_still(installation: &Installation) {
-    let relay = Relay::before(&installation.store);
-    let installation = &Installation::with(relay.url());
-    let server = installation.server("server");
-    let _operator = installation.operator("operator");
-    let at = installation.at(&server);
-    until("it is made", || at.run(&["agent", "create", "ada", "--wait"]).code == 0);
-    let token = token(installation, &server.url);
-    let read = |_: usize| call(&server.url, &token, "GET", "/api/v0/agents/ada", "none", "").0;
-    let message = r#"{"parts":[{"type":"text","text":"!echo once >> lines"}]}"#;
-    let send =
-        |n: usize| call(&server.url, &token, "POST", "/api/v0/agents/ada/messages", &format!("key-{n}"), message);
-    // What is asked for as it should be, so that only the database is in its way.
-    assert_eq!(read(0), (200, false));
-    assert_eq!(send(0).0.0, 202);
-    let before = memory(&server);
+/// A server and an operator with an agent, `ada`, whose database is behind a relay.
+struct Relayed {
+    server: Up,
+    _operator: Up,
+    token: String,
+    installation: Installation,
+    // They end before the way to their database does.
+    relay: Relay,
+}
 
-    relay.stand_still();
-    let told: Vec<Told> = std::thread::scope(|scope| {
-        let ask = |n| scope.spawn(move || if n % 2 == 0 { read(n) } else { send(n).0 });
+impl Relayed {
+    fn before(installation: &Installation) -> Self {
+        let relay = Relay::before(&installation.store);
+        let installation = Installation::with(relay.url());
+        let server = installation.server("server");
+        let operator = installation.operator("operator");
+        let at = installation.at(&server);
+        until("it is made", || at.run(&["agent", "create", "ada", "--wait"]).code == 0);
+        let token = token(&installation, &server.url);
+        Self { server, _operator: operator, token, installation, relay }
+    }
+
+    fn at(&self) -> At<'_> {
+        At { installation: &self.installation, url: &self.server.url }
+    }
+
+    fn get(&self, path: &str) -> Told {
+        call(&self.server.url, &self.token, "GET", path, "none", "").0
+    }
+
+    /// Has the agent add a line to a file, and `padding` beside it. Of one number it does so once.
+    fn send(&self, n: usize, padding: &str) -> Told {
+        self.have(&format!("echo once >> lines #{padding}"), &format!("key-{n}"), "")
+    }
+
+    /// Has the agent run a command.
+    fn have(&self, command: &str, key: &str, query: &str) -> Told {
+        let message = format!(r#"{{"parts":[{{"type":"text","text":"!{command}"}}]}}"#);
+        let path = format!("/api/v0/agents/ada/messages{query}");
+        call(&self.server.url, &self.token, "POST", &path, key, &message).0
+    }
+}
+
+pub(crate) fn stands_still(installation: &Installation) {
+    let relayed = Relayed::before(installation);
+    let server = &relayed.server;
+    let read = || relayed.get("/api/v0/agents/ada");
+    let send = |n| relayed.send(n, "");
+    // What is asked for as it should be, so that only the database is in its way.
+    assert_eq!(read(), (200, false));
+    assert_eq!(send(0).0, 202);
+    let before = memory(server);
+
+    let (told, waited): (Vec<Told>, _) = std::thread::scope(|scope| {
+        let waits = scope.spawn(|| relayed.have("until [ -e go ]; do sleep 0.1; done", "waits", "?wait=10s"));
+        until("it is taken up", || relayed.at().ok(&["agent", "get", "ada", "-o", "json"]).contains(r#""busy""#));
+        relayed.relay.stand_still();
+        let ask = |n| scope.spawn(move || if n % 2 == 0 { read() } else { send(n) });
         let asked: Vec<_> = (0..CALLS).map(ask).collect();
-        asked.into_iter().map(|call| call.join().expect("is answered")).collect()
+        let told = asked.into_iter().map(|call| call.join().expect("is answered")).collect();
+        (told, waits.join().expect("is answered"))
     });
     assert!(told.iter().all(|told| *told == (503, true)), "{told:?}");
+    assert_eq!(waited.0, 202, "what was accepted before is not refused for being waited for");
     // It lives, and says what is the matter.
-    assert_eq!(call(&server.url, &token, "GET", "/livez", "none", "").0.0, 200);
-    assert_eq!(call(&server.url, &token, "GET", "/readyz", "none", "").0.0, 503);
-    let more = memory(&server).saturating_sub(before);
+    assert_eq!(relayed.get("/livez").0, 200);
+    assert_eq!(relayed.get("/readyz").0, 503);
+    let more = memory(server).saturating_sub(before);
     assert!(more < MEMORY, "{more} bytes more than before");
 
-    relay.go_on_after(Duration::ZERO);
-    until("it is served again", || read(0) == (200, false));
+    relayed.relay.go_on_after(Duration::ZERO);
+    until("it is served again", || read() == (200, false));
+    relayed.at().ok(&["agent", "exec", "ada", "--", "touch", "go"]);
     // Sent again under their keys they are there once each.
     for n in (1..CALLS).step_by(2) {
-        until("it is taken", || send(n).0.0 == 202);
-        assert_eq!(send(n).0.0, 202);
+        until("it is taken", || send(n).0 == 202);
+        assert_eq!(send(n).0, 202);
     }
-    let lines = || at.ok(&["send", "ada", "!wc -l < lines", "--no-steps"]).trim().to_owned();
+    let lines = || relayed.at().ok(&["send", "ada", "!wc -l < lines", "--no-steps"]).trim().to_owned();
     assert_eq!(lines(), (1 + CALLS / 2).to_string());
 }
 
 pub(crate) fn is_slow(installation: &Installation) {
-    let relay = Relay::before(&installation.store);
-    let installation = &Installation::with(relay.url());
-    let server = installation.server("server");
-    let _operator = installation.operator("operator");
-    let at = installation.at(&server);
-    until("it is made", || at.run(&["agent", "create", "ada", "--wait"]).code == 0);
-    let token = token(installation, &server.url);
-    let message = format!(r#"{{"parts":[{{"type":"text","text":"!echo once >> lines #{}"}}]}}"#, "x".repeat(16 << 10));
-    let send =
-        |n: usize| call(&server.url, &token, "POST", "/api/v0/agents/ada/messages", &format!("key-{n}"), &message).0;
-    let before = memory(&server);
+    let relayed = Relayed::before(installation);
+    let (server, at) = (&relayed.server, relayed.at());
+    let padding = "x".repeat(16 << 10);
+    let send = |n| relayed.send(n, &padding);
+    let before = memory(server);
 
-    relay.go_on_after(SLOW);
+    relayed.relay.go_on_after(SLOW);
     let (taken, told, mut most) = (AtomicUsize::new(0), Mutex::new(Vec::new()), 0);
     std::thread::scope(|scope| {
         for n in 0..CALLS {
@@ -128,9 +163,8 @@ pub(crate) fn is_slow(installation: &Installation) {
             });
         }
         until("all are taken", || {
-            most = most.max(memory(&server).saturating_sub(before));
-            let lives = call(&server.url, &token, "GET", "/livez", "none", "").0.0 == 200;
-            assert!(lives, "it says that it lives, whatever its database does");
+            most = most.max(memory(server).saturating_sub(before));
+            assert_eq!(relayed.get("/livez").0, 200, "it says that it lives, whatever its database does");
             taken.load(Ordering::SeqCst) == CALLS
         });
     });
@@ -141,7 +175,7 @@ pub(crate) fn is_slow(installation: &Installation) {
     let lines = || at.run(&["agent", "exec", "ada", "--", "sh", "-c", "wc -l < lines"]).out.trim().to_owned();
     until("some are done", || lines().parse::<usize>().is_ok_and(|lines| lines > 0));
 
-    relay.go_on_after(Duration::ZERO);
+    relayed.relay.go_on_after(Duration::ZERO);
     until("all are done", || lines().parse::<usize>().is_ok_and(|lines| lines >= CALLS));
     assert_eq!(at.ok(&["send", "ada", "!wc -l < lines", "--no-steps"]).trim(), CALLS.to_string(), "each is done once");
 }

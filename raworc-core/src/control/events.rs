@@ -19,6 +19,10 @@ use crate::ids::{AgentId, AgentName, Revision, TenantName, UserName};
 use crate::principal::{Action, Resource};
 use crate::store::{EventFilter, Store, StoreError};
 
+/// How far back it is looked for the latest events of an agent at most: all of a long log would take a minute for one that is
+/// quiet.
+const LOOKED_BACK: u64 = 1 << 16;
+
 /// What somebody who follows the log is told.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Followed {
@@ -119,7 +123,8 @@ impl ControlPlane {
     }
 
     /// The revision after which the log has the latest `count` events of a tenant, or of one agent, that the caller may
-    /// see; that before its beginning where there are no more.
+    /// see; that before its beginning where there are no more, and one further back than which it is not looked where what
+    /// else has happened since is much: 65,536 events of whomever.
     ///
     /// # Errors
     /// As [`follow`](Self::follow): `Gone` only where the log is cut while it is read.
@@ -157,11 +162,11 @@ impl ControlPlane {
                     since = latest.pop_front().unwrap_or(since);
                 }
             }
-            if whole || latest.len() >= count {
+            if whole || latest.len() >= count || back >= LOOKED_BACK {
                 return Ok(since);
             }
             // Most of the log is about others.
-            back = back.saturating_mul(8).max(1);
+            back = back.saturating_mul(8).clamp(1, LOOKED_BACK);
         }
     }
 }

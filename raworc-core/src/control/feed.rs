@@ -23,6 +23,9 @@ const BACKLOG: usize = 8192;
 /// The same for one that hears of a single agent.
 const BACKLOG_OF_AGENT: usize = 128;
 
+/// Time until a store is asked again that was away.
+const PAUSE: Duration = Duration::from_millis(200);
+
 /// What the reader of the log tells its subscribers.
 #[derive(Debug, Clone)]
 pub(super) enum Told {
@@ -218,7 +221,8 @@ impl Feed {
         self.listeners.waiters().subscribe(id)
     }
 
-    /// Asks `probe` now and after every change of the agent, until it answers or the time is over.
+    /// Asks `probe` now and after every change of the agent, until it answers or the time is over. A store that is away for a
+    /// while in between is asked again: what is waited for may come all the same.
     pub(crate) async fn until<T, F, P>(&self, id: AgentId, limit: Duration, mut probe: P) -> Result<Option<T>, Error>
     where
         P: FnMut() -> F,
@@ -227,24 +231,29 @@ impl Feed {
         let mut changes = self.agent(id);
         // Made from a duration, which may be longer than any time that there is.
         let mut over = pin!(tokio::time::sleep(limit));
+        let mut was_there = false;
         loop {
-            if let Some(answer) = probe().await? {
-                return Ok(Some(answer));
-            }
+            let is_away = match probe().await {
+                Ok(Some(answer)) => return Ok(Some(answer)),
+                Ok(None) => false,
+                Err(Error::Store(error)) if was_there && error.is_retryable() => true,
+                Err(error) => return Err(error),
+            };
+            was_there = true;
             tokio::select! {
                 biased;
+                () = &mut over => return Ok(None),
                 change = changes.recv() => match change {
                     Ok(()) | Err(RecvError::Lagged(_)) => {}
                     Err(RecvError::Closed) => return Ok(None),
                 },
-                () = &mut over => return Ok(None),
+                () = tokio::time::sleep(PAUSE), if is_away => {}
             }
         }
     }
 }
 
 async fn read(store: Arc<dyn Store>, listeners: Arc<Listeners>, reached: watch::Sender<Reached>) {
-    const PAUSE: Duration = Duration::from_millis(200);
     let reach = |revision| reached.send_modify(|reached| reached.revision = revision);
     let mut since = reached.borrow().revision;
     // Where something was missing when it was last read.

@@ -34,6 +34,16 @@ struct State {
     settled: HashMap<AgentId, u64>,
 }
 
+impl State {
+    /// Of a move that is long past, nothing is kept of any agent either.
+    fn forget_old(&mut self) {
+        self.moves.retain(|(_, _, noticed)| noticed.elapsed() < KEPT);
+        if self.moves.is_empty() {
+            self.settled.clear();
+        }
+    }
+}
+
 impl StoreTime {
     pub(super) fn new() -> Self {
         Self { origin: Instant::now(), state: Mutex::default() }
@@ -61,10 +71,7 @@ impl StoreTime {
         }
         state.last = Some((now, most));
         state.noticed = Some(answered);
-        state.moves.retain(|(_, _, noticed)| noticed.elapsed() < KEPT);
-        if state.moves.is_empty() {
-            state.settled.clear();
-        }
+        state.forget_old();
         let by = most.saturating_sub(before);
         if let Ok(ahead) = Duration::try_from(by) {
             let at = last.checked_add(by).unwrap_or(Timestamp::MAX);
@@ -87,6 +94,7 @@ impl StoreTime {
     /// This agent's times have moved along.
     pub(super) fn settle(&self, agent: AgentId, upto: u64) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.forget_old();
         if !state.moves.is_empty() {
             state.settled.insert(agent, upto);
         }
@@ -168,5 +176,7 @@ mod tests {
         assert_eq!((ahead(first), ahead(second)), (vec![100], vec![100, 100]));
         tokio::time::advance(KEPT).await;
         assert_eq!((ahead(first), ahead(second)), (vec![], vec![]));
+        time.settle(first, 2);
+        assert!(time.state.lock().expect("nobody failed").settled.is_empty(), "nothing is kept of who was settled");
     }
 }

@@ -10,14 +10,17 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::observe::{self, Question};
-use super::plan::{Place, Plan, View, Work, plan};
+use super::plan::{DELETED, DRAINED, DRAINED_BYTES, Place, Plan, View, Work, deleted, plan};
 use super::{Again, RETRY_LOOK, Shared, death, reclaim, span_of, start, stop};
 use crate::agent::{Agent, AgentEvent, ConditionKind, Desired, Run, State};
 use crate::computer::Computer;
 use crate::control::key_hash;
 use crate::entropy::EntropyExt;
 use crate::ids::{AgentId, CommitId};
-use crate::store::{AgentChange, AgentOp, Change, Check, Commit, NewComputer, QuotaDelta, QuotaKind, StoreError};
+use crate::message::MessageState;
+use crate::store::{
+    AgentChange, AgentOp, Change, Check, Commit, MessageQuery, NewComputer, QuotaDelta, QuotaKind, StoreError,
+};
 use crate::trace;
 
 /// Looks at an agent and takes one step for it.
@@ -73,7 +76,11 @@ async fn try_look(shared: &Arc<Shared>, id: AgentId, look: bool) -> Result<Again
         moved: &moved,
         now: read.now,
     };
-    let plan = plan(&view, &shared.settings);
+    let plan = match plan(&view, &shared.settings) {
+        Plan::Drain if drain(shared, &agent).await? => return Ok(Again::Now),
+        Plan::Drain => deleted(&agent),
+        plan => plan,
+    };
     let span = span_of(&agent);
     let again = carry_out(shared, agent, computer, plan, read.now).instrument(span).await?;
     shared.time.settle(id, upto);
@@ -89,6 +96,8 @@ async fn carry_out(
 ) -> Result<Again, StoreError> {
     match plan {
         Plan::Wait(at) => Ok(wait(at, now)),
+        // It is done before.
+        Plan::Drain => Ok(Again::Now),
         Plan::Commit { when, ops, release } => {
             let log = death::forget(shared, &agent, &ops).await?;
             let moves = moves(&ops);
@@ -121,6 +130,26 @@ async fn carry_out(
             Ok(Again::Triggered)
         }
     }
+}
+
+/// Cancels the first of the messages that wait for an agent which is to be deleted. Whether there were any.
+async fn drain(shared: &Shared, agent: &Agent) -> Result<bool, StoreError> {
+    let limit = usize::try_from(DRAINED).unwrap_or(usize::MAX);
+    let page = shared.store.messages(&MessageQuery { open: true, limit, ..MessageQuery::of(agent.id) }).await?;
+    let mut bytes = 0;
+    let first = page.items.iter().filter(|message| message.state == MessageState::Queued).take_while(|message| {
+        let is_first = bytes == 0;
+        bytes += message.weight().max(1);
+        is_first || bytes <= DRAINED_BYTES
+    });
+    let ops: Vec<_> =
+        first.map(|message| AgentOp::CancelQueued { message: message.id, reason: DELETED.into() }).collect();
+    if ops.is_empty() {
+        return Ok(false);
+    }
+    let change = AgentChange { agent: agent.id, when: vec![Check::Desired(Desired::Deleted)], ops };
+    shared.store.commit(Commit::of(commit_id(shared), change)).await?;
+    Ok(true)
 }
 
 /// What happens to an agent by these, and the word for why.

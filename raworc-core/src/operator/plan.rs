@@ -80,6 +80,8 @@ pub enum Plan {
         /// Whether the agent's quota is given back with it.
         release: bool,
     },
+    /// Cancel a part of the messages that wait, since they are too many to be cancelled with its deletion at once.
+    Drain,
     /// Begin the next incarnation.
     Begin {
         /// On which computer.
@@ -104,17 +106,24 @@ pub enum Place {
     First,
 }
 
+/// Messages that may be cancelled in one commit: each is written again, while every other writer waits.
+pub(super) const DRAINED: u64 = 256;
+
+/// The same in bytes of their text.
+pub(super) const DRAINED_BYTES: u64 = 1 << 20;
+
+/// What is said of an agent that is deleted, and of its messages.
+pub(super) const DELETED: &str = "deleted by its owner";
+
 /// The next step for an agent.
 #[must_use]
 pub fn plan(view: &View<'_>, settings: &OperatorSettings) -> Plan {
     let agent = view.agent;
     let state = agent.status.state();
     if agent.desired == Desired::Deleted && state != State::Deleted {
-        let mut plan = happened(AgentEvent::DeleteAsked, "Deleted", "deleted by its owner".into(), None);
-        if let Plan::Commit { release, .. } = &mut plan {
-            *release = agent.status.computer.is_none();
-        }
-        return plan;
+        let inbox = &agent.inbox;
+        let is_long = inbox.queued > DRAINED || (inbox.queued > 1 && inbox.queued_bytes > DRAINED_BYTES);
+        return if is_long { Plan::Drain } else { deleted(agent) };
     }
     if agent.times_after(view.moved, view.now).is_some() {
         return commit(vec![AgentOp::ClockMoved(view.moved.to_vec())]);
@@ -134,6 +143,15 @@ pub fn plan(view: &View<'_>, settings: &OperatorSettings) -> Plan {
         }
         (plan, _) => plan,
     }
+}
+
+/// Its end, with all that waits for it.
+pub(super) fn deleted(agent: &Agent) -> Plan {
+    let mut plan = happened(AgentEvent::DeleteAsked, "Deleted", DELETED.into(), None);
+    if let Plan::Commit { release, .. } = &mut plan {
+        *release = agent.status.computer.is_none();
+    }
+    plan
 }
 
 /// Tells of limits that the computer has run into, unless that is told already.

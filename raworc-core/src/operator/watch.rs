@@ -82,8 +82,13 @@ async fn resync(shared: &Arc<Shared>, name: &RuntimeName) {
     }
     match limited(shared, "list its computers", engine.entry.runtime.list()).await {
         Ok(computers) => match compare(shared, name, computers).await {
-            // What is left was made before the rows were read, and has none.
-            Ok(unknown) => unknown.into_iter().for_each(|id| reclaim::orphan(shared, name, id)),
+            // What is left was made before the rows were read, and has none; or the engine has another name too, and it is an
+            // agent's under that one.
+            Ok(unknown) => {
+                for id in unknown {
+                    trigger_computer(shared, name, id).await;
+                }
+            }
             Err(error) => tracing::warn!(%error, runtime = %name, "computers cannot be looked up"),
         },
         Err(error) => say_failed!(error, runtime = %name, "the engine's computers cannot be listed"),
@@ -91,7 +96,7 @@ async fn resync(shared: &Arc<Shared>, name: &RuntimeName) {
 }
 
 /// Looks at the agents of those computers that run, and has those reclaimed that no agent owns. Returns those that the store
-/// does not know.
+/// does not know under this runtime's name.
 async fn compare(
     shared: &Arc<Shared>,
     runtime: &RuntimeName,

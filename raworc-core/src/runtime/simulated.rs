@@ -63,6 +63,7 @@ const IMAGE_SIZE: u64 = 1 << 20;
 #[derive(Debug, Clone)]
 pub struct SimulatedRuntime {
     engine: Arc<Engine>,
+    name: RuntimeName,
     installation: Arc<str>,
 }
 
@@ -75,13 +76,20 @@ impl SimulatedRuntime {
     /// A new engine without computers.
     #[must_use]
     pub fn new(options: SimulatedOptions) -> Self {
-        Self { engine: Engine::new(options), installation: "default".into() }
+        let name = options.name.clone();
+        Self { engine: Engine::new(options), name, installation: "default".into() }
     }
 
     /// A handle on the same engine for another installation, whose computers are not this one's.
     #[must_use]
     pub fn for_installation(&self, name: &str) -> Self {
-        Self { engine: Arc::clone(&self.engine), installation: name.into() }
+        Self { installation: name.into(), ..self.clone() }
+    }
+
+    /// A handle on the same engine under another name, as where it was renamed in a configuration.
+    #[must_use]
+    pub fn called(&self, name: RuntimeName) -> Self {
+        Self { name, ..self.clone() }
     }
 
     /// The test's hand on the engine.
@@ -148,7 +156,7 @@ impl Call {
 #[async_trait]
 impl Runtime for SimulatedRuntime {
     fn name(&self) -> &RuntimeName {
-        &self.engine.options.name
+        &self.name
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -168,6 +168,7 @@ pub(super) const fn op_word(op: &AgentOp) -> &'static str {
         AgentOp::Lease(_) => "Lease",
         AgentOp::End { .. } => "End",
         AgentOp::RequestCancel { .. } => "RequestCancel",
+        AgentOp::CancelQueued { .. } => "CancelQueued",
         AgentOp::CancelHeld { .. } => "CancelHeld",
         AgentOp::Settled => "Settled",
         AgentOp::WantLog => "WantLog",

@@ -222,6 +222,13 @@ pub enum AgentOp {
         /// How long the program has to obey.
         obey: Duration,
     },
+    /// A message is cancelled that waits, with its agent; nothing is done where it has been taken up meanwhile or has ended.
+    CancelQueued {
+        /// Which.
+        message: MessageId,
+        /// Why.
+        reason: String,
+    },
     /// Somebody wants the message cancelled that it holds at this moment, if it holds any.
     CancelHeld {
         /// How long the program has to obey.

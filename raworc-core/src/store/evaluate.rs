@@ -227,7 +227,10 @@ impl AgentChange {
                     needs.computer |= matches!(event, AgentEvent::DeleteAsked | AgentEvent::Ready);
                 }
                 AgentOp::Begin { computer, .. } => needs.computer |= computer.is_some(),
-                AgentOp::Lease(id) | AgentOp::End { message: id, .. } | AgentOp::RequestCancel { message: id, .. } => {
+                AgentOp::Lease(id)
+                | AgentOp::End { message: id, .. }
+                | AgentOp::RequestCancel { message: id, .. }
+                | AgentOp::CancelQueued { message: id, .. } => {
                     footprint.messages.insert(*id);
                 }
                 AgentOp::SetSpec(_) => needs.computer = true,

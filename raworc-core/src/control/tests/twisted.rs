@@ -30,6 +30,7 @@ pub(crate) struct Twisted {
     commits: AtomicU64,
     computers: AtomicU64,
     failing_touches: AtomicU64,
+    failing_reads: AtomicU64,
     purges: AtomicU64,
     failing_purges: AtomicU64,
     touches: Mutex<Vec<Touch>>,
@@ -54,6 +55,7 @@ impl Twisted {
             commits: AtomicU64::default(),
             computers: AtomicU64::default(),
             failing_touches: AtomicU64::default(),
+            failing_reads: AtomicU64::default(),
             purges: AtomicU64::default(),
             failing_purges: AtomicU64::default(),
             touches: Mutex::default(),
@@ -83,6 +85,16 @@ impl Twisted {
     /// The next touches fail, so many times.
     pub(crate) fn fail_touches(&self, times: u64) {
         self.failing_touches.store(times, Ordering::Relaxed);
+    }
+
+    /// The next reads of one message fail, so many times.
+    pub(crate) fn fail_reads(&self, times: u64) {
+        self.failing_reads.store(times, Ordering::Relaxed);
+    }
+
+    /// How many of these are left.
+    pub(crate) fn reads_to_fail(&self) -> u64 {
+        self.failing_reads.load(Ordering::Relaxed)
     }
 
     /// The next purges fail, so many times.
@@ -188,6 +200,10 @@ impl Store for Twisted {
     }
 
     async fn message(&self, agent: AgentId, id: MessageId) -> Result<Option<Message>, StoreError> {
+        let failing = |left: u64| left.checked_sub(1);
+        if self.failing_reads.fetch_update(Ordering::Relaxed, Ordering::Relaxed, failing).is_ok() {
+            return Err(StoreError::Unavailable { reason: "as the test asks".into() });
+        }
         self.inner.message(agent, id).await
     }
 

@@ -191,6 +191,7 @@ fn line(plan: &Plan, now: Timestamp) -> String {
             };
             format!("begin on {on}{}", if *wake { ", waking" } else { "" })
         }
+        Plan::Drain => "cancel a part of what waits".into(),
         Plan::Start => "start".into(),
         Plan::Stop => "stop".into(),
     }
@@ -356,6 +357,7 @@ impl Model {
         match plan {
             Plan::Wait(_) => return false,
             Plan::Commit { when, ops, .. } => self.commit(when, ops),
+            Plan::Drain => self.agent.inbox.queued -= DRAINED.min(self.agent.inbox.queued),
             Plan::Begin { on, wake } => {
                 let fresh = |volume| NewComputer {
                     runtime: RuntimeName::simulated(),
@@ -408,7 +410,7 @@ proptest! {
         (now, heard, awake, busy) in (-5000i64..5000, -5000i64..5000, -5000i64..5000, -5000i64..5000),
         listening in proptest::option::of(-5000i64..5000),
         (cancel, ahead) in (proptest::option::of(-5000i64..5000), proptest::option::of(2u64..5000)),
-        (queued, restarts, generation) in (0u64..3, 0u32..40, 1u64..3),
+        (queued, restarts, generation) in (prop_oneof![9 => 0u64..3, 1 => 0..3 * DRAINED], 0u32..40, 1u64..3),
     ) {
         let mut agent = agent(LIFE[life], DESIRED[desired]);
         agent.status.heard_at = agent.status.heard_at.map(|_| at(heard));

@@ -4,6 +4,7 @@ use super::*;
 use crate::control::SleepMode;
 use crate::ids::Incarnation;
 use crate::message::Role;
+use crate::operator::plan::{DRAINED, DRAINED_BYTES};
 use crate::store::MessageQuery;
 
 #[tokio::test(start_paused = true)]
@@ -43,6 +44,59 @@ async fn a_thousand_messages_to_one_agent_are_all_answered_in_order() {
         }
     }
     assert_eq!(replies, (0..1000).map(|n| n.to_string()).collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_whole_inbox_is_cancelled_in_pieces_before_its_agent_is_deleted() {
+    let world = World::new().await;
+    let agent = world.idle("a", AgentSpec::default()).await;
+    let large = "x".repeat(usize::try_from(DRAINED_BYTES / 2).expect("bytes"));
+    let held = world.send(&agent, "work 3600").await;
+    world.until(&agent, "busy", |a| a.status.state() == State::Busy).await;
+    for n in 0..2 * DRAINED {
+        world.send(&agent, if n < 8 { &large } else { "hello" }).await;
+    }
+    let before = world.store.commits();
+    world.control.delete(&world.call, &world.tenant, &agent.name).await.expect("asked");
+    world.until(&agent, "deleted", |a| a.status.state() == State::Deleted).await;
+    // Two of the large ones at a time, and the rest.
+    let pieces = world.store.commits() - before;
+    assert!((6..20).contains(&pieces), "{pieces} commits");
+    let mut query = MessageQuery::of(agent.id);
+    loop {
+        let page = world.control.system().store().messages(&query).await.expect("a store");
+        for message in &page.items {
+            let reason = message.reason.as_deref();
+            assert_eq!(
+                (message.state, reason),
+                (MessageState::Cancelled, Some("deleted by its owner")),
+                "{}",
+                message.seq
+            );
+        }
+        query.after = page.items.last().map(|message| message.seq);
+        if page.next.is_none() {
+            break;
+        }
+    }
+    assert_eq!(query.after, Some(1 + 2 * DRAINED), "with the one in hand, {}", held.id);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_message_goes_on_while_the_store_is_away() {
+    let world = World::new().await;
+    let agent = world.idle("a", AgentSpec::default()).await;
+    let message = world.send(&agent, "work 30").await;
+    let wait = |limit| world.control.wait_for_message(&world.call, &world.tenant, &agent.name, message.id, limit);
+    world.store.fail_reads(1);
+    assert!(wait(Duration::from_secs(600)).await.is_err(), "a store that is away from the beginning is told of");
+    let away = async {
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        world.store.fail_reads(100);
+    };
+    let (ended, ()) = tokio::join!(wait(Duration::from_secs(600)), away);
+    assert_eq!(ended.expect("it is waited for").state, MessageState::Done);
+    assert_eq!(world.store.reads_to_fail(), 0, "it was away when the message ended");
 }
 
 #[tokio::test(start_paused = true)]

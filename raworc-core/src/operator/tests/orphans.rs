@@ -66,6 +66,29 @@ async fn a_computer_of_an_agent_is_left_alone_whatever_its_agent_does() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn computers_of_an_engine_that_has_another_name_now_are_left_alone() {
+    let mut world = World::new().await;
+    let idle = world.idle("idle", AgentSpec::default()).await;
+    let slept = world.idle("slept", AgentSpec::default()).await;
+    world.control.sleep(&world.call, &world.tenant, &slept.name, SleepMode::Now).await.expect("asked");
+    world.until(&slept, "stopped", |a| a.status.state() == State::Slept && a.status.run.is_none()).await;
+    let before = (world.engine.computers(), world.engine.volumes());
+    let renamed = world.runtime.called("renamed".parse().expect("a name"));
+    let first_name =
+        std::mem::replace(&mut world.runtimes, Runtimes::new().with(Arc::new(renamed), "unix:/nowhere", None));
+    world.kill_operator();
+    world.start_operator().await;
+    looked_at_all(&world).await;
+    assert_eq!((world.engine.computers(), world.engine.volumes()), before);
+    world.runtimes = first_name;
+    world.kill_operator();
+    world.start_operator().await;
+    for agent in [&idle, &slept] {
+        world.done(agent, "hello").await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_volume_that_a_slow_engine_makes_after_its_agent_is_gone_is_taken_away_too() {
     let world = World::new().await;
     world.engine.inject(Rule::new(Method::Ensure, Fault::Hang).times(1));

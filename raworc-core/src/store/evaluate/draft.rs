@@ -242,6 +242,7 @@ impl Draft {
             AgentOp::Accept(new) => self.accept(agent, new)?,
             AgentOp::End { message, ending, reply } => self.end(agent, *message, ending, reply.as_ref())?,
             AgentOp::RequestCancel { message, obey } => self.request_cancel(agent, *message, *obey)?,
+            AgentOp::CancelQueued { message, reason } => self.cancel_queued(agent, *message, reason)?,
             AgentOp::CancelHeld { obey } => {
                 if let Some(held) = agent.status.message {
                     self.request_cancel(agent, held, *obey)?;

@@ -38,11 +38,22 @@ impl Draft {
             .map(|message| (message.seq, message.id))
             .collect();
         open.sort_unstable();
-        for (_, id) in open {
-            self.message_event(agent, id, MessageEvent::Cancel { reason: why.to_owned() })?;
-            // Nobody asked for this one, and there may be a whole inbox of them.
-            self.untold.insert(id);
+        open.into_iter().try_for_each(|(_, id)| self.cancel_with_agent(agent, id, why))
+    }
+
+    /// Cancels a message that waits, unless somebody was quicker.
+    pub(super) fn cancel_queued(&mut self, agent: &mut Agent, id: MessageId, why: &str) -> Result<(), Conflict> {
+        match self.rows.messages.get(&id) {
+            Some(message) if message.state == MessageState::Queued => self.cancel_with_agent(agent, id, why),
+            Some(_) => Ok(()),
+            None => Err(Conflict::NoMessage(id)),
         }
+    }
+
+    fn cancel_with_agent(&mut self, agent: &mut Agent, id: MessageId, why: &str) -> Result<(), Conflict> {
+        self.message_event(agent, id, MessageEvent::Cancel { reason: why.to_owned() })?;
+        // Nobody asked for this one, and there may be a whole inbox of them.
+        self.untold.insert(id);
         Ok(())
     }
 

@@ -36,7 +36,8 @@ pub(super) struct Waiting {
     pub(super) wait: Wait,
 }
 
-/// The agent once it is as `done` says, or as it is when the time is over or the server closes.
+/// The agent once it is as `done` says, or as it is when the time is over or the server closes. What was asked is done by then:
+/// where it cannot be seen any more, it is told as it was.
 pub(super) async fn await_agent(
     state: &ApiState,
     call: &raworc_core::control::Call,
@@ -48,6 +49,7 @@ pub(super) async fn await_agent(
         return Ok(agent);
     }
     match state.unless_closing(state.control().wait_for_agent(call, &agent, wait.0, done)).await {
+        Some(Err(error)) if error.is_retryable() => Ok(agent),
         Some(found) => Ok(found?),
         None => Ok(agent),
     }

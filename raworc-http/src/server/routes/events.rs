@@ -46,7 +46,7 @@ struct StreamedEvent {
 struct SinceQuery {
     /// After this revision; from now on where absent. `Last-Event-ID` goes before it.
     since: Option<u64>,
-    /// Begin with the latest so many events that the log has, instead.
+    /// Begin with the latest so many events that the log has, instead; fewer where 65,536 others have come since.
     last: Option<usize>,
     /// With `false`: end with an event `end` at where the log ends now.
     follow: Option<bool>,

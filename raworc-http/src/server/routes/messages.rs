@@ -66,10 +66,13 @@ async fn send(
 ) -> Result<Response, ApiError> {
     let AgentAt { call, tenant, name, .. } = at;
     let mut message = state.control().send(&call, &tenant, &name, request).await?.message;
-    if !wait.0.is_zero()
-        && let Some(found) = await_message(&state, &call, &tenant, &name, message.id, wait).await?
-    {
-        message = found;
+    if !wait.0.is_zero() {
+        match await_message(&state, &call, &tenant, &name, message.id, wait).await {
+            Ok(Some(found)) => message = found,
+            Ok(None) => {}
+            // It is accepted, whatever becomes of the wait: with an error it would be sent again.
+            Err(error) => tracing::info!(%error, message = %message.id, "a message cannot be waited for"),
+        }
     }
     let place = format!("{BASE}/tenants/{tenant}/agents/{name}/messages/{}", message.id);
     Ok(answer::located(answer::message(StatusCode::ACCEPTED, &call, &message), &place))
