@@ -14,12 +14,13 @@ mod log;
 mod look;
 mod network;
 mod program;
+mod starting;
 mod tls;
 mod unfit;
 mod volume;
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -38,7 +39,6 @@ use raworc_core::runtime::{
     RuntimeEvent, StartId,
 };
 use tokio::io::AsyncWriteExt;
-use tokio::sync::Notify;
 
 pub use self::address::{EngineAddress, InvalidAddress, Named};
 pub use self::config::{
@@ -48,6 +48,7 @@ pub use self::config::{
 use self::engine::Engine;
 use self::error::{CONFLICT, if_there, status};
 use self::program::Uploaded;
+use self::starting::Starts;
 
 /// Containers that are looked at side by side for a list.
 const LOOKS: usize = 8;
@@ -65,40 +66,7 @@ pub struct DockerRuntime {
     engine: Engine,
     /// The program, where it is on another machine.
     uploaded: Arc<Uploaded>,
-    starting: Arc<Starts>,
-}
-
-/// What is being started: the engine may say to several who start one container at the same moment that they did.
-#[derive(Debug, Default)]
-struct Starts {
-    computers: Mutex<HashSet<ComputerId>>,
-    one_ended: Notify,
-}
-
-/// A start that is under way, until it is dropped.
-struct Starting {
-    all: Arc<Starts>,
-    id: ComputerId,
-}
-
-impl Starting {
-    /// Waits until nobody else here starts this computer.
-    async fn begin(all: &Arc<Starts>, id: ComputerId) -> Self {
-        loop {
-            let one_ended = all.one_ended.notified();
-            if all.computers.lock().unwrap_or_else(PoisonError::into_inner).insert(id) {
-                return Self { all: Arc::clone(all), id };
-            }
-            one_ended.await;
-        }
-    }
-}
-
-impl Drop for Starting {
-    fn drop(&mut self) {
-        self.all.computers.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
-        self.all.one_ended.notify_waiters();
-    }
+    starts: Starts,
 }
 
 /// The container of a computer's name.
@@ -116,7 +84,7 @@ impl DockerRuntime {
     /// Where the address is none.
     pub fn open(options: DockerOptions) -> Result<Self, RuntimeError> {
         let engine = Engine::at(&options)?;
-        Ok(Self { options: Arc::new(options), engine, uploaded: Arc::default(), starting: Arc::default() })
+        Ok(Self { options: Arc::new(options), engine, uploaded: Arc::default(), starts: Starts::default() })
     }
 
     /// Asks whether the engine answers.
@@ -180,23 +148,34 @@ impl DockerRuntime {
         program::remove_all(self.engine.docker().await?, &self.options.installation).await
     }
 
-    /// The volume with the program, where the engine is on another machine.
-    async fn program(&self) -> Result<Option<String>, RuntimeError> {
+    /// The volume with the program, where the engine is on another machine. It is filled by way of `image`.
+    async fn program(&self, image: &str) -> Result<Option<String>, RuntimeError> {
         let (true, Some(_)) = (self.options.remote, &self.options.program_file) else { return Ok(None) };
-        let runtime = self.clone();
+        let (runtime, image) = (self.clone(), image.to_owned());
         // An upload that is cut short would have to begin again.
         let work = async move {
             let Some(file) = &runtime.options.program_file else { return Ok(None) };
             let docker = runtime.engine.docker().await?;
-            runtime.uploaded.ensure(docker, &runtime.options, file).await.map(Some)
+            let by = |image| runtime.uploaded.ensure(docker, &runtime.options, image, file);
+            let filled = match by(&image).await {
+                // A computer that was made before needs its image no more.
+                Err(missing @ RuntimeError::ImageMissing { .. }) => {
+                    by(&runtime.options.default_image).await.map_err(|_| missing)
+                }
+                filled => filled,
+            };
+            filled.map(Some)
         };
         tokio::spawn(work).await.map_err(|error| RuntimeError::Unavailable(format!("cut short: {error}")))?
     }
 
     /// Whether the image of a computer has a home for the agent, which its new volume begins with.
     async fn has_home(&self, spec: &ComputerSpec) -> Result<bool, RuntimeError> {
-        let image = spec.image.as_deref().unwrap_or(&self.options.default_image);
-        image::has_home(self.engine.docker().await?, image).await
+        image::has_home(self.engine.docker().await?, self.image_of(spec)).await
+    }
+
+    fn image_of<'a>(&'a self, spec: &'a ComputerSpec) -> &'a str {
+        spec.image.as_deref().unwrap_or(&self.options.default_image)
     }
 
     /// The container of a computer of this installation.
@@ -224,7 +203,7 @@ impl DockerRuntime {
             match docker.create_container(Some(query), container::asked(&self.options, spec, program, has_home)).await {
                 Ok(made) => return Ok(Container::Made { id: made.id, has_home }),
                 Err(error) if error::is_missing(&error) => {
-                    let image = spec.image.clone().unwrap_or_else(|| self.options.default_image.clone());
+                    let image = self.image_of(spec).to_owned();
                     return Err(RuntimeError::ImageMissing { image, reason: error.to_string() });
                 }
                 Err(error) if status(&error) == Some(CONFLICT) => (),
@@ -370,7 +349,8 @@ impl Runtime for DockerRuntime {
             ensured.network_unproved =
                 Some("nothing shows that the engine's machine keeps computers from private addresses".into());
         }
-        let program = self.program().await?;
+        // The one image that is known to be there.
+        let program = self.program(self.image_of(spec)).await?;
         let program = program.as_deref();
         let mut found = self.container_named(spec.id).await?;
         // What is shown inside is fixed when a container is made, and has moved since, or a removal was not finished: it could
@@ -413,7 +393,7 @@ impl Runtime for DockerRuntime {
     }
 
     async fn start(&self, id: ComputerId, boot: &Boot) -> Result<StartId, RuntimeError> {
-        let starting = Starting::begin(&self.starting, id).await;
+        let starting = self.starts.begin(id).await;
         let container = self.container(id).await?.and_then(|container| container.id);
         let container = container.ok_or(RuntimeError::NotFound(id))?;
         let work = self.clone().start_and_tell(id, container, boot.to_line());
@@ -443,7 +423,15 @@ impl Runtime for DockerRuntime {
     async fn remove(&self, id: ComputerId) -> Result<(), RuntimeError> {
         self.remove_container(id).await?;
         // Also where it is gone already: whoever took it away may have come no further.
-        network::remove_unused(self.engine.docker().await?, &self.options.installation).await
+        match network::remove_unused(self.engine.docker().await?, &self.options.installation).await {
+            // The computer is gone all the same, and the network goes with a later one. An engine that did not answer is asked
+            // again: nobody else may be left to.
+            Err(error) if !error.is_retryable() => {
+                tracing::warn!(computer = %id, %error, "the network of open computers stays for now");
+                Ok(())
+            }
+            removed => removed,
+        }
     }
 
     async fn observe(&self, id: ComputerId) -> Result<Option<Observed>, RuntimeError> {
@@ -519,7 +507,11 @@ impl Runtime for DockerRuntime {
 impl DockerRuntime {
     /// One of a list. What the engine cannot tell of a single computer says nothing of the others.
     async fn looked_at(&self, id: ComputerId) -> Result<Option<Observed>, RuntimeError> {
-        match self.observe(id).await {
+        let Ok(observed) = tokio::time::timeout(SILENCE_LIMIT, self.observe(id)).await else {
+            tracing::warn!(computer = %id, "its engine says nothing of a computer, which is left out of the list");
+            return Ok(None);
+        };
+        match observed {
             Err(error) if !error.is_retryable() => {
                 tracing::warn!(computer = %id, %error, "a computer is left out of the list");
                 Ok(None)

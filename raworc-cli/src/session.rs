@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use jiff::Timestamp;
+use raworc_core::entropy::{Clock, EntropyExt, SystemClock, SystemEntropy};
 use serde::{Deserialize, Serialize};
 
 use crate::exit::{Exit, Failure};
@@ -161,12 +162,17 @@ pub fn make_private_dir(dir: &Path) -> anyhow::Result<()> {
         .with_context(|| format!("cannot make the directory {}", dir.display()))
 }
 
+/// What a file is written as before it has its name. Containers may share a directory, and their processes have one number.
+pub(crate) fn draft(path: &Path) -> PathBuf {
+    path.with_extension(format!("{}.new", SystemEntropy.uuid(SystemClock.now()).simple()))
+}
+
 /// Writes a file that only its owner can read, so that a reader sees the old text or the new one and no piece of it.
 ///
 /// # Errors
 /// As the file system has them.
 pub fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
-    let draft = path.with_extension(format!("{}.new", std::process::id()));
+    let draft = draft(path);
     let written = (|| {
         let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
         file.set_permissions(std::fs::Permissions::from_mode(0o600))?;

@@ -11,7 +11,7 @@ pub use keys::{Default, KEYS, Key, OTHER_VARIABLES};
 pub use retention::{Kept, Retention};
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -442,9 +442,9 @@ impl Settings {
         if settings.data.as_os_str().is_empty() {
             settings.data = session::default_data_dir()?;
         }
-        settings.data = std::path::absolute(&settings.data).map_err(|error| {
-            Failure::new(Exit::Usage, format!("{:?} is no data directory", settings.data)).because(error)
-        })?;
+        settings.data = settled("data", &settings.data)?;
+        settings.agents.sockets =
+            settings.agents.sockets.map(|sockets| settled("agents.sockets", &sockets)).transpose()?;
         settings.limits.check()?;
         settings.egress.check()?;
         settings.tracing.check()?;
@@ -538,6 +538,24 @@ impl Model {
         })?;
         Ok(Some(SecretString::from(text.trim().to_owned())))
     }
+}
+
+/// A path that computers are shown, absolute and without `..`. An engine refuses another one, or leaves out `..` by the letters
+/// alone and tells a path that is not the one which it was given. Links stay as they are written.
+fn settled(key: &str, path: &Path) -> Result<PathBuf, Failure> {
+    let path = std::path::absolute(path)
+        .map_err(|error| Failure::new(Exit::Usage, format!("{key}: {path:?} is no directory")).because(error))?;
+    let parts: Vec<_> = path.components().collect();
+    let Some(last) = parts.iter().rposition(|part| *part == Component::ParentDir) else { return Ok(path) };
+    let (up, rest) = parts.split_at(last + 1);
+    let up: PathBuf = up.iter().collect();
+    let mut settled = std::fs::canonicalize(&up).map_err(|error| {
+        Failure::new(Exit::Usage, format!("{key}: {} leads nowhere", up.display()))
+            .because(error)
+            .hint("write the path without `..`, or make the directories before it")
+    })?;
+    settled.extend(rest);
+    Ok(settled)
 }
 
 fn find_file(args: &AssemblyArgs) -> Result<Option<PathBuf>, Failure> {

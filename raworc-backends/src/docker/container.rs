@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use bollard::models::{
-    ContainerCreateBody, ContainerInspectResponse, HostConfig, HostConfigLogConfig, Mount, MountBindOptions, MountType,
-    MountVolumeOptions, RestartPolicy, RestartPolicyNameEnum,
+    ContainerCreateBody, ContainerInspectResponse, HealthConfig, HostConfig, HostConfigLogConfig, Mount,
+    MountBindOptions, MountType, MountVolumeOptions, RestartPolicy, RestartPolicyNameEnum,
 };
 use raworc_core::agent::NetworkMode;
 use raworc_core::ids::{ComputerId, VolumeId};
@@ -92,6 +92,8 @@ pub(super) fn asked(
         stdin_once: Some(true),
         tty: Some(false),
         stop_signal: Some("SIGTERM".into()),
+        // An image's own check would run beside the program, and ask for what is not begun.
+        healthcheck: Some(HealthConfig { test: Some(vec!["NONE".into()]), ..HealthConfig::default() }),
         host_config: Some(host_config(options, spec, program, has_home)),
         ..ContainerCreateBody::default()
     }

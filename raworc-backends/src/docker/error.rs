@@ -72,7 +72,8 @@ fn is_full(message: &str) -> bool {
     ["no space left on device", "disk quota exceeded"].iter().any(|words| message.contains(words))
 }
 
-/// How long the engine may take to begin an answer. Callers have limits of their own, which are shorter.
+/// How long the engine may take to begin an answer. Most callers have limits of their own, which are shorter; a start and an
+/// upload go on without theirs, and have this one alone.
 pub(super) const LIMIT: Duration = Duration::from_secs(900);
 
 /// What is behind an error, and not what stands before it.

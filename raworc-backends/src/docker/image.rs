@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use bollard::errors::Error;
 use bollard::models::{CreateImageInfo, ImageInspect};
 use bollard::query_parameters::{BuildImageOptionsBuilder, CreateImageOptionsBuilder};
 use bollard::{Docker, body_full};
@@ -61,22 +62,44 @@ pub(super) async fn pull(
     while let Some(info) = told.next().await {
         match info {
             Ok(info) => {
-                if let Some(reason) = info.error_detail.as_ref().and_then(|detail| detail.message.clone()) {
-                    return Err(missing(told_no_login(reason)));
+                if let Some(error) = info.error_detail.as_ref().and_then(|detail| detail.message.clone()) {
+                    return Err(not_pulled(image, Error::DockerStreamError { error }));
                 }
                 progress(layers.take(info));
             }
-            Err(bollard::errors::Error::DockerResponseServerError { message: reason, .. })
-            | Err(bollard::errors::Error::DockerStreamError { error: reason }) => {
-                return Err(missing(told_no_login(reason)));
-            }
-            Err(error) => return Err(error::of("pull an image")(error)),
+            Err(error) => return Err(not_pulled(image, error)),
         }
     }
     if is_there(docker, image).await? {
         return Ok(());
     }
     Err(missing("it was pulled and is not there; see that its platform is the engine's".into()))
+}
+
+/// What registries say that have no answer now, as the engine passes it on: in words alone, once a pull is under way.
+const LATER: [&str; 5] =
+    ["toomanyrequests", "429 Too Many Requests", "502 Bad Gateway", "503 Service Unavailable", "504 Gateway Timeout"];
+
+/// Why an image was not pulled. What the engine has no room for, or a registry no answer to now, may be there all the same.
+fn not_pulled(image: &str, error: Error) -> RuntimeError {
+    let reason = match &error {
+        Error::DockerResponseServerError { status_code: 429, message } => {
+            return RuntimeError::Unavailable(message.clone());
+        }
+        Error::DockerResponseServerError { message, .. } | Error::DockerStreamError { error: message } => {
+            message.clone()
+        }
+        _ => return error::of("pull an image")(error),
+    };
+    if LATER.iter().any(|words| reason.contains(words)) {
+        return RuntimeError::Unavailable(reason);
+    }
+    match error::of("pull an image")(error) {
+        RuntimeError::Refused { .. } => {
+            RuntimeError::ImageMissing { image: image.into(), reason: told_no_login(reason) }
+        }
+        other => other,
+    }
 }
 
 /// The engine's own hint would lead nowhere: it is given no login.
@@ -166,6 +189,34 @@ mod tests {
         assert_eq!(split("localhost:5000/debian"), ("localhost:5000/debian", "latest"));
         assert_eq!(split("localhost:5000/a/b:c"), ("localhost:5000/a/b", "c"));
         assert_eq!(split("debian@sha256:00"), ("debian@sha256:00", ""));
+    }
+
+    #[test]
+    fn only_an_image_that_cannot_be_had_is_missing() {
+        let told = |status_code, message: &str| {
+            let answered =
+                not_pulled("debian", Error::DockerResponseServerError { status_code, message: message.into() });
+            let streamed = not_pulled("debian", Error::DockerStreamError { error: message.into() });
+            [answered, streamed]
+        };
+        for full in told(500, "write /var/lib/docker/tmp/GetImageBlob1: no space left on device") {
+            assert!(
+                matches!(&full, RuntimeError::Full { reason, .. } if reason.contains("docker system df")),
+                "{full:?}"
+            );
+        }
+        let limited = "toomanyrequests: You have reached your unauthenticated pull rate limit.";
+        let away = "received unexpected HTTP status: 503 Service Unavailable";
+        for later in [told(500, limited), told(404, limited), told(500, away)].into_iter().flatten() {
+            assert!(matches!(&later, RuntimeError::Unavailable(_)), "{later:?}");
+        }
+        for status in [429, 502, 503, 504] {
+            let [later, _] = told(status, "not now");
+            assert!(matches!(&later, RuntimeError::Unavailable(reason) if reason == "not now"), "{later:?}");
+        }
+        for missing in told(404, "manifest for debian:none not found: manifest unknown") {
+            assert!(matches!(&missing, RuntimeError::ImageMissing { image, .. } if image == "debian"), "{missing:?}");
+        }
     }
 
     #[test]

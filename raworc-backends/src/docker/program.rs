@@ -1,12 +1,14 @@
 //! The program of computers on another machine: in a volume that is filled once, by a container that never runs.
 //!
-//! The volume is named by what is in the program's file. A mark that is unpacked after the file says that all of it is there.
+//! The volume is named by what is in the program's file. A mark that is unpacked after the file says that all of it is there,
+//! where the file has its size too. Of several processes that fill a volume one does at a time: the container has one name.
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::time::Duration;
 
 use bollard::errors::Error;
-use bollard::models::{ContainerCreateBody, HostConfig, Mount, Volume, VolumeCreateRequest};
+use bollard::models::{ContainerCreateBody, ContainerSummary, HostConfig, Mount, Volume, VolumeCreateRequest};
 use bollard::query_parameters::{
     ContainerArchiveInfoOptionsBuilder, CreateContainerOptionsBuilder, ListContainersOptionsBuilder,
     ListVolumesOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptions, UploadToContainerOptionsBuilder,
@@ -14,13 +16,14 @@ use bollard::query_parameters::{
 use bollard::{Docker, body_try_stream};
 use bytes::Bytes;
 use futures::stream;
-use raworc_core::entropy::{Clock, EntropyExt, SystemClock, SystemEntropy};
+use raworc_core::entropy::{Clock, SystemClock};
 use raworc_core::runtime::RuntimeError;
 use sha2::{Digest, Sha256};
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use super::config::{DockerOptions, PROGRAM_PATH};
-use super::container::{COMPUTER, INSTALLATION, is_own, owner, read_only, volume_called};
+use super::container::{COMPUTER, INSTALLATION, computer_of, is_own, owner, read_only, volume_called};
 use super::error::{self, CONFLICT, if_there, status};
 use super::volume;
 
@@ -32,6 +35,12 @@ const MARK: &str = ".complete";
 
 /// How long an upload may take before what it left is taken for abandoned.
 const UPLOAD_LIMIT: jiff::SignedDuration = jiff::SignedDuration::from_hours(1);
+
+/// How long somebody else's upload of the same program is waited for before it is taken for abandoned.
+const WAIT_LIMIT: Duration = Duration::from_secs(120);
+
+/// Time between two looks at somebody else's upload.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// The volume with the program, as this process has seen it last.
 #[derive(Debug, Default)]
@@ -63,11 +72,13 @@ pub(super) fn mount(volume: &str, installation: &str) -> Mount {
 }
 
 impl Uploaded {
-    /// Sees to it that the engine has the program's file, and gives the name of the volume that it is in.
+    /// Sees to it that the engine has the program's file, and gives the name of the volume that it is in. The container that
+    /// fills it is made from `image`.
     pub(super) async fn ensure(
         &self,
         docker: &Docker,
         options: &DockerOptions,
+        image: &str,
         file: &Path,
     ) -> Result<String, RuntimeError> {
         let what = "upload the program";
@@ -86,7 +97,7 @@ impl Uploaded {
         })?);
         let (hash, program) = hashed(program).await;
         let name = format!("raworc-{}-program-{hash}", options.installation);
-        fill(docker, options, (&name, &hash), program).await?;
+        fill(docker, options, image, (&name, &hash), program).await?;
         let found = docker.inspect_volume(&name).await.map_err(error::of(what))?;
         *seen = Some(Seen { name: name.clone(), created: found.created_at });
         drop(seen);
@@ -142,6 +153,7 @@ async fn hashed(program: Bytes) -> (String, Bytes) {
 async fn fill(
     docker: &Docker,
     options: &DockerOptions,
+    image: &str,
     (name, hash): (&str, &str),
     program: Bytes,
 ) -> Result<(), RuntimeError> {
@@ -153,11 +165,12 @@ async fn fill(
         let reason = format!("the volume {name} is there and not this installation's; rename or remove it");
         return Err(RuntimeError::Refused { what, reason });
     }
-    let holder = format!("{name}-{}", SystemEntropy.uuid(SystemClock.now()).simple());
+    // It has the labels of its image too, which may say that it is a computer.
+    let not_a_computer = [(COMPUTER.into(), String::new())];
     let body = ContainerCreateBody {
-        image: Some(options.default_image.clone()),
+        image: Some(image.into()),
         entrypoint: Some(options.program.clone()),
-        labels: Some(labels.clone()),
+        labels: Some(labels.clone().into_iter().chain(not_a_computer).collect()),
         host_config: Some(HostConfig {
             mounts: Some(vec![volume_called(name, directory(), labels)]),
             network_mode: Some("none".into()),
@@ -165,28 +178,101 @@ async fn fill(
         }),
         ..ContainerCreateBody::default()
     };
-    let query = CreateContainerOptionsBuilder::new().name(&holder).build();
-    if let Err(error) = docker.create_container(Some(query), body).await {
-        if error::is_missing(&error) {
-            let image = options.default_image.clone();
-            return Err(RuntimeError::ImageMissing { image, reason: error.to_string() });
-        }
-        return Err(error::of(what)(error));
-    }
+    let holder = hold(docker, options, &format!("{name}-upload"), body).await?;
     let uploaded = upload(docker, &holder, program).await;
     let removed = remove_holder(docker, &holder).await;
-    uploaded.and(removed).map_err(error::of(what))
+    match uploaded.and(removed) {
+        Err(error) if error::is_missing(&error) => {
+            Err(RuntimeError::Unavailable(format!("somebody took the upload of the program for abandoned: {error}")))
+        }
+        filled => filled.map_err(error::of(what)),
+    }
+}
+
+/// Makes the container that a volume is filled by, once nobody else has one of its name, and gives its id.
+async fn hold(
+    docker: &Docker,
+    options: &DockerOptions,
+    name: &str,
+    body: ContainerCreateBody,
+) -> Result<String, RuntimeError> {
+    let what = "upload the program";
+    let mut wait = Wait::default();
+    loop {
+        let query = CreateContainerOptionsBuilder::new().name(name).build();
+        match docker.create_container(Some(query), body.clone()).await {
+            Ok(made) => return Ok(made.id),
+            Err(error) if error::is_missing(&error) => {
+                let image = body.image.unwrap_or_default();
+                return Err(RuntimeError::ImageMissing { image, reason: error.to_string() });
+            }
+            Err(error) if status(&error) == Some(CONFLICT) => {}
+            Err(error) => return Err(error::of(what)(error)),
+        }
+        let found = named(docker, name).await.map_err(error::of(what))?;
+        if found.as_ref().is_some_and(|found| !is_own(found.labels.as_ref(), &options.installation)) {
+            let reason = format!("the name {name} has a container that is not this installation's; remove it");
+            return Err(RuntimeError::Refused { what, reason });
+        }
+        // The name is taken before there is a container, and still when there is none any more.
+        if let Some(id) = found.and_then(|found| found.id)
+            && wait.is_over(&id)
+        {
+            tracing::warn!(container = name, "an upload of the program does not end, and is taken for abandoned");
+            remove_holder(docker, &id).await.map_err(error::of(what))?;
+            wait = Wait::default();
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+/// The container of this name, without a look into it: the engine answers one only once an upload to it is over.
+async fn named(docker: &Docker, name: &str) -> Result<Option<ContainerSummary>, Error> {
+    // The engine's filter takes a part of a name too.
+    let filters = HashMap::from([("name", vec![name])]);
+    let query = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
+    let is_named = |found: &ContainerSummary| {
+        let mut names = found.names.iter().flatten();
+        names.any(|own| own.strip_prefix('/') == Some(name))
+    };
+    Ok(docker.list_containers(Some(query)).await?.into_iter().find(is_named))
+}
+
+/// Whose upload is waited for, and since when.
+#[derive(Debug, Default)]
+struct Wait(Option<(String, Instant)>);
+
+impl Wait {
+    /// Whether this container has been waited for as long as one is. Its clock is this process's own: nobody knows the
+    /// engine's.
+    fn is_over(&mut self, id: &str) -> bool {
+        match &self.0 {
+            Some((waited, since)) if waited == id => since.elapsed() >= WAIT_LIMIT,
+            _ => {
+                self.0 = Some((id.into(), Instant::now()));
+                false
+            }
+        }
+    }
 }
 
 async fn upload(docker: &Docker, holder: &str, program: Bytes) -> Result<(), Error> {
-    let mark = ContainerArchiveInfoOptionsBuilder::new().path(&format!("{}/{MARK}", directory())).build();
-    if if_there(docker.get_container_archive_info(holder, Some(mark)).await)?.is_some() {
+    // An upload may have been cut short that replaced the file of a complete one, and left its mark.
+    if size(docker, holder, &format!("{}/{MARK}", directory())).await?.is_some()
+        && size(docker, holder, PROGRAM_PATH).await? == i64::try_from(program.len()).ok()
+    {
         return Ok(());
     }
     tracing::info!(bytes = program.len(), "uploading the program to the engine, this once");
     let query = UploadToContainerOptionsBuilder::new().path(directory()).build();
     let parts = packed(program).map_err(|error| Error::IOError { err: error })?;
     docker.upload_to_container(holder, Some(query), body_try_stream(stream::iter(parts.map(Ok)))).await
+}
+
+/// How large a file of a container is, in bytes; `None` where there is none.
+async fn size(docker: &Docker, holder: &str, path: &str) -> Result<Option<i64>, Error> {
+    let query = ContainerArchiveInfoOptionsBuilder::new().path(path).build();
+    Ok(if_there(docker.get_container_archive_info(holder, Some(query)).await)?.map(|found| found.size))
 }
 
 /// An archive of the program and of the mark after it, without a copy of the program.
@@ -227,8 +313,7 @@ async fn volumes(docker: &Docker, installation: &str) -> Result<Vec<Volume>, Err
 async fn holders(docker: &Docker, installation: &str) -> Result<Vec<(String, Option<i64>)>, Error> {
     let query = ListContainersOptionsBuilder::new().all(true).filters(&own(installation)).build();
     let listed = docker.list_containers(Some(query)).await?;
-    let is_computer = |labels: Option<&HashMap<_, _>>| labels.is_some_and(|labels| labels.contains_key(COMPUTER));
-    let holders = listed.into_iter().filter(|found| !is_computer(found.labels.as_ref()));
+    let holders = listed.into_iter().filter(|found| computer_of(found.labels.as_ref(), installation).is_none());
     Ok(holders.filter_map(|found| Some((found.id?, found.created))).collect())
 }
 
@@ -249,7 +334,8 @@ async fn remove_abandoned(docker: &Docker, installation: &str) -> Result<(), Err
 }
 
 async fn remove_holder(docker: &Docker, name: &str) -> Result<(), Error> {
-    let query = RemoveContainerOptionsBuilder::new().force(true).build();
+    // With what its image asked for in volumes without a name; the program's own has one, and stays.
+    let query = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
     match if_there(docker.remove_container(name, Some(query)).await) {
         Err(error) if status(&error) == Some(CONFLICT) => Ok(()),
         answer => answer.map(drop),
@@ -269,6 +355,19 @@ mod tests {
     use std::io::Read;
 
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn one_upload_is_waited_for_so_long_and_the_next_one_as_long_again() {
+        let mut wait = Wait::default();
+        assert!(!wait.is_over("one"));
+        tokio::time::advance(WAIT_LIMIT - Duration::from_secs(1)).await;
+        assert!(!wait.is_over("one"));
+        assert!(!wait.is_over("another"), "it has just begun");
+        tokio::time::advance(WAIT_LIMIT - Duration::from_secs(1)).await;
+        assert!(!wait.is_over("another"));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(wait.is_over("another"));
+    }
 
     #[test]
     fn what_is_uploaded_is_the_program_with_its_mark_behind_it_whatever_its_size() {

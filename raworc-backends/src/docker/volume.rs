@@ -48,8 +48,13 @@ pub(super) async fn ensure(docker: &Docker, installation: &str, id: VolumeId) ->
 fn strangers(what: &'static str, installation: &str, id: VolumeId) -> RuntimeError {
     let name = volume_name(id);
     let label = format!("{INSTALLATION}={installation}");
+    // It may hold an agent's files, which somebody brought back.
+    let way_out = format!(
+        "if its files are the agent's, copy them into a volume made with `docker volume create --label {label} {name}`; else \
+         remove it"
+    );
     let reason =
-        format!("the volume {name} is there and not this installation's, for it has no label {label}; remove it");
+        format!("the volume {name} is there and not this installation's, for it has no label {label}; {way_out}");
     RuntimeError::Refused { what, reason }
 }
 

@@ -16,7 +16,6 @@ pub(crate) enum Fate {
     /// The connection is closed without an answer.
     Cut,
     /// It is never answered.
-    #[allow(dead_code, reason = "another binary's tests use it")]
     Unanswered,
 }
 

@@ -1,8 +1,9 @@
 //! An engine that is not there, or is there only later.
 
 use std::os::unix::fs::symlink;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bollard::API_DEFAULT_VERSION;
 use futures::StreamExt;
@@ -13,7 +14,7 @@ use raworc_core::runtime::{ComputerSpec, Runtime, RuntimeError};
 
 use crate::between::{Between, Fate};
 use crate::dockerd::is_untested;
-use crate::machine::{Machine, boot, docker, host, spec, trial, write};
+use crate::machine::{Machine, boot, container, docker, host, spec, trial, write};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -28,6 +29,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         ),
         trial("an_engine_that_is_followed_by_an_older_one_is_asked_which_version_it_knows", followed_by_an_older_one),
         trial("an_engine_that_was_lost_is_asked_again_what_it_can_do", lost_and_asked_again),
+        trial("a_computer_of_which_its_engine_says_nothing_is_left_out_of_a_list", one_is_left_out),
         trial("an_address_that_is_none_is_refused_with_what_one_looks_like", an_address_that_is_none_is_refused),
     ]
 }
@@ -186,6 +188,36 @@ async fn a_stuck_container_is_made_anew() {
     assert_eq!(machine.run(&spec).await, "by the volume", "and the next start has another one");
     assert_eq!(meant.load(Ordering::SeqCst), 2);
     machine.close(&[spec]).await;
+}
+
+async fn one_is_left_out() {
+    let Some(socket) = socket("a computer of which its engine says nothing") else { return };
+    let silent = Arc::<OnceLock<String>>::default();
+    let of = silent.clone();
+    let between = Between::deciding(&socket, move |line| {
+        let path = line.split(' ').nth(1).unwrap_or_default();
+        let fate = match of.get() {
+            Some(silent) if path.ends_with(&format!("/containers/{silent}/json")) => Fate::Unanswered,
+            _ => Fate::Passed,
+        };
+        std::future::ready(fate)
+    });
+    let machine = Machine::with("", |mut options| {
+        options.host = between.host();
+        options
+    });
+    let (one, other) = (machine.made().await, machine.made().await);
+    let here = Machine::with("", |mut options| {
+        options.installation.clone_from(&machine.installation);
+        options
+    });
+    silent.set(container(one.id)).expect("once");
+    let listed = tokio::time::timeout(Duration::from_secs(60), machine.runtime.list()).await;
+    let listed = listed.expect("one is not waited for").expect("listed");
+    assert_eq!(listed.iter().map(|observed| observed.computer).collect::<Vec<_>>(), [other.id]);
+    here.runtime.remove(one.id).await.expect("removed");
+    here.runtime.remove_volume(one.volume).await.expect("removed");
+    machine.close(&[other]).await;
 }
 
 async fn an_address_that_is_none_is_refused() {

@@ -31,6 +31,17 @@ pub(crate) fn trial<F: Future<Output = ()> + 'static>(name: &'static str, body: 
     })
 }
 
+/// The same where the test moves its time on by itself.
+pub(crate) fn trial_with_time<F: Future<Output = ()> + 'static>(name: &'static str, body: fn() -> F) -> Trial {
+    Trial::test(format!("docker::{name}"), move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            tokio::time::timeout(LIMIT, body()).await.map_err(|_| format!("{name} took too long"))
+        })?;
+        Ok(())
+    })
+}
+
 /// Whether an engine answers and has the image.
 pub(crate) fn answers() -> bool {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");

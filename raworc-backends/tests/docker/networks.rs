@@ -1,8 +1,8 @@
 //! The network of open computers, which others take away, or make at the same moment.
 
 use std::collections::HashMap;
-use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use bollard::models::{NetworkConnectRequest, NetworkCreateRequest, NetworkDisconnectRequest};
 use bollard::query_parameters::{ListNetworksOptionsBuilder, StopContainerOptionsBuilder};
@@ -25,6 +25,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_network_that_a_stranger_uses_stays_and_goes_with_a_later_removal", a_stranger_keeps_it),
         trial("a_computer_whose_network_goes_as_it_starts_starts_on_another", gone_as_it_starts),
         trial("a_computer_whose_network_goes_as_it_is_put_on_it_starts_on_another", gone_as_it_joins),
+        trial("a_network_that_its_engine_does_not_remove_keeps_no_computer_from_being_removed", it_is_not_removed),
         trial("a_strangers_network_with_our_name_is_left_alone", a_strangers_network_is_left_alone),
     ]
 }
@@ -204,6 +205,35 @@ async fn gone_as_it_joins() {
     machine.run(&spec).await;
     docker().remove_network(&network_of(&machine)).await.expect("pruned");
     assert_eq!(machine.run(&spec).await, "/kept\neth0 lo \n");
+    machine.close(&[spec]).await;
+}
+
+async fn it_is_not_removed() {
+    let Some(socket) = socket("a network that its engine does not remove") else { return };
+    let count = AtomicUsize::default();
+    let between = Between::deciding(&socket, move |line| {
+        let is_meant = line.starts_with("DELETE") && line.contains("/networks/");
+        let fate = match is_meant.then(|| count.fetch_add(1, SeqCst)) {
+            Some(0) => Fate::Answered(500, r#"{"message":"error while removing network: it is so"}"#.into()),
+            Some(1) => Fate::Cut,
+            _ => Fate::Passed,
+        };
+        std::future::ready(fate)
+    });
+    let machine = Machine::with(SCRIPT, |mut options| {
+        options.host = between.host();
+        options
+    });
+    let spec = open();
+    machine.run(&spec).await;
+    machine.runtime.remove(spec.id).await.expect("removed");
+    assert_eq!(machine.phase(spec.id).await, None);
+    assert_eq!(networks(&machine).await.len(), 1, "it stays for now");
+    // Nobody knows what became of a call that was not answered.
+    let removed = machine.runtime.remove(spec.id).await;
+    assert!(removed.as_ref().is_err_and(RuntimeError::is_retryable), "{removed:?}");
+    machine.runtime.remove(spec.id).await.expect("removed");
+    assert_eq!(networks(&machine).await, Vec::<String>::new());
     machine.close(&[spec]).await;
 }
 

@@ -21,6 +21,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_volume_in_use_by_a_stranger_is_kept", a_volume_in_use_is_kept),
         trial("a_computer_whose_mounts_have_moved_is_made_anew_on_its_volume", moved_mounts),
         trial("volumes_that_an_image_asks_for_go_with_the_computer", an_images_own_volumes_go),
+        trial("an_images_own_check_of_health_is_not_run", an_images_check_is_not_run),
         trial("an_image_that_is_gone_is_missing", an_image_that_is_gone_is_missing),
     ]
 }
@@ -110,6 +111,7 @@ async fn a_strangers_volume_is_left_alone() {
     let spec = spec();
     let volume = format!("raworc-{}", spec.volume);
     let others = HashMap::from([("raworc.installation".to_owned(), name())]);
+    let way_out = format!("docker volume create --label raworc.installation={} {volume}", machine.installation);
     // Without labels, it is theirs as long as something of theirs has it.
     for (labels, is_used) in [(others, false), (HashMap::new(), true)] {
         let request = VolumeCreateRequest { name: Some(volume.clone()), labels: Some(labels), ..Default::default() };
@@ -117,7 +119,7 @@ async fn a_strangers_volume_is_left_alone() {
         let bind = is_used.then(|| format!("{volume}:/theirs"));
         let stranger = run_by_a_stranger(&name(), HashMap::new(), bind.into_iter().collect()).await;
         let made = machine.runtime.ensure(&spec).await;
-        assert!(matches!(&made, Err(RuntimeError::Refused { reason, .. }) if reason.contains(&volume)), "{made:?}");
+        assert!(matches!(&made, Err(RuntimeError::Refused { reason, .. }) if reason.contains(&way_out)), "{made:?}");
         machine.runtime.remove_volume(spec.volume).await.expect("nothing of ours");
         remove(&stranger).await;
         docker().inspect_volume(&volume).await.expect("it was left alone");
@@ -196,6 +198,23 @@ async fn an_images_own_volumes_go() {
     docker().inspect_volume(&own).await.expect("there");
     machine.runtime.remove(spec.id).await.expect("removed");
     docker().inspect_volume(&own).await.expect_err("gone");
+    docker().remove_image(&image, None::<bollard::query_parameters::RemoveImageOptions>, None).await.expect("removed");
+    machine.close(&[spec]).await;
+}
+
+async fn an_images_check_is_not_run() {
+    let image = format!("localhost/{}:checked", name());
+    let machine = Machine::new("echo it runs; sleep 1000");
+    let dockerfile = format!("FROM {IMAGE}\nHEALTHCHECK --interval=1s CMD touch /agent/checked\n");
+    machine.runtime.build_image(&image, &dockerfile, &|_| ()).await.expect("built");
+    let spec = ComputerSpec { image: Some(image.clone()), ..spec() };
+    machine.runtime.ensure(&spec).await.expect("made");
+    machine.start(&spec).await;
+    machine.said(spec.id, "it runs").await;
+    let found = docker().inspect_container(&container(spec.id), None).await.expect("there");
+    let health = found.state.and_then(|state| state.health);
+    assert_eq!(health, None, "the engine checks nothing");
+    machine.runtime.remove(spec.id).await.expect("removed");
     docker().remove_image(&image, None::<bollard::query_parameters::RemoveImageOptions>, None).await.expect("removed");
     machine.close(&[spec]).await;
 }

@@ -2,11 +2,13 @@
 
 mod trial;
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use raworc_backends::docker::{DockerOptions, DockerRuntime, ENGINE_LIMIT, EngineAddress, PROGRAM_PATH};
+use raworc_core::entropy::{Clock, EntropyExt, SystemClock, SystemEntropy};
 use raworc_core::runtime::{Progress, Runtime, RuntimeError};
 
 use super::agents::no_way_here;
@@ -23,6 +25,10 @@ pub const DOCKERFILE: &str = include_str!("docker/Dockerfile");
 
 /// How a program is made that runs in any image.
 const STATIC: &str = "build the static one with scripts/agentd and set RAWORC_AGENTD to it";
+
+/// How long the image may take to be built or pulled. Nothing is served meanwhile, and a registry may stall for good; an agent's
+/// own image has as long.
+const IMAGE_LIMIT: Duration = Duration::from_secs(30 * 60);
 
 /// The engine of the configuration, for computers of `installation` from `image`, and where it answers.
 pub fn open_engine(
@@ -79,23 +85,36 @@ fn program_file(settings: &Settings) -> PathBuf {
 /// Puts the program of this release where computers find it at their next start.
 fn place_program(settings: &Settings) -> Result<(), Failure> {
     let (source, target) = (program::find()?.0, program_file(settings));
-    let place = || {
-        let (new, old) = (std::fs::metadata(&source)?, std::fs::metadata(&target));
-        if let Ok(old) = old
-            && old.len() == new.len()
-            && old.modified()? >= new.modified()?
-        {
-            return Ok(());
-        }
-        std::fs::create_dir_all(settings.data.join("program"))?;
-        // Operators of one engine have one data directory, and may begin at once.
-        let next = target.with_extension(format!("{}.next", std::process::id()));
-        std::fs::copy(&source, &next)?;
-        std::fs::rename(next, &target)
-    };
-    place().map_err(|error: std::io::Error| {
+    place(&source, &target).map_err(|error| {
         Failure::new(Exit::Failed, format!("cannot place the program at {}", target.display())).because(error)
     })
+}
+
+/// Copies a file to where it is not yet. The copy has the time of its source: an older release's, of the same length, is told
+/// apart too.
+fn place(source: &Path, target: &Path) -> std::io::Result<()> {
+    let new = std::fs::metadata(source)?;
+    if let Ok(old) = std::fs::metadata(target)
+        && old.len() == new.len()
+        && old.modified()? == new.modified()?
+    {
+        return Ok(());
+    }
+    if let Some(directory) = target.parent() {
+        std::fs::create_dir_all(directory)?;
+    }
+    // Operators of one engine have one data directory, and may begin at once; in containers they may all be process 1.
+    let next = target.with_extension(format!("{}.next", SystemEntropy.uuid(SystemClock.now()).simple()));
+    let placed = (|| {
+        std::fs::copy(source, &next)?;
+        File::open(&next)?.set_modified(new.modified()?)?;
+        std::fs::rename(&next, target)
+    })();
+    if placed.is_err() {
+        // What is there of it is of no use to anybody.
+        let _ = std::fs::remove_file(&next);
+    }
+    placed
 }
 
 /// Docker as far as this installation has it.
@@ -158,7 +177,7 @@ async fn have(
         if image == DEFAULT_IMAGE {
             said(format!("building the image {image} on {host}, this once"));
             let step = |line: &str| tracing::info!(%image, line, "building");
-            runtime.build_image(image, DOCKERFILE, &step).await.map_err(|error| error.to_string())?;
+            within(IMAGE_LIMIT, "build the image", runtime.build_image(image, DOCKERFILE, &step)).await?;
         } else {
             let what = format!("pulling the image {image} to {host}, this once");
             said(what.clone());
@@ -170,7 +189,7 @@ async fn have(
                     said(format!("{what}: {now}"));
                 }
             };
-            runtime.prepare(Some(image), &tell).await.map_err(|error| error.to_string())?;
+            within(IMAGE_LIMIT, "pull the image", runtime.prepare(Some(image), &tell)).await?;
         }
     }
     let tried = tokio::time::timeout(trial::LIMIT, trial::try_out(runtime, settings, installation)).await;
@@ -216,4 +235,53 @@ fn note_use(settings: &Settings, host: &str) -> Result<(), Failure> {
 /// Whether agents may have been made on it.
 fn was_used(settings: &Settings) -> bool {
     settings.data.join(DOCKER).exists()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+    use std::sync::Barrier;
+
+    use super::*;
+
+    #[test]
+    fn the_program_of_another_release_is_placed_though_it_is_older_and_as_long() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let (source, target) = (dir.path().join("source"), dir.path().join("program/raworc-agentd"));
+        let release = |text: &str, age: u64| {
+            std::fs::write(&source, text).expect("written");
+            let time = SystemClock.now() - jiff::SignedDuration::from_secs(age.cast_signed());
+            File::open(&source).expect("there").set_modified(time.into()).expect("set");
+            place(&source, &target).expect("placed");
+            std::fs::read_to_string(&target).expect("there")
+        };
+        assert_eq!(release("new", 100), "new");
+        assert_eq!(release("old", 200), "old");
+        let file = || std::fs::metadata(&target).expect("there").ino();
+        let before = file();
+        place(&source, &target).expect("there");
+        assert_eq!(file(), before, "it is not copied again");
+    }
+
+    #[test]
+    fn of_several_that_place_the_program_at_once_each_finds_it_placed() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let (source, target) = (dir.path().join("source"), dir.path().join("program/raworc-agentd"));
+        std::fs::write(&source, vec![7; 1 << 20]).expect("written");
+        for _ in 0..20 {
+            let together = Barrier::new(4);
+            let place = || {
+                together.wait();
+                place(&source, &target)
+            };
+            std::thread::scope(|scope| {
+                for one in [(); 4].map(|()| scope.spawn(place)) {
+                    one.join().expect("it ends").expect("placed");
+                }
+            });
+            let left = std::fs::read_dir(target.parent().expect("a directory")).expect("there").count();
+            assert_eq!(left, 1, "nothing lies beside it");
+            std::fs::remove_file(&target).expect("taken away");
+        }
+    }
 }

@@ -10,6 +10,7 @@ use secrecy::ExposeSecret;
 
 use super::Role;
 use crate::exit::{Exit, Failure};
+use crate::session::draft;
 use crate::settings::Settings;
 
 /// Reads the master key. `raworc up` makes it where there is neither key nor database; of several processes, each has to be
@@ -54,7 +55,7 @@ fn make(path: &Path) -> Result<MasterKey, Failure> {
             .hint("make its directory writable, or choose another one with --data DIR or RAWORC_DATA")
     };
     let key = MasterKey::generate(&SystemEntropy);
-    let draft = path.with_extension(format!("{}.new", std::process::id()));
+    let draft = draft(path);
     let write = || {
         let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
         file.write_all((key.to_text() + "\n").as_bytes())?;

@@ -97,6 +97,33 @@ fn programs_on_other_machines_are_told_an_address_that_they_can_dial() {
 }
 
 #[test]
+fn what_computers_are_shown_has_an_absolute_path_without_dots_and_with_its_links_as_they_are_written() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let real = dir.path().canonicalize().expect("there");
+    std::fs::create_dir_all(real.join("a/b")).expect("made");
+    std::os::unix::fs::symlink(real.join("a/b"), real.join("link")).expect("linked");
+    let shown = |data: &Path, sockets: &Path| {
+        let variables = [("RAWORC_DATA", data), ("RAWORC_AGENTS__SOCKETS", sockets)];
+        let variables = variables.map(|(name, path)| (name, path.to_str().expect("UTF-8")));
+        let settings = read("", &variables, &AssemblyArgs::default())?;
+        Ok::<_, Failure>((settings.data.clone(), settings.sockets()))
+    };
+    let here = std::env::current_dir().expect("here");
+    let told = shown(&real.join("link/data"), Path::new("sockets")).expect("valid");
+    assert_eq!(told, (real.join("link/data"), here.join("sockets")));
+    // What `..` leads to is the parent of what the link leads to.
+    let told = shown(&real.join("link/../data"), &real.join("a/../link/sockets")).expect("valid");
+    assert_eq!(told, (real.join("a/data"), real.join("link/sockets")));
+    assert_eq!(shown(&real.join("a/b/.."), &real).expect("valid").0, real.join("a"));
+    for (data, sockets, key) in [("absent/../data", "a", "data"), ("a", "absent/../sockets", "agents.sockets")] {
+        let error = shown(&real.join(data), &real.join(sockets)).expect_err("leads nowhere");
+        assert_eq!(error.exit(), Exit::Usage);
+        let told = error.to_string();
+        assert!(told.starts_with(key) && told.contains(&real.join("absent/..").display().to_string()), "{told}");
+    }
+}
+
+#[test]
 fn an_unknown_key_is_an_error_that_names_it() {
     for (file, variables, named) in [
         ("listn = 'x'", vec![], "listn"),

@@ -91,8 +91,9 @@ pub(crate) fn a_stranger_with_our_name() {
     docker(&["volume", "create", "--label", "of=another", &volume]);
     run(&["send", "ada", "--no-wait", "!ls"]);
     let told = waits(&home, "EngineRefused");
-    let way_out = format!("it has no label {}; remove it", label(&home).trim_start_matches("label="));
-    assert!(told.contains(&volume) && told.contains(&way_out), "{told}");
+    let own = label(&home).trim_start_matches("label=").to_owned();
+    let way_out = format!("`docker volume create --label {own} {volume}`; else remove it");
+    assert!(told.contains(&format!("it has no label {own}; ")) && told.contains(&way_out), "{told}");
     assert_eq!(docker(&["volume", "inspect", "--format", "{{len .Labels}}", &volume]), "1", "it is as it was");
     docker(&["volume", "rm", &volume]);
     waits(&home, "VolumeMissing");
