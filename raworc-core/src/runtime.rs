@@ -314,7 +314,7 @@ pub enum RuntimeError {
     /// The volume with an agent's files is not there any more.
     #[error(
         "volume {0}, which has its files, is not on the engine: see that this is the engine that had it and bring the volume \
-         back there, or make an empty one of its name"
+         back there, or make an empty one of its name, on Docker with its label `raworc.installation`"
     )]
     VolumeMissing(VolumeId),
     /// The computer is not there.

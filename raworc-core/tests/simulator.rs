@@ -6,7 +6,9 @@
 //! ```
 #![expect(clippy::print_stdout, reason = "a summary is what it is run for")]
 
+use std::panic::resume_unwind;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use raworc_core::simulator::{self, Counts, Report};
 
@@ -80,24 +82,74 @@ fn one(seed: u64, faults: Option<&[usize]>) -> ExitCode {
     if report.violation.is_none() && report.hash == again.hash { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn many(options: &Options) -> ExitCode {
-    let begun = tokio::time::Instant::now();
-    let (mut counts, mut lines, mut twice) = (Counts::default(), 0, 0);
-    for seed in options.first..options.first + options.seeds {
+/// What some seeds came to.
+#[derive(Default)]
+struct Came {
+    counts: Counts,
+    lines: u64,
+    twice: u64,
+}
+
+/// What ends a run.
+enum Failed {
+    Violation(Box<Report>),
+    Differs { seed: u64, hashes: [u64; 2] },
+}
+
+impl Came {
+    /// Runs one more.
+    fn run(&mut self, seed: u64) -> Result<(), Failed> {
         let report = simulator::run(seed, None);
         if report.violation.is_some() {
-            return failed(&report, seed - options.first + 1);
+            return Err(Failed::Violation(Box::new(report)));
         }
         if seed % TWICE == 0 {
-            twice += 1;
+            self.twice += 1;
             let again = simulator::run(seed, None);
             if again.hash != report.hash {
-                println!("simulator: seed {seed} does not repeat: {:016x}, then {:016x}", report.hash, again.hash);
+                return Err(Failed::Differs { seed, hashes: [report.hash, again.hash] });
+            }
+        }
+        self.counts.add(&report.counts);
+        self.lines += report.lines;
+        Ok(())
+    }
+}
+
+/// Runs seeds on every processor, each from its beginning to its end on one thread.
+fn many(options: &Options) -> ExitCode {
+    let begun = tokio::time::Instant::now();
+    let (next, end) = (AtomicU64::new(options.first), options.first + options.seeds);
+    let run = || {
+        let mut came = Came::default();
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= end {
+                return Ok(came);
+            }
+            // After the first that fails nobody begins another.
+            came.run(seed).inspect_err(|_| next.store(end, Ordering::Relaxed))?;
+        }
+    };
+    let cores = std::thread::available_parallelism().map_or(1, Into::into);
+    let all: Vec<Result<Came, Failed>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..cores).map(|_| scope.spawn(run)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
+    });
+    let (mut counts, mut lines, mut twice) = (Counts::default(), 0, 0);
+    for came in all {
+        match came {
+            Ok(came) => {
+                counts.add(&came.counts);
+                lines += came.lines;
+                twice += came.twice;
+            }
+            Err(Failed::Violation(report)) => return failed(&report, report.seed - options.first + 1),
+            Err(Failed::Differs { seed, hashes: [first, second] }) => {
+                println!("simulator: seed {seed} does not repeat: {first:016x}, then {second:016x}");
                 return ExitCode::FAILURE;
             }
         }
-        counts.add(&report.counts);
-        lines += report.lines;
     }
     println!("{counts}");
     println!(
