@@ -103,7 +103,7 @@ impl Came {
         if report.violation.is_some() {
             return Err(Failed::Violation(Box::new(report)));
         }
-        if seed % TWICE == 0 {
+        if seed.is_multiple_of(TWICE) {
             self.twice += 1;
             let again = simulator::run(seed, None);
             if again.hash != report.hash {

@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+use raworc_core::entropy::{Clock, SystemClock};
+use raworc_core::store::Store;
 use rustix::process::Signal;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, PgConnection};
@@ -10,11 +12,38 @@ use super::Postgres;
 use super::dialect::text_and_values;
 use crate::sql::dialect::Columns;
 use crate::sql::script::Step;
+use crate::sql::server::DatabaseOptions;
 use crate::sql::server::tests::database::Database;
 use crate::sql::server::tests::own::Own;
-use crate::sql::server::tests::{Plan, Tested, apart, failover};
+use crate::sql::server::tests::{Plan, Tested, apart, failover, on};
+use crate::sql::store::SqlStore;
 
 crate::sql::server::tests::tests!(Postgres, "postgres");
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_has_the_databases_time_before_it_writes_however_far_the_machine_is_ahead() {
+    on("postgres", async |database: Database| {
+        // Its own function for the time is found after this one.
+        let name = database.url().rsplit('/').next().unwrap_or_default().to_owned();
+        let path = format!("ALTER DATABASE {name} SET search_path = public, pg_catalog");
+        database.run(path).await.expect("may be set");
+        for seconds in [7, 20 * 60] {
+            let behind = format!(
+                "CREATE OR REPLACE FUNCTION public.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE \
+                    AS 'SELECT pg_catalog.clock_timestamp() - make_interval(secs => {seconds})'"
+            );
+            database.run(behind).await.expect("is made");
+            let store = SqlStore::<Postgres>::open(DatabaseOptions::new(database.url())).await.expect("can be used");
+            let machine = SystemClock.now();
+            for now in [store.clock().now(), store.head().await.expect("answers").now, store.clock().now()] {
+                let ahead = machine.duration_since(now).as_secs();
+                assert!((seconds - 3..=seconds).contains(&ahead), "{ahead} s, and not {seconds}");
+            }
+            store.close().await;
+        }
+    })
+    .await;
+}
 
 /// What a session's own statements, settings and locks are not needed for.
 mod pgbouncer {
@@ -25,10 +54,14 @@ mod pgbouncer {
         a_database_of_a_newer_release_is_refused,
         a_watcher_hears_of_what_another_process_commits,
         who_watches_a_log_that_went_back_is_told,
+        who_watches_a_log_that_went_back_and_has_grown_since_is_told,
+        a_time_that_was_ahead_is_the_databases_again_though_nothing_is_written,
         agents_of_any_number_are_looked_up_at_once,
         many_rows_go_a_few_at_a_time_while_others_write,
         a_deadlock_with_somebody_else_costs_no_commit,
         commits_whose_answers_are_lost_are_made_once_each,
+        what_may_have_been_done_is_not_told_as_refused,
+        what_comes_while_a_batch_is_tried_again_is_another_batch,
         the_largest_messages_go_through_together,
         a_pooler_is_noticed,
     );
@@ -101,7 +134,8 @@ impl Tested for Postgres {
     async fn read_only(database: &Database, is: bool) -> Result<(), sqlx::Error> {
         let url = database.url();
         let name = url.rsplit('/').next().unwrap_or_default();
-        let set = format!("ALTER DATABASE {name} SET default_transaction_read_only = {is}");
+        // Whoever says so may have begun as it is.
+        let set = format!("BEGIN READ WRITE; ALTER DATABASE {name} SET default_transaction_read_only = {is}; COMMIT");
         database.at_server(set).await?;
         Self::cut(database).await
     }

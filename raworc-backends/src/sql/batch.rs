@@ -25,6 +25,10 @@ const TIDY_EVERY: u64 = 128;
 /// Events that are taken away at one time at most.
 const TIDY_EVENTS: u64 = 1024;
 
+/// Bytes of documents from which on a batch is large enough, whatever of it is left: a line to an agent writes all of the agent,
+/// and once more what the commit came to. Those of the texts that a batch may have fit in.
+const DOCUMENTS: usize = 24 << 20;
+
 /// Where the log ends and begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head {
@@ -74,7 +78,8 @@ impl Batches {
         Self { head, rows: Rowset::default(), keep, tidied: head.commits }
     }
 
-    /// Does the work in one transaction: all of it, or none. `more` may add jobs once nobody else can write any more.
+    /// Does the work in one transaction: all of it, or none; or as many of the first jobs as have outcomes, where all of them would
+    /// write too much. `more` may add jobs once nobody else can write any more.
     /// `changing` hears of the head as it was then, and of the agents whose rows change before anybody can see that.
     pub(crate) async fn write<D: Dialect>(
         &mut self,
@@ -97,6 +102,9 @@ impl Batches {
         let mut pending = Pending::default();
         let mut outcomes = Vec::with_capacity(jobs.len());
         for (job, footprint) in jobs.iter().zip(&footprints) {
+            if pending.bytes >= DOCUMENTS {
+                break;
+            }
             let outcome = match &job.work {
                 Work::Commit(commit) => match self.rows.made.get(&commit.id).and_then(|n| outcomes.get(*n)) {
                     Some(Outcome::Committed(first)) => Outcome::Committed(first.clone()),

@@ -17,6 +17,8 @@ pub(crate) enum FaultKind {
     Unavailable,
     /// A second attempt: others held a row, or waited for one that was held here.
     Contended,
+    /// Another server, or the same in a moment: this one takes no writes.
+    ReadOnly,
     /// Room on the disk.
     Full,
     /// Somebody has to mend something first.
@@ -29,7 +31,7 @@ impl From<Fault> for StoreError {
     fn from(fault: Fault) -> Self {
         let reason = fault.reason;
         match fault.kind {
-            FaultKind::Unavailable | FaultKind::Contended => Self::Unavailable { reason },
+            FaultKind::Unavailable | FaultKind::Contended | FaultKind::ReadOnly => Self::Unavailable { reason },
             FaultKind::Full => Self::Full { reason },
             FaultKind::Unusable => Self::Unusable { reason },
             FaultKind::OfRow => Self::Refused { reason },
@@ -52,9 +54,10 @@ impl Fault {
 
     /// It may be written to again in a moment, such as where one server takes another's place.
     pub(crate) fn read_only(error: &sqlx::Error, place: &str) -> Self {
-        Self::unavailable(format!(
+        let reason = format!(
             "the database {place} is read-only ({error}); where it is to stay so, name the server that may be written to"
-        ))
+        );
+        Self { kind: FaultKind::ReadOnly, reason }
     }
 
     pub(crate) fn full(place: &str) -> Self {
@@ -69,7 +72,19 @@ impl Fault {
 
     /// Whether another attempt may do it, and not only for want of room.
     pub(crate) fn is_passing(&self) -> bool {
-        matches!(self.kind, FaultKind::Unavailable | FaultKind::Contended)
+        matches!(self.kind, FaultKind::Unavailable | FaultKind::Contended | FaultKind::ReadOnly)
+    }
+
+    /// The same to somebody for whom an attempt before was not answered, and may have done what was asked. That nothing was done
+    /// cannot be said: they are to ask again.
+    pub(crate) fn after_one_without_an_answer(self) -> Self {
+        match self.kind {
+            FaultKind::Full | FaultKind::Unusable => Self::unavailable(format!(
+                "{}; an attempt before that was not answered and may have gone through: send the same again",
+                self.reason
+            )),
+            FaultKind::Unavailable | FaultKind::Contended | FaultKind::ReadOnly | FaultKind::OfRow => self,
+        }
     }
 
     pub(crate) fn closed() -> Self {

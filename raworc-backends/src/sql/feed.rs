@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::Shared;
-use super::convert::{count, doc};
+use super::convert::{count, doc, to_doc};
 use super::dialect::{Columns, Dialect};
 
 /// Events that one burst holds at most.
@@ -74,6 +74,22 @@ impl Feed {
         next >= last
     }
 
+    /// Whether the log has another event at this place than watchers were told, as far as that is in memory. Where nothing is, it
+    /// is kept for the next time.
+    pub(crate) fn differs(&self, event: Event) -> Result<bool, sqlx::Error> {
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(first) = recent.front().map(|event| event.revision.0) else {
+            if event.revision == self.head() {
+                recent.push_back(Arc::new(event));
+            }
+            return Ok(false);
+        };
+        let at = event.revision.0.checked_sub(first).and_then(|at| usize::try_from(at).ok());
+        let Some(told) = at.and_then(|at| recent.get(at)) else { return Ok(false) };
+        // As this release writes both: another one may have written more.
+        Ok(to_doc(&**told)? != to_doc(&event)?)
+    }
+
     /// Forgets the events in memory, because some are missing between them and the log's head.
     pub(crate) fn restart(&self, head: Revision, oldest: Revision) {
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
@@ -82,8 +98,8 @@ impl Feed {
         self.head.send_replace(head);
     }
 
-    /// The log ends earlier than watchers were told: the database lost the last of it, as where another takes its place that
-    /// had not received them. Whoever watches is to read anew.
+    /// The log ends earlier than watchers were told, or had ended earlier and others have written since: the database lost the
+    /// last of it, as where another takes its place that had not received them. Whoever watches is to read anew.
     pub(crate) fn went_back(&self, head: Revision, oldest: Revision) {
         self.returned_to.store(head.0, Ordering::Release);
         self.returns.fetch_add(1, Ordering::AcqRel);

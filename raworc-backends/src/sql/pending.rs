@@ -97,6 +97,8 @@ pub(crate) struct Pending {
     commits: Vec<Cell>,
     audit: Vec<Cell>,
     pub(crate) events: Vec<Event>,
+    /// About how many bytes the documents of commits have, with those of their agents and messages.
+    pub(crate) bytes: usize,
     /// Blobs were written, or something is to be taken away: all else may be empty.
     pub(crate) other: bool,
 }
@@ -152,11 +154,15 @@ impl Pending {
         let told = messages.iter().filter(|(message, _)| !evaluated.untold.contains(&message.id));
         let doc = committed_doc(&evaluated.committed, &agents, told.map(|(_, doc)| doc.as_str()))?;
         let at = micros(evaluated.now);
+        self.bytes += doc.len();
         self.commits.extend([int(seq).into(), id.to_string().into(), at.into(), doc.into()]);
         for (agent, doc) in agents {
             let differs = Differs::between(before.agents.get(&agent.id).and_then(Option::as_ref), agent);
             let so_far = self.agents.get(&agent.id).map_or(differs, |(so_far, _)| *so_far);
-            self.agents.insert(agent.id, (differs.max(so_far), agent_row(agent, doc)));
+            let bytes = doc.len();
+            if self.agents.insert(agent.id, (differs.max(so_far), agent_row(agent, doc))).is_none() {
+                self.bytes += bytes;
+            }
         }
         for (message, doc) in messages {
             if !before.has(message) {
@@ -168,6 +174,7 @@ impl Pending {
                 (true, _) if message.state.is_ended() => Has::Ended,
                 (true, _) => Has::Open,
             };
+            self.bytes += doc.len();
             self.messages.insert(place, (has, message_row(message, doc)));
         }
         for step in &evaluated.steps {
@@ -186,7 +193,9 @@ impl Pending {
         }
         if let Some((key, answer)) = &evaluated.answer {
             let (principal, name) = (key.principal.clone().into(), key.key.clone().into());
-            let row = vec![principal, name, micros(answer.expires).into(), to_doc(answer)?.into()];
+            let doc = to_doc(answer)?;
+            self.bytes += doc.len();
+            let row = vec![principal, name, micros(answer.expires).into(), doc.into()];
             self.answers.insert(key.clone(), row);
         }
         if let Some(row) = &evaluated.audit {

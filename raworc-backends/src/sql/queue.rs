@@ -79,6 +79,8 @@ pub(crate) struct Job {
     pub(crate) work: Work,
     reply: oneshot::Sender<Result<Outcome, StoreError>>,
     asked: Instant,
+    /// Whether an attempt was not answered, which may have done it.
+    may_be_done: bool,
     /// What it takes of the room for texts, until it is answered.
     _room: OwnedSemaphorePermit,
 }
@@ -89,15 +91,24 @@ impl Job {
         let result = match result {
             Ok(Outcome::Refused(conflict)) => Err(StoreError::Conflict(conflict)),
             Ok(outcome) => Ok(outcome),
+            Err(fault) if self.may_be_done => Err(fault.after_one_without_an_answer().into()),
             Err(fault) => Err(fault.into()),
         };
         drop(self.reply.send(result));
     }
 }
 
+/// Notes that an attempt to do these was not answered.
+pub(crate) fn not_answered(batch: &mut [Job]) {
+    for job in batch {
+        job.may_be_done = true;
+    }
+}
+
 /// Who writes batches, each in one transaction: all of it, or none.
 pub(crate) trait Attempt {
-    /// Does the work. Where it `grows`, what has come by the time that it begins may be added to the batch, and is done with it.
+    /// Does the work, or the first of it where all of it would be too much. Where it `grows`, what has come by the time that it
+    /// begins may be added to the batch, and is done with it.
     fn attempt(
         &mut self,
         batch: &mut Vec<Job>,
@@ -107,14 +118,20 @@ pub(crate) trait Attempt {
 
 /// Does the work of a batch, and answers. Where the database refuses a row, each job is tried alone.
 pub(crate) async fn write(writer: &mut (impl Attempt + Send), mut batch: Vec<Job>) {
-    let fault = match writer.attempt(&mut batch, true).await {
-        Ok(outcomes) => {
-            for (job, outcome) in batch.into_iter().zip(outcomes) {
-                job.answer(Ok(outcome));
+    let fault = loop {
+        match writer.attempt(&mut batch, true).await {
+            Ok(outcomes) => {
+                let rest = batch.split_off(outcomes.len().clamp(1, batch.len()));
+                for (job, outcome) in batch.into_iter().zip(outcomes) {
+                    job.answer(Ok(outcome));
+                }
+                if rest.is_empty() {
+                    return;
+                }
+                batch = rest;
             }
-            return;
+            Err(fault) => break fault,
         }
-        Err(fault) => fault,
     };
     let mut broken = (fault.kind != FaultKind::OfRow || batch.len() == 1).then_some(fault);
     for job in batch {
@@ -170,7 +187,7 @@ impl Queue {
         let bytes = u32::try_from(work.bytes().min(ROOM)).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.room).try_acquire_many_owned(bytes).map_err(|_| no_room())?;
         let (reply, answer) = oneshot::channel();
-        Ok((Job { work, reply, asked: Instant::now(), _room: room }, answer))
+        Ok((Job { work, reply, asked: Instant::now(), may_be_done: false, _room: room }, answer))
     }
 
     /// Whether the writer has taken all that it was asked for.
@@ -303,19 +320,24 @@ mod tests {
         matches!(answer, Err(StoreError::Unavailable { reason }) if reason.contains("try again"))
     }
 
-    #[tokio::test]
+    /// What comes of it, by a paused clock: what never ends fails at once.
+    async fn ended<T>(work: impl Future<Output = T>) -> T {
+        timeout(WAIT * 20, work).await.expect("it ends")
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn texts_that_wait_have_so_much_room_and_what_has_none_waits_all_the_same() {
         let (queue, mut jobs) = Queue::new(1024, CancellationToken::new());
         let waiting: Vec<_> = (0..ROOM >> 20).map(|_| queue.job(text(1 << 20)).expect("there is room")).collect();
-        assert!(is_refused_for_now(&queue.write(text(1)).await));
-        let ended = tokio::spawn({
+        assert!(is_refused_for_now(&ended(queue.write(text(1))).await));
+        let without_texts = tokio::spawn({
             let queue = queue.clone();
             async move { queue.write(Work::Forget(Box::default())).await }
         });
-        for job in jobs.next(64).await.expect("it waits") {
+        for job in ended(jobs.next(64)).await.expect("it waits") {
             job.answer(Ok(Outcome::Done));
         }
-        assert!(matches!(ended.await, Ok(Ok(Outcome::Done))), "what has no texts needs no room");
+        assert!(matches!(ended(without_texts).await, Ok(Ok(Outcome::Done))), "what has no texts needs no room");
         drop(waiting);
         assert!(queue.job(text(2 * ROOM)).is_ok(), "there is room again, also for more than all of it");
     }
@@ -351,20 +373,23 @@ mod tests {
         let old = [write(), write(), write()];
         tokio::time::sleep(WAIT + Duration::from_secs(1)).await;
         let [first, second, without_a_place] = old;
-        assert!(is_refused_for_now(&without_a_place.await.expect("it ends")), "it found no place");
+        assert!(is_refused_for_now(&ended(without_a_place).await.expect("no panic")), "it found no place");
         let next = tokio::spawn(async move { jobs.next(64).await.map(|batch| (batch, jobs)) });
         for old in [first, second] {
-            assert!(is_refused_for_now(&old.await.expect("it ends")), "its turn came too late");
+            assert!(is_refused_for_now(&ended(old).await.expect("no panic")), "its turn came too late");
         }
         let young = write();
-        let (batch, mut jobs) = next.await.expect("it ends").expect("one waits");
+        let (batch, mut jobs) = ended(next).await.expect("no panic").expect("one waits");
         assert_eq!(batch.len(), 1, "the young one");
         tokio::time::sleep(WAIT * 2).await;
         for job in batch {
             job.answer(Ok(Outcome::Done));
         }
-        assert!(matches!(young.await, Ok(Ok(Outcome::Done))), "what was begun is answered however long it takes");
+        assert!(
+            matches!(ended(young).await, Ok(Ok(Outcome::Done))),
+            "what was begun is answered however long it takes"
+        );
         drop(queue);
-        assert!(jobs.next(64).await.is_none());
+        assert!(ended(jobs.next(64)).await.is_none());
     }
 }

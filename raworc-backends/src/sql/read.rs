@@ -345,11 +345,7 @@ impl<D: Dialect> Shared<D> {
 
     /// The head, as the database has it.
     pub(crate) async fn head(&self) -> Result<Stamped<Head>, sqlx::Error> {
-        self.head_of(&self.run(Script(vec![plain(sql::HEAD, [])])).await?)
-    }
-
-    /// From the rows of [`sql::HEAD`].
-    pub(crate) fn head_of(&self, rows: &[D::Row]) -> Result<Stamped<Head>, sqlx::Error> {
+        let rows = self.run(Script(vec![plain(sql::HEAD, [])])).await?;
         let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
         Ok(Stamped { value: Head::of(row)?, now: self.told(row, 3)? })
     }

@@ -6,8 +6,11 @@
 //! database, which ends a transaction whose process is silent.
 
 pub(crate) mod address;
+mod look;
+mod most;
 mod nodelay;
 mod options;
+mod signals;
 pub(crate) mod tail;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -20,19 +23,23 @@ use raworc_core::ids::Revision;
 use raworc_core::store::StoreError;
 use sqlx::Connection;
 use sqlx::pool::PoolOptions;
-use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use self::options::DatabaseOptions;
 
+use self::signals::Signals;
 use self::tail::Tail;
 use self::writer::Writer;
-use super::batch::{Batches, Retention};
+use super::batch::{Batches, Head, Retention};
+use super::convert::{number, time};
 use super::dialect::Dialect;
 use super::feed::Feed;
+use super::read::{plain, within};
 use super::recent::Recent;
 use super::schema::bring_up_to_date;
+use super::script::Script;
+use super::statements as sql;
 use super::store::{Shared, SqlStore};
 use super::time::Time;
 use super::whole::words::Words;
@@ -105,6 +112,14 @@ impl<D: Server> SqlStore<D> {
         let (connect, place) = D::options(&options)?;
         let Usable { mut conn, to: connect, pooled } = usable::<D>(&options, connect, &place).await?;
         bring_up_to_date::<D>(&mut conn, &place).await?;
+        let fault = |error: sqlx::Error| StoreError::from(D::fault(&error, &place));
+        let asked = Instant::now();
+        let rows = within(D::run(&mut conn, Script(vec![plain(sql::HEAD, [])]))).await.map_err(fault)?;
+        let row = rows.first().ok_or(sqlx::Error::RowNotFound).map_err(fault)?;
+        let head = Head::of(row).map_err(fault)?;
+        let clock = Time::of_database(number(row, 3).and_then(time).map_err(fault)?, asked);
+        let signals = Arc::new(Signals::new());
+        let turns = Arc::clone(&signals);
         let port = D::port(&connect);
         let readers = PoolOptions::<D::Db>::new()
             .max_connections(options.connections.max(1))
@@ -113,8 +128,9 @@ impl<D: Server> SqlStore<D> {
             .acquire_slow_threshold(CONNECT_LIMIT)
             // Asking each connection whether it is there, before it is asked anything, would be as much again as what it is asked.
             .test_before_acquire(false)
-            .before_acquire(|conn, used| {
-                Box::pin(async move { Ok(used.idle_for < FRESH || conn.ping().await.is_ok()) })
+            .before_acquire(move |conn, used| {
+                let is_old = turns.is_old(used.age);
+                Box::pin(async move { Ok(!is_old && (used.idle_for < FRESH || conn.ping().await.is_ok())) })
             })
             .after_connect(move |conn, _| {
                 nodelay::send_at_once(port);
@@ -122,24 +138,21 @@ impl<D: Server> SqlStore<D> {
             })
             .connect_lazy_with(connect.clone());
         let shared = Arc::new(Shared {
-            time: Arc::new(Time::of_database()),
+            time: Arc::new(clock),
             readers,
-            feed: Feed::new(Revision(0), Revision(1)),
+            feed: Feed::new(head.revision, head.oldest),
             recent: Recent::default(),
             closed: CancellationToken::new(),
             place,
             pooled,
         });
-        let asked = Instant::now();
-        let head = shared.head().await.map_err(|error| shared.fault(&error))?;
-        shared.time.tell(head.now, asked);
-        shared.feed.restart(head.value.revision, head.value.oldest);
+        // What stands at the head is known from now on, should another server answer.
+        shared.look_over(&mut conn).await.map_err(|error| shared.fault(&error))?;
         let keep = Retention { events: options.keep_events, commits: options.keep_commits };
-        let batches = Batches::new(head.value, keep);
-        let grown = Arc::new(Notify::new());
+        let batches = Batches::new(head, keep);
         Ok(Self::new(shared, options.queue, |shared, jobs, closing| {
-            let tail = Tail::<D>::new(Arc::clone(&shared), connect.clone(), Arc::clone(&grown), closing);
-            let writer = Writer::<D>::new(shared, jobs, connect, conn, batches, options.batch, grown);
+            let tail = Tail::<D>::new(Arc::clone(&shared), connect.clone(), Arc::clone(&signals), closing);
+            let writer = Writer::<D>::new(shared, jobs, connect, conn, batches, options.batch, signals);
             let following = tokio::spawn(tail.run());
             async move {
                 writer.run().await;

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
-use raworc_core::entropy::{Clock, SystemClock};
+use raworc_core::entropy::Clock;
 use raworc_core::store::StoreClock;
 use tokio::time::Instant;
 
@@ -20,10 +20,10 @@ impl Time {
         Self { clock: StoreClock::new(clock), told: None }
     }
 
-    /// By the clock of a database that many processes share, as it was last told.
-    pub(crate) fn of_database() -> Self {
-        let now = Instant::now();
-        let told = Arc::new(Told(Mutex::new(Telling { time: SystemClock.now(), asked: now, heard: now })));
+    /// By the clock of a database that many processes share, as it was last told: first by this, to who asked then. The
+    /// machine's is never looked at, or what was stamped by it would be of another time.
+    pub(crate) fn of_database(time: Timestamp, asked: Instant) -> Self {
+        let told = Arc::new(Told(Mutex::new(Telling { time, asked, heard: Instant::now() })));
         Self { clock: StoreClock::new(Arc::clone(&told) as Arc<dyn Clock>), told: Some(told) }
     }
 
@@ -31,7 +31,8 @@ impl Time {
         self.clock.now()
     }
 
-    /// The database says that it is this time, to who asked then. What was asked before the last telling is older than that.
+    /// The database says that it is this time, to who asked then. What was asked before the last telling is older than that. It
+    /// has to be what the database says: what [`now`](Self::now) makes of that may wait for it, and would never be met.
     pub(crate) fn tell(&self, time: Timestamp, asked: Instant) {
         if let Some(told) = &self.told {
             let mut last = told.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -104,7 +104,7 @@ impl Attempt for Writer {
                 if batches.rows.next_batch() {
                     shared.recent.clear();
                 }
-                self.checkpoints.wrote(jobs.len());
+                self.checkpoints.wrote(written.outcomes.len());
                 batches.head = written.head;
                 shared.feed.publish(written.events, written.head.oldest);
                 Ok(written.outcomes)

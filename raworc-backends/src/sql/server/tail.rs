@@ -6,12 +6,14 @@ use std::time::Duration;
 use raworc_core::event::Event;
 use raworc_core::ids::Revision;
 use sqlx::Connection;
-use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::look::{before, look};
+use super::signals::Signals;
 use super::{CONNECT_LIMIT, ConnectTo, Server, connect, timed_out};
 use crate::sql::Shared;
+use crate::sql::batch::Head;
 use crate::sql::convert::doc;
 use crate::sql::feed::{BURST, bounds};
 use crate::sql::read::{log, plain, within};
@@ -30,19 +32,21 @@ pub(super) struct Tail<D: Server> {
     listener: Option<D::Listener>,
     /// Its own: however many read, the log is followed.
     conn: Option<D::Connection>,
-    /// The writer knows that there is more.
-    grown: Arc<Notify>,
+    signals: Arc<Signals>,
+    /// The last turn before which none of the connections was there.
+    made_after: Instant,
     closing: CancellationToken,
 }
 
 impl<D: Server> Tail<D> {
-    pub(super) const fn new(
+    pub(super) fn new(
         shared: Arc<Shared<D>>,
         to: ConnectTo<D>,
-        grown: Arc<Notify>,
+        signals: Arc<Signals>,
         closing: CancellationToken,
     ) -> Self {
-        Self { shared, to, listener: None, conn: None, grown, closing }
+        let made_after = signals.turned();
+        Self { shared, to, listener: None, conn: None, signals, made_after, closing }
     }
 
     pub(super) async fn run(mut self) {
@@ -75,8 +79,17 @@ impl<D: Server> Tail<D> {
         }
     }
 
+    /// Leaves connections that may lead to another server than the one that is written to.
+    fn leave_old(&mut self) {
+        let turned = self.signals.turned();
+        if turned > self.made_after {
+            (self.listener, self.conn, self.made_after) = (None, None, turned);
+        }
+    }
+
     /// Waits until there may be something new, for the period at most, and reads it. Whether there was.
     async fn round(&mut self, period: Duration) -> Result<bool, sqlx::Error> {
+        self.leave_old();
         if self.listener.is_none() && !self.shared.pooled {
             // What was told before somebody listened, or where nobody can.
             self.poll().await?;
@@ -91,7 +104,7 @@ impl<D: Server> Tail<D> {
         };
         let heard = tokio::select! {
             heard = hear => heard?,
-            () = self.grown.notified() => None,
+            () = self.signals.grown.notified() => None,
             () = sleep(period) => {
                 let found = self.poll().await?;
                 if found {
@@ -109,6 +122,7 @@ impl<D: Server> Tail<D> {
 
     /// Runs statements that only read, over another connection where the last one turns out to be lost.
     async fn ask(&mut self, script: Script) -> Result<Vec<D::Row>, sqlx::Error> {
+        self.leave_old();
         if let Some(conn) = &mut self.conn {
             match within(self.shared.run_on(conn, script.clone())).await {
                 Err(error) if self.shared.may_be_lost(&error) => {}
@@ -121,29 +135,36 @@ impl<D: Server> Tail<D> {
 
     async fn poll(&mut self) -> Result<bool, sqlx::Error> {
         let (asked, known) = (Instant::now(), self.shared.feed.head());
-        let rows = self.ask(Script(vec![plain(sql::HEAD, [])])).await?;
-        let head = self.shared.head_of(&rows)?;
-        self.shared.time.tell(head.now, asked);
-        if head.value.revision < known {
-            self.shared.feed.went_back(head.value.revision, head.value.oldest);
+        let rows = self.ask(look(known)).await?;
+        let found = self.shared.looked(known, &rows)?;
+        self.shared.time.tell(found.time, asked);
+        if found.went_back {
             return Ok(true);
         }
-        self.shared.feed.publish(Vec::new(), head.value.oldest);
-        let grown = head.value.revision > self.shared.feed.head();
+        self.shared.feed.publish(Vec::new(), found.head.oldest);
+        let grown = found.head.revision > self.shared.feed.head();
         if grown {
             self.read().await?;
         }
         Ok(grown)
     }
 
-    /// Takes up what follows in the log.
+    /// Takes up what follows in the log. It is read from what was told last: another server may have another event there.
     async fn read(&mut self) -> Result<(), sqlx::Error> {
         let shared = Arc::clone(&self.shared);
         let feed = &shared.feed;
         loop {
             let since = feed.head();
-            let rows = self.ask(log(since, BURST)).await?;
-            let Some((first, _)) = bounds(&rows)? else { return Ok(()) };
+            let rows = self.ask(log(before(since), BURST + 1)).await?;
+            if shared.differs(since, &rows)? {
+                let rows = self.ask(Script(vec![plain(sql::HEAD, [])])).await?;
+                let head = Head::of(rows.first().ok_or(sqlx::Error::RowNotFound)?)?;
+                feed.went_back(head.revision, head.oldest);
+                return Ok(());
+            }
+            let told = bounds(&rows)?.is_some_and(|(first, _)| first <= since);
+            let rows = &rows[usize::from(told)..];
+            let Some((first, _)) = bounds(rows)? else { return Ok(()) };
             if first > since.next() {
                 // What lies between was taken away: whoever has not seen it is told that it is gone.
                 feed.restart(Revision(first.0 - 1), first);

@@ -3,12 +3,14 @@
 //! Where no server is, the tests say so to whoever runs them, and fail where it was to be there.
 
 pub(crate) mod apart;
+mod clocks;
 pub(crate) mod database;
 pub(crate) mod failover;
 mod locks;
 mod lost;
 pub(crate) mod own;
 pub(crate) mod processes;
+mod returns;
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -28,20 +30,26 @@ use raworc_core::store::{
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
+pub(crate) use self::clocks::a_time_that_was_ahead_is_the_databases_again_though_nothing_is_written;
 use self::database::Database;
 pub(crate) use self::locks::{
     a_commit_that_has_waited_too_long_for_its_turn_is_told_and_made_when_it_is_sent_again,
     a_deadlock_with_somebody_else_costs_no_commit, a_pooler_is_noticed,
     what_comes_while_others_write_is_written_with_what_waits,
 };
-pub(crate) use self::lost::{commits_whose_answers_are_lost_are_made_once_each, what_is_written_leaves_at_once};
+pub(crate) use self::lost::{
+    commits_whose_answers_are_lost_are_made_once_each, what_comes_while_a_batch_is_tried_again_is_another_batch,
+    what_is_written_leaves_at_once, what_may_have_been_done_is_not_told_as_refused,
+};
+pub(crate) use self::returns::{
+    who_watches_a_log_that_went_back_and_has_grown_since_is_told, who_watches_a_log_that_went_back_is_told,
+};
 use super::{DatabaseOptions, Server, connect, usable};
 use crate::sql::commits::{accept, agent_lists, change, create, message_id};
 use crate::sql::purging;
 use crate::sql::script::{Cell, Script, Step};
 use crate::sql::statements::{self as sql, Kind};
 use crate::sql::store::SqlStore;
-use crate::sql::time::Time;
 
 /// A kind of server, as its tests need it.
 pub(crate) trait Tested: Server {
@@ -105,6 +113,12 @@ macro_rules! tests {
             use $crate::sql::server::tests::failover;
             failover::commits_over_a_server_that_another_takes_the_place_of_are_made_once_each::<$dialect>($kind).await;
         }
+
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn a_server_that_takes_no_writes_any_more_is_left_by_who_reads_too() {
+            use $crate::sql::server::tests::failover;
+            failover::a_server_that_takes_no_writes_any_more_is_left_by_who_reads_too::<$dialect>($kind).await;
+        }
     };
     // With processes of its own.
     (processes $dialect:ty, $kind:literal) => {
@@ -140,6 +154,8 @@ macro_rules! tests {
             a_watcher_hears_of_what_another_process_commits,
             a_name_that_is_freed_and_taken_in_one_batch_is_the_new_agents,
             who_watches_a_log_that_went_back_is_told,
+            who_watches_a_log_that_went_back_and_has_grown_since_is_told,
+            a_time_that_was_ahead_is_the_databases_again_though_nothing_is_written,
             agents_of_any_number_are_looked_up_at_once,
             a_store_that_is_dropped_ends_what_is_watched,
             many_rows_go_a_few_at_a_time_while_others_write,
@@ -148,6 +164,8 @@ macro_rules! tests {
             what_comes_while_others_write_is_written_with_what_waits,
             a_pooler_is_noticed,
             commits_whose_answers_are_lost_are_made_once_each,
+            what_may_have_been_done_is_not_told_as_refused,
+            what_comes_while_a_batch_is_tried_again_is_another_batch,
             the_largest_messages_go_through_together,
         );
         $crate::sql::server::tests::tests!(own $dialect, $kind:
@@ -409,7 +427,7 @@ pub(crate) async fn who_holds_the_head_and_is_silent_holds_up_the_others_for_sec
     let store = open::<D>(&database).await;
     let head = store.shared.head().await.expect("answers").value;
     let mut silent = a_connection::<D>(&database).await;
-    D::begin(&mut silent, head, &Time::of_database(), Script::default()).await.expect("begins");
+    D::begin(&mut silent, head, &store.shared.time, Script::default()).await.expect("begins");
     let began = Instant::now();
     let (_, made) = create("one");
     timeout(Duration::from_secs(60), store.commit(made)).await.expect("in time").expect("goes through");
@@ -524,34 +542,6 @@ pub(crate) async fn a_name_that_is_freed_and_taken_in_one_batch_is_the_new_agent
     assert_eq!(found.id, new);
     let gone = store.agent_by_id(old).await.expect("answers").value.expect("is kept");
     assert_eq!((gone.id, gone.status.state()), (old, State::Deleted));
-    store.close().await;
-}
-
-pub(crate) async fn who_watches_a_log_that_went_back_is_told<D: Tested>(database: Database) {
-    let store = open::<D>(&database).await;
-    let (agent, made) = create("one");
-    store.commit(made).await.expect("goes through");
-    let mut log = store.watch(Revision(0), EventFilter::default()).await.expect("begins");
-    for _ in 0..3 {
-        store.commit(accept(agent, message_id(), "hello")).await.expect("goes through");
-    }
-    let mut seen = Revision(0);
-    while seen < Revision(4) {
-        let burst = timeout(Duration::from_secs(30), log.next()).await.expect("hears of it").expect("goes on");
-        seen = burst.expect("is readable").last().expect("has some").revision;
-    }
-    // As a replica has it that had not received the last of it.
-    database
-        .run("DELETE FROM log WHERE revision > 2; UPDATE head SET revision = 2 WHERE id = 1")
-        .await
-        .expect("is written");
-    let told = timeout(Duration::from_secs(30), log.next()).await.expect("hears of it").expect("goes on");
-    assert!(matches!(told, Err(StoreError::Gone { oldest: Revision(3) })), "{told:?}");
-    let mut log = store.watch(Revision(2), EventFilter::default()).await.expect("begins");
-    store.commit(create("two").1).await.expect("goes through");
-    let burst = timeout(Duration::from_secs(30), log.next()).await.expect("hears of it").expect("goes on");
-    let events = burst.expect("is readable");
-    assert_eq!(events.first().and_then(|event| event.name.clone()).map(|name| name.to_string()), Some("two".into()));
     store.close().await;
 }
 

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::Connection;
-use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::most::Most;
+use super::signals::Signals;
 use super::{ConnectTo, Server, connect};
 use crate::sql::Shared;
 use crate::sql::batch::{Batches, Head};
-use crate::sql::fault::Fault;
+use crate::sql::fault::{Fault, FaultKind};
 use crate::sql::queue::{self, Attempt, Job, Jobs, Outcome};
 
 /// How long one transaction may take, the wait for its turn among the processes included.
@@ -30,13 +31,12 @@ pub(super) struct Writer<D: Server> {
     to: ConnectTo<D>,
     conn: Option<D::Connection>,
     batches: Batches,
-    /// Commits that a batch has at most: fewer than the largest ones after a batch took too long.
-    most: usize,
-    largest: usize,
+    most: Most,
     /// Whether the last batch could not be written: the next ones are not waited for as long, or all would queue up.
     failing: bool,
-    /// Others have written before this process did: its own events are not all that is new.
-    grown: Arc<Notify>,
+    signals: Arc<Signals>,
+    /// Whether the server took no writes when it was last asked to.
+    read_only: bool,
 }
 
 impl<D: Server> Writer<D> {
@@ -47,13 +47,14 @@ impl<D: Server> Writer<D> {
         conn: D::Connection,
         batches: Batches,
         most: usize,
-        grown: Arc<Notify>,
+        signals: Arc<Signals>,
     ) -> Self {
-        Self { shared, jobs, to, conn: Some(conn), batches, most, largest: most, failing: false, grown }
+        let most = Most::new(most);
+        Self { shared, jobs, to, conn: Some(conn), batches, most, failing: false, read_only: false, signals }
     }
 
     pub(super) async fn run(mut self) {
-        while let Some(batch) = self.jobs.next(self.most).await {
+        while let Some(batch) = self.jobs.next(self.most.now()).await {
             queue::write(&mut self, batch).await;
         }
         if let Some(conn) = self.conn.take() {
@@ -65,9 +66,9 @@ impl<D: Server> Writer<D> {
     /// another turn.
     async fn once(&mut self, batch: &mut Vec<Job>, grows: bool) -> Result<Vec<Outcome>, Fault> {
         let fault = |error: sqlx::Error| D::fault(&error, &self.shared.place);
-        let mut conn = match self.conn.take() {
-            Some(conn) => conn,
-            None => connect::<D>(&self.to).await.map_err(fault)?,
+        let (mut conn, is_new) = match self.conn.take() {
+            Some(conn) => (conn, false),
+            None => (connect::<D>(&self.to).await.map_err(fault)?, true),
         };
         let feed = &self.shared.feed;
         let begun = |head: Head, _: &[_]| {
@@ -76,9 +77,15 @@ impl<D: Server> Writer<D> {
                 feed.went_back(head.revision, head.oldest);
             }
         };
-        let most = if grows { self.most } else { 1 };
+        let most = if grows { self.most.now() } else { 1 };
         let more = |batch: &mut Vec<Job>| self.jobs.add_to(batch, most);
-        let writing = self.batches.write::<D>(&mut conn, &self.shared.time, batch, more, begun);
+        let writing = async {
+            if is_new {
+                // Before anything is told that follows: it may be another server.
+                self.shared.look_over(&mut conn).await?;
+            }
+            self.batches.write::<D>(&mut conn, &self.shared.time, batch, more, begun).await
+        };
         let written = timeout(LIMIT, writing).await;
         // Others write too, so that what was read is true no longer.
         self.batches.rows.clear();
@@ -86,19 +93,34 @@ impl<D: Server> Writer<D> {
             Ok(Ok(written)) => {
                 self.conn = Some(conn);
                 self.batches.head = written.head;
-                self.most = (self.most * 2).min(self.largest);
+                self.most.went_well(written.outcomes.len());
+                if std::mem::take(&mut self.read_only) {
+                    // Before anything is told that only this server has.
+                    self.signals.turn();
+                }
                 if !self.shared.feed.publish(written.events, written.head.oldest) {
-                    self.grown.notify_one();
+                    // Others have written before: its own events are not all that is new.
+                    self.signals.grown.notify_one();
                 }
                 Ok(written.outcomes)
             }
             Ok(Err(error)) => {
                 // Closing takes the transaction back, if it is not committed.
                 drop(timeout(super::CONNECT_LIMIT, conn.close()).await);
-                Err(D::fault(&error, &self.shared.place))
+                let fault = fault(error);
+                match fault.kind {
+                    FaultKind::Unavailable => queue::not_answered(batch),
+                    FaultKind::ReadOnly if !self.read_only => {
+                        self.read_only = true;
+                        self.signals.turn();
+                    }
+                    _ => {}
+                }
+                Err(fault)
             }
             Err(_) => {
-                self.most = (self.most / 2).max(1);
+                self.most.took_too_long(batch.len());
+                queue::not_answered(batch);
                 let reason =
                     format!("the database {} has not answered within {} s", self.shared.place, LIMIT.as_secs());
                 Err(Fault::unavailable(reason))
@@ -112,6 +134,7 @@ impl<D: Server> Attempt for Writer<D> {
     async fn attempt(&mut self, batch: &mut Vec<Job>, grows: bool) -> Result<Vec<Outcome>, Fault> {
         let patience = if self.failing { Duration::ZERO } else { PATIENCE };
         let (until, mut pause) = (Instant::now() + patience, PAUSES.0);
+        let mut grows = grows;
         loop {
             let fault = match self.once(batch, grows).await {
                 Err(fault) if fault.is_passing() => fault,
@@ -125,6 +148,8 @@ impl<D: Server> Attempt for Writer<D> {
                 return Err(fault);
             }
             tracing::warn!(reason = %fault.reason, "a batch was not written, and is tried again");
+            // What comes meanwhile is not to share what becomes of it.
+            grows = false;
             sleep(pause).await;
             pause = (pause * 2).min(PAUSES.1);
         }

@@ -3,51 +3,66 @@
 use std::io;
 use std::time::Duration;
 
+use futures::StreamExt;
+use futures::future::join_all;
+use raworc_core::store::{EventFilter, MessageQuery, Store};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::database::{self, Database};
 use super::own::Own;
-use super::{Tested, made_once_each, not_tested};
+use super::{Tested, made_once_each, not_tested, open};
+use crate::sql::commits::{accept, create, message_id};
 use crate::sql::dialect::Columns;
 use crate::sql::script::Script;
-use crate::sql::server::{DatabaseOptions, connect};
+use crate::sql::server::{ConnectTo, DatabaseOptions, connect};
+
+/// An address at which nothing answers.
+pub(super) const NOWHERE: &str = "127.0.0.1:1";
 
 /// An address that stays while servers come and go, as a name or a balancer is.
-struct Way {
-    address: String,
+pub(super) struct Way {
+    pub(super) address: String,
     to: watch::Sender<String>,
+    cuts: watch::Sender<()>,
     task: JoinHandle<io::Result<()>>,
 }
 
 impl Way {
-    async fn to(server: String) -> Self {
+    pub(super) async fn to(server: String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("its address").to_string();
-        let to = watch::Sender::new(server);
-        let leads = to.subscribe();
+        let (to, cuts) = (watch::Sender::new(server), watch::Sender::new(()));
+        let (leads, cut) = (to.subscribe(), cuts.subscribe());
         let task = tokio::spawn(async move {
             loop {
                 let (mut client, _) = listener.accept().await?;
-                let mut leads = leads.clone();
-                let to = leads.borrow_and_update().clone();
+                let mut cut = cut.clone();
+                cut.mark_unchanged();
+                let to = leads.borrow().clone();
                 tokio::spawn(async move {
                     let mut server = TcpStream::connect(to).await?;
                     tokio::select! {
                         ended = copy_bidirectional(&mut client, &mut server) => ended.map(drop),
-                        _ = leads.changed() => Ok(()),
+                        _ = cut.changed() => Ok(()),
                     }
                 });
             }
         });
-        Self { address, to, task }
+        Self { address, to, cuts, task }
     }
 
     /// Leads elsewhere, and cuts what went the old way.
-    fn turn_to(&self, server: String) {
+    pub(super) fn turn_to(&self, server: String) {
+        self.lead_to(server);
+        self.cuts.send_replace(());
+    }
+
+    /// Leads elsewhere from now on. What goes the old way still does.
+    fn lead_to(&self, server: String) {
         self.to.send_replace(server);
     }
 }
@@ -69,6 +84,17 @@ pub(crate) async fn until<F: Future<Output = Result<bool, sqlx::Error>>>(what: &
     panic!("not within a minute: {what}");
 }
 
+async fn until_it_has_an_agent<D: Tested>(standby: &ConnectTo<D>) {
+    until("the standby has what was committed first", || async {
+        let mut conn = connect::<D>(standby).await?;
+        let mut script = Script::default();
+        script.add("SELECT COUNT(*) FROM agents", []);
+        let rows = D::run(&mut conn, script).await?;
+        Ok(rows.first().map(|row| row.int(0)).transpose()?.flatten() == Some(1))
+    })
+    .await;
+}
+
 pub(crate) async fn commits_over_a_server_that_another_takes_the_place_of_are_made_once_each<D: Tested>(
     kind: &'static str,
 ) {
@@ -87,14 +113,7 @@ pub(crate) async fn commits_over_a_server_that_another_takes_the_place_of_are_ma
     let primary = Mutex::new(Some(primary));
     let take_over = async |_: Database| {
         let Some(primary) = primary.lock().await.take() else { return std::future::pending().await };
-        until("the standby has what was committed first", || async {
-            let mut conn = connect::<D>(&to).await?;
-            let mut script = Script::default();
-            script.add("SELECT COUNT(*) FROM agents", []);
-            let rows = D::run(&mut conn, script).await?;
-            Ok(rows.first().map(|row| row.int(0)).transpose()?.flatten() == Some(1))
-        })
-        .await;
+        until_it_has_an_agent::<D>(&to).await;
         // It ends as when it is killed, in the middle of what it does, and is not started again.
         tokio::task::spawn_blocking(move || drop(primary)).await.expect("it ends");
         // Who comes before the standby may be written to is told so, and comes again.
@@ -102,4 +121,63 @@ pub(crate) async fn commits_over_a_server_that_another_takes_the_place_of_are_ma
         D::promote(&standby).await;
     };
     made_once_each::<D>(stays, 1, take_over).await;
+}
+
+pub(crate) async fn a_server_that_takes_no_writes_any_more_is_left_by_who_reads_too<D: Tested>(kind: &'static str) {
+    if let Err(lack) = database::server(kind) {
+        return not_tested(kind, &lack);
+    }
+    let start = move || Own::start(kind, &["--followed"]);
+    let primary = tokio::task::spawn_blocking(start).await.expect("it comes up");
+    let database = Database::at(primary.url());
+    let url = D::url_of_a_plain_user(&database).await.expect("may be made");
+    let standby = D::standby(kind, &primary).await;
+    let at_standby = Database::at(standby.url());
+    let way = Way::to(database.address()).await;
+    let store = open::<D>(&Database::at(&url.replace(&database.address(), &way.address))).await;
+    let (agent, made) = create("one");
+    store.commit(made).await.expect("goes through");
+    let to = url.replace(&database.address(), &at_standby.address());
+    let (to, _) = D::options(&DatabaseOptions::new(&to)).expect("an address");
+    until_it_has_an_agent::<D>(&to).await;
+
+    D::read_only(&database, true).await.expect("may be set");
+    let commit = accept(agent, message_id(), "hello");
+    store.commit(commit.clone()).await.expect_err("may not be written to");
+    // Several connections to read by, all of them to the old server.
+    let query = MessageQuery::of(agent);
+    let read = || join_all((0..8).map(|_| store.messages(&query)));
+    assert!(read().await.iter().all(Result::is_ok));
+    let head = store.head().await.expect("answers").value;
+    let mut log = store.watch(head, EventFilter::default()).await.expect("begins");
+
+    // The old one goes on to answer whoever is there.
+    D::promote(&standby).await;
+    until("the new one may be written to", || async {
+        D::read_only(&at_standby, false).await?;
+        Ok(true)
+    })
+    .await;
+    way.lead_to(at_standby.address());
+    let written = async {
+        while let Err(error) = store.commit(commit.clone()).await {
+            assert!(error.is_retryable(), "{error}");
+        }
+    };
+    timeout(Duration::from_secs(60), written).await.expect("it is written at the new one");
+    let others = open::<D>(&at_standby).await;
+    let last = others.commit(accept(agent, message_id(), "hello")).await.expect("goes through").revision;
+    for found in read().await {
+        assert_eq!(found.expect("is read").items.len(), 2, "by way of the new one");
+    }
+    let mut seen = head;
+    while seen < last {
+        let burst = timeout(Duration::from_secs(30), log.next()).await.expect("hears of it").expect("goes on");
+        for event in burst.expect("nothing was lost") {
+            assert_eq!(event.revision, seen.next());
+            seen = event.revision;
+        }
+    }
+    others.close().await;
+    store.close().await;
 }

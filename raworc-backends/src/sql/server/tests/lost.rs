@@ -2,9 +2,11 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use raworc_core::store::Store;
+use raworc_core::ids::Revision;
+use raworc_core::store::{Store, StoreError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -25,20 +27,38 @@ const QUIET: Duration = Duration::from_millis(50);
 /// Connections that a store has once it has written and read: who writes, who reads and who follows the log.
 const CONNECTIONS: usize = 3;
 
-/// Stands between a store and its database. It passes on all that is asked, and at times keeps what is answered to a commit.
+/// What becomes of the next commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Loses {
+    Nothing,
+    /// It is made, and its answer is lost.
+    Answer,
+    /// It is lost itself.
+    Question,
+}
+
+/// Stands between a store and its database. It passes on all that is asked, and at times keeps a commit or what is answered to it.
 struct Relay {
     address: String,
-    /// Whether the next answer to a commit is to be lost.
-    loses: Arc<watch::Sender<bool>>,
+    state: Arc<State>,
     task: JoinHandle<io::Result<()>>,
+}
+
+struct State {
+    loses: watch::Sender<Loses>,
+    /// Whether connections that are new have to wait.
+    holds: watch::Sender<bool>,
+    /// Commits that were passed on.
+    commits: AtomicUsize,
 }
 
 impl Relay {
     async fn before(to: String, commit: &'static [u8]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("its address").to_string();
-        let loses = Arc::new(watch::Sender::new(false));
-        let asked = Arc::clone(&loses);
+        let (loses, holds) = (watch::Sender::new(Loses::Nothing), watch::Sender::new(false));
+        let state = Arc::new(State { loses, holds, commits: AtomicUsize::new(0) });
+        let asked = Arc::clone(&state);
         let task = tokio::spawn(async move {
             loop {
                 let (client, _) = listener.accept().await?;
@@ -46,13 +66,23 @@ impl Relay {
                 tokio::spawn(async move { pass_on(client, &to, commit, &asked).await });
             }
         });
-        Self { address, loses, task }
+        Self { address, state, task }
     }
 
-    /// Has an answer to a commit be lost, and waits until one was.
-    async fn lose_one(&self) {
-        self.loses.send_replace(true);
-        self.loses.subscribe().wait_for(|loses| !loses).await.expect("it is held here");
+    /// Has this be lost, and waits until it was.
+    async fn lose(&self, what: Loses) {
+        self.state.loses.send_replace(what);
+        let lost = |loses: &Loses| *loses == Loses::Nothing;
+        self.state.loses.subscribe().wait_for(lost).await.expect("it is held here");
+    }
+
+    /// Has new connections wait, or go on.
+    fn hold(&self, holds: bool) {
+        self.state.holds.send_replace(holds);
+    }
+
+    fn commits(&self) -> usize {
+        self.state.commits.load(Ordering::Relaxed)
     }
 }
 
@@ -62,7 +92,8 @@ impl Drop for Relay {
     }
 }
 
-async fn pass_on(mut client: TcpStream, to: &str, commit: &[u8], loses: &watch::Sender<bool>) -> io::Result<()> {
+async fn pass_on(mut client: TcpStream, to: &str, commit: &[u8], state: &State) -> io::Result<()> {
+    state.holds.subscribe().wait_for(|holds| !holds).await.map_err(io::Error::other)?;
     let mut server = TcpStream::connect(to).await?;
     for stream in [&client, &server] {
         stream.set_nodelay(true)?;
@@ -75,13 +106,19 @@ async fn pass_on(mut client: TcpStream, to: &str, commit: &[u8], loses: &watch::
                 if asked.is_empty() {
                     return Ok(());
                 }
-                server.write_all(asked).await?;
                 let commits = asked.windows(commit.len()).any(|part| part == commit);
-                if commits && loses.borrow().to_owned() {
+                let loses = if commits { *state.loses.borrow() } else { Loses::Nothing };
+                if loses == Loses::Question {
+                    state.loses.send_replace(Loses::Nothing);
+                    return Ok(());
+                }
+                server.write_all(asked).await?;
+                state.commits.fetch_add(usize::from(commits), Ordering::Relaxed);
+                if loses == Loses::Answer {
                     // It is made once the last of what it is answered is there, of which nobody hears.
                     server.read_exact(&mut told[..1]).await?;
                     while timeout(QUIET, server.read(&mut told)).await.is_ok_and(|read| read.is_ok_and(|read| read > 0)) {}
-                    loses.send_replace(false);
+                    state.loses.send_replace(Loses::Nothing);
                     return Ok(());
                 }
             }
@@ -99,7 +136,7 @@ async fn pass_on(mut client: TcpStream, to: &str, commit: &[u8], loses: &watch::
 pub(crate) async fn commits_whose_answers_are_lost_are_made_once_each<D: Tested>(database: Database) {
     let relay = Relay::before(database.address(), D::COMMITS).await;
     let by_relay = database.by_way_of(&relay.address, D::TLS.none);
-    made_once_each::<D>(by_relay, ANSWERS, async |_| relay.lose_one().await).await;
+    made_once_each::<D>(by_relay, ANSWERS, async |_| relay.lose(Loses::Answer).await).await;
 }
 
 pub(crate) async fn what_is_written_leaves_at_once<D: Tested>(database: Database) {
@@ -123,5 +160,42 @@ pub(crate) async fn what_is_written_leaves_at_once<D: Tested>(database: Database
     let reads = (0..8).map(|_| store.agent_by_id(agent));
     assert!(futures::future::join_all(reads).await.iter().all(Result::is_ok));
     so_many(CONNECTIONS + 1).await;
+    store.close().await;
+}
+
+pub(crate) async fn what_may_have_been_done_is_not_told_as_refused<D: Tested>(database: Database) {
+    let relay = Relay::before(database.address(), D::COMMITS).await;
+    let store = open::<D>(&database.by_way_of(&relay.address, D::TLS.none)).await;
+    let (_, made) = create("one");
+    relay.hold(true);
+    let (told, ()) = tokio::join!(store.commit(made.clone()), async {
+        relay.lose(Loses::Answer).await;
+        // It is looked for where nobody can look.
+        database.run("ALTER TABLE head RENAME TO away").await.expect("is done");
+        relay.hold(false);
+    });
+    let error = told.expect_err("nobody knows");
+    assert!(error.is_retryable() && error.to_string().contains("send the same again"), "{error:?}");
+    let refused = store.commit(create("two").1).await.expect_err("there is no head");
+    assert!(matches!(refused, StoreError::Unusable { .. }), "of another, it is known: {refused:?}");
+    database.run("ALTER TABLE away RENAME TO head").await.expect("is done");
+    assert_eq!(store.commit(made).await.expect("was made").revision, Revision(1));
+    assert_eq!(store.head().await.expect("answers").value, Revision(1));
+    store.close().await;
+}
+
+pub(crate) async fn what_comes_while_a_batch_is_tried_again_is_another_batch<D: Tested>(database: Database) {
+    let relay = Relay::before(database.address(), D::COMMITS).await;
+    let store = open::<D>(&database.by_way_of(&relay.address, D::TLS.none)).await;
+    let before = relay.commits();
+    relay.hold(true);
+    let (first, second) = tokio::join!(store.commit(create("one").1), async {
+        relay.lose(Loses::Question).await;
+        let (second, ()) = tokio::join!(biased; store.commit(create("two").1), async { relay.hold(false) });
+        second
+    });
+    assert_eq!(first.expect("goes through").revision, Revision(1));
+    assert_eq!(second.expect("goes through").revision, Revision(2));
+    assert_eq!(relay.commits() - before, 2, "each in a transaction of its own");
     store.close().await;
 }
