@@ -157,14 +157,15 @@ impl DockerRuntime {
             let Some(file) = &runtime.options.program_file else { return Ok(None) };
             let docker = runtime.engine.docker().await?;
             let by = |image| runtime.uploaded.ensure(docker, &runtime.options, image, file);
-            let filled = match by(&image).await {
-                // A computer that was made before needs its image no more.
-                Err(missing @ RuntimeError::ImageMissing { .. }) => {
-                    by(&runtime.options.default_image).await.map_err(|_| missing)
-                }
-                filled => filled,
+            let missing = match by(&image).await {
+                Err(missing @ RuntimeError::ImageMissing { .. }) => missing,
+                filled => return filled.map(Some),
             };
-            filled.map(Some)
+            // A computer that was made before needs its image no more.
+            match by(&runtime.options.default_image).await {
+                Err(RuntimeError::ImageMissing { .. }) => Err(missing),
+                filled => filled.map(Some),
+            }
         };
         tokio::spawn(work).await.map_err(|error| RuntimeError::Unavailable(format!("cut short: {error}")))?
     }

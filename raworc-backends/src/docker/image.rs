@@ -76,9 +76,20 @@ pub(super) async fn pull(
     Err(missing("it was pulled and is not there; see that its platform is the engine's".into()))
 }
 
-/// What registries say that have no answer now, as the engine passes it on: in words alone, once a pull is under way.
-const LATER: [&str; 5] =
-    ["toomanyrequests", "429 Too Many Requests", "502 Bad Gateway", "503 Service Unavailable", "504 Gateway Timeout"];
+/// What is said of registries that have no answer now, as the engine passes it on: in words alone, once a pull is under way. A name
+/// that is not found is not among them: more often it is misspelt than its server away.
+const LATER: [&str; 10] = [
+    "toomanyrequests",
+    "429 Too Many Requests",
+    "502 Bad Gateway",
+    "503 Service Unavailable",
+    "504 Gateway Timeout",
+    "i/o timeout",
+    "connection reset",
+    "TLS handshake timeout",
+    "context deadline exceeded",
+    "Client.Timeout exceeded",
+];
 
 /// Why an image was not pulled. What the engine has no room for, or a registry no answer to now, may be there all the same.
 fn not_pulled(image: &str, error: Error) -> RuntimeError {
@@ -207,7 +218,9 @@ mod tests {
         }
         let limited = "toomanyrequests: You have reached your unauthenticated pull rate limit.";
         let away = "received unexpected HTTP status: 503 Service Unavailable";
-        for later in [told(500, limited), told(404, limited), told(500, away)].into_iter().flatten() {
+        let silent = "Get \"https://registry.example.org/v2/\": dial tcp 203.0.113.1:443: i/o timeout";
+        let later = [told(500, limited), told(404, limited), told(500, away), told(500, silent)];
+        for later in later.into_iter().flatten() {
             assert!(matches!(&later, RuntimeError::Unavailable(_)), "{later:?}");
         }
         for status in [429, 502, 503, 504] {

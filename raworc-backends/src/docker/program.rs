@@ -197,7 +197,7 @@ async fn hold(
     body: ContainerCreateBody,
 ) -> Result<String, RuntimeError> {
     let what = "upload the program";
-    let mut wait = Wait::default();
+    let (mut wait, mut removed) = (Wait::default(), None);
     loop {
         let query = CreateContainerOptionsBuilder::new().name(name).build();
         match docker.create_container(Some(query), body.clone()).await {
@@ -215,12 +215,19 @@ async fn hold(
             return Err(RuntimeError::Refused { what, reason });
         }
         // The name is taken before there is a container, and still when there is none any more.
-        if let Some(id) = found.and_then(|found| found.id)
-            && wait.is_over(&id)
-        {
-            tracing::warn!(container = name, "an upload of the program does not end, and is taken for abandoned");
-            remove_holder(docker, &id).await.map_err(error::of(what))?;
-            wait = Wait::default();
+        let id = found.and_then(|found| found.id);
+        if wait.is_over(id.as_deref()) {
+            match id {
+                Some(id) if removed.as_ref() != Some(&id) => {
+                    tracing::warn!(
+                        container = name,
+                        "an upload of the program does not end, and is taken for abandoned"
+                    );
+                    remove_holder(docker, &id).await.map_err(error::of(what))?;
+                    (wait, removed) = (Wait::default(), Some(id));
+                }
+                _ => return Err(RuntimeError::Unavailable(format!("the engine does not let go of the name {name}"))),
+            }
         }
         tokio::time::sleep(AGAIN).await;
     }
@@ -240,16 +247,16 @@ async fn named(docker: &Docker, name: &str) -> Result<Option<ContainerSummary>, 
 
 /// Whose upload is waited for, and since when.
 #[derive(Debug, Default)]
-struct Wait(Option<(String, Instant)>);
+struct Wait(Option<(Option<String>, Instant)>);
 
 impl Wait {
     /// Whether this container has been waited for as long as one is. Its clock is this process's own: nobody knows the
     /// engine's.
-    fn is_over(&mut self, id: &str) -> bool {
+    fn is_over(&mut self, id: Option<&str>) -> bool {
         match &self.0 {
-            Some((waited, since)) if waited == id => since.elapsed() >= WAIT_LIMIT,
+            Some((waited, since)) if waited.as_deref() == id => since.elapsed() >= WAIT_LIMIT,
             _ => {
-                self.0 = Some((id.into(), Instant::now()));
+                self.0 = Some((id.map(Into::into), Instant::now()));
                 false
             }
         }
@@ -359,14 +366,17 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn one_upload_is_waited_for_so_long_and_the_next_one_as_long_again() {
         let mut wait = Wait::default();
-        assert!(!wait.is_over("one"));
+        assert!(!wait.is_over(Some("one")));
         tokio::time::advance(WAIT_LIMIT - Duration::from_secs(1)).await;
-        assert!(!wait.is_over("one"));
-        assert!(!wait.is_over("another"), "it has just begun");
+        assert!(!wait.is_over(Some("one")));
+        assert!(!wait.is_over(Some("another")), "it has just begun");
         tokio::time::advance(WAIT_LIMIT - Duration::from_secs(1)).await;
-        assert!(!wait.is_over("another"));
+        assert!(!wait.is_over(Some("another")));
         tokio::time::advance(Duration::from_secs(1)).await;
-        assert!(wait.is_over("another"));
+        assert!(wait.is_over(Some("another")));
+        assert!(!wait.is_over(None), "it is gone, and its name is not free yet");
+        tokio::time::advance(WAIT_LIMIT).await;
+        assert!(wait.is_over(None));
     }
 
     #[test]

@@ -25,6 +25,14 @@ const AGAIN: Duration = Duration::from_millis(100);
 /// Events that are kept in memory, so that watchers who keep up read nothing from the database.
 const RECENT: usize = 4096;
 
+/// What watchers were told by some time: the last revision, and how often the log had gone back. What is found in the database
+/// beside it counts only as long as it is so.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Known {
+    pub(crate) revision: Revision,
+    returns: u64,
+}
+
 /// The end of the log in memory.
 #[derive(Debug)]
 pub(crate) struct Feed {
@@ -53,6 +61,11 @@ impl Feed {
         *self.head.borrow()
     }
 
+    pub(crate) fn known(&self) -> Known {
+        let _recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        Known { revision: self.head(), returns: self.returns.load(Ordering::Acquire) }
+    }
+
     /// Adds events that are durable, as far as they come next in the log. Whether they reach its head now.
     pub(crate) fn publish(&self, events: Vec<Event>, oldest: Revision) -> bool {
         self.oldest.fetch_max(oldest.0, Ordering::AcqRel);
@@ -75,9 +88,12 @@ impl Feed {
     }
 
     /// Whether the log has another event at this place than watchers were told, as far as that is in memory. Where nothing is, it
-    /// is kept for the next time.
-    pub(crate) fn differs(&self, event: Event) -> Result<bool, sqlx::Error> {
+    /// is kept for the next time. Also where the log has gone back meanwhile: what was found is of neither then.
+    pub(crate) fn differs(&self, known: Known, event: Event) -> Result<bool, sqlx::Error> {
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.returns.load(Ordering::Acquire) != known.returns {
+            return Ok(true);
+        }
         let Some(first) = recent.front().map(|event| event.revision.0) else {
             if event.revision == self.head() {
                 recent.push_back(Arc::new(event));
@@ -92,19 +108,27 @@ impl Feed {
 
     /// Forgets the events in memory, because some are missing between them and the log's head.
     pub(crate) fn restart(&self, head: Revision, oldest: Revision) {
-        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        self.begin_at(&mut self.recent.lock().unwrap_or_else(PoisonError::into_inner), head, oldest);
+    }
+
+    fn begin_at(&self, recent: &mut VecDeque<Arc<Event>>, head: Revision, oldest: Revision) {
         recent.clear();
         self.oldest.store(oldest.0, Ordering::Release);
         self.head.send_replace(head);
     }
 
     /// The log ends earlier than watchers were told, or had ended earlier and others have written since: the database lost the
-    /// last of it, as where another takes its place that had not received them. Whoever watches is to read anew.
-    pub(crate) fn went_back(&self, head: Revision, oldest: Revision) {
+    /// last of it, as where another takes its place that had not received them. Whoever watches is to read anew, once: nothing is
+    /// done where somebody else has found it out since.
+    pub(crate) fn went_back(&self, known: Known, head: Revision, oldest: Revision) {
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.returns.load(Ordering::Acquire) != known.returns {
+            return;
+        }
         self.returned_to.store(head.0, Ordering::Release);
         self.returns.fetch_add(1, Ordering::AcqRel);
         tracing::error!(%head, was = %self.head(), "the database has lost the last commits; what is watched is read anew");
-        self.restart(head, oldest);
+        self.begin_at(&mut recent, head, oldest);
     }
 
     /// That no event after `since` was forgotten.

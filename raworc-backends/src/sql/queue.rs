@@ -39,6 +39,11 @@ pub(crate) enum Work {
 }
 
 impl Work {
+    /// Whether it is a sign of life.
+    const fn is_sign(&self) -> bool {
+        matches!(self, Self::Touch(_) | Self::Claim(_))
+    }
+
     /// Bytes of what people and programs have written, which is what can be much.
     fn bytes(&self) -> usize {
         let of_op = |op: &AgentOp| match op {
@@ -121,13 +126,15 @@ pub(crate) async fn write(writer: &mut (impl Attempt + Send), mut batch: Vec<Job
     let fault = loop {
         match writer.attempt(&mut batch, true).await {
             Ok(outcomes) => {
-                let rest = batch.split_off(outcomes.len().clamp(1, batch.len()));
+                let mut rest = batch.split_off(outcomes.len().clamp(1, batch.len()));
                 for (job, outcome) in batch.into_iter().zip(outcomes) {
                     job.answer(Ok(outcome));
                 }
                 if rest.is_empty() {
                     return;
                 }
+                // What was added last may be a sign of life, which is not to wait for all of them.
+                rest.sort_by_key(|job| !job.work.is_sign());
                 batch = rest;
             }
             Err(fault) => break fault,
@@ -175,7 +182,7 @@ impl Queue {
     /// Waits until the work is durable, or refused. Where too much waits before it, it is refused for now, and nothing of it is
     /// done.
     pub(crate) async fn write(&self, work: Work) -> Result<Outcome, StoreError> {
-        let way = if matches!(work, Work::Touch(_) | Work::Claim(_)) { &self.first } else { &self.jobs };
+        let way = if work.is_sign() { &self.first } else { &self.jobs };
         let (job, answer) = self.job(work)?;
         timeout(WAIT, way.send(job)).await.map_err(|_| too_late())?.map_err(|_| Fault::closed())?;
         answer.await.map_err(|_| Fault::closed())?

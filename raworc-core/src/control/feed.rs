@@ -26,6 +26,9 @@ const BACKLOG_OF_AGENT: usize = 128;
 /// Time until a store is asked again that was away.
 const PAUSE: Duration = Duration::from_millis(200);
 
+/// The longest of them for who waits: there may be many.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
 /// What the reader of the log tells its subscribers.
 #[derive(Debug, Clone)]
 pub(super) enum Told {
@@ -231,12 +234,18 @@ impl Feed {
         let mut changes = self.agent(id);
         // Made from a duration, which may be longer than any time that there is.
         let mut over = pin!(tokio::time::sleep(limit));
-        let mut was_there = false;
+        let (mut was_there, mut pause) = (false, PAUSE);
         loop {
             let is_away = match probe().await {
                 Ok(Some(answer)) => return Ok(Some(answer)),
-                Ok(None) => false,
-                Err(Error::Store(error)) if was_there && error.is_retryable() => true,
+                Ok(None) => {
+                    pause = PAUSE;
+                    false
+                }
+                Err(Error::Store(StoreError::Unavailable { .. })) if was_there => {
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    true
+                }
                 Err(error) => return Err(error),
             };
             was_there = true;
@@ -247,7 +256,7 @@ impl Feed {
                     Ok(()) | Err(RecvError::Lagged(_)) => {}
                     Err(RecvError::Closed) => return Ok(None),
                 },
-                () = tokio::time::sleep(PAUSE), if is_away => {}
+                () = tokio::time::sleep(pause), if is_away => {}
             }
         }
     }

@@ -76,11 +76,7 @@ async fn try_look(shared: &Arc<Shared>, id: AgentId, look: bool) -> Result<Again
         moved: &moved,
         now: read.now,
     };
-    let plan = match plan(&view, &shared.settings) {
-        Plan::Drain if drain(shared, &agent).await? => return Ok(Again::Now),
-        Plan::Drain => deleted(&agent),
-        plan => plan,
-    };
+    let plan = plan(&view, &shared.settings);
     let span = span_of(&agent);
     let again = carry_out(shared, agent, computer, plan, read.now).instrument(span).await?;
     shared.time.settle(id, upto);
@@ -96,8 +92,11 @@ async fn carry_out(
 ) -> Result<Again, StoreError> {
     match plan {
         Plan::Wait(at) => Ok(wait(at, now)),
-        // It is done before.
-        Plan::Drain => Ok(Again::Now),
+        Plan::Drain if drain(shared, &agent).await? => Ok(Again::Now),
+        Plan::Drain => {
+            let plan = deleted(&agent);
+            Box::pin(carry_out(shared, agent, computer, plan, now)).await
+        }
         Plan::Commit { when, ops, release } => {
             let log = death::forget(shared, &agent, &ops).await?;
             let moves = moves(&ops);

@@ -9,6 +9,7 @@ use super::Server;
 use crate::sql::Shared;
 use crate::sql::batch::Head;
 use crate::sql::convert::{count, doc, number, time};
+use crate::sql::feed::Known;
 use crate::sql::read::{log, plain, within};
 use crate::sql::script::Script;
 use crate::sql::statements as sql;
@@ -37,28 +38,28 @@ pub(super) const fn before(told: Revision) -> Revision {
 
 impl<D: Server> Shared<D> {
     /// Takes up the rows of [`look`].
-    pub(super) fn looked(&self, told: Revision, rows: &[D::Row]) -> Result<Look, sqlx::Error> {
+    pub(super) fn looked(&self, known: Known, rows: &[D::Row]) -> Result<Look, sqlx::Error> {
         let (row, events) = rows.split_last().ok_or(sqlx::Error::RowNotFound)?;
         let (head, time) = (Head::of(row)?, time(number(row, 3)?)?);
-        let went_back = head.revision < told || self.differs(told, events)?;
+        let went_back = head.revision < known.revision || self.differs(known, events)?;
         if went_back {
-            self.feed.went_back(head.revision, head.oldest);
+            self.feed.went_back(known, head.revision, head.oldest);
         }
         Ok(Look { head, time, went_back })
     }
 
     /// Whether rows of the log begin with another event than was told, where they begin at its place.
-    pub(super) fn differs(&self, told: Revision, rows: &[D::Row]) -> Result<bool, sqlx::Error> {
+    pub(super) fn differs(&self, known: Known, rows: &[D::Row]) -> Result<bool, sqlx::Error> {
         match rows.first() {
-            Some(first) if count(first, 0)? == told.0 => self.feed.differs(doc(first, 3)?),
+            Some(first) if count(first, 0)? == known.revision.0 => self.feed.differs(known, doc(first, 3)?),
             Some(_) | None => Ok(false),
         }
     }
 
     /// Looks over a connection that somebody has just made, who is about to go on from there.
     pub(super) async fn look_over(&self, conn: &mut D::Connection) -> Result<Look, sqlx::Error> {
-        let told = self.feed.head();
-        let rows = within(self.run_on(conn, look(told))).await?;
-        self.looked(told, &rows)
+        let known = self.feed.known();
+        let rows = within(self.run_on(conn, look(known.revision))).await?;
+        self.looked(known, &rows)
     }
 }

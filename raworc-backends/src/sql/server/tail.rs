@@ -134,8 +134,8 @@ impl<D: Server> Tail<D> {
     }
 
     async fn poll(&mut self) -> Result<bool, sqlx::Error> {
-        let (asked, known) = (Instant::now(), self.shared.feed.head());
-        let rows = self.ask(look(known)).await?;
+        let (asked, known) = (Instant::now(), self.shared.feed.known());
+        let rows = self.ask(look(known.revision)).await?;
         let found = self.shared.looked(known, &rows)?;
         self.shared.time.tell(found.time, asked);
         if found.went_back {
@@ -154,12 +154,13 @@ impl<D: Server> Tail<D> {
         let shared = Arc::clone(&self.shared);
         let feed = &shared.feed;
         loop {
-            let since = feed.head();
+            let known = feed.known();
+            let since = known.revision;
             let rows = self.ask(log(before(since), BURST + 1)).await?;
-            if shared.differs(since, &rows)? {
+            if shared.differs(known, &rows)? {
                 let rows = self.ask(Script(vec![plain(sql::HEAD, [])])).await?;
                 let head = Head::of(rows.first().ok_or(sqlx::Error::RowNotFound)?)?;
-                feed.went_back(head.revision, head.oldest);
+                feed.went_back(known, head.revision, head.oldest);
                 return Ok(());
             }
             let told = bounds(&rows)?.is_some_and(|(first, _)| first <= since);

@@ -1,6 +1,7 @@
 //! The one task of a process that writes to a database server.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sqlx::Connection;
@@ -70,23 +71,30 @@ impl<D: Server> Writer<D> {
             Some(conn) => (conn, false),
             None => (connect::<D>(&self.to).await.map_err(fault)?, true),
         };
-        let feed = &self.shared.feed;
+        let (feed, signals) = (&self.shared.feed, &self.signals);
         let begun = |head: Head, _: &[_]| {
             // Nobody else writes now, and yet others have been told of more: this is another database than it was.
-            if head.revision < feed.head() {
-                feed.went_back(head.revision, head.oldest);
+            let known = feed.known();
+            if head.revision < known.revision {
+                feed.went_back(known, head.revision, head.oldest);
+                signals.turn();
             }
         };
         let most = if grows { self.most.now() } else { 1 };
-        let more = |batch: &mut Vec<Job>| self.jobs.add_to(batch, most);
+        let has_its_turn = AtomicBool::new(false);
+        let more = |batch: &mut Vec<Job>| {
+            has_its_turn.store(true, Ordering::Relaxed);
+            self.jobs.add_to(batch, most);
+        };
         let writing = async {
-            if is_new {
-                // Before anything is told that follows: it may be another server.
-                self.shared.look_over(&mut conn).await?;
+            // Before anything is told that follows: it may be another server.
+            if is_new && self.shared.look_over(&mut conn).await?.went_back {
+                signals.turn();
             }
             self.batches.write::<D>(&mut conn, &self.shared.time, batch, more, begun).await
         };
         let written = timeout(LIMIT, writing).await;
+        let has_its_turn = has_its_turn.into_inner();
         // Others write too, so that what was read is true no longer.
         self.batches.rows.clear();
         match written {
@@ -109,7 +117,7 @@ impl<D: Server> Writer<D> {
                 drop(timeout(super::CONNECT_LIMIT, conn.close()).await);
                 let fault = fault(error);
                 match fault.kind {
-                    FaultKind::Unavailable => queue::not_answered(batch),
+                    FaultKind::Unavailable if has_its_turn => queue::not_answered(batch),
                     FaultKind::ReadOnly if !self.read_only => {
                         self.read_only = true;
                         self.signals.turn();
@@ -119,8 +127,11 @@ impl<D: Server> Writer<D> {
                 Err(fault)
             }
             Err(_) => {
-                self.most.took_too_long(batch.len());
-                queue::not_answered(batch);
+                // Before that it waited for others, and has done nothing.
+                if has_its_turn {
+                    self.most.took_too_long(batch.len());
+                    queue::not_answered(batch);
+                }
                 let reason =
                     format!("the database {} has not answered within {} s", self.shared.place, LIMIT.as_secs());
                 Err(Fault::unavailable(reason))

@@ -92,7 +92,7 @@ async fn who_waits_for_a_message_goes_on_while_the_store_is_away() {
     assert!(wait(Duration::from_secs(600)).await.is_err(), "a store that is away from the beginning is told of");
     let away = async {
         tokio::time::sleep(Duration::from_secs(20)).await;
-        world.store.fail_reads(100);
+        world.store.fail_reads(8);
     };
     let (ended, ()) = tokio::join!(wait(Duration::from_secs(600)), away);
     assert_eq!(ended.expect("it is waited for").state, MessageState::Done);

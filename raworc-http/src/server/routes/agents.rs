@@ -44,15 +44,17 @@ pub(super) async fn await_agent(
     agent: Agent,
     wait: Wait,
     done: impl Fn(&Agent) -> bool + Send + Sync,
-) -> Result<Agent, ApiError> {
+) -> Agent {
     if wait.0.is_zero() || done(&agent) {
-        return Ok(agent);
+        return agent;
     }
-    match state.unless_closing(state.control().wait_for_agent(call, &agent, wait.0, done)).await {
-        Some(Err(error)) if error.is_retryable() => Ok(agent),
-        Some(found) => Ok(found?),
-        None => Ok(agent),
-    }
+    let waited = state.unless_closing(state.control().wait_for_agent(call, &agent, wait.0, done)).await;
+    waited.and_then(seen).unwrap_or(agent)
+}
+
+/// What was waited for. With an error it would be taken for not done, and be asked for again.
+pub(super) fn seen<T>(waited: Result<T, impl std::fmt::Display>) -> Option<T> {
+    waited.inspect_err(|error| tracing::info!(%error, "what was done on request cannot be waited for")).ok()
 }
 
 /// Whether it takes messages, or its start has failed since there were `restarts` of them.
@@ -89,7 +91,7 @@ async fn create(
 ) -> Result<Response, ApiError> {
     let call = caller.call;
     let agent = state.control().create_agent(&call, &tenant, request).await?;
-    let agent = await_agent(&state, &call, agent, wait, |agent| is_up_or_failed(agent, 0)).await?;
+    let agent = await_agent(&state, &call, agent, wait, |agent| is_up_or_failed(agent, 0)).await;
     let place = format!("{BASE}/tenants/{tenant}/agents/{}", agent.name);
     Ok(answer::located(answer::agent(StatusCode::CREATED, &call, &agent), &place))
 }
@@ -196,7 +198,7 @@ async fn delete(
 ) -> Result<Response, ApiError> {
     let agent = state.control().delete(&at.call, &at.tenant, &at.name).await?;
     let deleted = |agent: &Agent| agent.status.state() == AgentState::Deleted;
-    let agent = await_agent(&state, &at.call, agent, wait, deleted).await?;
+    let agent = await_agent(&state, &at.call, agent, wait, deleted).await;
     Ok(answer::agent(StatusCode::OK, &at.call, &agent))
 }
 

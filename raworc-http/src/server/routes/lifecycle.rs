@@ -65,7 +65,7 @@ async fn wake(
             is_up_or_failed(agent, restarts)
         }
     };
-    let agent = await_agent(&state, &at.call, agent, query.wait, done).await?;
+    let agent = await_agent(&state, &at.call, agent, query.wait, done).await;
     Ok(answer::agent(StatusCode::OK, &at.call, &agent))
 }
 
@@ -106,7 +106,7 @@ async fn sleep(
         let status = &agent.status;
         agent.desired != Desired::Asleep || (status.state() == AgentState::Slept && status.run.is_none())
     };
-    let agent = await_agent(&state, &at.call, agent, query.wait, done).await?;
+    let agent = await_agent(&state, &at.call, agent, query.wait, done).await;
     Ok(answer::agent(StatusCode::OK, &at.call, &agent))
 }
 

@@ -14,7 +14,7 @@ use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::agents::Waiting;
+use super::agents::{Waiting, seen};
 use super::answer;
 use crate::api::{BASE, ErrorBody, Page, Wait};
 use crate::server::extract::{AgentAt, Json, MessageAt, Query};
@@ -67,12 +67,8 @@ async fn send(
     let AgentAt { call, tenant, name, .. } = at;
     let mut message = state.control().send(&call, &tenant, &name, request).await?.message;
     if !wait.0.is_zero() {
-        match await_message(&state, &call, &tenant, &name, message.id, wait).await {
-            Ok(Some(found)) => message = found,
-            Ok(None) => {}
-            // It is accepted, whatever becomes of the wait: with an error it would be sent again.
-            Err(error) => tracing::info!(%error, message = %message.id, "a message cannot be waited for"),
-        }
+        let waited = await_message(&state, &call, &tenant, &name, message.id, wait).await;
+        message = seen(waited).flatten().unwrap_or(message);
     }
     let place = format!("{BASE}/tenants/{tenant}/agents/{name}/messages/{}", message.id);
     Ok(answer::located(answer::message(StatusCode::ACCEPTED, &call, &message), &place))
