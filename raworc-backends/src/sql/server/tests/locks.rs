@@ -23,29 +23,38 @@ pub(crate) async fn a_deadlock_with_somebody_else_costs_no_commit<D: Tested>(dat
     let store = Arc::new(open::<D>(&database).await);
     let (agent, made) = create("one");
     store.commit(made).await.expect("goes through");
-    // Somebody takes the agent's row first and the log's head after it, as no store does.
     let mut other = a_connection::<D>(&database).await;
-    database.run("CREATE TABLE of_others (n INT)").await.expect("is made");
-    let first = format!("BEGIN; {}; UPDATE agents SET due_at = due_at WHERE id = '{agent}'", D::SPARED);
-    say::<D>(&mut other, first).await.expect("nobody holds it");
-    let commit = tokio::spawn({
-        let store = Arc::clone(&store);
-        async move { store.commit(accept(agent, message_id(), "hello")).await }
-    });
     let mut looks = a_connection::<D>(&database).await;
-    let held = async {
-        while !say::<D>(&mut looks, format!("{HOLD} SKIP LOCKED")).await.expect("answers").is_empty() {
-            sleep(Duration::from_millis(10)).await;
+    database.run("CREATE TABLE of_others (n INT)").await.expect("is made");
+    let mut revision = Revision(1);
+    loop {
+        // Somebody takes the agent's row first and the log's head after it, as no store does.
+        let first = format!("BEGIN; {}; UPDATE agents SET due_at = due_at WHERE id = '{agent}'", D::SPARED);
+        say::<D>(&mut other, first).await.expect("nobody holds it");
+        let commit = tokio::spawn({
+            let store = Arc::clone(&store);
+            async move { store.commit(accept(agent, message_id(), "hello")).await }
+        });
+        let held = async {
+            while !say::<D>(&mut looks, format!("{HOLD} SKIP LOCKED")).await.expect("answers").is_empty() {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(Duration::from_secs(30), held).await.expect("the store has the head, and waits for the row");
+        // The server ends one of the two, since neither could go on: the other one goes on only where it was the store's.
+        let answered =
+            timeout(Duration::from_secs(30), say::<D>(&mut other, HOLD)).await.expect("nobody waits for ever");
+        say::<D>(&mut other, "ROLLBACK").await.expect("is done");
+        let committed = timeout(Duration::from_secs(60), commit).await.expect("in time").expect("does not panic");
+        revision = revision.next();
+        assert_eq!(committed.expect("goes through").revision, revision);
+        if answered.is_ok() {
+            break;
         }
-    };
-    timeout(Duration::from_secs(30), held).await.expect("the store has the head, and waits for the row");
-    // The server ends one of the two, since neither could go on: the other one goes on only where it was the store's.
-    let answered = timeout(Duration::from_secs(30), say::<D>(&mut other, HOLD)).await.expect("nobody waits for ever");
-    answered.expect("the store's transaction was ended, and has let go");
-    say::<D>(&mut other, "ROLLBACK").await.expect("is done");
-    let committed = timeout(Duration::from_secs(60), commit).await.expect("in time").expect("does not panic");
-    assert_eq!(committed.expect("goes through").revision, Revision(2));
-    assert_eq!(store.head().await.expect("answers").value, Revision(2));
+        // On a busy machine it may be the other one.
+        assert!(revision < Revision(10), "the store's transaction is never ended");
+    }
+    assert_eq!(store.head().await.expect("answers").value, revision);
     store.close().await;
 }
 
