@@ -5,6 +5,8 @@ mod alone;
 #[cfg(feature = "bench")]
 #[path = "cli/bench.rs"]
 mod bench;
+#[path = "cli/clock.rs"]
+mod clock;
 #[path = "cli/crashes.rs"]
 mod crashes;
 #[path = "cli/data.rs"]
@@ -24,6 +26,8 @@ mod full_disk;
 mod health;
 #[path = "cli/home.rs"]
 mod home;
+#[path = "cli/kept.rs"]
+mod kept;
 #[path = "cli/limits.rs"]
 mod limits;
 #[path = "cli/logs.rs"]

@@ -22,7 +22,7 @@ use crate::databases::{Database, server};
 use crate::{LONG, real, tell};
 
 /// How long a storm is on each database, unless it is said. On MariaDB there is none then: it has the statements of MySQL.
-const STORMS: [(&str, u64); 3] = [("postgres", 60), ("mysql", 10), ("mariadb", 0)];
+const STORMS: [(&str, u64); 3] = [("postgres", 60), ("mysql", 60), ("mariadb", 0)];
 
 /// Where an operator halts, the first two unless it may take long.
 const POINTS: [&str; 5] =

@@ -52,7 +52,7 @@ fn memory(server: &Up) -> u64 {
     line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
 }
 
-fn token(installation: &Installation, url: &str) -> String {
+pub(crate) fn token(installation: &Installation, url: &str) -> String {
     let session = installation.home.path().join(".config/raworc/session.json");
     let session: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(session).expect("logged in")).expect("JSON");

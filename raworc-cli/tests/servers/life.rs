@@ -1,5 +1,6 @@
 //! The life of an agent whose callers and whose program are at different servers.
 
+use crate::balancer::Balancer;
 use crate::up::{Up, until};
 use crate::{At, Installation};
 
@@ -80,6 +81,32 @@ pub(crate) fn a_server_is_killed(installation: &Installation) {
     let at = installation.at(&third);
     assert_eq!(at.ok(&["send", "ada", "!echo still here", "--no-steps"]), "still here\n");
     assert_eq!(at.ok(&["agent", "exec", "ada", "--", "echo", "linked"]), "linked\n");
+}
+
+pub(crate) fn behind_a_balancer(installation: &Installation) {
+    let (servers, _operator) = with_agent(installation);
+    let balancer = Balancer::before(&servers);
+    let at = At { installation, url: balancer.url() };
+    at.ok(&["login", "admin", "--password-file", "password"]);
+    let told = installation.home.path().join("told");
+    let file = std::fs::File::create(&told).expect("made");
+    let follow = ["events", "--since", "0", "--follow", "-o", "json"];
+    let mut following = at.command(&follow).stdout(file).spawn().expect("raworc runs");
+    let slow = ["send", "ada", "!echo begun; sleep 2; echo ended", "--no-steps"];
+    let waiting = at.command(&slow).stdout(std::process::Stdio::piped()).spawn().expect("raworc runs");
+    let [first, second] = servers;
+    let at_second = At { installation, url: &second.url };
+    until("the agent is busy", || at_second.json(&["agent", "get", "ada"])["status"]["state"] == "busy");
+    // All who came by the balancer were at this one.
+    first.kill();
+    let ended = waiting.wait_with_output().expect("it ends");
+    assert_eq!(String::from_utf8_lossy(&ended.stdout), "begun\nended\n", "{ended:?}");
+    assert_eq!(at.ok(&["send", "ada", "!echo after", "--no-steps"]), "after\n");
+    // Who follows the log goes on where it was, with nothing twice and nothing left out.
+    let log = || at_second.ok(&["events", "--since", "0", "-o", "json"]);
+    until("all is told", || std::fs::read_to_string(&told).expect("readable") == log());
+    following.kill().expect("it goes on until it is ended");
+    following.wait().expect("it is gone");
 }
 
 pub(crate) fn told_to_one(installation: &Installation) {

@@ -4,6 +4,7 @@
 //! `RAWORC_TEST_BACKENDS` has its tests shown as ignored.
 
 mod away;
+mod balancer;
 #[path = "../cli/clock.rs"]
 mod clock;
 mod clocks;
@@ -50,6 +51,8 @@ fn main() -> ExitCode {
     // It is one driver for both of MySQL's kind.
     for kind in ["postgres", "mysql"] {
         trials.push(trial(kind, "a_database_that_stands_still_is_told_of_and_goes_on", away::stands_still));
+        let name = "who_follows_and_who_waits_behind_a_balancer_goes_on_at_another_server";
+        trials.push(trial(kind, name, life::behind_a_balancer));
         trials.push(trial(kind, "a_slow_database_takes_what_it_can_and_loses_nothing", away::is_slow));
     }
     trials.push(trial("pgbouncer", "an_agent_lives_with_two_servers_and_an_operator", life::with_two_servers));

@@ -3,9 +3,9 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use crate::Installation;
 use crate::home::Ran;
 use crate::up::{Up, until};
+use crate::{Installation, away};
 
 pub(crate) fn each_engine_has_its_name(installation: &Installation) {
     let server = installation.server("server");
@@ -43,16 +43,35 @@ pub(crate) fn an_operator_says_how_it_is(installation: &Installation) {
     command.env("RAWORC_OPERATOR__LISTEN", "127.0.0.1:0");
     let operator = Up::of(command);
     let address = operator.started["health"].as_str().and_then(|url| url.strip_prefix("http://")).expect("an address");
-    let get = |path: &str| {
+    let get_with = |path: &str, header: &str| {
         let mut stream = TcpStream::connect(address).expect("it listens");
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: raworc\r\nConnection: close\r\n\r\n").expect("asked");
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: raworc\r\n{header}Connection: close\r\n\r\n").expect("asked");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("an answer");
         answer
     };
+    let get = |path: &str| get_with(path, "");
     assert!(get("/livez").starts_with("HTTP/1.1 200"));
     let ready = get("/readyz");
     assert!(ready.starts_with("HTTP/1.1 200") && ready.contains(r#""operator":"ok""#), "{ready}");
     assert!(get("/metrics").starts_with("HTTP/1.1 401"), "figures are for admins");
     assert!(get("/api/v0/agents").starts_with("HTTP/1.1 404"), "it serves no API");
+
+    let server = installation.server("server");
+    let at = installation.at(&server);
+    until("it is made", || at.run(&["agent", "create", "ada", "--wait"]).code == 0);
+    at.ok(&["agent", "sleep", "ada"]);
+    let token = away::token(installation, &server.url);
+    let figures = get_with("/metrics", &format!("Authorization: Bearer {token}\r\n"));
+    assert!(figures.starts_with("HTTP/1.1 200"), "{figures}");
+    let call = |call: &str| {
+        let name = format!(r#"raworc_engine_call_seconds_count{{runtime="local",call="{call}",outcome="done"}} "#);
+        figures.lines().find_map(|line| line.strip_prefix(&name)).map(str::to_owned)
+    };
+    assert_eq!((call("start"), call("stop")), (Some("1".into()), Some("1".into())), "{figures}");
+    for name in
+        ["raworc_operator_queue", "raworc_operator_due", "raworc_engine_waiting", "raworc_store_commit_seconds_count"]
+    {
+        assert!(figures.lines().any(|line| line.starts_with(name)), "{name}: {figures}");
+    }
 }

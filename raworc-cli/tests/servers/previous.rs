@@ -6,6 +6,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use libtest_mimic::Trial;
 use serde_json::Value;
@@ -15,6 +16,9 @@ use crate::up::{Up, until};
 use crate::{At, Installation, PASSWORD};
 
 const PREVIOUS: &str = "RAWORC_PREVIOUS";
+
+/// Messages that are sent at most while the tables are brought up to date.
+const MOST: usize = 1000;
 
 /// Where it is not there, the test is shown as ignored.
 pub(crate) fn where_it_is_there(trial: Trial) -> Trial {
@@ -80,7 +84,26 @@ pub(crate) fn goes_on_beside(installation: &Installation) {
     until("the runtime is known", || at_old.run(&["agent", "create", "ada", "--wait"]).code == 0);
     at_old.ok(&["send", "ada", "--no-steps", "!echo before >> lines"]);
 
-    migrate(installation.with_store(&[]));
+    // Under load, of which each piece is done once.
+    let sent = AtomicUsize::new(0);
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // Of a test that has failed, this is not to be the end.
+            while !is_over.load(Ordering::SeqCst) && sent.load(Ordering::SeqCst) < MOST {
+                let key = format!("load-{}", sent.load(Ordering::SeqCst));
+                at_old.ok(&["send", "ada", "--no-wait", "--idempotency-key", &key, "!echo once >> load"]);
+                sent.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        let goes_on = |from: usize| until("it is called", || sent.load(Ordering::SeqCst) > from);
+        goes_on(0);
+        migrate(installation.with_store(&[]));
+        goes_on(sent.load(Ordering::SeqCst));
+        is_over.store(true, Ordering::SeqCst);
+    });
+    let load = at_old.ok(&["send", "ada", "--no-steps", "!wc -l < load"]);
+    assert_eq!(load.trim(), sent.into_inner().to_string());
 
     // All that was there goes on: its server, its operator, its computers.
     at_old.ok(&["send", "ada", "--no-steps", "!echo after >> lines"]);

@@ -254,7 +254,7 @@ fn plan_busy(view: &View<'_>, settings: &OperatorSettings) -> Plan {
         let why = "the cancel was not obeyed in time, so the computer is started anew".into();
         return happened(AgentEvent::CancelIgnored, "CancelIgnored", why, None);
     }
-    if passed(status.busy_until) {
+    if passed(busy_limit(view)) {
         let why = format!("the message took longer than {} s (busy_timeout)", agent.spec.busy_timeout);
         return happened(AgentEvent::BusyExpired, "BusyTimeout", why, None);
     }
@@ -270,7 +270,7 @@ fn plan_busy(view: &View<'_>, settings: &OperatorSettings) -> Plan {
     if agent.desired == Desired::Awake && pending {
         return commit(vec![AgentOp::ClearCondition(ConditionKind::SleepPending)]);
     }
-    Plan::Wait(earliest([status.cancel_by, status.busy_until, heartbeat_limit(view)]))
+    Plan::Wait(earliest([status.cancel_by, busy_limit(view), heartbeat_limit(view)]))
 }
 
 fn plan_slept(view: &View<'_>) -> Plan {
@@ -371,6 +371,14 @@ fn gone(view: &View<'_>, run: &Run) -> Option<(&'static str, String)> {
 fn heartbeat_limit(view: &View<'_>) -> Option<Timestamp> {
     let heard = view.agent.status.heard_at?.max(view.listening?);
     Some(heard + SignedDuration::try_from(HEARTBEAT_LIMIT).unwrap_or_default())
+}
+
+/// When a message has taken too long. Where no server was there for a while, its program may have ended it and has to have the
+/// time to say so, or may have been lost, which is to be found first.
+fn busy_limit(view: &View<'_>) -> Option<Timestamp> {
+    let until = view.agent.status.busy_until?;
+    let limit = SignedDuration::try_from(HEARTBEAT_LIMIT).unwrap_or_default();
+    Some(until.max(view.listening?.saturating_add(limit).unwrap_or(Timestamp::MAX)))
 }
 
 fn stop(view: &View<'_>) -> Plan {

@@ -280,7 +280,11 @@ fn the_next_step_as_time_goes_by() {
     row("the same where a server came just now", "idle", 300, heard, &|v| v.listening = Some(at(299)));
     row("the same where no server lives", "idle", 300, heard, &|v| v.listening = None);
     row("a busy agent whose idle time is over", "busy", 301, heard, usual);
-    row("a busy agent whose message took too long", "busy", 600, &|a| a.status.heard_at = Some(at(599)), usual);
+    let too_long: &dyn Fn(&mut Agent) = &|a| a.status.heard_at = Some(at(599));
+    row("a busy agent whose message took too long", "busy", 600, too_long, usual);
+    row("the same where a server came just now", "busy", 600, too_long, &|v| v.listening = Some(at(599)));
+    row("the same where no server lives", "busy", 600, too_long, &|v| v.listening = None);
+    row("the same where its program is gone", "busy", 600, too_long, &|v| v.observed = Observation::Absent);
     row("a busy agent with a cancel", "busy", 5, &|a| a.status.cancel_by = Some(at(10)), usual);
     row("a busy agent that did not obey a cancel", "busy", 10, &|a| a.status.cancel_by = Some(at(10)), usual);
     row("a busy agent that is to sleep", "busy", 1, &|a| a.desired = Desired::Asleep, usual);
