@@ -158,7 +158,7 @@ impl DockerRuntime {
             let docker = runtime.engine.docker().await?;
             let by = |image| runtime.uploaded.ensure(docker, &runtime.options, image, file);
             let missing = match by(&image).await {
-                Err(missing @ RuntimeError::ImageMissing { .. }) => missing,
+                Err(missing @ RuntimeError::ImageMissing { .. }) if image != runtime.options.default_image => missing,
                 filled => return filled.map(Some),
             };
             // A computer that was made before needs its image no more.
