@@ -91,10 +91,12 @@ impl<D: Server> Tail<D> {
     async fn round(&mut self, period: Duration) -> Result<bool, sqlx::Error> {
         self.leave_old();
         if self.listener.is_none() && !self.shared.pooled {
-            // What was told before somebody listened, or where nobody can.
-            self.poll().await?;
             let listener = timeout(CONNECT_LIMIT, D::listen(&self.to)).await;
+            // What was told before somebody listened, or where nobody can. Asked for before that, what comes in between is told
+            // to nobody; and where who has heard of one commits the next, that would be so every time.
+            let found = self.poll().await?;
             self.listener = Some(listener.unwrap_or_else(|_| Err(timed_out()))?);
+            return Ok(found);
         }
         let hear = async {
             match &mut self.listener {
@@ -103,6 +105,7 @@ impl<D: Server> Tail<D> {
             }
         };
         let heard = tokio::select! {
+            biased;
             heard = hear => heard?,
             () = self.signals.grown.notified() => None,
             () = sleep(period) => {

@@ -11,6 +11,7 @@ mod lost;
 pub(crate) mod own;
 pub(crate) mod processes;
 mod returns;
+mod watching;
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -44,6 +45,7 @@ pub(crate) use self::lost::{
 pub(crate) use self::returns::{
     who_watches_a_log_that_went_back_and_has_grown_since_is_told, who_watches_a_log_that_went_back_is_told,
 };
+pub(crate) use self::watching::a_watcher_hears_of_what_another_process_commits;
 use super::{DatabaseOptions, Server, connect, usable};
 use crate::sql::commits::{accept, agent_lists, change, create, message_id};
 use crate::sql::purging;
@@ -485,34 +487,6 @@ pub(crate) async fn a_database_of_a_newer_release_is_refused<D: Tested>(database
     let told = error.to_string();
     assert!(matches!(error, StoreError::Unusable { .. }), "{error:?}");
     assert!(told.contains("newer release") && told.contains("99"), "{told}");
-}
-
-pub(crate) async fn a_watcher_hears_of_what_another_process_commits<D: Tested>(database: Database) {
-    let (here, there) = (open::<D>(&database).await, open::<D>(&database).await);
-    let mut log = here.watch(Revision(0), EventFilter::default()).await.expect("begins");
-    let (agent, made) = create("one");
-    there.commit(made).await.expect("goes through");
-    let (mut next, mut heard_after) = (Revision(1), Vec::new());
-    for n in 0..50 {
-        // Now by this process, now by the other.
-        let store = if n % 3 == 0 { &here } else { &there };
-        let committed = store.commit(accept(agent, message_id(), "hello")).await.expect("goes through");
-        let told = Instant::now();
-        while next <= committed.revision {
-            let burst = timeout(Duration::from_secs(30), log.next()).await.expect("hears of it");
-            for event in burst.expect("goes on").expect("is readable") {
-                assert_eq!(event.revision, next);
-                next = next.next();
-            }
-        }
-        heard_after.extend((n % 3 != 0).then(|| told.elapsed()));
-    }
-    // Where it is told, and where it is asked for often. Who is not told asks no more than once a second.
-    heard_after.sort_unstable();
-    let usual = heard_after[heard_after.len() / 2];
-    assert!(usual < Duration::from_millis(500), "{usual:?}");
-    here.close().await;
-    there.close().await;
 }
 
 pub(crate) async fn a_name_that_is_freed_and_taken_in_one_batch_is_the_new_agents<D: Tested>(database: Database) {

@@ -33,6 +33,11 @@ pub(super) struct Way {
 
 impl Way {
     pub(super) async fn to(server: String) -> Self {
+        Self::slow_to(server, Duration::ZERO).await
+    }
+
+    /// One on which connections take so long to be made.
+    pub(super) async fn slow_to(server: String, takes: Duration) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("its address").to_string();
         let (to, cuts) = (watch::Sender::new(server), watch::Sender::new(()));
@@ -44,6 +49,7 @@ impl Way {
                 cut.mark_unchanged();
                 let to = leads.borrow().clone();
                 tokio::spawn(async move {
+                    sleep(takes).await;
                     let mut server = TcpStream::connect(to).await?;
                     tokio::select! {
                         ended = copy_bidirectional(&mut client, &mut server) => ended.map(drop),

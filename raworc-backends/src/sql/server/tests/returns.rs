@@ -9,6 +9,7 @@ use tokio::time::timeout;
 
 use super::database::Database;
 use super::failover::{NOWHERE, Way};
+use super::watching::hear;
 use super::{Tested, open};
 use crate::sql::commits::{accept, create, message_id};
 
@@ -20,11 +21,7 @@ pub(crate) async fn who_watches_a_log_that_went_back_is_told<D: Tested>(database
     for _ in 0..3 {
         store.commit(accept(agent, message_id(), "hello")).await.expect("goes through");
     }
-    let mut seen = Revision(0);
-    while seen < Revision(4) {
-        let burst = timeout(Duration::from_secs(30), log.next()).await.expect("hears of it").expect("goes on");
-        seen = burst.expect("is readable").last().expect("has some").revision;
-    }
+    hear(&mut log, Revision(1), Revision(4)).await;
     // As a replica has it that had not received the last of it.
     database
         .run("DELETE FROM log WHERE revision > 2; UPDATE head SET revision = 2 WHERE id = 1")
@@ -52,11 +49,7 @@ pub(crate) async fn who_watches_a_log_that_went_back_and_has_grown_since_is_told
         for _ in 0..3 {
             store.commit(accept(agent, message_id(), "hello")).await.expect("goes through");
         }
-        let mut seen = begun;
-        while seen.0 < begun.0 + 3 {
-            let burst = timeout(Duration::from_secs(30), log.next()).await.expect("hears of it").expect("goes on");
-            seen = burst.expect("is readable").last().expect("has some").revision;
-        }
+        hear(&mut log, begun.next(), Revision(begun.0 + 3)).await;
         // As a replica has it that had not received the last of it, and that others find first.
         way.turn_to(NOWHERE.to_owned());
         let kept = begun.0 + 1;
@@ -76,14 +69,7 @@ pub(crate) async fn who_watches_a_log_that_went_back_and_has_grown_since_is_told
         // Only once, and from there on it goes on.
         let mut log = store.watch(Revision(head), EventFilter::default()).await.expect("begins");
         let last = store.commit(accept(agent, message_id(), "hello")).await.expect("goes through").revision;
-        let mut next = Revision(head + 1);
-        while next <= last {
-            let burst = timeout(Duration::from_secs(30), log.next()).await.expect("hears of it").expect("goes on");
-            for event in burst.expect("is readable") {
-                assert_eq!(event.revision, next);
-                next = next.next();
-            }
-        }
+        hear(&mut log, Revision(head + 1), last).await;
     }
     others.close().await;
     store.close().await;
