@@ -70,6 +70,8 @@ impl Tested for Mysql {
         "SET GLOBAL sql_mode = DEFAULT; SET GLOBAL TRANSACTION ISOLATION LEVEL REPEATABLE READ; \
             SET GLOBAL time_zone = DEFAULT",
     );
+    const AGENTS_LOCKED: (&'static str, &'static str) = ("LOCK TABLES agents WRITE", "UNLOCK TABLES");
+
     const TWENTY_SECONDS: &'static str = "DO SLEEP(20)";
 
     async fn is_encrypted(conn: &mut MySqlConnection) -> Result<bool, sqlx::Error> {

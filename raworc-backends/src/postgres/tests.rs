@@ -118,6 +118,9 @@ impl Tested for Postgres {
             ALTER ROLE CURRENT_USER SET TimeZone = 'Asia/Tokyo'",
         "ALTER ROLE CURRENT_USER RESET ALL",
     );
+    const AGENTS_LOCKED: (&'static str, &'static str) =
+        ("SET idle_in_transaction_session_timeout = 0; BEGIN; LOCK TABLE agents IN ACCESS EXCLUSIVE MODE", "ROLLBACK");
+
     const TWENTY_SECONDS: &'static str = "SELECT 1 FROM pg_sleep(20)";
 
     async fn is_encrypted(conn: &mut PgConnection) -> Result<bool, sqlx::Error> {

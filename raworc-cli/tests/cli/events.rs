@@ -1,10 +1,13 @@
 //! `raworc events`, of a log that is long, and of one whose beginning is gone.
 
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{Connection, SqliteConnection};
 
-use crate::home::Home;
-use crate::up::Up;
+use crate::home::{Home, Ran};
+use crate::up::{Up, agent, until};
 
 fn revisions(home: &Home, args: &[&str]) -> Vec<u64> {
     let told = home.run(&[&["events", "-o", "name"], args].concat()).ok();
@@ -52,5 +55,46 @@ fn the_latest_hundred_events_are_printed_and_with_since_0_all_that_is_kept() {
     let gone = home.run(&["events", "--since", "1"]);
     assert_eq!(gone.code, 3, "{gone:#?}");
     assert!(gone.err.contains(&format!("the log begins at revision {oldest}")), "{gone:#?}");
+    assert_eq!(up.end(), Some(0));
+}
+
+#[test]
+fn who_follows_a_log_of_which_what_comes_next_was_taken_away_goes_on_with_what_is_there() {
+    let home = Home::new();
+    let up = Up::start(&home);
+    let address = up.url.trim_start_matches("http://").to_owned();
+    home.run(&["agent", "create", "ada", "--wait"]).ok();
+    let begin =
+        |args: &[&str]| home.raworc(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("raworc runs");
+    let sends = begin(&["send", "ada", "!until [ -e go ]; do sleep 0.1; done; echo held"]);
+    until("it is at work", || agent(&home, "ada")["status"]["state"] == "busy");
+    let mut follows = begin(&["events", "--follow", "--since", "0", "-o", "name"]);
+    let mut out = BufReader::new(follows.stdout.take().expect("a pipe"));
+    let mut next = || {
+        let mut line = String::new();
+        out.read_line(&mut line).expect("it goes on");
+        line.trim_end().parse::<u64>().expect("a revision")
+    };
+    let seen = *revisions(&home, &[]).last().expect("some");
+    while next() < seen {}
+    assert_eq!(up.end(), Some(0));
+
+    // Somewhere else, where nobody who follows it can come.
+    let up = Up::start(&home);
+    for n in 0..20 {
+        home.run(&["agent", "edit", "ada", "--description", &n.to_string()]).ok();
+    }
+    let oldest = revisions(&home, &[]).last().expect("some") - 5;
+    assert_eq!(up.end(), Some(0));
+    forget_before(&home, oldest);
+
+    let up = Up::of(home.raworc(&["up", "--listen", &address, "-o", "json", "--log", "warn"]));
+    assert_eq!(next(), oldest);
+    follows.kill().expect("killed");
+    let told = Ran::of(follows.wait_with_output().expect("it is gone")).err;
+    assert!(told.contains(&format!("Events up to revision {} are no longer there", oldest - 1)), "{told}");
+    home.run(&["agent", "exec", "ada", "--", "touch", "go"]).ok();
+    let answered = Ran::of(sends.wait_with_output().expect("it ends")).ok();
+    assert!(answered.ends_with("held\n"), "{answered}");
     assert_eq!(up.end(), Some(0));
 }

@@ -37,6 +37,7 @@ pub(crate) use self::locks::{
     a_commit_that_has_waited_too_long_for_its_turn_is_told_and_made_when_it_is_sent_again,
     a_deadlock_with_somebody_else_costs_no_commit, a_pooler_is_noticed,
     what_comes_while_others_write_is_written_with_what_waits,
+    who_finds_every_connection_in_use_is_told_and_reads_once_one_is_free,
 };
 pub(crate) use self::lost::{
     commits_whose_answers_are_lost_are_made_once_each, what_comes_while_a_batch_is_tried_again_is_another_batch,
@@ -93,6 +94,9 @@ pub(crate) trait Tested: Server {
 
     /// What has a server read statements otherwise than it does by itself, and what takes that back.
     const OTHERWISE: (&'static str, &'static str);
+
+    /// What has nobody else read agents, and what takes that back.
+    const AGENTS_LOCKED: (&'static str, &'static str);
 
     /// A statement that takes so long.
     const TWENTY_SECONDS: &'static str;
@@ -164,6 +168,7 @@ macro_rules! tests {
             a_deadlock_with_somebody_else_costs_no_commit,
             a_commit_that_has_waited_too_long_for_its_turn_is_told_and_made_when_it_is_sent_again,
             what_comes_while_others_write_is_written_with_what_waits,
+            who_finds_every_connection_in_use_is_told_and_reads_once_one_is_free,
             a_pooler_is_noticed,
             commits_whose_answers_are_lost_are_made_once_each,
             what_may_have_been_done_is_not_told_as_refused,

@@ -12,6 +12,8 @@ use super::database::{self, Database};
 use super::{Tested, a_connection, open};
 use crate::sql::commits::{accept, create, message_id};
 use crate::sql::script::{Script, Step};
+use crate::sql::server::DatabaseOptions;
+use crate::sql::store::SqlStore;
 
 const HOLD: &str = "SELECT revision FROM head WHERE id = 1 FOR UPDATE";
 
@@ -105,6 +107,30 @@ pub(crate) async fn what_comes_while_others_write_is_written_with_what_waits<D: 
     let burst = burst.expect("goes on").expect("is read");
     let revisions: Vec<_> = burst.iter().map(|event| event.revision.0).collect();
     assert_eq!(revisions, [3, 4], "one transaction has both");
+    store.close().await;
+}
+
+pub(crate) async fn who_finds_every_connection_in_use_is_told_and_reads_once_one_is_free<D: Tested>(
+    database: Database,
+) {
+    let options = DatabaseOptions::new(database.url()).with_connections(1);
+    let store = SqlStore::<D>::open(options).await.expect("the database can be used");
+    let (agent, made) = create("one");
+    store.commit(made).await.expect("goes through");
+    let mut other = a_connection::<D>(&database).await;
+    let (lock, unlock) = D::AGENTS_LOCKED;
+    say::<D>(&mut other, lock).await.expect("nobody reads");
+    // The first has the only connection until somebody else lets it read.
+    let (first, second) = tokio::join!(biased; store.agent_by_id(agent), async {
+        let second = store.agent_by_id(agent).await;
+        say::<D>(&mut other, unlock).await.expect("is done");
+        second
+    });
+    let error = second.expect_err("it waits for no longer than for a connection");
+    assert!(error.is_retryable() && error.to_string().contains("all connections"), "{error:?}");
+    for read in [first, store.agent_by_id(agent).await] {
+        assert!(read.expect("answers").value.is_some());
+    }
     store.close().await;
 }
 
