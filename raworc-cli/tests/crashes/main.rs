@@ -3,7 +3,7 @@
 //! history, which is held against what must always be so.
 //!
 //! ```text
-//! cargo test -p raworc-cli --features failpoints --test crashes -- [--seconds N] [--rounds N] [--seed SEED] [NAME]
+//! cargo test -p raworc-cli --all-features --test crashes -- [--seconds N] [--rounds N] [--seed SEED] [NAME]
 //! ```
 //!
 //! `--seconds` is for the storm on the local runtime, and `--rounds` for those on Docker, of ten seconds each. Docker's are
