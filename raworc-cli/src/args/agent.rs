@@ -69,7 +69,7 @@ pub struct SpecArgs {
     /// An environment variable of its processes; may be repeated. KEY alone takes its value from here.
     #[arg(long, short = 'e', value_name = "KEY=VALUE")]
     pub env: Vec<String>,
-    /// A secret that it may use; may be repeated.
+    /// A secret that it may use; may be repeated. Refused: this release keeps none yet.
     #[arg(long = "secret", value_name = "NAME")]
     pub secrets: Vec<SecretName>,
     /// A label to select it by; may be repeated.
@@ -108,7 +108,7 @@ pub struct SpecArgs {
     /// A host that a closed computer may reach all the same, as HOST or HOST:PORT; may be repeated.
     #[arg(long, value_name = "HOST")]
     pub egress: Vec<String>,
-    /// A port of its computer that is served to people; may be repeated.
+    /// A port of its computer that is served to people; may be repeated. Refused: this release serves none yet.
     #[arg(long = "port", value_name = "NAME=PORT")]
     pub ports: Vec<String>,
 }

@@ -84,7 +84,8 @@ pub struct AdminArgs {
 #[command(
     after_help = "Any number of operators share the agents of a runtime; each has to reach its engine. Servers learn of the \
                         runtimes by the database.\n\nExamples:\n  RAWORC_STORE=postgres://raworc@db/raworc raworc operator \
-                        --runtime docker\n  RAWORC_OPERATOR__LISTEN=127.0.0.1:9003 raworc operator --config /etc/raworc.toml"
+                        --runtime docker\n  raworc operator --config /etc/raworc.toml --listen 127.0.0.1:9003",
+    mut_arg("listen", |arg| arg.help("Where it answers /livez, /readyz and /metrics [default: nowhere]"))
 )]
 pub struct OperatorArgs {
     /// What it is made of.
@@ -95,7 +96,7 @@ pub struct OperatorArgs {
 /// See it work: an agent takes messages, sleeps, wakes, and has every file still.
 #[derive(Debug, Clone, Default, Args)]
 #[command(
-    after_help = "Uses SQLite and this machine alone. A second run carries on with the same data.\n\nExamples:\n  raworc \
+    after_help = "Uses SQLite in the data directory, also where the configuration names a database. A second run carries on with the same data.\n\nExamples:\n  raworc \
                         quickstart\n  raworc quickstart --exit --data /tmp/raworc"
 )]
 pub struct QuickstartArgs {

@@ -41,8 +41,11 @@ pub async fn server(console: &Console, args: ServerArgs) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// Names what is in the way.
-pub async fn operator(console: &Console, args: OperatorArgs) -> anyhow::Result<()> {
-    let settings = Settings::load(&args.assembly)?;
+pub async fn operator(console: &Console, mut args: OperatorArgs) -> anyhow::Result<()> {
+    let listen = args.assembly.listen.take();
+    let mut settings = Settings::load(&args.assembly)?;
+    // It has no API, and this is all that it answers.
+    settings.operator.listen = listen.or(settings.operator.listen);
     let (installation, asked) = up::start(console, settings, Role::Operator).await?;
     tell(console, "operator", &installation, None)?;
     up::serve(console, installation, asked).await

@@ -25,7 +25,7 @@ pub(super) fn load(settings: &Settings, role: Role, fresh: bool) -> Result<Maste
         Some(key) => Ok(key),
         None if fresh && role == Role::Both => make(&path),
         None if fresh => Err(Failure::new(Exit::Failed, format!("the master key {} is missing", path.display()))
-            .hint("make it once, by `head -c 32 /dev/urandom | base64 > master.key`, and give it to every server and operator")
+            .hint("make it once, by `(umask 077; head -c 32 /dev/urandom | base64 > master.key)`, and give it to every server and operator")
             .hint("name its file with --master-key-file, or give the key itself in RAWORC_MASTER_KEY")),
         None => Err(Failure::new(
             Exit::Failed,

@@ -170,7 +170,7 @@ fn scheme(settings: &Settings) -> Result<Scheme, Failure> {
         "postgres" | "postgresql" => Ok(Scheme::Postgres),
         #[cfg(feature = "mysql")]
         "mysql" | "mariadb" => Ok(Scheme::Mysql),
-        _ => Err(Failure::new(Exit::Usage, format!("store: this release keeps rows in {}, not in {scheme}", known()))
+        _ => Err(Failure::new(Exit::Usage, format!("store: this build keeps rows in {}, not in {scheme}", known()))
             .hint("leave `store` out of the configuration for SQLite in the data directory")),
     }
 }

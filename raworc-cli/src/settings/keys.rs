@@ -118,7 +118,7 @@ pub const KEYS: &[Key] = &[
         "runtime",
         Default::Text("auto"),
         Some("--runtime"),
-        "What makes agents' computers unless their spec names another: `docker`; `local`, namespaces of this machine; or `auto`, Docker where an engine answers and has the image or can build it, else `local`.",
+        "What makes agents' computers unless their spec names another: `docker`; `local`, namespaces of this machine; or `auto`, Docker where an engine answers on a socket of this machine and has the image or can build or pull it, else `local`.",
     ),
     key(
         "docker.name",
@@ -386,7 +386,7 @@ pub const OTHER_VARIABLES: &[(&str, &str)] = &[
     ("RAWORC_CONFIG", "The configuration file, as `--config`."),
     (
         "RAWORC_CONFIG_DIR",
-        "Where `session.json` with your logins lies, and `raworc.toml` is looked for; `~/.config/raworc` where unset.",
+        "Where `session.json` with your logins lies, and `raworc.toml` is looked for; `raworc` in `$XDG_CONFIG_HOME` or `~/.config` where unset.",
     ),
     ("RAWORC_SERVER", "The server that commands speak to, as `--server`."),
     ("RAWORC_TENANT", "The tenant that commands work in, as `--tenant`."),

@@ -40,7 +40,7 @@ pub(crate) fn each_engine_has_its_name(installation: &Installation) {
 
 pub(crate) fn an_operator_says_how_it_is(installation: &Installation) {
     let mut command = installation.command("operator", "operator");
-    command.env("RAWORC_OPERATOR__LISTEN", "127.0.0.1:0");
+    command.args(["--listen", "127.0.0.1:0"]);
     let operator = Up::of(command);
     let address = operator.started["health"].as_str().and_then(|url| url.strip_prefix("http://")).expect("an address");
     let get_with = |path: &str, header: &str| {

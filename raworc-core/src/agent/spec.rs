@@ -39,7 +39,7 @@ pub struct AgentSpec {
     /// Environment variables of the processes that it starts: up to 1000, and 64 KiB in all.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
-    /// Names of the secrets that it may use.
+    /// Names of the secrets that it may use. This release keeps none yet: to be left empty.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<SecretName>,
     /// Limits of its computer.
@@ -52,7 +52,7 @@ pub struct AgentSpec {
     pub busy_timeout: u32,
     /// What it can reach.
     pub network: Network,
-    /// Ports of its computer that are served to people.
+    /// Ports of its computer that are served to people. This release serves none yet: to be left empty.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<Port>,
     /// Labels to select it by, up to 64.

@@ -10,7 +10,7 @@ A serving process (`raworc up`, `server`, `operator`, `quickstart`) reads its co
 later wins:
 
 1. the file: `--config FILE`, else `RAWORC_CONFIG`, else `raworc.toml` in the working directory, else in
-   `~/.config/raworc`;
+   `raworc` in `$XDG_CONFIG_HOME` or `~/.config`;
 2. the environment: `RAWORC_` and the name of the key, with `__` for each dot; an empty
    variable counts as none;
 3. options of the command.
