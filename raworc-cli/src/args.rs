@@ -223,7 +223,7 @@ pub(crate) fn agent_names() -> ArgValueCandidates {
 /// Where the configuration of a server lies.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ConfigArgs {
-    /// The configuration file [default: raworc.toml here, else in ~/.config/raworc]
+    /// The configuration file [default: raworc.toml here, else in raworc of $XDG_CONFIG_HOME or ~/.config]
     #[arg(long, env = "RAWORC_CONFIG", value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     pub config: Option<PathBuf>,
 }

@@ -10,7 +10,7 @@ pub(crate) use keys::DEFAULT_IMAGE;
 pub use keys::{Default, KEYS, Key, OTHER_VARIABLES};
 pub use retention::{Kept, Retention};
 
-use std::net::SocketAddr;
+use std::net::{AddrParseError, SocketAddr};
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -109,7 +109,7 @@ pub enum LogFormat {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RuntimeKind {
-    /// Docker where its engine answers and has the image or can build it, else `local`.
+    /// Docker where its engine answers and has the image or can build or pull it, else `local`.
     Auto,
     /// Linux namespaces and directories of this machine.
     Local,
@@ -207,7 +207,7 @@ impl Operator {
     /// Where it is none, with an example of one.
     pub fn listen_address(&self) -> Result<Option<SocketAddr>, Failure> {
         let Some(text) = &self.listen else { return Ok(None) };
-        text.parse().map(Some).map_err(|_| {
+        here(text).map(Some).map_err(|_| {
             Failure::new(Exit::Usage, format!("operator.listen: {text:?} is no address"))
                 .hint("write an address of this machine and a port, such as 127.0.0.1:9003")
         })
@@ -479,8 +479,7 @@ impl Settings {
     /// # Errors
     /// Where it is no address, with an example of one.
     pub fn listen_address(&self) -> Result<SocketAddr, Failure> {
-        let text = self.listen.replacen("localhost:", "127.0.0.1:", 1);
-        text.parse().map_err(|_| {
+        here(&self.listen).map_err(|_| {
             Failure::new(Exit::Usage, format!("listen: {:?} is no address", self.listen))
                 .hint("write an address and a port, such as 127.0.0.1:9000 or [::1]:9000")
         })
@@ -556,6 +555,11 @@ fn settled(key: &str, path: &Path) -> Result<PathBuf, Failure> {
     })?;
     settled.extend(rest);
     Ok(settled)
+}
+
+/// An address of this machine, which may go by its usual name.
+fn here(text: &str) -> Result<SocketAddr, AddrParseError> {
+    text.replacen("localhost:", "127.0.0.1:", 1).parse()
 }
 
 fn find_file(args: &AssemblyArgs) -> Result<Option<PathBuf>, Failure> {

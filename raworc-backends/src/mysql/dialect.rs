@@ -199,6 +199,8 @@ impl Server for Mysql {
     /// Nobody tells.
     type Listener = ();
 
+    const HEARS: bool = false;
+
     const POLL: (Duration, Duration) = DEAF;
 
     fn options(options: &DatabaseOptions) -> Result<(MySqlConnectOptions, String), StoreError> {

@@ -226,6 +226,8 @@ impl Dialect for Postgres {
 impl Server for Postgres {
     type Listener = PgListener;
 
+    const HEARS: bool = true;
+
     /// It tells of every commit; the poll is for what a listener cannot hear.
     const POLL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(2));
 

@@ -59,6 +59,9 @@ pub trait Server: Words {
     /// Who hears of commits of other processes.
     type Listener: Send + Sync;
 
+    /// Whether a listener hears of commits. Where none does, nobody listens.
+    const HEARS: bool;
+
     /// How often it is asked for the log's head at least, and at most, beside what a listener hears.
     const POLL: (Duration, Duration);
 

@@ -96,7 +96,7 @@ pub struct OperatorArgs {
 /// See it work: an agent takes messages, sleeps, wakes, and has every file still.
 #[derive(Debug, Clone, Default, Args)]
 #[command(
-    after_help = "Uses SQLite in the data directory, also where the configuration names a database. A second run carries on with the same data.\n\nExamples:\n  raworc \
+    after_help = "Uses SQLite unless the configuration names a database. A second run carries on with the same data.\n\nExamples:\n  raworc \
                         quickstart\n  raworc quickstart --exit --data /tmp/raworc"
 )]
 pub struct QuickstartArgs {

@@ -43,8 +43,6 @@ const LABEL: &str = "raworc-quickstart";
 /// Where something is in the way, or a claim does not hold.
 pub async fn run(console: &Console, args: QuickstartArgs) -> anyhow::Result<()> {
     let mut settings = Settings::load(&args.assembly)?;
-    // Also where the configuration names a database: others work with that.
-    settings.store = "sqlite".into();
     if args.assembly.log.is_none() && std::env::var_os("RAWORC_LOG").is_none() {
         // The story is not to be drowned; what goes wrong still shows. Of a model that does not answer it tells itself.
         settings.log = "warn,raworc_http::server::agents::gateway=error".to_owned();

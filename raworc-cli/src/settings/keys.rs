@@ -207,7 +207,7 @@ pub const KEYS: &[Key] = &[
     key(
         "operator.listen",
         Default::Unset("nowhere"),
-        None,
+        Some("--listen"),
         "Where `raworc operator` answers `/livez`, `/readyz` and `/metrics`, such as `127.0.0.1:9003`.",
     ),
     key(

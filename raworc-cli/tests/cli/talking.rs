@@ -85,7 +85,7 @@ fn a_directory_does_not_go_to_standard_output() {
     ");
 }
 
-fn signal(child: &Child, signal: Signal) {
+pub(crate) fn signal(child: &Child, signal: Signal) {
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).expect("a process");
     rustix::process::kill_process(pid, signal).expect("signalled");
 }

@@ -90,13 +90,8 @@ impl<D: Server> Tail<D> {
     /// Waits until there may be something new, for the period at most, and reads it. Whether there was.
     async fn round(&mut self, period: Duration) -> Result<bool, sqlx::Error> {
         self.leave_old();
-        if self.listener.is_none() && !self.shared.pooled {
-            let listener = timeout(CONNECT_LIMIT, D::listen(&self.to)).await;
-            // What was told before somebody listened, or where nobody can. Asked for before that, what comes in between is told
-            // to nobody; and where who has heard of one commits the next, that would be so every time.
-            let found = self.poll().await?;
-            self.listener = Some(listener.unwrap_or_else(|_| Err(timed_out()))?);
-            return Ok(found);
+        if D::HEARS && self.listener.is_none() && !self.shared.pooled {
+            return self.listen().await;
         }
         let hear = async {
             match &mut self.listener {
@@ -121,6 +116,16 @@ impl<D: Server> Tail<D> {
             self.read().await?;
         }
         Ok(true)
+    }
+
+    /// Begins to listen, and reads what there is. Whether there was something new.
+    async fn listen(&mut self) -> Result<bool, sqlx::Error> {
+        // This fails at once where nobody answers, and reads where nobody can listen.
+        let found = self.poll().await?;
+        let listener = timeout(CONNECT_LIMIT, D::listen(&self.to)).await;
+        self.listener = Some(listener.unwrap_or_else(|_| Err(timed_out()))?);
+        // What came in between was told to nobody. Where who has heard of one commits the next, that would be so every time.
+        Ok(self.poll().await? || found)
     }
 
     /// Runs statements that only read, over another connection where the last one turns out to be lost.
