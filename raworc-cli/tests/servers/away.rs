@@ -113,8 +113,9 @@ pub(crate) fn stands_still(installation: &Installation) {
     let before = memory(server);
 
     let (told, waited): (Vec<Told>, _) = std::thread::scope(|scope| {
-        let waits = scope.spawn(|| relayed.have("until [ -e go ]; do sleep 0.1; done", "waits", "?wait=10s"));
-        until("it is taken up", || relayed.at().ok(&["agent", "get", "ada", "-o", "json"]).contains(r#""busy""#));
+        const WAITS: &str = "touch here; until [ -e go ]; do sleep 0.1; done";
+        let waits = scope.spawn(|| relayed.have(WAITS, "waits", "?wait=10s"));
+        until("it is at work", || relayed.at().run(&["agent", "exec", "ada", "--", "ls", "here"]).code == 0);
         relayed.relay.stand_still();
         let ask = |n| scope.spawn(move || if n % 2 == 0 { read() } else { send(n) });
         let asked: Vec<_> = (0..CALLS).map(ask).collect();

@@ -68,7 +68,9 @@ pub(crate) fn an_operator_says_how_it_is(installation: &Installation) {
         let name = format!(r#"raworc_engine_call_seconds_count{{runtime="local",call="{call}",outcome="done"}} "#);
         figures.lines().find_map(|line| line.strip_prefix(&name)).map(str::to_owned)
     };
-    assert_eq!((call("start"), call("stop")), (Some("1".into()), Some("1".into())), "{figures}");
+    assert_eq!(call("start"), Some("1".into()), "{figures}");
+    // What may not have ended yet when it is looked at is stopped once more.
+    assert!(call("stop").is_some_and(|count| count != "0"), "{figures}");
     for name in
         ["raworc_operator_queue", "raworc_operator_due", "raworc_engine_waiting", "raworc_store_commit_seconds_count"]
     {
