@@ -117,13 +117,12 @@ async fn remove(docker: &Docker, id: &str) -> Result<bool, Error> {
     }
 }
 
-/// Takes off a network what the engine still has on it of containers that are gone: one that was killed names these by itself, and
-/// one that could not take a container off in time by that container.
+/// Takes off a network what an engine that was killed still has on it of containers that are gone. It names these by itself,
+/// and not by a container.
 async fn forget_dead(docker: &Docker, id: &str) -> Result<(), Error> {
     let Some(seen) = if_there(docker.inspect_network(id, None).await)? else { return Ok(()) };
     for (key, endpoint) in seen.containers.unwrap_or_default() {
-        let is_dead = key.starts_with("ep-") || if_there(docker.inspect_container(&key, None).await)?.is_none();
-        if let (true, Some(name)) = (is_dead, endpoint.name) {
+        if let (true, Some(name)) = (key.starts_with("ep-"), endpoint.name) {
             let request = NetworkDisconnectRequest { container: name, force: Some(true) };
             if_there(docker.disconnect_network(id, request).await)?;
         }
