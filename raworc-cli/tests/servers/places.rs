@@ -69,8 +69,8 @@ pub(crate) fn an_operator_says_how_it_is(installation: &Installation) {
         figures.lines().find_map(|line| line.strip_prefix(&name)).map(str::to_owned)
     };
     assert_eq!(call("start"), Some("1".into()), "{figures}");
-    // What may not have ended yet when it is looked at is stopped once more.
-    assert!(call("stop").is_some_and(|count| count != "0"), "{figures}");
+    // Once more where a look read the agent before its end was written, and asked what is under way after that.
+    assert!(["1", "2"].map(|count| Some(count.to_owned())).contains(&call("stop")), "{figures}");
     for name in
         ["raworc_operator_queue", "raworc_operator_due", "raworc_engine_waiting", "raworc_store_commit_seconds_count"]
     {

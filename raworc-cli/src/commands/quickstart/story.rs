@@ -30,7 +30,8 @@ impl<'a> Story<'a> {
         let again = if settings.data.join("raworc.db").exists() { ", carried on with" } else { ", new" };
         self.console.line(format!(
             "{title}\n\nEverything runs in this one process: server and operator, on SQLite unless the configuration names a\n\
-             database. Agents' computers are containers where a Docker engine answers, and else made of this machine's own Linux.\n\n  data     {}{again}",
+             database. Agents' computers are containers where a Docker engine answers, and else made of this\n\
+             machine's own Linux.\n\n  data     {}{again}",
             settings.data.display()
         ))
     }
