@@ -90,23 +90,38 @@ pub(super) async fn join(
 }
 
 /// Takes the network away where no container is on it. The next one has it made again.
+///
+/// An engine counts what is on a network beside knowing it by name. Up to moby/moby#49736 the count can be too high for good
+/// where containers left at the same moment: it refuses then, and names nothing. Its next start counts anew.
 pub(super) async fn remove_unused(docker: &Docker, installation: &str) -> Result<(), RuntimeError> {
     let name = network_name(installation);
     let removed = async {
         for network in named(docker, &name).await? {
             let (true, Some(id)) = (is_own(network.labels.as_ref(), installation), &network.id) else { continue };
-            // The engine itself keeps it for those that run alone. Asked after the network was seen: whatever is made from now
-            // on finds that it is gone, or is on another one, of another id.
-            let filters = HashMap::from([("network", vec![name.as_str()])]);
-            let query = ListContainersOptionsBuilder::new().all(true).limit(1).filters(&filters).build();
-            if docker.list_containers(Some(query)).await?.is_empty() && !remove(docker, id).await? {
-                forget_dead(docker, id).await?;
-                remove(docker, id).await?;
+            // Asked after the network was seen: whatever is made from now on finds that it is gone, or is on another one, of
+            // another id.
+            if is_used(docker, &name).await? || remove(docker, id).await? {
+                continue;
+            }
+            forget_dead(docker, id).await?;
+            if !remove(docker, id).await? && !is_used(docker, &name).await? {
+                tracing::warn!(
+                    network = %name,
+                    "the engine keeps the network of open computers and names none on it: its count is off; the next open \
+                     computer uses it, and once the engine was started anew it goes with the last of them"
+                );
             }
         }
         Ok(())
     };
     removed.await.map_err(error::of("remove a network"))
+}
+
+/// Whether there is a container of the network. The engine itself keeps it for those that run alone.
+async fn is_used(docker: &Docker, name: &str) -> Result<bool, Error> {
+    let filters = HashMap::from([("network", vec![name])]);
+    let query = ListContainersOptionsBuilder::new().all(true).limit(1).filters(&filters).build();
+    Ok(!docker.list_containers(Some(query)).await?.is_empty())
 }
 
 /// Takes a network away, unless something that runs is on it. Whether it is gone.

@@ -1,6 +1,7 @@
 //! The network of open computers, which others take away, or make at the same moment.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 
@@ -26,6 +27,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_computer_whose_network_goes_as_it_starts_starts_on_another", gone_as_it_starts),
         trial("a_computer_whose_network_goes_as_it_is_put_on_it_starts_on_another", gone_as_it_joins),
         trial("a_network_that_its_engine_does_not_remove_keeps_no_computer_from_being_removed", it_is_not_removed),
+        trial("a_network_that_its_engine_keeps_for_nobody_is_used_again_and_goes_once_it_may", it_is_kept_for_nobody),
         trial("a_strangers_network_with_our_name_is_left_alone", a_strangers_network_is_left_alone),
     ]
 }
@@ -235,6 +237,36 @@ async fn it_is_not_removed() {
     machine.runtime.remove(spec.id).await.expect("removed");
     assert_eq!(networks(&machine).await, Vec::<String>::new());
     machine.close(&[spec]).await;
+}
+
+/// Engines miscount what is on a network, until they are started anew.
+async fn it_is_kept_for_nobody() {
+    let Some(socket) = socket("a network that its engine keeps for nobody") else { return };
+    let is_off = Arc::new(AtomicBool::new(true));
+    let between = Between::deciding(&socket, {
+        let is_off = Arc::clone(&is_off);
+        move |line| {
+            let is_kept = line.starts_with("DELETE") && line.contains("/networks/") && is_off.load(SeqCst);
+            let refused = r#"{"message":"error while removing network: it has active endpoints"}"#;
+            std::future::ready(if is_kept { Fate::Answered(403, refused.into()) } else { Fate::Passed })
+        }
+    });
+    let machine = Machine::with(SCRIPT, |mut options| {
+        options.host = between.host();
+        options
+    });
+    let [first, second] = [open(), open()];
+    machine.run(&first).await;
+    let kept = networks(&machine).await;
+    machine.runtime.remove(first.id).await.expect("removed");
+    assert_eq!(machine.phase(first.id).await, None);
+    assert_eq!(networks(&machine).await, kept);
+    assert_eq!(machine.run(&second).await, "eth0 lo \n");
+    assert_eq!(networks(&machine).await, kept, "it is the one that was there");
+    is_off.store(false, SeqCst);
+    machine.runtime.remove(second.id).await.expect("removed");
+    assert_eq!(networks(&machine).await, Vec::<String>::new());
+    machine.close(&[first, second]).await;
 }
 
 async fn a_strangers_network_is_left_alone() {
