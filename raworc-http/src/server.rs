@@ -23,6 +23,7 @@ mod options;
 mod places;
 #[cfg(feature = "failpoints")]
 pub mod remote;
+mod rooms;
 mod routes;
 mod state;
 #[cfg(test)]

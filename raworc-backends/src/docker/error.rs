@@ -28,8 +28,10 @@ pub(super) const fn is_missing(error: &Error) -> bool {
 pub(super) fn is_stuck(error: &Error) -> bool {
     match error {
         Error::DockerResponseServerError { message, .. } => {
-            // The task is containerd's, the id that of what it runs containers with.
-            message.starts_with("task ") && message.ends_with(": already exists") || message == "id already in use"
+            // The task and the directory of its shim are containerd's, the id that of what it runs containers with.
+            message.starts_with("task ") && message.ends_with(": already exists")
+                || message.starts_with("failed to start shim: mkdir ") && message.contains(": file exists")
+                || message == "id already in use"
         }
         _ => false,
     }
@@ -100,6 +102,12 @@ mod tests {
             |message: &str| is_stuck(&Error::DockerResponseServerError { status_code: 500, message: message.into() });
         assert!(stuck("task 0a1b2c: already exists"));
         assert!(stuck("id already in use"));
+        assert!(stuck(
+            "failed to start shim: mkdir /run/containerd/io.containerd.runtime.v2.task/moby/0a: file exists: unknown"
+        ));
+        assert!(!stuck(
+            "failed to start shim: mkdir /run/containerd/io.containerd.runtime.v2.task/moby/0a: no space left on device"
+        ));
         assert!(!stuck("driver failed programming external connectivity: id already in use"));
         assert!(!stuck("network 0a1b2c not found"));
     }

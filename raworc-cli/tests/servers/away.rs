@@ -6,6 +6,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use raworc_core::message::MESSAGE_LIMIT;
+
 use crate::own::Own;
 use crate::relay::Relay;
 use crate::up::{Up, until};
@@ -22,6 +24,12 @@ const SLOW: Duration = Duration::from_millis(50);
 
 /// What a server may take beside what it had.
 const MEMORY: u64 = 64 << 20;
+
+/// Who send a message of the greatest length each, at once.
+const SENDERS: usize = 300;
+
+/// What a server may take beside what it had of the [`SENDERS`]: what the store has room for, and what is read and written of it.
+const HELD: u64 = 256 << 20;
 
 /// The status of an answer, and whether it says when to ask again.
 type Told = (u16, bool);
@@ -140,6 +148,41 @@ pub(crate) fn stands_still(installation: &Installation) {
     }
     let lines = || relayed.at().ok(&["send", "ada", "!wc -l < lines", "--no-steps"]).trim().to_owned();
     assert_eq!(lines(), (1 + CALLS / 2).to_string());
+}
+
+/// Far more than a server is to hold, of which its database takes nothing.
+pub(crate) fn much_is_sent(installation: &Installation) {
+    let relayed = Relayed::before(installation);
+    // As long as a message may be, with the command around it.
+    let padding = "x".repeat(MESSAGE_LIMIT - 64);
+    let send = |n| relayed.send(n, &padding);
+    assert_eq!(send(0).0, 202);
+    let before = memory(&relayed.server);
+
+    relayed.relay.stand_still();
+    let (answered, told, mut most) = (AtomicUsize::new(0), Mutex::new(Vec::new()), 0);
+    std::thread::scope(|scope| {
+        for n in 1..=SENDERS {
+            let (answered, told, send) = (&answered, &told, &send);
+            scope.spawn(move || {
+                told.lock().expect("nobody fails").push(send(n));
+                answered.fetch_add(1, Ordering::SeqCst);
+            });
+        }
+        until("all are answered", || {
+            most = most.max(memory(&relayed.server).saturating_sub(before));
+            assert_eq!(relayed.get("/livez").0, 200);
+            answered.load(Ordering::SeqCst) == SENDERS
+        });
+    });
+    let told = told.into_inner().expect("nobody failed");
+    assert!(told.iter().all(|told| matches!(told, (429 | 503, true))), "{told:?}");
+    assert!(most < HELD, "{most} bytes more than before, of {} that were sent", SENDERS * MESSAGE_LIMIT);
+
+    relayed.relay.go_on_after(Duration::ZERO);
+    until("it is taken", || send(1).0 == 202);
+    let lines = || relayed.at().ok(&["send", "ada", "!wc -l < lines", "--no-steps"]).trim().to_owned();
+    assert_eq!(lines(), "2", "what was refused is not done");
 }
 
 pub(crate) fn is_slow(installation: &Installation) {

@@ -53,6 +53,8 @@ fn main() -> ExitCode {
         trials.push(trial(kind, "a_database_that_stands_still_is_told_of_and_goes_on", away::stands_still));
         let name = "who_follows_and_who_waits_behind_a_balancer_goes_on_at_another_server";
         trials.push(trial(kind, name, life::behind_a_balancer));
+        let name = "what_a_database_that_stands_still_does_not_take_is_refused_and_not_held_in_memory";
+        trials.push(trial(kind, name, away::much_is_sent));
         trials.push(trial(kind, "a_slow_database_takes_what_it_can_and_loses_nothing", away::is_slow));
     }
     trials.push(trial("pgbouncer", "an_agent_lives_with_two_servers_and_an_operator", life::with_two_servers));

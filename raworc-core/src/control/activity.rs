@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::presence::Presence;
@@ -110,6 +111,8 @@ impl Activity {
         let (task_store, task_entries, stopped) = (store.clone(), Arc::clone(&entries), stop.clone());
         tokio::spawn(async move {
             let mut tick = tokio::time::interval(PERIOD / 2);
+            // After a store that stood still there is one write due, and not all that it has missed.
+            tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
             let mut due = false;
             loop {
                 tokio::select! {

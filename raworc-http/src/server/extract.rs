@@ -46,6 +46,7 @@ impl FromRequestParts<ApiState> for Caller {
                 ApiError::new("too_many_requests", message).with_detail("limit", full.limit()).with_retry_after(5)
             })?;
         }
+        parts.extensions.insert(Whose(principal.to_string()));
         let mut call = Call::by(principal).with_token(token);
         if let Some(RequestId(id)) = parts.extensions.get() {
             call = call.with_request_id(id.clone());
@@ -63,6 +64,10 @@ impl FromRequestParts<ApiState> for Caller {
         Ok(Self { call, token })
     }
 }
+
+/// Who calls, for what is looked at after they are known.
+#[derive(Debug, Clone)]
+pub(super) struct Whose(pub(super) String);
 
 /// The token of a request.
 ///

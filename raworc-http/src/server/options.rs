@@ -29,6 +29,9 @@ pub struct Options {
     pub token_ttl: Duration,
     /// Bytes that the body of a request may have.
     pub body_limit: usize,
+    /// Bytes of bodies, those up to 256 KiB left out, that are in memory at one time; one principal may have half of them. More
+    /// wait for room, and are refused with `too_many_requests` after some seconds.
+    pub bytes_in_bodies: usize,
     /// Streams of events, and calls into computers, that one principal may have open at this server.
     pub streams_per_principal: usize,
     /// Calls into one computer that may be open at this server, [`CALLS_PER_COMPUTER`] at most. Those that end a command
@@ -57,6 +60,7 @@ impl Default for Options {
         Self {
             token_ttl: Duration::from_secs(12 * 3600),
             body_limit: 2 << 20,
+            bytes_in_bodies: 64 << 20,
             streams_per_principal: STREAMS_PER_PRINCIPAL,
             calls_per_computer: CALLS_PER_COMPUTER,
             logins_at_once: 4,

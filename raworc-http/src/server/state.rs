@@ -14,6 +14,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::agents::Links;
+use super::rooms::{Crowded, Room, RoomLimits, Rooms};
 use super::{ApiError, Options, Tokens};
 
 /// For how long it is believed that a user is as they were: so long a removed user's token is still good.
@@ -24,6 +25,12 @@ const USERS_LIMIT: usize = 10_000;
 
 /// Calls that end or steer a command in one computer at one time: what its other calls leave of its link, less some.
 const STEERING: usize = 100;
+
+/// How long a large body waits for room.
+const ROOM_WAIT: Duration = Duration::from_secs(5);
+
+/// Room for a caller's body, until it is dropped.
+pub(super) type BodyRoom = Room<String>;
 
 /// What every handler of a router shares. Clones are one.
 #[derive(Debug, Clone)]
@@ -40,6 +47,7 @@ struct Inner {
     /// How many streams each principal has open, and calls each computer.
     open: Arc<Mutex<HashMap<String, usize>>>,
     logins: Semaphore,
+    rooms: Arc<Rooms<String>>,
     links: Links,
 }
 
@@ -51,6 +59,13 @@ impl ApiState {
             links: options.links.clone().unwrap_or_else(|| Links::start(&control)),
             tokens: Tokens::new(&control),
             logins: Semaphore::new(options.logins_at_once.max(1)),
+            // What one caller sends leaves room for others.
+            rooms: Rooms::new(RoomLimits {
+                bytes: options.bytes_in_bodies.max(options.body_limit),
+                wait: ROOM_WAIT,
+                per_owner: (options.bytes_in_bodies / 2).max(options.body_limit),
+                own_wait: ROOM_WAIT,
+            }),
             control,
             options,
             users: Mutex::default(),
@@ -119,6 +134,19 @@ impl ApiState {
             users.retain(|_, (_, at)| at.elapsed() < USER_MEMORY);
         }
         users.insert(name.clone(), (principal.clone(), Instant::now()));
+    }
+
+    /// Room for a large body of so many bytes.
+    ///
+    /// # Errors
+    /// Where the caller's bodies take as much as they may, or no room comes in time.
+    pub(super) async fn room(&self, whose: Option<String>, bytes: usize) -> Result<BodyRoom, ApiError> {
+        self.inner.rooms.take(whose.clone(), bytes).await.map_err(|crowded| {
+            let whose = whose.filter(|_| crowded != Crowded::All).unwrap_or_else(|| "all callers".into());
+            let message =
+                format!("the large requests of {whose} take what memory there is for them; try again in a moment");
+            ApiError::new("too_many_requests", message).with_retry_after(1)
+        })
     }
 
     /// A place for one more stream of this principal, until the guard is dropped.

@@ -12,10 +12,7 @@ use super::AgentsState;
 use super::listener::{Place, Room};
 use crate::server::error::ApiError;
 use crate::server::extract::{bearer, body};
-
-/// Bytes of the body of most calls: a token is asked for, a heartbeat is told, words are passed on. How many of them
-/// are in memory is bounded by how many connections there are.
-const SMALL_BODY: usize = 256 << 10;
+use crate::server::rooms::SMALL_BODY;
 
 /// The program whose token the request bears. Whether its start is the present one is the control plane's to say.
 #[derive(Debug)]
@@ -51,10 +48,7 @@ pub(super) async fn read(request: Request, limit: usize) -> Result<(Bytes, Optio
         return Ok((reading.await?.freeze(), None));
     }
     let room = place.room(size).await?;
-    let total = place.limits().body_total;
-    let bytes = tokio::time::timeout(total, reading).await.map_err(|_| {
-        ApiError::new("request_timeout", format!("the body took longer than {} s", total.as_secs_f64()))
-    })??;
+    let bytes = body::in_time(place.limits().body_total, reading).await?;
     Ok((bytes.freeze(), Some(room)))
 }
 

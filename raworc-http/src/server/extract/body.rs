@@ -10,9 +10,12 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 
+use super::Whose;
+use crate::server::rooms::SMALL_BODY;
+use crate::server::state::BodyRoom;
 use crate::server::{ApiError, ApiState};
 
-/// Of a body that is too large so much is still taken, so that the caller gets to see why it was refused.
+/// Of a body that is refused so much is still taken, so that the caller gets to see why it was refused.
 const DRAIN_LIMIT: usize = 64 << 20;
 
 /// For how long.
@@ -27,15 +30,32 @@ const STRANGERS_BODY: usize = 64 << 10;
 /// How long it may take in all.
 const STRANGERS_TIME: Duration = Duration::from_secs(30);
 
-/// A body of JSON.
-#[derive(Debug, Clone, Copy)]
-pub struct Json<T>(pub T);
+/// How long a body that takes room may take in all.
+const ROOM_TIME: Duration = Duration::from_secs(300);
+
+/// A body of JSON, with the room that it takes until what was asked for is done, where it is large.
+#[derive(Debug)]
+pub struct Json<T>(pub T, pub(in crate::server) Option<BodyRoom>);
 
 impl<T: DeserializeOwned> FromRequest<ApiState> for Json<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &ApiState) -> Result<Self, ApiError> {
-        json(request, state.options().body_limit).await.map(Self)
+        let limit = state.options().body_limit;
+        let size = announced(request.headers()).unwrap_or(limit).min(limit);
+        if size <= SMALL_BODY {
+            return Ok(Self(json(request, limit).await?, None));
+        }
+        let whose = request.extensions().get::<Whose>().map(|whose| whose.0.clone());
+        let room = match state.room(whose, size).await {
+            Ok(room) => room,
+            Err(crowded) => {
+                refuse(request.into_body()).await;
+                return Err(crowded);
+            }
+        };
+        let value = in_time(ROOM_TIME, json(request, limit)).await?;
+        Ok(Self(value, Some(room)))
     }
 }
 
@@ -48,13 +68,19 @@ impl<T: DeserializeOwned> FromRequest<ApiState> for StrangersJson<T> {
 
     async fn from_request(request: Request, state: &ApiState) -> Result<Self, ApiError> {
         let limit = state.options().body_limit.min(STRANGERS_BODY);
-        let read = tokio::time::timeout(STRANGERS_TIME, json(request, limit)).await;
-        read.unwrap_or_else(|_| {
-            let message = format!("the body took longer than {} s", STRANGERS_TIME.as_secs_f64());
-            Err(ApiError::new("request_timeout", message))
-        })
-        .map(Self)
+        in_time(STRANGERS_TIME, json(request, limit)).await.map(Self)
     }
+}
+
+/// Reads what may take so long in all.
+pub(in crate::server) async fn in_time<T>(
+    limit: Duration,
+    reading: impl Future<Output = Result<T, ApiError>>,
+) -> Result<T, ApiError> {
+    tokio::time::timeout(limit, reading).await.unwrap_or_else(|_| {
+        let message = format!("the body took longer than {} s", limit.as_secs_f64());
+        Err(ApiError::new("request_timeout", message))
+    })
 }
 
 async fn json<T: DeserializeOwned>(request: Request, limit: usize) -> Result<T, ApiError> {
@@ -105,8 +131,7 @@ pub(in crate::server) async fn read(
         let Ok(data) = frame.into_data() else { continue };
         if bytes.len() + data.len() > limit {
             drop(bytes);
-            // Bounded in bytes and in time; what comes of it changes nothing.
-            let _ = tokio::time::timeout(DRAIN_TIME, drain(body)).await;
+            refuse(body).await;
             let message = format!("the body is longer than {limit} bytes");
             return Err(ApiError::new("too_large", message).with_detail("limit", limit));
         }
@@ -114,12 +139,17 @@ pub(in crate::server) async fn read(
     }
 }
 
-async fn drain(mut body: Body) {
-    let mut left = DRAIN_LIMIT;
-    while let Some(Ok(frame)) = body.frame().await {
-        left = left.saturating_sub(frame.data_ref().map_or(0, |data| data.len()));
-        if left == 0 {
-            break;
+/// Takes what is not read, bounded in bytes and in time, and forgets it.
+async fn refuse(mut body: Body) {
+    let drain = async {
+        let mut left = DRAIN_LIMIT;
+        while let Some(Ok(frame)) = body.frame().await {
+            left = left.saturating_sub(frame.data_ref().map_or(0, |data| data.len()));
+            if left == 0 {
+                break;
+            }
         }
-    }
+    };
+    // What comes of it changes nothing.
+    let _ = tokio::time::timeout(DRAIN_TIME, drain).await;
 }

@@ -87,10 +87,11 @@ async fn create(
     State(state): State<ApiState>,
     AgentsOf { caller, tenant }: AgentsOf,
     Query(Waiting { wait }): Query<Waiting>,
-    Json(request): Json<CreateAgent>,
+    Json(request, room): Json<CreateAgent>,
 ) -> Result<Response, ApiError> {
     let call = caller.call;
     let agent = state.control().create_agent(&call, &tenant, request).await?;
+    drop(room);
     let agent = await_agent(&state, &call, agent, wait, |agent| is_up_or_failed(agent, 0)).await;
     let place = format!("{BASE}/tenants/{tenant}/agents/{}", agent.name);
     Ok(answer::located(answer::agent(StatusCode::CREATED, &call, &agent), &place))
@@ -172,7 +173,7 @@ async fn edit(
     State(state): State<ApiState>,
     at: AgentAt,
     IfMatch(generation): IfMatch,
-    Json(request): Json<EditAgent>,
+    Json(request, _room): Json<EditAgent>,
 ) -> Result<Response, ApiError> {
     let agent = state.control().edit_agent(&at.call, &at.tenant, &at.name, &request, generation).await?;
     Ok(answer::agent(StatusCode::OK, &at.call, &agent))

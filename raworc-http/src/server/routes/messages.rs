@@ -62,10 +62,12 @@ async fn send(
     State(state): State<ApiState>,
     at: AgentAt,
     Query(Waiting { wait }): Query<Waiting>,
-    Json(request): Json<SendMessage>,
+    Json(request, room): Json<SendMessage>,
 ) -> Result<Response, ApiError> {
     let AgentAt { call, tenant, name, .. } = at;
     let mut message = state.control().send(&call, &tenant, &name, request).await?.message;
+    // Whoever waits does not keep it.
+    drop(room);
     if !wait.0.is_zero() {
         let waited = await_message(&state, &call, &tenant, &name, message.id, wait).await;
         message = seen(waited).flatten().unwrap_or(message);

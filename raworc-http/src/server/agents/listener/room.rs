@@ -1,30 +1,24 @@
-//! A connection's [`Place`], and the [`Room`] that a large body takes: so much in all and so much of each computer, so
-//! that one hostile computer keeps no other from being heard, however slowly it writes.
+//! A connection's [`Place`], and the [`Room`] that a large body takes of what its computer has.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use raworc_core::ids::ComputerId;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
 
 use super::ListenerLimits;
 use crate::server::error::ApiError;
 use crate::server::places::{self, Full, Leave, PlaceLimits};
+use crate::server::rooms::{self, Crowded, RoomLimits, Rooms};
+
+/// Room for a computer's body, until it is dropped.
+pub(in super::super) type Room = rooms::Room<ComputerId>;
 
 /// What the agents' listener has.
 #[derive(Debug)]
 pub(super) struct Places {
+    limits: Arc<ListenerLimits>,
     places: Arc<places::Places<ComputerId>>,
-    rooms: Arc<Rooms>,
-}
-
-#[derive(Debug)]
-struct Rooms {
-    limits: ListenerLimits,
-    /// Bytes that each computer's bodies take.
-    used: Mutex<HashMap<ComputerId, usize>>,
-    left: Arc<Semaphore>,
+    rooms: Arc<Rooms<ComputerId>>,
 }
 
 impl Places {
@@ -35,13 +29,19 @@ impl Places {
             strangers: limits.strangers,
             introduction: limits.introduction,
         });
-        let left = Arc::new(Semaphore::new(limits.bytes.min(Semaphore::MAX_PERMITS)));
-        Self { places, rooms: Arc::new(Rooms { limits, used: Mutex::default(), left }) }
+        let rooms = Rooms::new(RoomLimits {
+            bytes: limits.bytes,
+            wait: limits.room_wait,
+            per_owner: limits.bytes_per_computer,
+            own_wait: Duration::ZERO,
+        });
+        Self { limits: Arc::new(limits), places, rooms }
     }
 
     /// A place for a connection that came, once there is one.
     pub(super) async fn enter(&self) -> Place {
-        Place { place: self.places.enter().await, rooms: Arc::clone(&self.rooms) }
+        let (limits, rooms) = (Arc::clone(&self.limits), Arc::clone(&self.rooms));
+        Place { limits, place: self.places.enter().await, rooms }
     }
 
     /// Whose the connections are.
@@ -53,8 +53,9 @@ impl Places {
 /// A connection's place among those that are allowed, for as long as any clone of it is held.
 #[derive(Debug, Clone)]
 pub(in super::super) struct Place {
+    limits: Arc<ListenerLimits>,
     place: places::Place<ComputerId>,
-    rooms: Arc<Rooms>,
+    rooms: Arc<Rooms<ComputerId>>,
 }
 
 impl Place {
@@ -91,62 +92,22 @@ impl Place {
     }
 
     pub(in super::super) fn limits(&self) -> &ListenerLimits {
-        &self.rooms.limits
+        &self.limits
     }
 
-    /// Room for a body of so many bytes, taken from what its computer has and then from what all have, in the order of
-    /// asking.
+    /// Room for a body of so many bytes.
     ///
     /// # Errors
     /// Where the computer's bodies take as much as they may, or no room comes in time.
     pub(in super::super) async fn room(&self, bytes: usize) -> Result<Room, ApiError> {
-        let (rooms, limits) = (&self.rooms, &self.rooms.limits);
-        let busy = |message: String| ApiError::new("too_many_requests", message).with_retry_after(5);
-        let own = match self.place.owner() {
-            Some(&computer) => {
-                let mut used = rooms.used.lock().unwrap_or_else(PoisonError::into_inner);
-                let has = used.get(&computer).copied().unwrap_or_default();
-                if has.saturating_add(bytes) > limits.bytes_per_computer {
-                    let limit = limits.bytes_per_computer >> 20;
-                    return Err(busy(format!("the requests of this computer take {limit} MiB; wait for some to end")));
+        self.rooms.take(self.place.owner().copied(), bytes).await.map_err(|crowded| {
+            let message = match crowded {
+                Crowded::Own(limit) => {
+                    format!("the requests of this computer take {} MiB; wait for some to end", limit >> 20)
                 }
-                used.insert(computer, has + bytes);
-                drop(used);
-                Some(OwnRoom { rooms: Arc::clone(rooms), computer, bytes })
-            }
-            None => None,
-        };
-        let wanted = u32::try_from(bytes).unwrap_or(u32::MAX);
-        match timeout(limits.room_wait, Arc::clone(&rooms.left).acquire_many_owned(wanted)).await {
-            Ok(Ok(shared)) => Ok(Room { _own: own, _shared: shared }),
-            // The semaphore is never closed.
-            Ok(Err(_)) | Err(_) => Err(busy("the requests of all computers take what there is for them".into())),
-        }
-    }
-}
-
-/// Room for a body, until it is dropped.
-#[derive(Debug)]
-pub(in super::super) struct Room {
-    _own: Option<OwnRoom>,
-    _shared: OwnedSemaphorePermit,
-}
-
-#[derive(Debug)]
-struct OwnRoom {
-    rooms: Arc<Rooms>,
-    computer: ComputerId,
-    bytes: usize,
-}
-
-impl Drop for OwnRoom {
-    fn drop(&mut self) {
-        let mut used = self.rooms.used.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(bytes) = used.get_mut(&self.computer) {
-            *bytes -= self.bytes;
-            if *bytes == 0 {
-                used.remove(&self.computer);
-            }
-        }
+                Crowded::All => "the requests of all computers take what there is for them".into(),
+            };
+            ApiError::new("too_many_requests", message).with_retry_after(5)
+        })
     }
 }
