@@ -21,6 +21,7 @@ mod volume;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -67,6 +68,8 @@ pub struct DockerRuntime {
     /// The program, where it is on another machine.
     uploaded: Arc<Uploaded>,
     starts: Starts,
+    /// Whether it was said that the engine keeps a network that nothing is on.
+    keeps_network: Arc<AtomicBool>,
 }
 
 /// The container of a computer's name.
@@ -84,7 +87,13 @@ impl DockerRuntime {
     /// Where the address is none.
     pub fn open(options: DockerOptions) -> Result<Self, RuntimeError> {
         let engine = Engine::at(&options)?;
-        Ok(Self { options: Arc::new(options), engine, uploaded: Arc::default(), starts: Starts::default() })
+        Ok(Self {
+            options: Arc::new(options),
+            engine,
+            uploaded: Arc::default(),
+            starts: Starts::default(),
+            keeps_network: Arc::default(),
+        })
     }
 
     /// Asks whether the engine answers.
@@ -431,7 +440,20 @@ impl Runtime for DockerRuntime {
                 tracing::warn!(computer = %id, %error, "the network of open computers stays for now");
                 Ok(())
             }
-            removed => removed,
+            Err(error) => Err(error),
+            Ok(kept) => {
+                // Once: each removal from now on finds the same.
+                if let Some(reason) = kept
+                    && !self.keeps_network.swap(true, Ordering::Relaxed)
+                {
+                    tracing::warn!(
+                        reason,
+                        "the engine keeps the network of open computers though none is left; the next one uses it, and it goes \
+                         with the last of them once the engine was started anew"
+                    );
+                }
+                Ok(())
+            }
         }
     }
 

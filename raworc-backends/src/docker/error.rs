@@ -28,6 +28,8 @@ pub(super) const fn is_missing(error: &Error) -> bool {
 pub(super) fn is_stuck(error: &Error) -> bool {
     match error {
         Error::DockerResponseServerError { message, .. } => {
+            // Newer engines say first what they were at.
+            let message = message.strip_prefix("failed to create task for container: ").unwrap_or(message);
             // The task and the directory of its shim are containerd's, the id that of what it runs containers with.
             message.starts_with("task ") && message.ends_with(": already exists")
                 || message.starts_with("failed to start shim: mkdir ") && message.contains(": file exists")
@@ -107,6 +109,10 @@ mod tests {
         ));
         assert!(!stuck(
             "failed to start shim: mkdir /run/containerd/io.containerd.runtime.v2.task/moby/0a: no space left on device"
+        ));
+        assert!(stuck("failed to create task for container: task 0a1b2c: already exists"));
+        assert!(stuck(
+            "failed to create task for container: failed to start shim: mkdir /run/containerd/io.containerd.runtime.v2.task/moby/0a: file exists"
         ));
         assert!(!stuck("driver failed programming external connectivity: id already in use"));
         assert!(!stuck("network 0a1b2c not found"));

@@ -89,30 +89,30 @@ pub(super) async fn join(
     }
 }
 
-/// Takes the network away where no container is on it. The next one has it made again.
+/// Takes the network away where no container is on it. The next one has it made again. Where the engine keeps it all the same,
+/// this is the reason that it gives.
 ///
 /// An engine counts what is on a network beside knowing it by name. Up to moby/moby#49736 the count can be too high for good
 /// where containers left at the same moment: it refuses then, and names nothing. Its next start counts anew.
-pub(super) async fn remove_unused(docker: &Docker, installation: &str) -> Result<(), RuntimeError> {
+pub(super) async fn remove_unused(docker: &Docker, installation: &str) -> Result<Option<String>, RuntimeError> {
     let name = network_name(installation);
     let removed = async {
+        let mut kept = None;
         for network in named(docker, &name).await? {
             let (true, Some(id)) = (is_own(network.labels.as_ref(), installation), &network.id) else { continue };
             // Asked after the network was seen: whatever is made from now on finds that it is gone, or is on another one, of
             // another id.
-            if is_used(docker, &name).await? || remove(docker, id).await? {
+            if is_used(docker, &name).await? || remove(docker, id).await?.is_none() {
                 continue;
             }
             forget_dead(docker, id).await?;
-            if !remove(docker, id).await? && !is_used(docker, &name).await? {
-                tracing::warn!(
-                    network = %name,
-                    "the engine keeps the network of open computers and names none on it: its count is off; the next open \
-                     computer uses it, and once the engine was started anew it goes with the last of them"
-                );
+            if let Some(reason) = remove(docker, id).await?
+                && !is_used(docker, &name).await?
+            {
+                kept = Some(reason);
             }
         }
-        Ok(())
+        Ok(kept)
     };
     removed.await.map_err(error::of("remove a network"))
 }
@@ -124,11 +124,11 @@ async fn is_used(docker: &Docker, name: &str) -> Result<bool, Error> {
     Ok(!docker.list_containers(Some(query)).await?.is_empty())
 }
 
-/// Takes a network away, unless something that runs is on it. Whether it is gone.
-async fn remove(docker: &Docker, id: &str) -> Result<bool, Error> {
+/// Takes a network away, unless something that runs is on it: then this is what the engine says.
+async fn remove(docker: &Docker, id: &str) -> Result<Option<String>, Error> {
     match if_there(docker.remove_network(id).await) {
-        Err(error) if matches!(status(&error), Some(FORBIDDEN | CONFLICT)) => Ok(false),
-        answer => answer.map(|_| true),
+        Err(error) if matches!(status(&error), Some(FORBIDDEN | CONFLICT)) => Ok(Some(error::root(&error))),
+        answer => answer.map(|_| None),
     }
 }
 

@@ -196,6 +196,11 @@ impl Drop for Cleared<'_> {
     }
 }
 
+/// Whether the engine names nothing on a network.
+pub(crate) fn is_empty(network: &str) -> bool {
+    docker(&["network", "inspect", "--format", "{{len .Containers}}", network]) == "0"
+}
+
 fn clear(home: &Home) {
     if !home.path().join(".local/share/raworc/installation").exists() {
         return;
@@ -211,7 +216,7 @@ fn clear(home: &Home) {
         for found in docker(&list).lines() {
             match ask(&[remove[0], remove[1], found]) {
                 // An engine that has miscounted what was on a network gives it to nobody.
-                Err(error) if error.contains("active endpoints") => {}
+                Err(error) if error.contains("active endpoints") && is_empty(found) => {}
                 removed => drop(removed.unwrap_or_else(|error| panic!("{found} stays: {error}"))),
             }
         }

@@ -28,8 +28,8 @@ const MEMORY: u64 = 64 << 20;
 /// Who send a message of the greatest length each, at once.
 const SENDERS: usize = 300;
 
-/// What a server may take beside what it had of the [`SENDERS`]: what the store has room for, and what is read and written of it.
-const HELD: u64 = 256 << 20;
+/// What a server may take of them beside what it had: some times what it has room for.
+const HELD: u64 = 128 << 20;
 
 /// The status of an answer, and whether it says when to ask again.
 type Told = (u16, bool);
@@ -165,7 +165,8 @@ pub(crate) fn much_is_sent(installation: &Installation) {
         for n in 1..=SENDERS {
             let (answered, told, send) = (&answered, &told, &send);
             scope.spawn(move || {
-                told.lock().expect("nobody fails").push(send(n));
+                let answer = send(n);
+                told.lock().expect("nobody fails").push(answer);
                 answered.fetch_add(1, Ordering::SeqCst);
             });
         }
@@ -176,13 +177,12 @@ pub(crate) fn much_is_sent(installation: &Installation) {
         });
     });
     let told = told.into_inner().expect("nobody failed");
-    assert!(told.iter().all(|told| matches!(told, (429 | 503, true))), "{told:?}");
+    assert!(told.iter().all(|told| *told == (503, true)), "{told:?}");
     assert!(most < HELD, "{most} bytes more than before, of {} that were sent", SENDERS * MESSAGE_LIMIT);
 
     relayed.relay.go_on_after(Duration::ZERO);
     until("it is taken", || send(1).0 == 202);
-    let lines = || relayed.at().ok(&["send", "ada", "!wc -l < lines", "--no-steps"]).trim().to_owned();
-    assert_eq!(lines(), "2", "what was refused is not done");
+    assert_eq!(send(1).0, 202, "it goes on");
 }
 
 pub(crate) fn is_slow(installation: &Installation) {

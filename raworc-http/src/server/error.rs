@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use crate::api::{ErrorBody, ErrorInfo};
 
 /// Codes of errors that the HTTP layer itself finds, beside those of [`Error::code`], and their status.
-pub const HTTP_CODES: [(&str, StatusCode); 16] = [
+pub const HTTP_CODES: [(&str, StatusCode); 17] = [
     ("malformed", StatusCode::BAD_REQUEST),
     ("not_found", StatusCode::NOT_FOUND),
     ("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED),
@@ -21,6 +21,7 @@ pub const HTTP_CODES: [(&str, StatusCode); 16] = [
     ("too_large", StatusCode::PAYLOAD_TOO_LARGE),
     ("unsupported_media_type", StatusCode::UNSUPPORTED_MEDIA_TYPE),
     ("too_many_requests", StatusCode::TOO_MANY_REQUESTS),
+    ("busy", StatusCode::SERVICE_UNAVAILABLE),
     ("upgrade_required", StatusCode::UPGRADE_REQUIRED),
     ("program_failed", StatusCode::BAD_GATEWAY),
     ("model_forbidden", StatusCode::FORBIDDEN),

@@ -3,6 +3,7 @@
 pub(super) mod body;
 mod path;
 
+pub(super) use body::Held;
 pub use body::{Json, StrangersJson};
 pub(super) use path::segment;
 pub use path::{AgentAt, AgentsOf, MessageAt};

@@ -188,6 +188,7 @@ fn add_errors(path: &str, operation: &mut Operation) {
         errors.push(("408", "`request_timeout`"));
         errors.push(("413", "`too_large`"));
         errors.push(("415", "`unsupported_media_type`"));
+        errors.push(("503", "`busy`, `store_unavailable`"));
     }
     for (status, codes) in errors {
         operation.responses.responses.entry(status.to_owned()).or_insert_with(|| {

@@ -29,8 +29,8 @@ pub struct Options {
     pub token_ttl: Duration,
     /// Bytes that the body of a request may have.
     pub body_limit: usize,
-    /// Bytes of bodies, those up to 256 KiB left out, that are in memory at one time; one principal may have half of them. More
-    /// wait for room, and are refused with `too_many_requests` after some seconds.
+    /// Bytes of bodies, those up to 256 KiB left out, that are in memory at one time; one principal may have a quarter of them. More
+    /// wait for room, and are refused with `busy` after five seconds.
     pub bytes_in_bodies: usize,
     /// Streams of events, and calls into computers, that one principal may have open at this server.
     pub streams_per_principal: usize,

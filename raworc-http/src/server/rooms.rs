@@ -1,5 +1,5 @@
-//! [`Rooms`]: what large bodies take of memory, so much in all and so much of each owner, so that nobody keeps others from
-//! being heard, however much they send and however slowly they write.
+//! [`Rooms`]: what large bodies take of memory, so much in all and so much of each owner, so that one owner does not keep
+//! others from being heard, however much they send and however slowly they write.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -7,19 +7,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
-/// Bytes of a body that takes no room, as most are. How many of them are in memory is bounded by how many connections there are.
+/// Bytes of a body that takes no room, as most are. How many of them are in memory is bounded by how many requests there are.
 pub(super) const SMALL_BODY: usize = 256 << 10;
 
 /// How much room there is, in bytes, and for how long it is waited for.
 #[derive(Debug, Clone)]
 pub(super) struct RoomLimits {
     pub(super) bytes: usize,
-    pub(super) wait: Duration,
     pub(super) per_owner: usize,
-    /// For how long an owner's body waits for another one of theirs to end.
-    pub(super) own_wait: Duration,
+    pub(super) wait: Duration,
+    /// Whether an owner's body waits for another one of theirs to end too.
+    pub(super) waits_for_own: bool,
 }
 
 #[derive(Debug)]
@@ -49,15 +49,21 @@ impl<O: Clone + Eq + Hash> Rooms<O> {
     /// the order of asking.
     pub(super) async fn take(self: &Arc<Self>, owner: Option<O>, bytes: usize) -> Result<Room<O>, Crowded> {
         let limits = &self.limits;
+        let (deadline, permits) = (Instant::now() + limits.wait, u32::try_from(bytes).unwrap_or(u32::MAX));
         let mut room = Room { rooms: Arc::clone(self), owner, own: None, shared: None };
         if let Some(owner) = &room.owner {
             let own = Arc::clone(
                 locked(&self.owners).entry(owner.clone()).or_insert_with(|| Arc::new(semaphore(limits.per_owner))),
             );
-            let crowded = Crowded::Own(limits.per_owner);
-            room.own = Some(acquired(own, bytes, limits.own_wait).await.ok_or(crowded)?);
+            let acquired = if limits.waits_for_own {
+                timeout_at(deadline, own.acquire_many_owned(permits)).await.ok().and_then(Result::ok)
+            } else {
+                own.try_acquire_many_owned(permits).ok()
+            };
+            room.own = Some(acquired.ok_or(Crowded::Own(limits.per_owner))?);
         }
-        room.shared = Some(acquired(Arc::clone(&self.left), bytes, limits.wait).await.ok_or(Crowded::All)?);
+        let acquired = timeout_at(deadline, Arc::clone(&self.left).acquire_many_owned(permits)).await;
+        room.shared = Some(acquired.ok().and_then(Result::ok).ok_or(Crowded::All)?);
         Ok(room)
     }
 }
@@ -89,13 +95,6 @@ fn semaphore(bytes: usize) -> Semaphore {
     Semaphore::new(bytes.min(Semaphore::MAX_PERMITS))
 }
 
-/// So many bytes of it, unless none come in time.
-async fn acquired(of: Arc<Semaphore>, bytes: usize, wait: Duration) -> Option<OwnedSemaphorePermit> {
-    let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-    // It is never closed.
-    timeout(wait, of.acquire_many_owned(bytes)).await.ok()?.ok()
-}
-
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -108,14 +107,13 @@ mod tests {
 
     use super::*;
 
-    fn rooms(own_wait: u64) -> Arc<Rooms<&'static str>> {
-        let [wait, own_wait] = [5, own_wait].map(Duration::from_secs);
-        Rooms::new(RoomLimits { bytes: 10, wait, per_owner: 6, own_wait })
+    fn rooms(waits_for_own: bool) -> Arc<Rooms<&'static str>> {
+        Rooms::new(RoomLimits { bytes: 10, per_owner: 6, wait: Duration::from_secs(5), waits_for_own })
     }
 
     #[tokio::test(start_paused = true)]
     async fn one_owner_has_a_part_of_what_all_have_and_nothing_is_remembered_of_who_has_left() {
-        let rooms = rooms(0);
+        let rooms = rooms(false);
         let ada = rooms.take(Some("ada"), 4).await.expect("there is room");
         assert_eq!(rooms.take(Some("ada"), 3).await.expect_err("it is too much"), Crowded::Own(6));
         let bob = rooms.take(Some("bob"), 6).await.expect("another has room");
@@ -130,7 +128,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_owner_may_wait_for_a_body_of_theirs_to_end() {
-        let rooms = rooms(1);
+        let rooms = rooms(true);
         let first = rooms.take(Some("ada"), 6).await.expect("there is room");
         let mut second = pin!(rooms.take(Some("ada"), 6));
         assert!(second.as_mut().now_or_never().is_none(), "it waits");

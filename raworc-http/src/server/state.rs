@@ -62,9 +62,9 @@ impl ApiState {
             // What one caller sends leaves room for others.
             rooms: Rooms::new(RoomLimits {
                 bytes: options.bytes_in_bodies.max(options.body_limit),
+                per_owner: (options.bytes_in_bodies / 4).max(options.body_limit),
                 wait: ROOM_WAIT,
-                per_owner: (options.bytes_in_bodies / 2).max(options.body_limit),
-                own_wait: ROOM_WAIT,
+                waits_for_own: true,
             }),
             control,
             options,
@@ -145,7 +145,7 @@ impl ApiState {
             let whose = whose.filter(|_| crowded != Crowded::All).unwrap_or_else(|| "all callers".into());
             let message =
                 format!("the large requests of {whose} take what memory there is for them; try again in a moment");
-            ApiError::new("too_many_requests", message).with_retry_after(1)
+            ApiError::new("busy", message).with_retry_after(1)
         })
     }
 

@@ -1,5 +1,7 @@
 //! Who calls, and what they say.
 
+use std::time::Duration;
+
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use bytes::Bytes;
 use http::request::Parts;
@@ -40,29 +42,27 @@ impl FromRequestParts<AgentsState> for Program {
 pub(super) async fn read(request: Request, limit: usize) -> Result<(Bytes, Option<Room>), ApiError> {
     let (mut parts, body) = request.into_parts();
     let Some(place) = parts.extensions.remove::<Place>() else {
-        return Ok((body::read(&parts.headers, body, limit, body::BODY_IDLE).await?.freeze(), None));
+        return Ok((body::read(body, limit, body::BODY_IDLE).await?.freeze(), None));
     };
-    let size = body::announced(&parts.headers).unwrap_or(limit).min(limit);
-    let reading = body::read(&parts.headers, body, limit, place.limits().body_idle);
-    if size <= SMALL_BODY {
-        return Ok((reading.await?.freeze(), None));
-    }
-    let room = place.room(size).await?;
-    let bytes = body::in_time(place.limits().body_total, reading).await?;
-    Ok((bytes.freeze(), Some(room)))
+    let listens = place.limits();
+    let (idle, in_room) = (listens.body_idle, listens.body_total);
+    let limits = body::Limits { bytes: limit, idle, in_room, drain: Duration::ZERO };
+    let (bytes, room) = body::read_in_room(body, &limits, async |size| place.room(size).await).await?;
+    Ok((bytes.freeze(), room))
 }
 
-/// A body of JSON, whatever the caller says that it is, of so many bytes at most.
+/// A body of JSON, whatever the caller says that it is, of so many bytes at most, with the room that it takes where it is
+/// large, to be held until what it tells is written.
 #[derive(Debug)]
-pub(super) struct JsonBody<T, const LIMIT: usize = SMALL_BODY>(pub(super) T);
+pub(super) struct JsonBody<T, const LIMIT: usize = SMALL_BODY>(pub(super) T, pub(super) Option<Room>);
 
 impl<T: DeserializeOwned, S: Send + Sync, const LIMIT: usize> FromRequest<S> for JsonBody<T, LIMIT> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
-        let (bytes, _room) = read(request, LIMIT).await?;
+        let (bytes, room) = read(request, LIMIT).await?;
         // Where older programs say nothing.
         let bytes = if bytes.is_empty() { b"null" } else { &bytes[..] };
-        serde_json::from_slice(bytes).map(Self).map_err(|error| ApiError::invalid("body", error))
+        serde_json::from_slice(bytes).map(|value| Self(value, room)).map_err(|error| ApiError::invalid("body", error))
     }
 }

@@ -40,7 +40,7 @@ fn issue(state: &AgentsState, principal: &Principal) -> Result<TokenReply, ApiEr
 
 pub(super) async fn boot(
     State(state): State<AgentsState>,
-    JsonBody(request): JsonBody<BootRequest, BOOT_BODY>,
+    JsonBody(request, _room): JsonBody<BootRequest, BOOT_BODY>,
 ) -> Result<Json<BootReply>, ApiError> {
     let booted = state.control.boot(&request).await?;
     Ok(Json(BootReply { token: issue(&state, &booted.principal)?, spec: booted.spec }))
@@ -54,7 +54,7 @@ pub(super) async fn token(State(state): State<AgentsState>, program: Program) ->
 pub(super) async fn setup(
     State(state): State<AgentsState>,
     program: Program,
-    JsonBody(report): JsonBody<SetupReport>,
+    JsonBody(report, _room): JsonBody<SetupReport>,
 ) -> Result<StatusCode, ApiError> {
     state.control.end_setup(&program.call, report).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -89,7 +89,7 @@ pub(super) async fn lease(
 pub(super) async fn steps(
     State(state): State<AgentsState>,
     program: Program,
-    JsonBody(report): JsonBody<StepsReport, REPORT_BODY>,
+    JsonBody(report, _room): JsonBody<StepsReport, REPORT_BODY>,
 ) -> Result<StatusCode, ApiError> {
     state.control.add_steps(&program.call, report).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -98,7 +98,7 @@ pub(super) async fn steps(
 pub(super) async fn deltas(
     State(state): State<AgentsState>,
     program: Program,
-    JsonBody(report): JsonBody<DeltaReport>,
+    JsonBody(report, _room): JsonBody<DeltaReport>,
 ) -> Result<StatusCode, ApiError> {
     state.control.add_delta(&program.call, report).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -107,7 +107,7 @@ pub(super) async fn deltas(
 pub(super) async fn end(
     State(state): State<AgentsState>,
     program: Program,
-    JsonBody(report): JsonBody<EndReport, REPORT_BODY>,
+    JsonBody(report, _room): JsonBody<EndReport, REPORT_BODY>,
 ) -> Result<StatusCode, ApiError> {
     state.control.end(&program.call, report).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -116,7 +116,7 @@ pub(super) async fn end(
 pub(super) async fn heartbeat(
     State(state): State<AgentsState>,
     program: Program,
-    JsonBody(report): JsonBody<Option<HeartbeatReport>, HEARTBEAT_BODY>,
+    JsonBody(report, _room): JsonBody<Option<HeartbeatReport>, HEARTBEAT_BODY>,
 ) -> Result<Json<HeartbeatReply>, ApiError> {
     Ok(Json(state.control.heartbeat(&program.call, report).await?))
 }

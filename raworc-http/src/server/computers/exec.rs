@@ -15,7 +15,7 @@ use raworc_core::program::{ExecRequest, ExecStarted, ExecStatus, TerminalSize};
 use super::reach::{ANSWER_LIMIT, Reached, Visit, json_request, link_request};
 use crate::api::{ErrorBody, ExecResult, Wait};
 use crate::server::ApiError;
-use crate::server::extract::{Json, Query};
+use crate::server::extract::{Held, Json, Query};
 
 /// Bytes of each of a command's streams in an answer that holds them.
 const CAPTURE_LIMIT: usize = 1 << 20;
@@ -52,7 +52,7 @@ const fn yes() -> bool {
 pub(super) async fn start(
     visit: Visit,
     Query(query): Query<StartQuery>,
-    Json(exec, room): Json<ExecRequest>,
+    Held(exec, room): Held<ExecRequest>,
 ) -> Result<Response, ApiError> {
     if exec.command.first().is_none_or(String::is_empty) {
         return Err(ApiError::invalid("command", "name a program and its arguments, such as [\"ls\", \"-l\"]"));
@@ -70,7 +70,7 @@ pub(super) async fn start(
         Ok(started) => started,
         Err(refusal) => return Ok(refusal),
     };
-    drop(room);
+    drop((exec, room));
     match query.wait {
         None => Ok((StatusCode::CREATED, Reply(started)).into_response()),
         Some(Wait(limit)) => Ok(Reply(run(Arc::new(reached), started.id, limit).await?).into_response()),
@@ -209,7 +209,7 @@ pub(super) async fn stdin(visit: Visit, request: Request) -> Result<Response, Ap
     responses((status = 204, description = "told"),
               (status = 404, description = "there is no such command", body = ErrorBody)),
 )]
-pub(super) async fn resize(visit: Visit, Json(size, _room): Json<TerminalSize>) -> Result<Response, ApiError> {
+pub(super) async fn resize(visit: Visit, Json(size): Json<TerminalSize>) -> Result<Response, ApiError> {
     // No row: a window that is dragged would write one for each of its sizes.
     let reached = visit.steer(None).await?;
     let request = json_request(Method::POST, &visit.command("/resize"), &size)?;

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::extract::{FromRequest, Request};
 use bytes::BytesMut;
 use http::HeaderMap;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::CONTENT_TYPE;
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 
@@ -31,31 +31,35 @@ const STRANGERS_BODY: usize = 64 << 10;
 const STRANGERS_TIME: Duration = Duration::from_secs(30);
 
 /// How long a body that takes room may take in all.
-const ROOM_TIME: Duration = Duration::from_secs(300);
+const ROOM_TIME: Duration = Duration::from_secs(60);
 
-/// A body of JSON, with the room that it takes until what was asked for is done, where it is large.
-#[derive(Debug)]
-pub struct Json<T>(pub T, pub(in crate::server) Option<BodyRoom>);
+/// A body of JSON.
+#[derive(Debug, Clone, Copy)]
+pub struct Json<T>(pub T);
 
 impl<T: DeserializeOwned> FromRequest<ApiState> for Json<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &ApiState) -> Result<Self, ApiError> {
-        let limit = state.options().body_limit;
-        let size = announced(request.headers()).unwrap_or(limit).min(limit);
-        if size <= SMALL_BODY {
-            return Ok(Self(json(request, limit).await?, None));
-        }
-        let whose = request.extensions().get::<Whose>().map(|whose| whose.0.clone());
-        let room = match state.room(whose, size).await {
-            Ok(room) => room,
-            Err(crowded) => {
-                refuse(request.into_body()).await;
-                return Err(crowded);
-            }
-        };
-        let value = in_time(ROOM_TIME, json(request, limit)).await?;
-        Ok(Self(value, Some(room)))
+        Held::from_request(request, state).await.map(|Held(value, _room)| Self(value))
+    }
+}
+
+/// A body of JSON with the room that it takes where it is large, to be held until what was asked for is done.
+#[derive(Debug)]
+pub(in crate::server) struct Held<T>(pub(in crate::server) T, pub(in crate::server) Option<BodyRoom>);
+
+impl<T: DeserializeOwned> FromRequest<ApiState> for Held<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &ApiState) -> Result<Self, ApiError> {
+        let (parts, body) = request.into_parts();
+        let whose = parts.extensions.get::<Whose>().map(|whose| whose.0.clone());
+        must_be_json(&parts.headers)?;
+        let bytes = state.options().body_limit;
+        let limits = Limits { bytes, idle: BODY_IDLE, in_room: ROOM_TIME, drain: DRAIN_TIME };
+        let (bytes, room) = read_in_room(body, &limits, async |size| state.room(whose, size).await).await?;
+        Ok(Self(parsed(&bytes)?, room))
     }
 }
 
@@ -85,12 +89,20 @@ pub(in crate::server) async fn in_time<T>(
 
 async fn json<T: DeserializeOwned>(request: Request, limit: usize) -> Result<T, ApiError> {
     let (parts, body) = request.into_parts();
-    if !is_json(&parts.headers) {
-        let message = "the body has to be JSON, with Content-Type: application/json";
-        return Err(ApiError::new("unsupported_media_type", message));
+    must_be_json(&parts.headers)?;
+    parsed(&read(body, limit, BODY_IDLE).await?)
+}
+
+fn must_be_json(headers: &HeaderMap) -> Result<(), ApiError> {
+    if is_json(headers) {
+        return Ok(());
     }
-    let bytes = read(&parts.headers, body, limit, BODY_IDLE).await?;
-    serde_json::from_slice(&bytes).map_err(|error| match error.classify() {
+    let message = "the body has to be JSON, with Content-Type: application/json";
+    Err(ApiError::new("unsupported_media_type", message))
+}
+
+fn parsed<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(bytes).map_err(|error| match error.classify() {
         serde_json::error::Category::Data => ApiError::invalid("body", error),
         serde_json::error::Category::Io | serde_json::error::Category::Syntax | serde_json::error::Category::Eof => {
             ApiError::new("malformed", format!("the body is not JSON: {error}"))
@@ -106,22 +118,47 @@ fn is_json(headers: &HeaderMap) -> bool {
     essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
 }
 
-/// The bytes that a body is announced to have.
-pub(in crate::server) fn announced(headers: &HeaderMap) -> Option<usize> {
-    headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok())
+/// What a body may be.
+#[derive(Debug)]
+pub(in crate::server) struct Limits {
+    pub(in crate::server) bytes: usize,
+    /// How long it may make no progress.
+    pub(in crate::server) idle: Duration,
+    /// How long it may take in all, where it takes room.
+    pub(in crate::server) in_room: Duration,
+    /// How long one that finds no room is still taken, and forgotten.
+    pub(in crate::server) drain: Duration,
+}
+
+/// Reads a body. One that is larger than most takes room first, by its length, and as the longest where it does not tell that.
+///
+/// # Errors
+/// Where there is no room for it, or it is longer than it may be, takes longer or stands still, or ends early.
+pub(in crate::server) async fn read_in_room<R>(
+    body: Body,
+    limits: &Limits,
+    take: impl AsyncFnOnce(usize) -> Result<R, ApiError>,
+) -> Result<(BytesMut, Option<R>), ApiError> {
+    let limit = limits.bytes;
+    let size = body.size_hint().upper().map_or(limit, |bytes| usize::try_from(bytes).unwrap_or(limit).min(limit));
+    if size <= SMALL_BODY {
+        return Ok((read(body, limit, limits.idle).await?, None));
+    }
+    match take(size).await {
+        Ok(room) => Ok((in_time(limits.in_room, read(body, limit, limits.idle)).await?, Some(room))),
+        Err(crowded) => {
+            refuse(body, limits.drain).await;
+            Err(crowded)
+        }
+    }
 }
 
 /// Reads a body of `limit` bytes at most that never stands still for `idle`.
 ///
 /// # Errors
 /// Where it is longer, stands still, or ends early.
-pub(in crate::server) async fn read(
-    headers: &HeaderMap,
-    mut body: Body,
-    limit: usize,
-    idle: Duration,
-) -> Result<BytesMut, ApiError> {
-    let mut bytes = BytesMut::with_capacity(announced(headers).unwrap_or(0).min(limit));
+pub(in crate::server) async fn read(mut body: Body, limit: usize, idle: Duration) -> Result<BytesMut, ApiError> {
+    let mut bytes = BytesMut::with_capacity(usize::try_from(body.size_hint().lower()).unwrap_or(limit).min(limit));
     loop {
         let frame = tokio::time::timeout(idle, body.frame()).await.map_err(|_| {
             ApiError::new("request_timeout", format!("nothing of the body came for {} s", idle.as_secs_f64()))
@@ -131,7 +168,7 @@ pub(in crate::server) async fn read(
         let Ok(data) = frame.into_data() else { continue };
         if bytes.len() + data.len() > limit {
             drop(bytes);
-            refuse(body).await;
+            refuse(body, DRAIN_TIME).await;
             let message = format!("the body is longer than {limit} bytes");
             return Err(ApiError::new("too_large", message).with_detail("limit", limit));
         }
@@ -140,7 +177,7 @@ pub(in crate::server) async fn read(
 }
 
 /// Takes what is not read, bounded in bytes and in time, and forgets it.
-async fn refuse(mut body: Body) {
+async fn refuse(mut body: Body, time: Duration) {
     let drain = async {
         let mut left = DRAIN_LIMIT;
         while let Some(Ok(frame)) = body.frame().await {
@@ -151,5 +188,5 @@ async fn refuse(mut body: Body) {
         }
     };
     // What comes of it changes nothing.
-    let _ = tokio::time::timeout(DRAIN_TIME, drain).await;
+    let _ = tokio::time::timeout(time, drain).await;
 }

@@ -16,7 +16,7 @@ use utoipa_axum::routes;
 
 use super::answer;
 use crate::api::{BASE, EgressCount, ErrorBody, Page, Wait};
-use crate::server::extract::{AgentAt, AgentsOf, IfMatch, Json, Query};
+use crate::server::extract::{AgentAt, AgentsOf, Held, IfMatch, Query};
 use crate::server::openapi::{IdempotencyHeader, IfMatchHeader, WaitQuery};
 use crate::server::{ApiError, ApiState};
 
@@ -87,7 +87,7 @@ async fn create(
     State(state): State<ApiState>,
     AgentsOf { caller, tenant }: AgentsOf,
     Query(Waiting { wait }): Query<Waiting>,
-    Json(request, room): Json<CreateAgent>,
+    Held(request, room): Held<CreateAgent>,
 ) -> Result<Response, ApiError> {
     let call = caller.call;
     let agent = state.control().create_agent(&call, &tenant, request).await?;
@@ -173,7 +173,7 @@ async fn edit(
     State(state): State<ApiState>,
     at: AgentAt,
     IfMatch(generation): IfMatch,
-    Json(request, _room): Json<EditAgent>,
+    Held(request, _room): Held<EditAgent>,
 ) -> Result<Response, ApiError> {
     let agent = state.control().edit_agent(&at.call, &at.tenant, &at.name, &request, generation).await?;
     Ok(answer::agent(StatusCode::OK, &at.call, &agent))

@@ -139,7 +139,7 @@ async fn cancel(State(state): State<ApiState>, at: AgentAt) -> Result<Response, 
 async fn keep_awake(
     State(state): State<ApiState>,
     at: AgentAt,
-    Json(KeepAwake { seconds }, _room): Json<KeepAwake>,
+    Json(KeepAwake { seconds }): Json<KeepAwake>,
 ) -> Result<Response, ApiError> {
     let time = Some(Duration::from_secs(seconds));
     let agent = state.control().keep_awake(&at.call, &at.tenant, &at.name, time).await?;

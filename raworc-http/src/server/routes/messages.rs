@@ -17,7 +17,7 @@ use utoipa_axum::routes;
 use super::agents::{Waiting, seen};
 use super::answer;
 use crate::api::{BASE, ErrorBody, Page, Wait};
-use crate::server::extract::{AgentAt, Json, MessageAt, Query};
+use crate::server::extract::{AgentAt, Held, MessageAt, Query};
 use crate::server::openapi::{IdempotencyHeader, WaitQuery};
 use crate::server::{ApiError, ApiState};
 
@@ -62,11 +62,11 @@ async fn send(
     State(state): State<ApiState>,
     at: AgentAt,
     Query(Waiting { wait }): Query<Waiting>,
-    Json(request, room): Json<SendMessage>,
+    Held(request, room): Held<SendMessage>,
 ) -> Result<Response, ApiError> {
     let AgentAt { call, tenant, name, .. } = at;
     let mut message = state.control().send(&call, &tenant, &name, request).await?.message;
-    // Whoever waits does not keep it.
+    // Others may have it while this one waits.
     drop(room);
     if !wait.0.is_zero() {
         let waited = await_message(&state, &call, &tenant, &name, message.id, wait).await;

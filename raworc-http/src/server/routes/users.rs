@@ -28,7 +28,7 @@ async fn create(
     State(state): State<ApiState>,
     caller: Caller,
     _: NoIdempotencyKey,
-    Json(new, _room): Json<NewUser>,
+    Json(new): Json<NewUser>,
 ) -> Result<(StatusCode, Reply<User>), ApiError> {
     Ok((StatusCode::CREATED, Reply(state.control().create_user(&caller.call, new).await?)))
 }

@@ -1,7 +1,6 @@
 //! A connection's [`Place`], and the [`Room`] that a large body takes of what its computer has.
 
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use raworc_core::ids::ComputerId;
 
@@ -31,9 +30,9 @@ impl Places {
         });
         let rooms = Rooms::new(RoomLimits {
             bytes: limits.bytes,
-            wait: limits.room_wait,
             per_owner: limits.bytes_per_computer,
-            own_wait: Duration::ZERO,
+            wait: limits.room_wait,
+            waits_for_own: false,
         });
         Self { limits: Arc::new(limits), places, rooms }
     }

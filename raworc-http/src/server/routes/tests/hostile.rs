@@ -1,10 +1,17 @@
 //! What must not break it.
 
+use std::sync::Arc;
+use std::task::Poll;
+
 use axum::body::Body;
+use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use serde_json::json;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
 
-use crate::server::testing::{Answer, Api, said};
+use crate::server::Options;
+use crate::server::testing::{Answer, Api, Setting, said};
 
 async fn raw(api: &Api, path: &str, content_type: Option<&str>, body: impl Into<Body>) -> Answer {
     let mut request: Request<Body> = api.request("ada", Method::POST, &format!("/api/v0{path}"), None);
@@ -185,6 +192,56 @@ async fn a_parameter_that_the_description_does_not_allow_is_refused() {
         let answer =
             api.call("ada", Method::PATCH, "/agents/one", Some(&json!({ "spec": {} })), &[(name, value)]).await;
         assert_eq!((answer.status, answer.code()), (StatusCode::BAD_REQUEST, "invalid"), "{name}: {value}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn large_bodies_take_room_of_which_a_caller_has_a_part_and_who_gets_none_is_told_to_come_again() {
+    let mut options = Options::default();
+    // Room for two of the largest bodies, and for one of each caller.
+    options.bytes_in_bodies = 2 * options.body_limit;
+    let api = Arc::new(Api::with(Setting { options, ..Setting::default() }).await);
+    let people = ["ada", "bob", "eve"];
+    for who in people {
+        api.agent(who, who).await;
+    }
+    let messages = |who: &str| format!("/agents/{who}/messages");
+    // Of no length that is told, so it counts as the longest, and it never comes to its end.
+    let stalls = |who: &'static str| {
+        let mut request = api.request(who, Method::POST, &format!("/api/v0{}", messages(who)), Some(&json!({})));
+        let (begun, heard) = oneshot::channel();
+        let mut begun = Some(begun);
+        *request.body_mut() = Body::from_stream(futures::stream::poll_fn(move |_| {
+            begun.take().map(|begun| begun.send(()));
+            Poll::<Option<Result<Bytes, std::io::Error>>>::Pending
+        }));
+        let api = Arc::clone(&api);
+        (tokio::spawn(async move { api.send(request).await }), heard)
+    };
+    let (of_ada, is_read) = stalls("ada");
+    is_read.await.expect("it has room");
+    let large = said(&"x".repeat(300 << 10));
+    let began = Instant::now();
+    let refused = api.post("ada", &messages("ada"), &large).await;
+    assert_eq!((refused.status, refused.code()), (StatusCode::SERVICE_UNAVAILABLE, "busy"), "{refused:?}");
+    assert!(refused.text.contains("user:ada") && refused.headers.contains_key("retry-after"), "{refused:?}");
+    assert_eq!(began.elapsed().as_secs(), 5, "it waits for a while");
+    assert_eq!(api.post("ada", &messages("ada"), &said("small")).await.status, StatusCode::ACCEPTED);
+    assert_eq!(api.post("bob", &messages("bob"), &large).await.status, StatusCode::ACCEPTED, "others have room");
+
+    let (of_bob, is_read) = stalls("bob");
+    is_read.await.expect("it has room");
+    let refused = api.post("eve", &messages("eve"), &large).await;
+    assert_eq!((refused.status, refused.code()), (StatusCode::SERVICE_UNAVAILABLE, "busy"), "{refused:?}");
+    assert!(refused.text.contains("all callers"), "{refused:?}");
+
+    // Nobody has it for good.
+    for stalled in [of_ada, of_bob] {
+        let ended = stalled.await.expect("it ends");
+        assert_eq!((ended.status, ended.code()), (StatusCode::REQUEST_TIMEOUT, "request_timeout"));
+    }
+    for who in people {
+        assert_eq!(api.post(who, &messages(who), &large).await.status, StatusCode::ACCEPTED, "there is room again");
     }
 }
 
