@@ -165,11 +165,11 @@ fn is_of_computers(operation: &Operation) -> bool {
 
 fn add_errors(path: &str, operation: &mut Operation) {
     let public = operation.security.is_some();
-    let of_computers = is_of_computers(operation);
+    let (of_computers, takes_body) = (is_of_computers(operation), operation.request_body.is_some());
     let mut errors = vec![("500", "`internal`")];
     if path.starts_with(crate::api::BASE) {
         errors.push(("400", "`invalid`, `malformed`"));
-        errors.push(("503", "`store_unavailable`"));
+        errors.push(("503", if takes_body { "`busy`, `store_unavailable`" } else { "`store_unavailable`" }));
         errors.push(("507", if of_computers { "`disk_full`, `no_space`" } else { "`disk_full`" }));
     }
     if !public {
@@ -184,11 +184,10 @@ fn add_errors(path: &str, operation: &mut Operation) {
     if path.contains('{') || path.ends_with("/agents") || path.ends_with("/metrics") {
         errors.push(("404", "`not_found`"));
     }
-    if operation.request_body.is_some() {
+    if takes_body {
         errors.push(("408", "`request_timeout`"));
         errors.push(("413", "`too_large`"));
         errors.push(("415", "`unsupported_media_type`"));
-        errors.push(("503", "`busy`, `store_unavailable`"));
     }
     for (status, codes) in errors {
         operation.responses.responses.entry(status.to_owned()).or_insert_with(|| {
