@@ -442,14 +442,13 @@ impl Runtime for DockerRuntime {
             }
             Err(error) => Err(error),
             Ok(kept) => {
-                // Once: each removal from now on finds the same.
-                if let Some(reason) = kept
-                    && !self.keeps_network.swap(true, Ordering::Relaxed)
-                {
+                // Once: each removal finds the same until the engine is started anew.
+                let is_known = self.keeps_network.swap(kept.is_some(), Ordering::Relaxed);
+                if let Some(reason) = kept.filter(|_| !is_known) {
                     tracing::warn!(
                         reason,
-                        "the engine keeps the network of open computers though none is left; the next one uses it, and it goes \
-                         with the last of them once the engine was started anew"
+                        "the engine keeps the network of open computers though none is left; the next one uses it, and once \
+                         the engine was started anew it goes with the next computer that is removed"
                     );
                 }
                 Ok(())

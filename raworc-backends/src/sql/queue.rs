@@ -20,7 +20,7 @@ use super::purge::Stale;
 const BYTES: usize = 8 << 20;
 
 /// Bytes of messages, replies and steps that may wait or be written at one time. A database that is slower than who writes to
-/// it takes no more of this process's memory.
+/// it takes no more of this process's memory, but for the bodies of requests, which have bounds of their own.
 const ROOM: usize = 64 << 20;
 
 /// For how long something waits until it is begun. Whoever waits for longer is answered sooner if told to come again.

@@ -1,6 +1,7 @@
 //! The description of the API, beyond what stands at each handler.
 
 use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::request_body::RequestBody;
 use utoipa::openapi::schema::Schema;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{
@@ -165,11 +166,14 @@ fn is_of_computers(operation: &Operation) -> bool {
 
 fn add_errors(path: &str, operation: &mut Operation) {
     let public = operation.security.is_some();
-    let (of_computers, takes_body) = (is_of_computers(operation), operation.request_body.is_some());
+    let of_computers = is_of_computers(operation);
+    let is_json =
+        |body: &_| matches!(body, RefOr::T(RequestBody { content, .. }) if content.contains_key("application/json"));
+    let may_be_busy = !public && operation.request_body.as_ref().is_some_and(is_json);
     let mut errors = vec![("500", "`internal`")];
     if path.starts_with(crate::api::BASE) {
         errors.push(("400", "`invalid`, `malformed`"));
-        errors.push(("503", if takes_body { "`busy`, `store_unavailable`" } else { "`store_unavailable`" }));
+        errors.push(("503", if may_be_busy { "`busy`, `store_unavailable`" } else { "`store_unavailable`" }));
         errors.push(("507", if of_computers { "`disk_full`, `no_space`" } else { "`disk_full`" }));
     }
     if !public {
@@ -184,7 +188,7 @@ fn add_errors(path: &str, operation: &mut Operation) {
     if path.contains('{') || path.ends_with("/agents") || path.ends_with("/metrics") {
         errors.push(("404", "`not_found`"));
     }
-    if takes_body {
+    if operation.request_body.is_some() {
         errors.push(("408", "`request_timeout`"));
         errors.push(("413", "`too_large`"));
         errors.push(("415", "`unsupported_media_type`"));

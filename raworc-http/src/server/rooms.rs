@@ -12,12 +12,11 @@ use tokio::time::{Instant, timeout_at};
 /// Bytes of a body that takes no room, as most are. How many of them are in memory is bounded by how many requests there are.
 pub(super) const SMALL_BODY: usize = 256 << 10;
 
-/// How much room there is, in bytes, and for how long it is waited for.
+/// How much room there is, in bytes.
 #[derive(Debug, Clone)]
 pub(super) struct RoomLimits {
     pub(super) bytes: usize,
     pub(super) per_owner: usize,
-    pub(super) wait: Duration,
     /// Whether an owner's body waits for another one of theirs to end too.
     pub(super) waits_for_own: bool,
 }
@@ -47,9 +46,14 @@ impl<O: Clone + Eq + Hash> Rooms<O> {
 
     /// Room for a body of so many bytes, taken from what its owner has, where that is known, and then from what all have, in
     /// the order of asking.
-    pub(super) async fn take(self: &Arc<Self>, owner: Option<O>, bytes: usize) -> Result<Room<O>, Crowded> {
+    pub(super) async fn take(
+        self: &Arc<Self>,
+        owner: Option<O>,
+        bytes: usize,
+        wait: Duration,
+    ) -> Result<Room<O>, Crowded> {
         let limits = &self.limits;
-        let (deadline, permits) = (Instant::now() + limits.wait, u32::try_from(bytes).unwrap_or(u32::MAX));
+        let (deadline, permits) = (Instant::now() + wait, u32::try_from(bytes).unwrap_or(u32::MAX));
         let mut room = Room { rooms: Arc::clone(self), owner, own: None, shared: None };
         if let Some(owner) = &room.owner {
             let own = Arc::clone(
@@ -107,20 +111,22 @@ mod tests {
 
     use super::*;
 
+    const WAIT: Duration = Duration::from_secs(5);
+
     fn rooms(waits_for_own: bool) -> Arc<Rooms<&'static str>> {
-        Rooms::new(RoomLimits { bytes: 10, per_owner: 6, wait: Duration::from_secs(5), waits_for_own })
+        Rooms::new(RoomLimits { bytes: 10, per_owner: 6, waits_for_own })
     }
 
     #[tokio::test(start_paused = true)]
     async fn one_owner_has_a_part_of_what_all_have_and_nothing_is_remembered_of_who_has_left() {
         let rooms = rooms(false);
-        let ada = rooms.take(Some("ada"), 4).await.expect("there is room");
-        assert_eq!(rooms.take(Some("ada"), 3).await.expect_err("it is too much"), Crowded::Own(6));
-        let bob = rooms.take(Some("bob"), 6).await.expect("another has room");
-        assert_eq!(rooms.take(None, 1).await.expect_err("all of it is taken"), Crowded::All);
-        assert_eq!(rooms.take(Some("cy"), 1).await.expect_err("all of it is taken"), Crowded::All);
+        let ada = rooms.take(Some("ada"), 4, WAIT).await.expect("there is room");
+        assert_eq!(rooms.take(Some("ada"), 3, WAIT).await.expect_err("it is too much"), Crowded::Own(6));
+        let bob = rooms.take(Some("bob"), 6, WAIT).await.expect("another has room");
+        assert_eq!(rooms.take(None, 1, WAIT).await.expect_err("all of it is taken"), Crowded::All);
+        assert_eq!(rooms.take(Some("cy"), 1, WAIT).await.expect_err("all of it is taken"), Crowded::All);
         drop(ada);
-        let cy = rooms.take(Some("cy"), 4).await.expect("there is room again");
+        let cy = rooms.take(Some("cy"), 4, WAIT).await.expect("there is room again");
         drop((bob, cy));
         assert!(rooms.owners.lock().expect("nobody fails").is_empty());
         assert_eq!(rooms.left.available_permits(), 10);
@@ -129,13 +135,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_owner_may_wait_for_a_body_of_theirs_to_end() {
         let rooms = rooms(true);
-        let first = rooms.take(Some("ada"), 6).await.expect("there is room");
-        let mut second = pin!(rooms.take(Some("ada"), 6));
+        let first = rooms.take(Some("ada"), 6, WAIT).await.expect("there is room");
+        let mut second = pin!(rooms.take(Some("ada"), 6, WAIT));
         assert!(second.as_mut().now_or_never().is_none(), "it waits");
         drop(first);
         let second = second.now_or_never().expect("it is its turn").expect("there is room");
-        assert_eq!(rooms.take(Some("ada"), 1).await.expect_err("none came in time"), Crowded::Own(6));
+        assert_eq!(rooms.take(Some("ada"), 1, WAIT).await.expect_err("none came in time"), Crowded::Own(6));
         drop(second);
-        rooms.take(Some("ada"), 6).await.expect("there is room again");
+        rooms.take(Some("ada"), 6, WAIT).await.expect("there is room again");
     }
 }

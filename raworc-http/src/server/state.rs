@@ -26,9 +26,6 @@ const USERS_LIMIT: usize = 10_000;
 /// Calls that end or steer a command in one computer at one time: what its other calls leave of its link, less some.
 const STEERING: usize = 100;
 
-/// How long a large body waits for room.
-const ROOM_WAIT: Duration = Duration::from_secs(5);
-
 /// Room for a caller's body, until it is dropped.
 pub(super) type BodyRoom = Room<String>;
 
@@ -63,7 +60,6 @@ impl ApiState {
             rooms: Rooms::new(RoomLimits {
                 bytes: options.bytes_in_bodies.max(options.body_limit),
                 per_owner: (options.bytes_in_bodies / 4).max(options.body_limit),
-                wait: ROOM_WAIT,
                 waits_for_own: true,
             }),
             control,
@@ -140,8 +136,8 @@ impl ApiState {
     ///
     /// # Errors
     /// Where the caller's bodies take as much as they may, or no room comes in time.
-    pub(super) async fn room(&self, whose: Option<String>, bytes: usize) -> Result<BodyRoom, ApiError> {
-        self.inner.rooms.take(whose.clone(), bytes).await.map_err(|crowded| {
+    pub(super) async fn room(&self, whose: Option<String>, bytes: usize, wait: Duration) -> Result<BodyRoom, ApiError> {
+        self.inner.rooms.take(whose.clone(), bytes, wait).await.map_err(|crowded| {
             let whose = whose.filter(|_| crowded != Crowded::All).unwrap_or_else(|| "all callers".into());
             let message =
                 format!("the large requests of {whose} take what memory there is for them; try again in a moment");

@@ -45,6 +45,7 @@ pub(super) async fn read(request: Request, limit: usize) -> Result<(Bytes, Optio
         return Ok((body::read(body, limit, body::BODY_IDLE).await?.freeze(), None));
     };
     let listens = place.limits();
+    // A program that finds no room is told at once: its computer may be hostile, and keeps its connection with what it never sends.
     let (idle, in_room) = (listens.body_idle, listens.body_total);
     let limits = body::Limits { bytes: limit, idle, in_room, drain: Duration::ZERO };
     let (bytes, room) = body::read_in_room(body, &limits, async |size| place.room(size).await).await?;

@@ -46,7 +46,7 @@ const fn yes() -> bool {
         (status = 201, description = "started", body = ExecStarted),
         (status = 200, description = "with wait: how it ended", body = ExecResult),
         (status = 409, description = "the agent sleeps and wake is false", body = ErrorBody),
-        (status = 503, description = "the computer cannot be reached", body = ErrorBody),
+        (status = 503, description = "`unreachable`, `busy`, `store_unavailable`", body = ErrorBody),
     ),
 )]
 pub(super) async fn start(

@@ -5,8 +5,8 @@ use std::time::Duration;
 use axum::body::{Body, HttpBody};
 use axum::extract::{FromRequest, Request};
 use bytes::BytesMut;
-use http::HeaderMap;
 use http::header::CONTENT_TYPE;
+use http::{HeaderMap, Version};
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 
@@ -29,6 +29,10 @@ const STRANGERS_BODY: usize = 64 << 10;
 
 /// How long it may take in all.
 const STRANGERS_TIME: Duration = Duration::from_secs(30);
+
+/// How long a large body waits for room. On a connection that others of its caller's requests share it would keep those from
+/// being heard, and does not wait.
+const ROOM_WAIT: Duration = Duration::from_secs(5);
 
 /// How long a body that takes room may take in all.
 const ROOM_TIME: Duration = Duration::from_secs(60);
@@ -58,7 +62,8 @@ impl<T: DeserializeOwned> FromRequest<ApiState> for Held<T> {
         must_be_json(&parts.headers)?;
         let bytes = state.options().body_limit;
         let limits = Limits { bytes, idle: BODY_IDLE, in_room: ROOM_TIME, drain: DRAIN_TIME };
-        let (bytes, room) = read_in_room(body, &limits, async |size| state.room(whose, size).await).await?;
+        let wait = if parts.version < Version::HTTP_2 { ROOM_WAIT } else { Duration::ZERO };
+        let (bytes, room) = read_in_room(body, &limits, async |size| state.room(whose, size, wait).await).await?;
         Ok(Self(parsed(&bytes)?, room))
     }
 }
@@ -144,6 +149,9 @@ pub(in crate::server) async fn read_in_room<R>(
     if size <= SMALL_BODY {
         return Ok((read(body, limit, limits.idle).await?, None));
     }
+    if body.size_hint().lower() > limit as u64 {
+        return Err(too_large(body, limit).await);
+    }
     match take(size).await {
         Ok(room) => Ok((in_time(limits.in_room, read(body, limit, limits.idle)).await?, Some(room))),
         Err(crowded) => {
@@ -168,12 +176,15 @@ pub(in crate::server) async fn read(mut body: Body, limit: usize, idle: Duration
         let Ok(data) = frame.into_data() else { continue };
         if bytes.len() + data.len() > limit {
             drop(bytes);
-            refuse(body, DRAIN_TIME).await;
-            let message = format!("the body is longer than {limit} bytes");
-            return Err(ApiError::new("too_large", message).with_detail("limit", limit));
+            return Err(too_large(body, limit).await);
         }
         bytes.extend_from_slice(&data);
     }
+}
+
+async fn too_large(body: Body, limit: usize) -> ApiError {
+    refuse(body, DRAIN_TIME).await;
+    ApiError::new("too_large", format!("the body is longer than {limit} bytes")).with_detail("limit", limit)
 }
 
 /// Takes what is not read, bounded in bytes and in time, and forgets it.

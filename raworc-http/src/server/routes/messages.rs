@@ -66,7 +66,7 @@ async fn send(
 ) -> Result<Response, ApiError> {
     let AgentAt { call, tenant, name, .. } = at;
     let mut message = state.control().send(&call, &tenant, &name, request).await?.message;
-    // Others may have it while this one waits.
+    // It is written. What a caller who waits still has of it is one message.
     drop(room);
     if !wait.0.is_zero() {
         let waited = await_message(&state, &call, &tenant, &name, message.id, wait).await;

@@ -28,12 +28,8 @@ impl Places {
             strangers: limits.strangers,
             introduction: limits.introduction,
         });
-        let rooms = Rooms::new(RoomLimits {
-            bytes: limits.bytes,
-            per_owner: limits.bytes_per_computer,
-            wait: limits.room_wait,
-            waits_for_own: false,
-        });
+        let rooms =
+            Rooms::new(RoomLimits { bytes: limits.bytes, per_owner: limits.bytes_per_computer, waits_for_own: false });
         Self { limits: Arc::new(limits), places, rooms }
     }
 
@@ -99,7 +95,7 @@ impl Place {
     /// # Errors
     /// Where the computer's bodies take as much as they may, or no room comes in time.
     pub(in super::super) async fn room(&self, bytes: usize) -> Result<Room, ApiError> {
-        self.rooms.take(self.place.owner().copied(), bytes).await.map_err(|crowded| {
+        self.rooms.take(self.place.owner().copied(), bytes, self.limits.room_wait).await.map_err(|crowded| {
             let message = match crowded {
                 Crowded::Own(limit) => {
                     format!("the requests of this computer take {} MiB; wait for some to end", limit >> 20)

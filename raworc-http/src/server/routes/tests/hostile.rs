@@ -5,7 +5,7 @@ use std::task::Poll;
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::{Method, Request, StatusCode};
+use http::{Method, Request, StatusCode, Version};
 use serde_json::json;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -234,6 +234,18 @@ async fn large_bodies_take_room_of_which_a_caller_has_a_part_and_who_gets_none_i
     let refused = api.post("eve", &messages("eve"), &large).await;
     assert_eq!((refused.status, refused.code()), (StatusCode::SERVICE_UNAVAILABLE, "busy"), "{refused:?}");
     assert!(refused.text.contains("all callers"), "{refused:?}");
+    // What can only be refused waits for no room.
+    let too_long = raw(&api, &messages("ada"), JSON, " ".repeat(3 << 20)).await;
+    assert_eq!((too_long.status, too_long.code()), (StatusCode::PAYLOAD_TOO_LARGE, "too_large"));
+    let began = Instant::now();
+    let mut request = api.request("eve", Method::POST, &format!("/api/v0{}", messages("eve")), Some(&large));
+    *request.version_mut() = Version::HTTP_2;
+    let refused = api.send(request).await;
+    assert_eq!(
+        (refused.code(), began.elapsed().as_secs()),
+        ("busy", 0),
+        "it would keep others on its connection waiting"
+    );
 
     // Nobody has it for good.
     for stalled in [of_ada, of_bob] {
