@@ -139,12 +139,10 @@ pub enum Error {
     /// There is no room to keep what was to be changed.
     #[error("the disk of the server is full, so nothing was changed; free some room there and try again")]
     DiskFull(#[source] StoreError),
-    /// The log of events does not go back so far any more.
-    #[error(
-        "the log begins at revision {oldest}; what was before is forgotten: read what there is now, and go on from there"
-    )]
+    /// The log of events does not go back so far any more, or went back before that.
+    #[error("the log goes on at revision {oldest}: read what there is now, and go on from there")]
     Gone {
-        /// The first revision that is kept.
+        /// The first revision that is kept, or that is to come.
         oldest: Revision,
     },
     /// The store did not do its part.

@@ -73,6 +73,8 @@ struct Shared {
     clock: Arc<dyn Clock>,
     settings: OperatorSettings,
     shards: Shards,
+    /// Agents have moved between operators.
+    moved: Notify,
     queue: Queue,
     jobs: Jobs,
     answers: Answers,
@@ -186,6 +188,7 @@ impl Operator {
             clock: inner.clock.clone(),
             settings,
             shards,
+            moved: Notify::new(),
             queue: Queue::default(),
             jobs: Jobs::default(),
             answers: Answers::default(),
@@ -195,6 +198,10 @@ impl Operator {
             stop: stop.clone(),
             gone: CancellationToken::new(),
         });
+        // From here on it ends with this.
+        let operator = Self { shared: Arc::clone(&shared), stop, tasks };
+        spawn(&shared, give_signs(Arc::clone(&shared)));
+        spawn(&shared, look_around(Arc::clone(&shared)));
         shared.refresh_servers().await;
         let triggers = control.feed().subscribe();
         spawn(&shared, follow_log(Arc::clone(&shared), triggers));
@@ -204,7 +211,7 @@ impl Operator {
             spawn(&shared, watch::events(Arc::clone(&shared), name.clone()));
             spawn(&shared, watch::relists(Arc::clone(&shared), name.clone()));
         }
-        Ok(Self { shared, stop, tasks })
+        Ok(operator)
     }
 
     /// Tells what waits in it; nothing once it has stopped.
@@ -326,25 +333,38 @@ async fn follow_log(shared: Arc<Shared>, mut events: Subscription) {
     }
 }
 
-/// Looks at every agent that is due, renews this operator's place among the others, and reclaims.
+/// Gives signs of life, whatever else the store is slow to do.
+async fn give_signs(shared: Arc<Shared>) {
+    shared.shards.give_signs(&shared.store).await;
+}
+
+/// Learns who else lives whenever that may have changed, and has what is this operator's by that be looked after.
+async fn look_around(shared: Arc<Shared>) {
+    loop {
+        shared.shards.called().await;
+        for runtime in shared.shards.look_around(&shared.store).await {
+            // What whoever had it before left to be taken away waits for nobody else.
+            shared.moved.notify_one();
+            if let Some(engine) = shared.engines.get(&runtime) {
+                engine.relist.notify_one();
+            }
+        }
+    }
+}
+
+/// Looks at every agent that is due, and reclaims.
 async fn scan(shared: Arc<Shared>) {
     let mut tick = tokio::time::interval(shared.settings.scan_every);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut next_reclaim = tokio::time::Instant::now();
     let runtimes: Vec<_> = shared.engines.keys().cloned().collect();
     loop {
-        let at_once = tokio::select! {
+        tokio::select! {
             biased;
-            _ = tick.tick() => false,
-            () = shared.shards.called() => true,
-        };
-        for runtime in shared.shards.renew(&shared.store, at_once).await {
-            // What whoever had it before left to be taken away waits for nobody else.
-            next_reclaim = tokio::time::Instant::now();
-            if let Some(engine) = shared.engines.get(&runtime) {
-                engine.relist.notify_one();
-            }
+            _ = tick.tick() => {}
+            () = shared.moved.notified() => next_reclaim = tokio::time::Instant::now(),
         }
+        shared.shards.looked_lately().await;
         shared.refresh_servers().await;
         let query = DueQuery { runtimes: runtimes.clone(), before: None, limit: 10_000 };
         match shared.store.due(&query).await {

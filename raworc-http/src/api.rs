@@ -21,6 +21,10 @@ pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// Tells that an answer is the one to an earlier request with the same key.
 pub const IDEMPOTENT_REPLAYED: &str = "idempotent-replayed";
 
+/// Tells that the answer came before what the call waits for, and before its time was over: since the server closes, or the caller's
+/// token is no longer good. Asked again, another server goes on.
+pub const WAIT_INTERRUPTED: &str = "wait-interrupted";
+
 /// The header that names a request, in both directions.
 pub const REQUEST_ID: &str = "x-request-id";
 

@@ -47,7 +47,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
-use crate::api::{BASE, IDEMPOTENCY_KEY, ReadyReply, VersionReply, WAIT_LIMIT, Wait};
+use crate::api::{BASE, IDEMPOTENCY_KEY, ReadyReply, VersionReply, WAIT_INTERRUPTED, WAIT_LIMIT, Wait};
 
 /// How long a connection may take to come about.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
@@ -255,8 +255,8 @@ impl Client {
 
     /// Sends a request that may be sent again, and has the server wait so long for what is asked for.
     ///
-    /// A server waits no longer than [`WAIT_LIMIT`] in one call. It is asked again until it has answered sooner than it
-    /// had to, which says that what is waited for has come, or until all of the time is over.
+    /// A server waits no longer than [`WAIT_LIMIT`] in one call, and answers at once when it closes. It is asked again until it has
+    /// answered sooner than it had to, which says that what is waited for has come, or until all of the time is over.
     pub(crate) async fn ask_until<T: DeserializeOwned>(
         &self,
         request: RequestBuilder,
@@ -266,19 +266,38 @@ impl Client {
             return self.fetch(request).await;
         }
         let deadline = Instant::now() + time;
+        let mut waits = backoff().without_max_times().build();
+        let mut last = None;
         loop {
-            let (answer, sooner) = self
+            let told = self
                 .again(|| async {
                     let asked = Instant::now();
                     let wait = whole_millis(deadline.duration_since(asked)).min(self.wait_limit);
                     let request = copy(&request)?.query(&[("wait", Wait(wait).to_string())]);
                     let response = self.send_once(request.timeout(ANSWER_LIMIT + wait)).await?;
-                    Ok((self.read(response).await?, asked.elapsed() < wait))
+                    let is_cut = response.headers().contains_key(WAIT_INTERRUPTED);
+                    Ok((self.read(response).await?, is_cut, asked.elapsed() < wait))
                 })
-                .await?;
-            if sooner || Instant::now() >= deadline {
-                return Ok(answer);
-            }
+                .await;
+            let is_over = Instant::now() >= deadline;
+            let mut pause = || waits.next().unwrap_or_default();
+            let pause = match (told, last.take()) {
+                (Ok((answer, is_cut, is_sooner)), _) if is_over || (is_sooner && !is_cut) => return Ok(answer),
+                (Ok((answer, is_cut, _)), _) => {
+                    last = Some(answer);
+                    if is_cut { pause() } else { Duration::ZERO }
+                }
+                // It was done, and is waited for wherever it can be asked about.
+                (Err(error), Some(answer)) if error.is_retryable() => {
+                    if is_over {
+                        return Ok(answer);
+                    }
+                    last = Some(answer);
+                    error.pause(pause())
+                }
+                (Err(error), _) => return Err(error),
+            };
+            tokio::time::sleep_until(deadline.min(Instant::now() + pause)).await;
         }
     }
 
@@ -314,7 +333,7 @@ impl Client {
                 // What was sent and not answered may have been done, whatever became of the attempts after it.
                 return Err(lost.filter(|_| error.is_unreachable()).unwrap_or(error));
             };
-            tokio::time::sleep(error.retry_after().unwrap_or(wait)).await;
+            tokio::time::sleep(error.pause(wait)).await;
             lost = Some(error).filter(ClientError::is_lost).or(lost);
         }
     }

@@ -29,6 +29,7 @@ mod state;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod tokens;
+mod unread;
 
 pub use error::ApiError;
 pub use layers::RequestId;

@@ -30,9 +30,12 @@ const OLDEST_MARIADB: (u32, u32) = (10, 11);
 /// Keys that one statement takes at most: each is a query of its own to the server.
 const KEYS: usize = 1024;
 
-/// Bytes from which on no more goes into one packet, as far as rows can be told apart: MariaDB takes no larger packets than
-/// 16 MiB unless it is told to.
+/// Bytes from which on no more goes into one packet, as far as rows can be told apart.
 const BYTES: usize = 4 << 20;
+
+/// Bytes of the largest packet that a server has to take, as MariaDB does by itself. One that is larger than it takes ends as a
+/// connection that is lost, whatever was in it.
+const PACKET: i64 = 16 << 20;
 
 /// The database's time in microseconds. The connection's time zone is UTC.
 const NOW: &str = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', SYSDATE(6))";
@@ -103,7 +106,6 @@ impl Dialect for Mysql {
         "DELETE FROM answers WHERE expires <= ? ORDER BY expires LIMIT 512",
         "DELETE FROM records WHERE expires <= ? ORDER BY expires LIMIT 512",
     ];
-    const FORGET_COMMITS: &'static str = "DELETE FROM commits WHERE at < ? ORDER BY at LIMIT 512";
     const SNAPSHOT: &'static str = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; \
         START TRANSACTION READ ONLY, WITH CONSISTENT SNAPSHOT";
     const ROLLBACK: &'static str = "ROLLBACK; SET SESSION wait_timeout = 28800";
@@ -238,8 +240,8 @@ impl Server for Mysql {
     async fn greet(conn: &mut MySqlConnection) -> Result<(), sqlx::Error> {
         // Statements are written so that keys come first, and what they lead to is looked up by an index: the optimizer is not to
         // turn them around, as it would where tables are small or their statistics old. What stands in the comments is for one of
-        // the two alone. How texts are read is not left to the server's configuration.
-        let session = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; \
+        // the two alone. How texts are read is not left to the server's configuration, nor whether a read ends its transaction.
+        let session = "SET SESSION autocommit = 1; SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; \
             SET SESSION innodb_lock_wait_timeout = 3, SESSION net_read_timeout = 10, SESSION net_write_timeout = 10 \
                 /*M! , SESSION join_cache_level = 0 */; \
             SET SESSION optimizer_switch = 'semijoin=off,materialization=off'; \
@@ -249,8 +251,10 @@ impl Server for Mysql {
     }
 
     async fn check(conn: &mut MySqlConnection) -> Result<Result<(), String>, sqlx::Error> {
-        let rows = sqlx::raw_sql("SELECT VERSION()").fetch_all(conn).await?;
+        let ask = "SELECT VERSION(), CAST(@@max_allowed_packet AS SIGNED)";
+        let rows = sqlx::raw_sql(ask).fetch_all(conn).await?;
         let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+        let packet = number(row, 1)?;
         let version = row.text(0)?.unwrap_or_default();
         let (name, oldest) =
             if version.contains("MariaDB") { ("MariaDB", OLDEST_MARIADB) } else { ("MySQL", OLDEST_MYSQL) };
@@ -258,6 +262,10 @@ impl Server for Mysql {
         let found: (u32, u32) = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
         Ok(if found < oldest {
             Err(format!("it is {name} {version}, and {}.{} or newer is needed; upgrade it", oldest.0, oldest.1))
+        } else if packet < PACKET {
+            Err(format!(
+                "its max_allowed_packet is {packet}, and {PACKET} (16M) or more is needed; set it in the server's configuration"
+            ))
         } else {
             Ok(())
         })
@@ -277,8 +285,10 @@ impl Words for Mysql {
     const TABLES: &'static str = "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE()";
     const SIZE: &'static str = "SELECT CAST(COALESCE(SUM(data_length + index_length), 0) AS SIGNED) \
         FROM information_schema.tables WHERE table_schema = DATABASE()";
-    const PATIENT: &'static str =
-        "SET SESSION wait_timeout = 28800, SESSION net_read_timeout = 3600, SESSION net_write_timeout = 3600";
+    const PATIENT: &'static str = "SET SESSION wait_timeout = 28800, SESSION net_read_timeout = 3600, \
+            SESSION net_write_timeout = 3600 /*M! , SESSION max_statement_time = 0, SESSION idle_transaction_timeout = 0, \
+            SESSION idle_readonly_transaction_timeout = 0, SESSION idle_write_transaction_timeout = 0 */ \
+            /*!80000 , SESSION max_execution_time = 0 */";
     const BEGIN: &'static str = "START TRANSACTION";
     const HOLD: &'static str = " FOR UPDATE";
     // It does so by itself.

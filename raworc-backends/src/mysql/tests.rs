@@ -2,23 +2,120 @@
 
 use std::str::FromStr;
 
+use raworc_core::store::{Store, StoreError};
 use sqlx::mysql::{MySqlConnectOptions, MySqlRow};
 use sqlx::{AssertSqlSafe, ConnectOptions, MySqlConnection, Row};
+use tokio::sync::MutexGuard;
 
 use super::Mysql;
 use super::dialect::Packets;
+use crate::sql::commits::create;
 use crate::sql::dialect::Columns;
 use crate::sql::script::{Cell, Step};
+use crate::sql::server::DatabaseOptions;
+use crate::sql::server::tests::apart::Secure;
 use crate::sql::server::tests::database::Database;
 use crate::sql::server::tests::own::Own;
 use crate::sql::server::tests::{Plan, Tested, apart, failover};
+use crate::sql::store::SqlStore;
 
 mod mysql {
     crate::sql::server::tests::tests!(super::Mysql, "mysql");
+    super::tests!("mysql");
 }
 
 mod mariadb {
     crate::sql::server::tests::tests!(super::Mysql, "mariadb");
+    super::tests!("mariadb");
+}
+
+/// What is tested of these two alone, some of it with a server of its own.
+macro_rules! tests {
+    ($kind:literal: $($name:ident),+ $(,)?) => {$(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $name() {
+            crate::sql::server::tests::apart::on($kind, super::$name).await;
+        }
+    )+};
+    ($kind:literal) => {
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn tables_whose_change_was_cut_short_are_finished_as_is_told() {
+            let test = super::tables_whose_change_was_cut_short_are_finished_as_is_told;
+            crate::sql::server::tests::on($kind, test).await;
+        }
+
+        super::tests!($kind:
+            a_server_that_takes_smaller_packets_than_are_written_is_refused,
+            who_reads_leaves_no_transaction_open_where_a_server_is_set_up_otherwise,
+        );
+    };
+}
+use tests;
+
+async fn tables_whose_change_was_cut_short_are_finished_as_is_told(database: Database) {
+    let open = async || SqlStore::<Mysql>::open(DatabaseOptions::new(database.url())).await;
+    let store = open().await.expect("makes them");
+    let (agent, made) = create("one");
+    store.commit(made).await.expect("goes through");
+    store.close().await;
+    // As they are where the last of its statements was not run.
+    let cut = "DROP INDEX blobs_idle ON blobs; UPDATE _sqlx_migrations SET success = FALSE WHERE version = 2";
+    database.run(cut).await.expect("is done");
+    let error = open().await.expect_err("nobody knows what is there");
+    let told = error.to_string();
+    let note = "UPDATE _sqlx_migrations SET success = TRUE WHERE version = 2";
+    assert!(matches!(error, StoreError::Unusable { .. }) && told.contains("schema 2 was cut short"), "{error:?}");
+    assert!(told.contains("migrations/0002_*.sql") && told.contains(note), "{told}");
+    database.run(format!("CREATE INDEX blobs_idle ON blobs (idle_since); {note}")).await.expect("is done");
+    let store = open().await.expect("can be used");
+    assert!(store.agent_by_id(agent).await.expect("answers").value.is_some(), "with all that was there");
+    store.close().await;
+}
+
+async fn a_server_that_takes_smaller_packets_than_are_written_is_refused(
+    _kind: &'static str,
+    own: MutexGuard<'static, Secure>,
+) {
+    Database::with(own.server.url(), async |database| {
+        let opened_with = async |bytes: &str| {
+            database.at_server(format!("SET GLOBAL max_allowed_packet = {bytes}")).await.expect("the user may set it");
+            let opened = SqlStore::<Mysql>::open(DatabaseOptions::new(database.url())).await;
+            database.at_server("SET GLOBAL max_allowed_packet = DEFAULT").await.expect("and takes it back");
+            opened
+        };
+        let error = opened_with("16776192").await.expect_err("is refused");
+        let told = error.to_string();
+        assert!(matches!(error, StoreError::Unusable { .. }), "{error:?}");
+        for part in ["max_allowed_packet", "16776192", "16777216"] {
+            assert!(told.contains(part), "{told}");
+        }
+        opened_with("16777216").await.expect("will do").close().await;
+    })
+    .await;
+}
+
+async fn who_reads_leaves_no_transaction_open_where_a_server_is_set_up_otherwise(
+    _kind: &'static str,
+    own: MutexGuard<'static, Secure>,
+) {
+    Database::with(own.server.url(), async |database| {
+        database.at_server(Mysql::OTHERWISE.0).await.expect("the user may set it up");
+        let store = SqlStore::<Mysql>::open(DatabaseOptions::new(database.url())).await.expect("can be used");
+        let (agent, made) = create("one");
+        store.commit(made).await.expect("goes through");
+        store.agent_by_id(agent).await.expect("answers").value.expect("is there");
+        // What follows the log reads now and then.
+        let open = "SELECT CAST(COUNT(*) AS SIGNED) FROM information_schema.innodb_trx \
+            WHERE trx_mysql_thread_id <> CONNECTION_ID()";
+        failover::until("nobody has a transaction open", || async {
+            let rows = rows(&own.server, open).await?;
+            Ok(rows.first().is_some_and(|row| row.int(0).is_ok_and(|open| open == Some(0))))
+        })
+        .await;
+        store.close().await;
+        database.at_server(Mysql::OTHERWISE.1).await.expect("and takes it back");
+    })
+    .await;
 }
 
 impl Tested for Mysql {
@@ -66,13 +163,25 @@ impl Tested for Mysql {
         (SELECT 1 AS n UNION ALL SELECT n + 1 FROM some WHERE n < 500) SELECT n FROM some";
     const OTHERWISE: (&'static str, &'static str) = (
         "SET GLOBAL sql_mode = 'ANSI_QUOTES,NO_BACKSLASH_ESCAPES,PIPES_AS_CONCAT'; \
-            SET GLOBAL TRANSACTION ISOLATION LEVEL SERIALIZABLE; SET GLOBAL time_zone = '+09:00'",
+            SET GLOBAL TRANSACTION ISOLATION LEVEL SERIALIZABLE; SET GLOBAL time_zone = '+09:00'; SET GLOBAL autocommit = 0",
         "SET GLOBAL sql_mode = DEFAULT; SET GLOBAL TRANSACTION ISOLATION LEVEL REPEATABLE READ; \
-            SET GLOBAL time_zone = DEFAULT",
+            SET GLOBAL time_zone = DEFAULT; SET GLOBAL autocommit = DEFAULT",
     );
     const AGENTS_LOCKED: (&'static str, &'static str) = ("LOCK TABLES agents WRITE", "UNLOCK TABLES");
 
     const TWENTY_SECONDS: &'static str = "DO SLEEP(20)";
+    const LIMITS: (&'static str, &'static str) = (
+        "/*M! SET GLOBAL max_statement_time = 1, GLOBAL idle_transaction_timeout = 1, \
+            GLOBAL idle_readonly_transaction_timeout = 1, GLOBAL idle_write_transaction_timeout = 1 */ \
+            /*!80000 SET GLOBAL max_execution_time = 1000 */",
+        "/*M! SET GLOBAL max_statement_time = DEFAULT, GLOBAL idle_transaction_timeout = DEFAULT, \
+            GLOBAL idle_readonly_transaction_timeout = DEFAULT, GLOBAL idle_write_transaction_timeout = DEFAULT */ \
+            /*!80000 SET GLOBAL max_execution_time = DEFAULT */",
+    );
+    const LIMITS_LEFT: &'static str = "SELECT CAST(0 /*M! + (@@max_statement_time > 0) + (@@idle_transaction_timeout > 0) \
+        + (@@idle_readonly_transaction_timeout > 0) + (@@idle_write_transaction_timeout > 0) */ \
+        /*!80000 + (@@max_execution_time > 0) */ AS SIGNED)";
+    const TWO_SECONDS: &'static str = "SELECT CAST(SLEEP(2) AS SIGNED)";
 
     async fn is_encrypted(conn: &mut MySqlConnection) -> Result<bool, sqlx::Error> {
         let row = sqlx::raw_sql("SHOW SESSION STATUS LIKE 'Ssl_cipher'").fetch_one(conn).await?;

@@ -125,8 +125,6 @@ impl Dialect for Postgres {
         "DELETE FROM records WHERE ctid = ANY(ARRAY( \
             SELECT ctid FROM records WHERE expires <= ? ORDER BY expires LIMIT 512))",
     ];
-    const FORGET_COMMITS: &'static str =
-        "DELETE FROM commits WHERE seq < (SELECT MIN(seq) FROM commits) + 512 AND at < ?";
     const SNAPSHOT: &'static str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
     const ROLLBACK: &'static str = "ROLLBACK";
 
@@ -303,9 +301,11 @@ impl Words for Postgres {
     const SERVER: &'static str = "SELECT 'PostgreSQL ' || current_setting('server_version')";
     const TABLES: &'static str = "SELECT tablename::text FROM pg_tables WHERE schemaname = current_schema()";
     const SIZE: &'static str = "SELECT pg_database_size(current_database())";
-    const PATIENT: &'static str = "SET idle_in_transaction_session_timeout = 0; SET tcp_user_timeout = 0; \
-        SET enable_seqscan = on; SET enable_bitmapscan = on; SET enable_hashjoin = on; SET enable_mergejoin = on; \
-        SET enable_sort = on";
+    // Not every version has each of the limits that a role or a database may bring along.
+    const PATIENT: &'static str = "SELECT set_config(name, '0', false) FROM pg_settings WHERE name IN \
+            ('statement_timeout', 'lock_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout'); \
+        SET tcp_user_timeout = 0; SET enable_seqscan = on; SET enable_bitmapscan = on; SET enable_hashjoin = on; \
+        SET enable_mergejoin = on; SET enable_sort = on";
     const BEGIN: &'static str = "BEGIN ISOLATION LEVEL READ COMMITTED";
     const HOLD: &'static str = " FOR UPDATE";
     const SETTLE: &'static str = "ANALYZE";

@@ -1,16 +1,19 @@
 //! What is tested of PostgreSQL alone, and how.
 
 use std::str::FromStr;
+use std::time::Duration;
 
+use futures::future::join_all;
 use jiff::Timestamp;
 use raworc_core::entropy::{Clock, SystemClock};
 use raworc_core::store::Store;
 use rustix::process::Signal;
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{AssertSqlSafe, ConnectOptions, PgConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
 
 use super::Postgres;
 use super::dialect::text_and_values;
+use crate::sql::commits::{accept, create, message_id};
 use crate::sql::dialect::Columns;
 use crate::sql::script::Step;
 use crate::sql::server::DatabaseOptions;
@@ -48,6 +51,48 @@ async fn a_store_has_the_databases_time_before_it_writes_however_far_the_machine
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_taken_away_beside_a_long_snapshot_is_not_gone_through_again() {
+    const ROUNDS: i64 = 40;
+    const EACH: i64 = 130;
+    on("postgres", async |database: Database| {
+        let mut options = DatabaseOptions::new(database.url());
+        (options.keep_events, options.keep_commits) = (100, Duration::ZERO);
+        let store = SqlStore::<Postgres>::open(options).await.expect("can be used");
+        let (agent, made) = create("one");
+        store.commit(made).await.expect("goes through");
+        // As an export has one.
+        let mut conn =
+            PgConnectOptions::from_str(&database.url()).expect("an address").connect().await.expect("answers");
+        let snapshot = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT revision FROM head";
+        sqlx::raw_sql(snapshot).execute(&mut conn).await.expect("begins");
+        for _ in 0..ROUNDS {
+            let commits = (0..EACH).map(|_| store.commit(accept(agent, message_id(), "hello")));
+            for committed in join_all(commits).await {
+                committed.expect("goes through");
+            }
+        }
+        store.close().await;
+        let mut asks =
+            PgConnectOptions::from_str(&database.url()).expect("an address").connect().await.expect("answers");
+        // What a session has read is counted once it has ended.
+        failover::until("all sessions have ended", || async {
+            let mut conn = PgConnectOptions::from_str(&database.url())?.connect().await?;
+            let ask = "SELECT COUNT(*) FROM pg_stat_activity \
+                WHERE datname = current_database() AND application_name = 'raworc'";
+            Ok(sqlx::query_scalar::<_, i64>(ask).fetch_one(&mut conn).await? == 0)
+        })
+        .await;
+        for index in ["log_pkey", "commits_pkey"] {
+            let ask = "SELECT idx_tup_read FROM pg_stat_user_indexes WHERE indexrelname = $1";
+            let read: i64 = sqlx::query_scalar(ask).bind(index).fetch_one(&mut asks).await.expect("is told");
+            assert!((EACH..10 * ROUNDS * EACH).contains(&read), "{read} rows by {index}");
+        }
+        conn.close().await.expect("closes");
+    })
+    .await;
+}
+
 /// What a session's own statements, settings and locks are not needed for.
 mod pgbouncer {
     crate::sql::server::tests::tests!(super::Postgres, "pgbouncer":
@@ -66,6 +111,8 @@ mod pgbouncer {
         what_may_have_been_done_is_not_told_as_refused,
         what_comes_while_a_batch_is_tried_again_is_another_batch,
         the_largest_messages_go_through_together,
+        a_row_that_cannot_be_read_fails_those_alone_who_need_it,
+        who_watches_is_told_of_an_event_that_cannot_be_read_and_hears_what_follows,
         a_pooler_is_noticed,
     );
     crate::sql::server::tests::tests!(processes super::Postgres, "pgbouncer");
@@ -122,6 +169,14 @@ impl Tested for Postgres {
         ("SET idle_in_transaction_session_timeout = 0; BEGIN; LOCK TABLE agents IN ACCESS EXCLUSIVE MODE", "ROLLBACK");
 
     const TWENTY_SECONDS: &'static str = "SELECT 1 FROM pg_sleep(20)";
+    const LIMITS: (&'static str, &'static str) = (
+        "ALTER ROLE CURRENT_USER SET statement_timeout = '1s'; ALTER ROLE CURRENT_USER SET lock_timeout = '1s'; \
+            ALTER ROLE CURRENT_USER SET idle_in_transaction_session_timeout = '1s'",
+        "ALTER ROLE CURRENT_USER RESET ALL",
+    );
+    const LIMITS_LEFT: &'static str = "SELECT COUNT(*) FROM pg_settings WHERE setting <> '0' AND name IN \
+        ('statement_timeout', 'lock_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout')";
+    const TWO_SECONDS: &'static str = "SELECT CAST(0 AS bigint) FROM pg_sleep(2)";
 
     async fn is_encrypted(conn: &mut PgConnection) -> Result<bool, sqlx::Error> {
         let ask = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";

@@ -14,6 +14,7 @@ use super::convert::{count, int, micros};
 use super::dialect::{Columns, Dialect};
 use super::pending::Pending;
 use super::queue::{Job, Outcome, Work};
+use super::read::plain;
 use super::rowset::{Rowset, Wanted};
 use super::script::Script;
 use super::time::Time;
@@ -24,6 +25,9 @@ const TIDY_EVERY: u64 = 128;
 
 /// Events that are taken away at one time at most.
 const TIDY_EVENTS: u64 = 1024;
+
+/// The same of commits.
+const TIDY_COMMITS: i64 = 512;
 
 /// Bytes of documents from which on a batch is large enough, whatever of it is left: a line to an agent writes all of the agent,
 /// and once more what the commit came to. Those of the texts that a batch may have fit in.
@@ -71,11 +75,13 @@ pub(crate) struct Batches {
     pub(crate) rows: Rowset,
     keep: Retention,
     tidied: u64,
+    /// The number of the oldest commit that was there when it was last asked for.
+    forgotten: u64,
 }
 
 impl Batches {
     pub(crate) fn new(head: Head, keep: Retention) -> Self {
-        Self { head, rows: Rowset::default(), keep, tidied: head.commits }
+        Self { head, rows: Rowset::default(), keep, tidied: head.commits, forgotten: 0 }
     }
 
     /// Does the work in one transaction: all of it, or none; or as many of the first jobs as have outcomes, where all of them would
@@ -91,6 +97,10 @@ impl Batches {
     ) -> Result<Written, sqlx::Error> {
         let (wanted, mut footprints) = looks_at(jobs);
         let begun = self.rows.begin::<D>(conn, self.head, time, wanted).await?;
+        if begun.commits < self.head.commits {
+            // Another server answers, which may have what was taken away here.
+            self.forgotten = 0;
+        }
         let first = jobs.len();
         more(jobs);
         if let Some(added @ [_, ..]) = jobs.get(first..) {
@@ -156,7 +166,7 @@ impl Batches {
             return Ok(Written { outcomes, head, events: Vec::new(), agents: Vec::new() });
         }
         if head.commits >= self.tidied + TIDY_EVERY {
-            self.tidy::<D>(time, begun, &mut pending, &mut head);
+            self.tidy::<D>(conn, time, begun, &mut pending, &mut head).await?;
         }
         let agents: Vec<_> = pending.agents().collect();
         changing(begun, &agents);
@@ -181,6 +191,7 @@ impl Batches {
         if footprint.agents.values().any(moving) {
             self.rows.load::<D>(conn, footprint).await?;
         }
+        self.rows.readable(footprint)?;
         let mut evaluated = match commit.evaluate(self.rows.rows(footprint, time.now())) {
             Ok(evaluated) => evaluated,
             Err(conflict) => return Ok(Outcome::Refused(conflict)),
@@ -225,29 +236,42 @@ impl Batches {
     }
 
     /// Takes away a little of what is too old. The log is `begun`, but for what this batch adds, which is not written yet.
-    fn tidy<D: Dialect>(&mut self, time: &Time, begun: Head, pending: &mut Pending, head: &mut Head) {
+    async fn tidy<D: Dialect>(
+        &mut self,
+        conn: &mut D::Connection,
+        time: &Time,
+        begun: Head,
+        pending: &mut Pending,
+        head: &mut Head,
+    ) -> Result<(), sqlx::Error> {
         self.tidied = head.commits;
         let wanted = begun.revision.0.saturating_sub(self.keep.events) + 1;
         let oldest = wanted.min(head.oldest.0 + TIDY_EVENTS);
         if oldest > head.oldest.0 {
+            pending.forget(sql::FORGET_LOG, [head.oldest.0, oldest].map(int));
             head.oldest = Revision(oldest);
-            pending.forget(sql::FORGET_LOG, int(oldest));
         }
         let now = micros(time.now());
         let before = |kept: Duration| now.saturating_sub(i64::try_from(kept.as_micros()).unwrap_or(i64::MAX));
-        pending.forget(D::FORGET_COMMITS, before(self.keep.commits));
-        for statement in D::FORGET_EXPIRED {
-            pending.forget(statement, now);
+        let rows = D::run(conn, Script(vec![plain(sql::OLDEST_COMMIT, [int(self.forgotten).into()])])).await?;
+        if let Some(oldest) = rows.first().map(|row| row.int(0)).transpose()?.flatten() {
+            pending.forget(sql::FORGET_COMMITS, [oldest, oldest + TIDY_COMMITS, before(self.keep.commits)]);
+            self.forgotten = u64::try_from(oldest).unwrap_or(0);
         }
-        pending.forget(sql::FORGET_LEASES, before(LEASE_KEPT));
+        for statement in D::FORGET_EXPIRED {
+            pending.forget(statement, [now]);
+        }
+        pending.forget(sql::FORGET_LEASES, [before(LEASE_KEPT)]);
+        Ok(())
     }
 }
 
 /// Cuts the log after a revision, as far as it goes.
 fn forget_log(upto: Revision, head: &mut Head, pending: &mut Pending) {
     pending.other = true;
-    head.oldest = head.oldest.max(upto.next().min(head.revision.next()));
-    pending.forget(sql::FORGET_LOG, int(head.oldest.0));
+    let oldest = head.oldest.max(upto.next().min(head.revision.next()));
+    pending.forget(sql::FORGET_LOG, [head.oldest, oldest].map(|revision| int(revision.0)));
+    head.oldest = oldest;
 }
 
 /// What jobs look at, all of them and each.

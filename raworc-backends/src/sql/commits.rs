@@ -1,6 +1,8 @@
 //! Commits for the tests of stores.
 
-use raworc_core::agent::{AgentSpec, State};
+use std::time::Duration;
+
+use raworc_core::agent::{AgentEvent, AgentSpec, State};
 use raworc_core::entropy::{Clock, EntropyExt, SystemClock, SystemEntropy};
 use raworc_core::ids::{AgentId, AgentName, MessageId, TenantName, UserName};
 use raworc_core::message::{Part, Role};
@@ -35,6 +37,20 @@ pub(crate) fn create(name: &str) -> (AgentId, Commit) {
 pub(crate) fn counted(mut made: Commit, tenant: &TenantName) -> Commit {
     made.quota = vec![QuotaDelta { tenant: tenant.clone(), kind: QuotaKind::Agents, delta: 1, limit: Some(9) }];
     made
+}
+
+/// Starts an agent, whose program is ready then.
+pub(crate) fn wake(agent: AgentId) -> [Commit; 2] {
+    let begin = AgentOp::Begin {
+        operator: SystemEntropy.process_id(SystemClock.now()),
+        computer: None,
+        key_hash: "hash".into(),
+        deadline: Duration::from_secs(60),
+        generation: 1,
+    };
+    let (event, reason) = (AgentEvent::Ready, "Ready".into());
+    let ready = AgentOp::Transition { event, reason, message: String::new(), backoff: None };
+    [begin, ready].map(|op| change(agent, Check::Alive, op))
 }
 
 pub(crate) fn accept(agent: AgentId, id: MessageId, text: &str) -> Commit {

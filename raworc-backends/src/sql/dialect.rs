@@ -55,9 +55,6 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
     /// Each takes away some of what ended before the time that is bound to it, the oldest first: answers and records.
     const FORGET_EXPIRED: [&'static str; 2];
 
-    /// Takes away some of the commits that were made before the time that is bound to it, the oldest first.
-    const FORGET_COMMITS: &'static str;
-
     /// Begins a transaction that sees the database as it is at one moment.
     const SNAPSHOT: &'static str;
 

@@ -25,6 +25,15 @@ pub(crate) enum FaultKind {
     Unusable,
     /// One row was refused, and the database is well: whoever wrote it.
     OfRow,
+    /// One row cannot be read, and others can: somebody has to mend it for those who need it.
+    Unreadable,
+}
+
+impl FaultKind {
+    /// Whether others may do what they want all the same.
+    pub(crate) const fn is_of_one(self) -> bool {
+        matches!(self, Self::OfRow | Self::Unreadable)
+    }
 }
 
 impl From<Fault> for StoreError {
@@ -33,7 +42,7 @@ impl From<Fault> for StoreError {
         match fault.kind {
             FaultKind::Unavailable | FaultKind::Contended | FaultKind::ReadOnly => Self::Unavailable { reason },
             FaultKind::Full => Self::Full { reason },
-            FaultKind::Unusable => Self::Unusable { reason },
+            FaultKind::Unusable | FaultKind::Unreadable => Self::Unusable { reason },
             FaultKind::OfRow => Self::Refused { reason },
         }
     }
@@ -79,7 +88,7 @@ impl Fault {
     /// cannot be said: they are to ask again.
     pub(crate) fn after_one_without_an_answer(self) -> Self {
         match self.kind {
-            FaultKind::Full | FaultKind::Unusable => Self::unavailable(format!(
+            FaultKind::Full | FaultKind::Unusable | FaultKind::Unreadable => Self::unavailable(format!(
                 "{}; an attempt before that was not answered and may have gone through: send the same again",
                 self.reason
             )),
@@ -95,6 +104,16 @@ impl Fault {
         Self::unusable(format!(
             "the database {place} is damaged ({what}); restore a backup of it, or move it away to begin anew"
         ))
+    }
+
+    /// A row is damaged, or a later release has written it.
+    pub(crate) fn unreadable(place: &str, error: &sqlx::Error) -> Self {
+        let reason = format!(
+            "the database {place} has a row that this release cannot read ({}); use the release that wrote it, or a backup from \
+             before it: `raworc store verify` names all of them",
+            what_is_wrong(error)
+        );
+        Self { kind: FaultKind::Unreadable, reason }
     }
 
     /// A schema that a newer release made.
@@ -115,7 +134,7 @@ impl Fault {
             sqlx::Error::Configuration(_) => Self::unusable(format!(
                 "no connection to the database {place} can be made as it is set up ({error}); mend its address"
             )),
-            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => Self::damaged(place, &error.to_string()),
+            _ if is_of_a_row(error) => Self::unreadable(place, error),
             _ => Self::unavailable(format!("{error} ({place})")),
         }
     }
@@ -130,13 +149,33 @@ impl Fault {
         match error {
             MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => of(error, place),
             MigrateError::VersionMissing(version) => Self::newer(place, *version, newest),
-            MigrateError::Dirty(version) => Self::unusable(format!(
-                "a change of the tables of the database {place} was cut short (schema {version}); restore a backup, or where \
-                 this was the first start, make the database anew"
-            )),
+            MigrateError::Dirty(version) => Self::unusable(cut_short(place, *version)),
             _ => Self::unusable(format!(
                 "the schema of the database {place} is not one of this release's ({error}); restore a backup"
             )),
         }
+    }
+}
+
+/// A change of the tables has ended between two of its statements, which MySQL and MariaDB do not take back.
+pub(crate) fn cut_short(place: &str, version: i64) -> String {
+    format!(
+        "a change of the tables of the database {place} to schema {version} was cut short between two of its statements. Where this \
+         was the first start, make the database anew. Else run those that are missing of this release's \
+         raworc-backends/src/mysql/migrations/{version:04}_*.sql, then UPDATE _sqlx_migrations SET success = TRUE WHERE version = \
+         {version}, and start again; or restore a backup"
+    )
+}
+
+/// Whether it is of a row that this release cannot read.
+pub(crate) const fn is_of_a_row(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_))
+}
+
+/// What is wrong with a row that cannot be read.
+pub(crate) fn what_is_wrong(error: &sqlx::Error) -> String {
+    match error {
+        sqlx::Error::Decode(what) => what.to_string(),
+        error => error.to_string(),
     }
 }

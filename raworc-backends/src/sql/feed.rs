@@ -87,21 +87,31 @@ impl Feed {
         next >= last
     }
 
+    /// Passes over an event that cannot be read, where it is the next one. Whoever is to see it comes to it in the database, and
+    /// is told there.
+    pub(crate) fn pass_over(&self, revision: Revision) {
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        if revision == self.head().next() {
+            recent.clear();
+            self.head.send_replace(revision);
+        }
+    }
+
     /// Whether the log has another event at this place than watchers were told, as far as that is in memory. Where nothing is, it
-    /// is kept for the next time. Also where the log has gone back meanwhile: what was found is of neither then.
-    pub(crate) fn differs(&self, known: Known, event: Event) -> Result<bool, sqlx::Error> {
+    /// is kept for the next time. Also where the log has gone back meanwhile: what was found is of neither then. One that cannot be
+    /// read is none, and another than any that was told.
+    pub(crate) fn differs(&self, known: Known, event: Option<Event>) -> Result<bool, sqlx::Error> {
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         if self.returns.load(Ordering::Acquire) != known.returns {
             return Ok(true);
         }
         let Some(first) = recent.front().map(|event| event.revision.0) else {
-            if event.revision == self.head() {
-                recent.push_back(Arc::new(event));
-            }
+            recent.extend(event.filter(|event| event.revision == self.head()).map(Arc::new));
             return Ok(false);
         };
-        let at = event.revision.0.checked_sub(first).and_then(|at| usize::try_from(at).ok());
+        let at = known.revision.0.checked_sub(first).and_then(|at| usize::try_from(at).ok());
         let Some(told) = at.and_then(|at| recent.get(at)) else { return Ok(false) };
+        let Some(event) = event else { return Ok(true) };
         // As this release writes both: another one may have written more.
         Ok(to_doc(&**told)? != to_doc(&event)?)
     }
@@ -227,13 +237,18 @@ impl<D: Dialect> Watcher<D> {
         if first != self.since.next() {
             return Err(StoreError::Gone { oldest: first });
         }
-        let events = self.wanted(&rows).map_err(fault)?;
-        self.since = last;
+        let (events, unreadable) = self.wanted(&rows).map_err(fault)?;
+        self.since = match unreadable {
+            // What it told has to be read elsewhere, as what is too old.
+            Some(revision) if revision == first => return Err(StoreError::Gone { oldest: revision.next() }),
+            Some(revision) => Revision(revision.0 - 1),
+            None => last,
+        };
         Ok(events)
     }
 
-    /// The events that this watcher is to see.
-    fn wanted(&self, rows: &[D::Row]) -> Result<Vec<Event>, sqlx::Error> {
+    /// The events that this watcher is to see, up to the first that cannot be read, with its revision.
+    fn wanted(&self, rows: &[D::Row]) -> Result<(Vec<Event>, Option<Revision>), sqlx::Error> {
         let mut events = Vec::new();
         let tenant = self.filter.tenant.as_ref().map(ToString::to_string);
         let agent = self.filter.agent.map(|agent| agent.to_string());
@@ -242,10 +257,13 @@ impl<D: Dialect> Watcher<D> {
                 Ok::<_, sqlx::Error>(wanted.is_none() || row.text(at)?.as_deref() == wanted.as_deref())
             };
             if matches(1, &tenant)? && matches(2, &agent)? {
-                events.push(doc(row, 3)?);
+                match doc(row, 3) {
+                    Ok(event) => events.push(event),
+                    Err(_) => return Ok((events, Some(Revision(count(row, 0)?)))),
+                }
             }
         }
-        Ok(events)
+        Ok((events, None))
     }
 }
 

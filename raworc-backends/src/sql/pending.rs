@@ -109,9 +109,9 @@ impl Pending {
         !self.other && self.commits.is_empty() && self.touched.is_empty() && self.leases.is_empty()
     }
 
-    /// Takes away what is older than `at`, by one of the statements for that.
-    pub(crate) fn forget(&mut self, statement: &'static str, at: i64) {
-        self.forgotten.add(statement, [at.into()]);
+    /// Takes away what is too old, by one of the statements for that.
+    pub(crate) fn forget<const N: usize>(&mut self, statement: &'static str, bounds: [i64; N]) {
+        self.forgotten.add(statement, bounds.map(Cell::from));
     }
 
     /// Takes rows away before others are written.

@@ -10,7 +10,6 @@ use jiff::Timestamp;
 use raworc_core::agent::Agent;
 use raworc_core::blob::BlobId;
 use raworc_core::computer::Computer;
-use raworc_core::event::Event;
 use raworc_core::ids::{AgentId, Revision, RuntimeName, TenantName};
 use raworc_core::message::Message;
 use raworc_core::step::Step as Taken;
@@ -18,12 +17,14 @@ use raworc_core::store::{
     ComputerQuery, Cutoffs, MAX_PAGE, MessageQuery, PURGE_LOOKS, PageRows, Purge, PurgeFrom, PurgedRows, StepQuery,
     is_past,
 };
+use serde::Deserialize;
 use sqlx::Connection;
 
 use super::Shared;
 use super::blobs::PIECE;
 use super::convert::{broken, count, doc, int, micros, number, text, time};
 use super::dialect::{Columns, Dialect};
+use super::fault::{is_of_a_row, what_is_wrong};
 use super::read::{plain, within};
 use super::script::{Cell, Script};
 use super::statements as sql;
@@ -98,6 +99,18 @@ impl Stale {
     }
 }
 
+/// Tells that something of an agent stays since it cannot be read, each time that all is gone through.
+fn stays(agent: AgentId, error: &sqlx::Error) {
+    let error = what_is_wrong(error);
+    tracing::warn!(%agent, error, "what is old of this agent cannot be read, and is not taken away");
+}
+
+/// When an event was. What else it says may be what this release does not know.
+#[derive(Deserialize)]
+struct When {
+    at: Timestamp,
+}
+
 /// What there is of an agent that may be old.
 struct Oldest {
     agent: AgentId,
@@ -113,13 +126,21 @@ impl Oldest {
         for at in 1..=3 {
             bytes += row.text(at)?.map_or(0, |text| text.len());
         }
-        let oldest = Self {
-            agent: text(row, 0)?.parse().map_err(broken)?,
+        let agent = text(row, 0)?.parse().map_err(broken)?;
+        let oldest = Self::read(agent, row).unwrap_or_else(|error| {
+            stays(agent, &error);
+            Self { agent, message: None, step: None, deleted: None }
+        });
+        Ok((oldest, bytes))
+    }
+
+    fn read(agent: AgentId, row: &impl Columns) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            agent,
             message: row.text(1)?.map(|_| doc(row, 1)).transpose()?,
             step: row.text(2)?.map(|_| doc(row, 2)).transpose()?,
             deleted: row.text(3)?.map(|_| doc(row, 3)).transpose()?,
-        };
-        Ok((oldest, bytes))
+        })
     }
 
     fn deleted_at(&self) -> Option<Timestamp> {
@@ -176,11 +197,16 @@ impl<D: Dialect> Shared<D> {
         // Mostly nothing is old, and the first event says so.
         for rows in [1, most] {
             let events = self.log(Revision(0), rows).await?;
-            let events: Vec<Event> = events.iter().map(|row| doc(row, 3)).collect::<Result<_, _>>()?;
-            let old: Vec<_> = events.iter().take_while(|event| is_past(cutoffs.events, event.at)).collect();
-            stale.log = old.last().map(|event| event.revision);
+            let events = events.iter().map(|row| Ok((Revision(count(row, 0)?), doc::<When>(row, 3).ok())));
+            let events: Vec<_> = events.collect::<Result<_, sqlx::Error>>()?;
+            // One that cannot be read is as old as the next one that can.
+            let is_old = |at: &Option<When>| at.as_ref().is_none_or(|when| is_past(cutoffs.events, when.at));
+            let mut old: Vec<_> = events.iter().take_while(|(_, at)| is_old(at)).collect();
+            let may_be_old = !old.is_empty();
+            while old.pop_if(|(_, at)| at.is_none()).is_some() {}
+            stale.log = old.last().map(|(revision, _)| *revision);
             stale.counted.events = old.len() as u64;
-            if old.is_empty() {
+            if !may_be_old {
                 return Ok(true);
             }
         }
@@ -232,8 +258,13 @@ impl<D: Dialect> Shared<D> {
         let (mut reclaimed, mut done) = (Reclaimed::new(), after);
         for oldest in &page.items {
             let mine = cutoffs.of_agent(oldest.deleted_at());
-            if oldest.may_go(&mine) && !self.stale_agent(oldest, &mine, most, &mut reclaimed, stale).await? {
-                return Ok((false, done));
+            if oldest.may_go(&mine) {
+                match self.stale_agent(oldest, &mine, most, &mut reclaimed, stale).await {
+                    Ok(true) => {}
+                    Ok(false) => return Ok((false, done)),
+                    Err(error) if is_of_a_row(&error) => stays(oldest.agent, &error),
+                    Err(error) => return Err(error),
+                }
             }
             done = Some(oldest.agent);
         }

@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::fault::{Fault, FaultKind};
+use super::fault::Fault;
 use super::purge::Stale;
 
 /// Bytes of texts from which on a batch is large enough: it has to be written within the time that a transaction may take.
@@ -121,7 +121,7 @@ pub(crate) trait Attempt {
     ) -> impl Future<Output = Result<Vec<Outcome>, Fault>> + Send;
 }
 
-/// Does the work of a batch, and answers. Where the database refuses a row, each job is tried alone.
+/// Does the work of a batch, and answers. Where the database refuses a row, or one cannot be read, each job is tried alone.
 pub(crate) async fn write(writer: &mut (impl Attempt + Send), mut batch: Vec<Job>) {
     let fault = loop {
         match writer.attempt(&mut batch, true).await {
@@ -140,7 +140,7 @@ pub(crate) async fn write(writer: &mut (impl Attempt + Send), mut batch: Vec<Job
             Err(fault) => break fault,
         }
     };
-    let mut broken = (fault.kind != FaultKind::OfRow || batch.len() == 1).then_some(fault);
+    let mut broken = (!fault.kind.is_of_one() || batch.len() == 1).then_some(fault);
     for job in batch {
         let mut alone = vec![job];
         let result = match &broken {
@@ -148,7 +148,7 @@ pub(crate) async fn write(writer: &mut (impl Attempt + Send), mut batch: Vec<Job
             None => writer.attempt(&mut alone, false).await,
         };
         if let Err(fault) = &result
-            && fault.kind != FaultKind::OfRow
+            && !fault.kind.is_of_one()
         {
             // The others would have to wait for the same.
             broken = Some(fault.clone());

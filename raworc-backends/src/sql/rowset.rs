@@ -18,6 +18,7 @@ use raworc_core::store::{
 use super::batch::Head;
 use super::convert::{agent, broken, count, doc, lease, quota_word, record, tenant_key, text};
 use super::dialect::{Columns, Dialect};
+use super::fault::what_is_wrong;
 use super::script::{Cell, Script};
 use super::statements as sql;
 use super::time::Time;
@@ -50,6 +51,8 @@ pub(crate) struct Rowset {
     /// The jobs of this batch that made a commit.
     pub(crate) made: HashMap<CommitId, usize>,
     pub(crate) leases: HashMap<String, Option<Lease>>,
+    /// Agents that are there and cannot be read, with the reason.
+    unreadable: HashMap<AgentId, String>,
     /// What the agents here take in memory, and the sum of that.
     weights: HashMap<AgentId, usize>,
     weight: usize,
@@ -201,7 +204,27 @@ impl Rowset {
     }
 
     fn take(&mut self, rows: &[impl Columns]) -> Result<(), sqlx::Error> {
-        rows.iter().try_for_each(|row| self.absorb(row))
+        for row in rows {
+            if let Err(error) = self.absorb(row) {
+                let (kind, key) = (text(row, row.count() - 1)?, text(row, 0)?);
+                let error = format!("{kind} {key}: {}", what_is_wrong(&error));
+                if kind != "agent" {
+                    return Err(broken(error));
+                }
+                // Only for whoever needs this one: a sign of life is of many.
+                self.unreadable.insert(key.parse().map_err(broken)?, error);
+            }
+        }
+        Ok(())
+    }
+
+    /// That the agents of a footprint could be read.
+    pub(crate) fn readable(&self, footprint: &Footprint) -> Result<(), sqlx::Error> {
+        if self.unreadable.is_empty() {
+            return Ok(());
+        }
+        let unreadable = footprint.agents.keys().find_map(|id| self.unreadable.get(id));
+        unreadable.map_or(Ok(()), |error| Err(broken(error.clone())))
     }
 
     fn absorb(&mut self, row: &impl Columns) -> Result<(), sqlx::Error> {

@@ -13,7 +13,8 @@ use super::whole::words::Words;
 const BESIDE: &str = ", beside";
 
 /// A migration: its version, what it does, and its statements. One whose name ends with `, beside` is taken for what an
-/// earlier release can work with.
+/// earlier release can work with. A release that writes documents, or kinds of events, that the one before cannot read has one
+/// without that name, if only one that changes nothing.
 pub(crate) type Migrations = &'static [(i64, &'static str, &'static str)];
 
 pub(crate) fn migrator(migrations: Migrations) -> Migrator {

@@ -25,7 +25,10 @@ statements! {
     DELETE_RECORD = "DELETE FROM records WHERE kind = ? AND tenant = ? AND name = ?";
     DELETE_BLOB = "DELETE FROM blobs WHERE tenant = ? AND id = ?";
     DELETE_CHUNKS = "DELETE FROM blob_chunks WHERE tenant = ? AND id = ?";
-    FORGET_LOG = "DELETE FROM log WHERE revision < ?";
+    // Not from the first on that there ever was: beside a long snapshot, indexes lead to what was taken away, too.
+    FORGET_LOG = "DELETE FROM log WHERE revision >= ? AND revision < ?";
+    OLDEST_COMMIT = "SELECT MIN(seq) FROM commits WHERE seq >= ?";
+    FORGET_COMMITS = "DELETE FROM commits WHERE seq >= ? AND seq < ? AND at < ?";
     FORGET_LEASES = "DELETE FROM leases WHERE expires <= ?";
     FORGET_MESSAGES = "DELETE FROM messages WHERE agent = ? AND seq <= ?";
     FORGET_STEPS = "DELETE FROM steps WHERE agent = ? AND seq <= ?";
@@ -125,17 +128,17 @@ keyed! {
     LOADS, true:
     LOAD_COMMITS = [Text], "SELECT c.id, '', '', 0, 0, c.doc, 'commit' FROM {keys} {join} commits c ON c.id = k.a";
     LOAD_AGENTS = [Text],
-        "SELECT '', '', '', t.awake_until, t.heard_at, t.doc, 'agent' FROM {keys} {join} agents t ON t.id = k.a";
+        "SELECT t.id, '', '', t.awake_until, t.heard_at, t.doc, 'agent' FROM {keys} {join} agents t ON t.id = k.a";
     LOAD_NAMES = [Text, Text],
         "SELECT t.tenant, t.live_name, '', 0, 0, '', 'name' FROM {keys} \
         {join} agents t ON t.tenant = k.a AND t.live_name = k.b";
     LOAD_MESSAGES = [Text],
-        "SELECT '', '', '', 0, 0, m.doc, 'message' FROM {keys} {join} messages m ON m.id = k.a";
+        "SELECT m.id, '', '', 0, 0, m.doc, 'message' FROM {keys} {join} messages m ON m.id = k.a";
     LOAD_OPEN = [Text],
-        "SELECT '', '', '', 0, 0, m.doc, 'message' FROM {keys} \
+        "SELECT m.id, '', '', 0, 0, m.doc, 'message' FROM {keys} \
         {join} messages m ON m.agent = k.a AND m.open_seq > 0";
     LOAD_COMPUTERS = [Text],
-        "SELECT '', '', '', 0, 0, c.doc, 'computer' FROM {keys} {join} computers c ON c.id = k.a";
+        "SELECT c.id, '', '', 0, 0, c.doc, 'computer' FROM {keys} {join} computers c ON c.id = k.a";
     LOAD_RECORDS = [Text, Text, Text],
         "SELECT r.kind, r.tenant, r.name, r.version, r.expires, r.body, 'record' FROM {keys} \
         {join} records r ON r.kind = k.a AND r.tenant = k.b AND r.name = k.c";

@@ -71,8 +71,6 @@ impl Dialect for Sqlite {
         "DELETE FROM answers WHERE rowid < (SELECT MIN(rowid) FROM answers) + 512 AND expires <= ?",
         "DELETE FROM records WHERE rowid IN (SELECT rowid FROM records WHERE expires <= ? ORDER BY expires LIMIT 512)",
     ];
-    const FORGET_COMMITS: &'static str =
-        "DELETE FROM commits WHERE seq < (SELECT MIN(seq) FROM commits) + 512 AND at < ?";
     const SNAPSHOT: &'static str = "BEGIN";
     const ROLLBACK: &'static str = "ROLLBACK";
 

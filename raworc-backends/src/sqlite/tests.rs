@@ -12,15 +12,16 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use raworc_core::entropy::{Clock, EntropyExt, SystemClock, SystemEntropy};
-use raworc_core::ids::Revision;
+use raworc_core::ids::{Incarnation, Revision};
 use raworc_core::store::{
-    AgentOp, Check, EventFilter, IdempotencyKey, IdempotencyRecord, LeaseClaim, MessageQuery, Store, StoreError, Touch,
+    AgentOp, Check, EventFilter, IdempotencyKey, IdempotencyRecord, LeaseClaim, MessageQuery, Purge, Retention, Store,
+    StoreError, Touch,
 };
-use sqlx::{Connection, SqliteConnection};
+use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
 use tempfile::TempDir;
 
 use super::{SqliteOptions, SqliteStore};
-use crate::sql::commits::{accept, change, create, message_id};
+use crate::sql::commits::{accept, change, create, message_id, wake};
 use crate::sql::purging;
 
 async fn open(directory: &TempDir) -> SqliteStore {
@@ -60,21 +61,9 @@ async fn a_sign_of_activity_in_the_batch_of_a_commit_is_written_after_it() {
     let store = open(&directory).await;
     let (agent, made) = create("one");
     store.commit(made).await.expect("goes through");
-    let begin = AgentOp::Begin {
-        operator: SystemEntropy.process_id(SystemClock.now()),
-        computer: None,
-        key_hash: "hash".into(),
-        deadline: Duration::from_secs(60),
-        generation: 1,
-    };
-    store.commit(change(agent, Check::Alive, begin)).await.expect("goes through");
-    let ready = AgentOp::Transition {
-        event: raworc_core::agent::AgentEvent::Ready,
-        reason: "Ready".into(),
-        message: String::new(),
-        backoff: None,
-    };
-    store.commit(change(agent, Check::Alive, ready)).await.expect("goes through");
+    for commit in wake(agent) {
+        store.commit(commit).await.expect("goes through");
+    }
     let awake_for = Duration::from_secs(86_400);
     let incarnation = raworc_core::ids::Incarnation(1);
     let touch = [Touch { agent, incarnation, heartbeat: true, awake_for: Some(awake_for) }];
@@ -137,6 +126,42 @@ async fn a_row_that_the_database_refuses_fails_alone() {
     assert!(matches!(error, StoreError::Refused { .. }) && !error.is_retryable(), "{error:?}");
     let message = store.message(agent, taken).await.expect("answers").expect("is there");
     assert_eq!(message.text(), "mine");
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_row_that_cannot_be_read_fails_those_alone_who_need_it() {
+    let directory = directory();
+    let store = open(&directory).await;
+    let ((spoiled, made), (other, made_other)) = (create("spoiled"), create("other"));
+    let ((third, made_third), message) = (create("third"), message_id());
+    for commit in [made, made_other, made_third, accept(third, message, "hello")].into_iter().chain(wake(other)) {
+        store.commit(commit).await.expect("goes through");
+    }
+    store.close().await;
+    spoil(&directory, format!("UPDATE messages SET doc = '{{}}' WHERE id = '{message}'")).await;
+    spoil(&directory, format!("UPDATE agents SET doc = '{{}}' WHERE id = '{spoiled}'")).await;
+    let store = open(&directory).await;
+    let touch = |agent| Touch { agent, incarnation: Incarnation(1), heartbeat: true, awake_for: None };
+    let touches = [spoiled, other].map(touch);
+    let cancel = AgentOp::RequestCancel { message, obey: Duration::from_secs(60) };
+
+    // All are queued before the writer runs, so that they meet in one batch.
+    let (before, of_agent, of_message, after, untouched) = tokio::join!(
+        store.commit(accept(other, message_id(), "before")),
+        store.commit(accept(spoiled, message_id(), "to nobody")),
+        store.commit(change(third, Check::Alive, cancel)),
+        store.commit(accept(other, message_id(), "after")),
+        store.touch(&touches),
+    );
+    before.expect("goes through");
+    after.expect("goes through");
+    assert_eq!(untouched.expect("those of others are taken"), [spoiled]);
+    for (told, what) in [(of_agent, format!("agent {spoiled}")), (of_message, format!("message {message}"))] {
+        let error = told.expect_err("nobody knows what it is");
+        assert!(matches!(&error, StoreError::Unusable { reason } if reason.contains(&what)), "{error:?}");
+    }
+    store.commit(accept(third, message_id(), "next")).await.expect("needs nothing of what cannot be read");
     store.close().await;
 }
 
@@ -246,6 +271,86 @@ async fn a_watcher_from_whom_the_log_was_cut_meanwhile_is_told_and_misses_nothin
     let mut log = store.watch(Revision(4), EventFilter::default()).await.expect("is there");
     let events = log.next().await.expect("goes on").expect("is readable");
     assert_eq!(events.first().map(|event| event.revision), Some(Revision(5)));
+    store.close().await;
+}
+
+/// Has another program write to the database.
+async fn spoil(directory: &TempDir, statement: String) {
+    let options = SqliteOptions::new(directory.path());
+    let mut conn = SqliteConnection::connect_with(&options.writer()).await.expect("is there");
+    let done = sqlx::query(AssertSqlSafe(statement)).execute(&mut conn).await.expect("is done");
+    assert_eq!(done.rows_affected(), 1);
+    conn.close().await.expect("closes");
+}
+
+#[tokio::test]
+async fn who_watches_is_told_of_an_event_that_cannot_be_read_and_hears_what_follows() {
+    let directory = directory();
+    let store = open(&directory).await;
+    let ((one, made), (two, made_two)) = (create("one"), create("two"));
+    store.commit(made).await.expect("goes through");
+    store.commit(made_two).await.expect("goes through");
+    store.commit(accept(one, message_id(), "hello")).await.expect("goes through");
+    store.commit(accept(two, message_id(), "hello")).await.expect("goes through");
+    store.close().await;
+    let of_tomorrow = "UPDATE log SET doc = replace(doc, 'message.accepted', 'message.of_tomorrow') WHERE revision = 3";
+    spoil(&directory, of_tomorrow.into()).await;
+
+    let store = open(&directory).await;
+    let mut log = store.watch(Revision(0), EventFilter::default()).await.expect("begins");
+    let events = log.next().await.expect("goes on").expect("is readable");
+    assert_eq!(events.iter().map(|event| event.revision.0).collect::<Vec<_>>(), [1, 2]);
+    let told = log.next().await.expect("goes on");
+    assert!(matches!(told, Err(StoreError::Gone { oldest: Revision(4) })), "{told:?}");
+    for (since, filter) in [(3, EventFilter::default()), (2, EventFilter { tenant: None, agent: Some(two) })] {
+        let mut log = store.watch(Revision(since), filter).await.expect("begins");
+        let events = log.next().await.expect("goes on").expect("is readable");
+        assert_eq!(events.iter().map(|event| event.revision.0).collect::<Vec<_>>(), [4]);
+    }
+    store.close().await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_stays_and_keeps_nothing_else_from_being_taken_away() {
+    let directory = directory();
+    let store = open(&directory).await;
+    let agents = ["one", "two", "three", "four"].map(create);
+    for (agent, made) in &agents {
+        store.commit(made.clone()).await.expect("goes through");
+        for _ in 0..3 {
+            let message = message_id();
+            store.commit(accept(*agent, message, "old")).await.expect("goes through");
+            let cancel = AgentOp::RequestCancel { message, obey: Duration::from_secs(60) };
+            store.commit(change(*agent, Check::Alive, cancel)).await.expect("goes through");
+        }
+    }
+    let head = store.head().await.expect("answers").value;
+    let [one, two, three, four] = agents.map(|(agent, _)| agent);
+    for (agent, seq) in [(one, 1), (two, 2)] {
+        spoil(&directory, format!("UPDATE messages SET doc = '{{}}' WHERE agent = '{agent}' AND seq = {seq}")).await;
+    }
+    for revision in [1, 4] {
+        spoil(
+            &directory,
+            format!("UPDATE log SET doc = replace(doc, '\"kind\":\"', '\"kind\":\"not_') WHERE revision = {revision}"),
+        )
+        .await;
+    }
+    spoil(&directory, "UPDATE log SET doc = '{}' WHERE revision = 2".into()).await;
+    let mut purge = Purge::new(Retention::of(Duration::ZERO));
+    while let Some(from) = store.purge(&purge).await.expect("goes on").next {
+        purge.from = from;
+    }
+    for (agent, left) in [(one, 3), (two, 3), (three, 0), (four, 0)] {
+        let there: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM messages WHERE agent = ?")
+            .bind(agent.to_string())
+            .fetch_one(&store.shared.readers)
+            .await
+            .expect("answers");
+        assert_eq!(there, left, "of {agent}");
+    }
+    let gone = store.watch(Revision(0), EventFilter::default()).await.err();
+    assert!(matches!(gone, Some(StoreError::Gone { oldest }) if oldest == head.next()), "{gone:?}");
     store.close().await;
 }
 

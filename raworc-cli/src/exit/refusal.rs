@@ -28,7 +28,7 @@ pub(super) fn failure(error: &ClientError) -> Failure {
         ("unauthenticated", _) => failure.hint("log in again with `raworc login`"),
         ("gone", _) => match error.details.get("oldest") {
             Some(oldest) => failure.hint(format!(
-                "the log begins at revision {oldest}; `raworc events --since 0` prints all that is kept"
+                "the log goes on at revision {oldest}; `raworc events --since 0` prints all that is kept"
             )),
             None => failure,
         },

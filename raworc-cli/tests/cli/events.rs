@@ -56,7 +56,7 @@ fn the_latest_hundred_events_are_printed_and_with_since_0_all_that_is_kept() {
     }
     let gone = home.run(&["events", "--since", "1"]);
     assert_eq!(gone.code, 3, "{gone:#?}");
-    assert!(gone.err.contains(&format!("the log begins at revision {oldest}")), "{gone:#?}");
+    assert!(gone.err.contains(&format!("the log goes on at revision {oldest}")), "{gone:#?}");
     assert_eq!(up.end(), Some(0));
 }
 

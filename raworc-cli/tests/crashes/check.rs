@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use raworc_core::message::MAX_ATTEMPTS;
 
+use crate::clients::did;
 use crate::history::{Act, AgentAtEnd, Call, History, Kept, NO_CODE, Outcome};
 
 /// What finds what breaks it.
@@ -94,7 +95,7 @@ fn lost(history: &History) -> Vec<String> {
             found.push(format!("{} ({}) was acknowledged and is {accepted} times in the log", sent.label, sent.id));
         }
         let Some(agent) = known(history).find(|agent| agent.id == sent.agent) else {
-            if !may_be_deleted(history, &sent.call.agent, sent.agent, first_use(history, sent.call)) {
+            if !may_be_deleted(history, &sent.call.agent, sent.agent) {
                 found.push(format!("{} ({}) was acknowledged, and nobody deleted its agent", sent.label, sent.id));
             }
             continue;
@@ -123,6 +124,9 @@ fn unended(history: &History) -> Vec<String> {
         }
         *count += usize::from(is_ended(&entry.to));
     }
+    // Also of those whose agent is gone.
+    let endless = acknowledged(history).into_iter().filter(|sent| ends.get(sent.id).is_none_or(|count| *count == 0));
+    found.extend(endless.map(|sent| format!("{} ({}) has no end in the log", sent.label, sent.id)));
     found
 }
 
@@ -274,10 +278,14 @@ fn second_computer(history: &History) -> Vec<String> {
     history.machine.second_computers.clone()
 }
 
-/// What is done has one reply, and nothing has two.
+/// What is done has one reply, which says what its work said, and nothing has two.
 fn reply(history: &History) -> Vec<String> {
-    let wrong = all_kept(history).filter(|(_, kept)| kept.replies > 1 || (kept.state == "done" && kept.replies == 0));
-    wrong.map(|(_, kept)| format!("{} is {} and has {} replies", kept.label, kept.state, kept.replies)).collect()
+    let wrong = all_kept(history).filter(|(_, kept)| match kept.replies.as_slice() {
+        [] => kept.state == "done",
+        [one] => kept.state == "done" && one.lines().last() != Some(&did(&kept.label)),
+        _ => true,
+    });
+    wrong.map(|(_, kept)| format!("{} is {} and has the replies {:?}", kept.label, kept.state, kept.replies)).collect()
 }
 
 /// Nothing is cancelled that nobody asked to cancel, and nothing fails before its last attempt.
@@ -305,11 +313,12 @@ fn unasked(history: &History) -> Vec<String> {
     found
 }
 
-/// Whether somebody may have deleted the agent of this name and id, which was there at this time or is younger.
-fn may_be_deleted(history: &History, name: &str, id: &str, since: u64) -> bool {
+/// Whether somebody may have deleted the agent of this name and id. A call that was not answered may have its effect at any time:
+/// a server that is cut off does what it was asked once it is there again, though nobody waits for it any more.
+fn may_be_deleted(history: &History, name: &str, id: &str) -> bool {
     history.calls.iter().filter(|call| call.agent == name && call.act == Act::Delete).any(|call| match &call.outcome {
         Outcome::Agent { id: deleted } => deleted == id,
-        Outcome::Unknown { .. } => call.ended > since,
+        Outcome::Unknown { .. } => true,
         _ => false,
     })
 }
@@ -324,7 +333,7 @@ fn create_lost(history: &History) -> Vec<String> {
             found.push(format!("{} ({id}) was made and is {told} times in the log", call.agent));
         }
         let is_there = history.agents.iter().any(|agent| agent.id == *id);
-        if !is_there && !may_be_deleted(history, &call.agent, id, first_use(history, call)) {
+        if !is_there && !may_be_deleted(history, &call.agent, id) {
             found.push(format!("{} ({id}) was made, and is gone though nobody deleted it", call.agent));
         }
     }
@@ -438,6 +447,12 @@ fn events(history: &History) -> Vec<String> {
 fn restless(history: &History) -> Vec<String> {
     let mut found = Vec::new();
     for agent in &history.agents {
+        if agent.desired != agent.asked {
+            found.push(format!(
+                "{} was asked to be {} last, and wants to be {}",
+                agent.name, agent.asked, agent.desired
+            ));
+        }
         let rests = match agent.desired.as_str() {
             "asleep" => agent.state == "slept" && !agent.runs,
             _ => agent.state == "idle" && agent.runs,

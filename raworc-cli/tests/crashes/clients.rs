@@ -91,11 +91,17 @@ pub(crate) fn accepted(message: Message) -> Outcome {
 }
 
 /// The work of a message: after a while it leaves a file and then its label on the volume, and another mark where other work
-/// is under way. Where it is interrupted, what writes the file can end well with a part of it, and the shell goes on.
+/// is under way, and says [`did`] it. Where it is interrupted, what writes the file can end well with a part of it, and the shell goes on.
 pub(crate) fn work(label: &str, millis: u32) -> String {
     let seconds = f64::from(millis) / 1000.0;
-    let file = "yes $L | head -c 65536 > new; [ $(wc -c < new) = 65536 ] && mv new kept-$L && echo $L >> trace";
+    let file =
+        "yes $L | head -c 65536 > new; [ $(wc -c < new) = 65536 ] && mv new kept-$L && echo $L >> trace && echo did $L";
     format!("!L={label}; (flock -n 9 || echo both $L >> trace; sleep {seconds}; {file}) 9>>lock")
+}
+
+/// What [`work`] says at its end.
+pub(crate) fn did(label: &str) -> String {
+    format!("did {label}")
 }
 
 /// Tells the labels of those files that are as [`work`] left them, and of others `damaged` and their labels.

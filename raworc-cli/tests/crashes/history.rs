@@ -77,8 +77,8 @@ pub(crate) struct Kept {
     pub(crate) label: String,
     pub(crate) state: String,
     pub(crate) attempt: u32,
-    /// Replies that name it.
-    pub(crate) replies: usize,
+    /// What the replies say that name it.
+    pub(crate) replies: Vec<String>,
 }
 
 /// An agent as it is at the end.
@@ -86,7 +86,8 @@ pub(crate) struct Kept {
 pub(crate) struct AgentAtEnd {
     pub(crate) id: String,
     pub(crate) name: String,
-    /// What it wants to be, and what it is.
+    /// What it was asked to be last, what it wants to be, and what it is.
+    pub(crate) asked: String,
     pub(crate) desired: String,
     pub(crate) state: String,
     /// Whether a start of its computer has not ended.

@@ -16,6 +16,9 @@ use crate::world::{World, stop};
 
 const CALLERS: u64 = 4;
 
+/// From so long on, a storm without messages and deaths shows nothing.
+const LONG: Duration = Duration::from_secs(30);
+
 /// How long an answer is waited for at which the server is to be killed.
 const ANSWER_LIMIT: Duration = Duration::from_secs(3);
 
@@ -40,7 +43,10 @@ pub(crate) async fn run(place: Place, seed: u64, time: Duration) -> Result<(Stri
         }
     }
     stop(&flag, callers).await;
-    let done = killer.done;
+    let (done, accepted) = (killer.done, world.recorder.accepted());
+    if time >= LONG && (accepted < time.as_secs() / 4 || done.server_killed == 0 || done.program_killed == 0) {
+        world.trouble(format!("it was no storm: {accepted} messages were accepted, and this was done: {done:?}"));
+    }
     let report = world.finish(seed).await?;
     Ok((format!("{report}; {done:?}"), done))
 }

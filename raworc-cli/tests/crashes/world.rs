@@ -147,8 +147,9 @@ impl World {
         for agent in &agents {
             history.agents.push(at_end(&client, agent).await.map_err(said)?);
         }
-        for agent in agents.iter().step_by(2) {
+        for (agent, end) in agents.iter().zip(&mut history.agents).step_by(2) {
             client.sleep(&agent.name, false, Ask::new()).await.map_err(said)?;
+            end.asked = word(&Desired::Asleep);
         }
         let rested = until("every agent rests", async || Ok(everybody(&client).await?.iter().all(rests))).await;
         for (agent, end) in everybody(&client).await.map_err(said)?.iter().zip(&mut history.agents) {
@@ -259,7 +260,7 @@ pub(crate) fn word(value: &impl serde::Serialize) -> String {
 
 pub(crate) async fn at_end(client: &Client, agent: &Agent) -> Result<AgentAtEnd, ClientError> {
     let messages = all_messages(client, agent).await?;
-    let replies = |id| messages.iter().filter(|message| message.reply_to == Some(id)).count();
+    let replies = |id| messages.iter().filter(|message| message.reply_to == Some(id)).map(Message::text).collect();
     let said = messages.iter().filter(|message| message.role == Role::User).map(|message| Kept {
         id: message.id.to_string(),
         seq: message.seq,
@@ -275,6 +276,8 @@ pub(crate) async fn at_end(client: &Client, agent: &Agent) -> Result<AgentAtEnd,
         id: agent.id.to_string(),
         name: agent.name.to_string(),
         messages: said,
+        // It was looked at while it was awake.
+        asked: word(&Desired::Awake),
         trace: trace.lines().map(str::to_owned).collect(),
         intact: intact.lines().map(str::to_owned).collect(),
         ..AgentAtEnd::default()

@@ -21,6 +21,9 @@ const POSTGRES: &str = "RAWORC_TEST_POSTGRES_ROOT";
 /// A PostgreSQL, from the root of where it is.
 const POSTGRES_LIB: &str = "usr/lib/postgresql/15";
 
+/// A model that the installation is told of.
+const MODEL: &str = "of-the-test";
+
 /// How long it may take that something comes about.
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -108,6 +111,8 @@ impl Composed {
             .env("RAWORC_MYSQL_IMAGE", self.image("mysql"))
             .env("RAWORC_POSTGRES_IMAGE", self.image("postgres"))
             .env("RAWORC_COMPUTER_IMAGE", IMAGE)
+            .env("RAWORC_MODEL__NAME", MODEL)
+            .env_remove("RAWORC_MODEL__WIRE")
             .output()
             .expect("docker-compose runs")
     }
@@ -297,6 +302,13 @@ fn is_brought_up(database: Database) {
         composed.inspect(&composed.containers("server")[0])["State"]["Health"]["Status"] == "healthy"
     });
 
+    let told = server["Config"]["Env"].to_string();
+    assert!(told.contains(&format!("\"RAWORC_MODEL__NAME={MODEL}\"")), "{told}");
+    assert!(!told.contains("RAWORC_MODEL__WIRE="), "what is not chosen is left to the program: {told}");
+    let ask = "exec 3<>/dev/tcp/operator/9003; printf 'GET /metrics HTTP/1.0\\r\\n\\r\\n' >&3; head -n 1 <&3";
+    let figures = composed.composed(&["exec", "-T", "server", "bash", "-c", ask]);
+    assert!(figures.contains(" 401 "), "figures of an operator are there, for an admin: {figures}");
+
     // A second operator, and the first one away: the agent wakes all the same, with its files.
     composed.composed(&["up", "-d", "--scale", "operator=2"]);
     composed.until("there are two", || composed.containers("operator").len() == 2);
@@ -309,7 +321,9 @@ fn is_brought_up(database: Database) {
     composed.until("it serves again", || composed.raworc(&["agent", "get", "ada"]).code == 0);
     assert_eq!(composed.ok(&["send", "ada", "!cat note", "--no-steps"]), "kept\n");
     composed.ok(&["agent", "delete", "ada"]);
-    let logs = composed.composed(&["exec", "-T", "server", "sh", "-c", "cat /var/log/raworc/*"]);
-    let line = logs.lines().next().expect("there is a log");
-    assert!(serde_json::from_str::<serde_json::Value>(line).is_ok(), "{line}");
+    for of in ["server", "operator"] {
+        let logs = composed.composed(&["exec", "-T", "server", "sh", "-c", &format!("cat /var/log/raworc/{of}/*")]);
+        let line = logs.lines().next().expect("there is a log");
+        assert!(serde_json::from_str::<serde_json::Value>(line).is_ok(), "{of}: {line}");
+    }
 }

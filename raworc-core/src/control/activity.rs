@@ -28,6 +28,9 @@ const SILENCE: SignedDuration = SignedDuration::from_secs(15);
 /// How long one such write holds.
 pub(crate) const HOLD: Duration = Duration::from_secs(25);
 
+/// Agents that one write is about: it reads each of them while others wait for their turn.
+const AT_ONCE: usize = 256;
+
 /// What kind of reason keeps an agent awake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -197,18 +200,16 @@ fn entry<'a>(entries: &'a mut BTreeMap<AgentId, Entry>, agent: &Agent) -> &'a mu
 /// Writes down what is active and who was heard since the last time. Returns whether that went through: what could not
 /// be written is still there for the next time.
 async fn write_down(store: &dyn Store, entries: &Entries) -> bool {
-    let (touches, taken) = take(entries);
-    if touches.is_empty() {
-        return true;
-    }
-    match store.touch(&touches).await {
-        Ok(_) => true,
-        Err(error) => {
-            tracing::warn!(%error, agents = touches.len(), "activity could not be written down; trying again");
-            put_back(entries, taken);
-            false
+    let (touches, mut taken) = take(entries);
+    for (number, some) in touches.chunks(AT_ONCE).enumerate() {
+        if let Err(error) = store.touch(some).await {
+            let left = taken.split_off(number * AT_ONCE);
+            tracing::warn!(%error, agents = left.len(), "activity could not be written down; trying again");
+            put_back(entries, left);
+            return false;
         }
     }
+    true
 }
 
 /// What is to be written, and what it was made from. Nobody waits for an entry that says nothing any more.

@@ -67,8 +67,8 @@ impl ControlPlane {
     /// Follows a tenant's log, or one agent's part of it, after the revision `since`; from now on where it is absent.
     ///
     /// # Errors
-    /// Where the caller may not see it; [`Error::Gone`] where the log no longer goes back that far; [`Error::Invalid`] where it
-    /// never was that long; [`StoreError::Unavailable`] where it is shorter than what this process has told of it.
+    /// Where the caller may not see it; [`Error::Gone`] where the log no longer goes back that far, or is not that long, since it
+    /// went back; [`StoreError::Unavailable`] where it is shorter than what this process has told of it.
     pub async fn follow(
         &self,
         call: &Call,
@@ -97,8 +97,7 @@ impl ControlPlane {
         }
         let last = since.unwrap_or(head);
         if last > head {
-            let reason = format!("the log ends at revision {head}; read everything anew and follow from there");
-            return Err(Error::invalid("since", reason));
+            return Err(Error::Gone { oldest: head.next() });
         }
         let mut following = Following {
             store: Arc::clone(&self.inner.store),

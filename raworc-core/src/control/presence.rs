@@ -1,5 +1,6 @@
 //! Signs of life: which processes of an installation there are, and where they reach each other.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use crate::error::Error;
@@ -44,8 +45,9 @@ impl Presence {
         self
     }
 
-    /// The key of the sign of life of `process`, whose keys begin with `prefix`.
-    pub(crate) fn key(&self, prefix: &str, process: ProcessId) -> String {
+    /// The key of the sign of life of `process`, whose keys begin with `prefix`. What else is told stands behind the process,
+    /// where nobody looks who looks for the address.
+    pub(crate) fn key(&self, prefix: &str, process: impl Display) -> String {
         match &self.address {
             None => format!("{prefix}{process}"),
             Some(address) => format!("{prefix}{process}/{address}"),

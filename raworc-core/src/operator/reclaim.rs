@@ -14,6 +14,7 @@ use crate::agent::State;
 use crate::computer::Computer;
 use crate::entropy::EntropyExt;
 use crate::ids::{ComputerId, RuntimeName, TenantName};
+use crate::runtime::RuntimeError;
 use crate::store::{Change, Commit, ComputerQuery, Conflict, MAX_PAGE, QuotaDelta, QuotaKind, StoreError};
 
 /// Goes through the reclaim list.
@@ -175,7 +176,8 @@ async fn forget(shared: &Shared, computer: &Computer) -> Result<(), StoreError> 
 /// Takes away a computer that bears this installation's label and that the store has never heard of.
 ///
 /// Computers are committed before the engine is called, so no start can be under way for it. Its volume is left: what
-/// nobody knows may still hold somebody's files.
+/// nobody knows may still hold somebody's files. The store is asked once more for it: who said that it knows of none may
+/// have been a primary whose place another one took, which a sign of life cannot be given to.
 pub(super) fn orphan(shared: &Arc<Shared>, runtime: &RuntimeName, id: ComputerId) {
     let Some(job) = shared.jobs.begin(Subject::Reclaim(id)) else { return };
     let (task, runtime) = (Arc::clone(shared), runtime.clone());
@@ -193,11 +195,18 @@ pub(super) fn orphan(shared: &Arc<Shared>, runtime: &RuntimeName, id: ComputerId
 
 /// Whether there was something to take away: the last word of a computer that was reclaimed is its removal.
 async fn take_orphan(shared: &Shared, engine: &Engine, id: ComputerId) -> Result<bool, Cut> {
+    unless_stopped(shared, shared.shards.signed_after(Instant::now())).await?;
     let _pass = unless_stopped(shared, engine.orphans.enter(&TenantName::default())).await?;
     if limited(shared, "look at the computer", engine.entry.runtime.observe(id)).await?.is_none() {
         return Ok(false);
     }
     go_on(shared)?;
+    let known = shared.store.computer(id).await.map_err(|error| RuntimeError::Unavailable(error.to_string()))?;
+    if let Some(computer) = known {
+        tracing::info!(computer = %id, "the store knows of a computer that it did not know of before");
+        shared.queue.look(computer.agent);
+        return Ok(false);
+    }
     remove(shared, engine, id).await?;
     Ok(true)
 }

@@ -1,40 +1,61 @@
 //! Shards: how several operators share the agents of a runtime.
 //!
-//! Each operator holds one lease a runtime as a sign of life. An agent falls into one of 64 shards, and a shard belongs
+//! Each operator holds one lease a runtime as a sign of life. An agent falls into one of 4096 shards, and a shard belongs
 //! to the live operator that weighs most for it. All operators reckon alike from the same leases, so nothing is written
 //! for a shard; while two of them see different leases, both may look at an agent, and preconditions decide.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest, Sha256};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use crate::control::{Presence, tell_again};
 use crate::ids::{AgentId, CommitId, ProcessId, RuntimeName};
-use crate::store::{LeaseClaim, Store, StoreError};
+use crate::store::{Lease, LeaseClaim, Stamped, Store, StoreError};
 
-/// Shards of a runtime.
-const SHARDS: u64 = 64;
+/// Shards of a runtime: so many that the busiest of eight operators has a twentieth more than its share.
+const SHARDS: u16 = 4096;
+
+/// Shards as an operator reckons whose sign of life tells of none: one of an older release.
+const SHARDS_UNTOLD: u16 = 64;
 
 /// For how long an operator counts as live after its last sign.
 const TTL: Duration = Duration::from_secs(5);
 
-/// The least time between two signs of life. An operator looks once a second whether it is time, and a little early at times:
-/// with a second and a half it is every other time, so that one that is gone is missed after 3 to 7 s.
-const RENEW: Duration = Duration::from_millis(1500);
+/// How often a sign of life is given, so that an operator that is gone is missed after 3 to 7 s.
+const RENEW: Duration = Duration::from_secs(2);
+
+/// How soon it is tried again where it could not be given.
+const RENEW_AGAIN: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct Shards {
     process: ProcessId,
     presence: Presence,
-    members: RwLock<HashMap<RuntimeName, Vec<ProcessId>>>,
+    known: RwLock<HashMap<RuntimeName, Known>>,
     runtimes: Vec<RuntimeName>,
-    renewed: std::sync::Mutex<tokio::time::Instant>,
-    /// Somebody has left.
+    /// When the last sign of life was begun that went through.
+    signed: watch::Sender<Instant>,
+    /// When it was looked last who else lives, whatever came of that.
+    looked: watch::Sender<Instant>,
+    /// Somebody has left, or this operator has given a sign of life.
     called: Notify,
+    /// Signs from before the clock was set back.
+    doubted: Mutex<HashMap<RuntimeName, Doubted>>,
+}
+
+/// Signs of life by who gave them and until when they are, and when each was first seen.
+type Doubted = HashMap<(ProcessId, Timestamp), Instant>;
+
+/// The operators of a runtime that live, and which of how many shards are this one's by that.
+#[derive(Debug)]
+struct Known {
+    members: Vec<ProcessId>,
+    own: Vec<bool>,
 }
 
 /// What the keys of a runtime's operators' signs of life begin with.
@@ -49,13 +70,16 @@ impl Shards {
         presence: Presence,
         runtimes: Vec<RuntimeName>,
     ) -> Result<Self, StoreError> {
+        let now = Instant::now();
         let shards = Self {
             process,
             presence,
-            members: RwLock::default(),
+            known: RwLock::default(),
             runtimes,
-            renewed: std::sync::Mutex::new(tokio::time::Instant::now()),
+            signed: watch::Sender::new(now),
+            looked: watch::Sender::new(now),
             called: Notify::new(),
+            doubted: Mutex::default(),
         };
         shards.renew_now(store).await?;
         Ok(shards)
@@ -71,50 +95,95 @@ impl Shards {
         self.called.notified().await;
     }
 
-    /// Gives a sign of life where it is time for one, and learns who else lives. Returns the runtimes whose agents have
-    /// moved between operators by that: nothing else tells an operator of those that are its own now.
-    pub(super) async fn renew(&self, store: &Arc<dyn Store>, at_once: bool) -> Vec<RuntimeName> {
-        let due = self.renewed.lock().unwrap_or_else(PoisonError::into_inner).elapsed() >= RENEW;
-        if !due && !at_once {
-            return Vec::new();
-        }
-        match self.renew_now(store).await {
-            Ok(moved) => moved,
-            Err(error) => {
+    /// Gives signs of life, and has this operator look who else lives after each. It waits for no read of the store: others
+    /// take the shards of an operator whose sign is late.
+    pub(super) async fn give_signs(&self, store: &Arc<dyn Store>) {
+        let mut tick = tokio::time::interval_at(Instant::now() + RENEW, RENEW);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            if let Err(error) = self.sign(store).await {
                 tracing::warn!(%error, "this operator's sign of life could not be written");
-                Vec::new()
+                tick.reset_after(RENEW_AGAIN);
             }
+            self.call();
         }
     }
 
-    pub(super) async fn renew_now(&self, store: &Arc<dyn Store>) -> Result<Vec<RuntimeName>, StoreError> {
-        let began = tokio::time::Instant::now();
+    async fn sign(&self, store: &Arc<dyn Store>) -> Result<(), StoreError> {
+        let began = Instant::now();
+        for runtime in &self.runtimes {
+            store.claim(&LeaseClaim { key: self.key(runtime), holder: self.process, ttl: TTL }).await?;
+        }
+        self.signed.send_replace(began);
+        Ok(())
+    }
+
+    /// Waits for a sign of life that was begun after this moment: the store takes writes.
+    pub(super) async fn signed_after(&self, moment: Instant) {
+        let _ = self.signed.subscribe().wait_for(|began| *began > moment).await.map(drop);
+    }
+
+    /// Learns who else lives. Returns the runtimes whose agents have moved between operators by that: nothing else tells an
+    /// operator of those that are its own now.
+    pub(super) async fn look_around(&self, store: &Arc<dyn Store>) -> Vec<RuntimeName> {
         let mut moved = Vec::new();
         for runtime in &self.runtimes {
-            let key = self.presence.key(&prefix(runtime), self.process);
-            store.claim(&LeaseClaim { key, holder: self.process, ttl: TTL }).await?;
-            let live = store.leases(&prefix(runtime)).await?;
-            // A sign that lies farther ahead than one is ever given was given before the clock was set back.
-            let farthest = live.now.checked_add(SignedDuration::try_from(TTL).unwrap_or_default());
-            let true_signs =
-                live.value.iter().filter(|lease| farthest.as_ref().is_ok_and(|farthest| lease.expires <= *farthest));
-            let mut members: Vec<_> = true_signs.map(|lease| lease.holder).collect();
-            members.sort_unstable();
-            let mut known = self.members.write().unwrap_or_else(PoisonError::into_inner);
-            if known.get(runtime) != Some(&members) {
-                moved.push(runtime.clone());
-                known.insert(runtime.clone(), members);
+            match self.look_at(store, runtime).await {
+                Ok(true) => moved.push(runtime.clone()),
+                Ok(false) => {}
+                Err(error) => tracing::warn!(%error, %runtime, "who else looks after it cannot be read"),
             }
         }
-        *self.renewed.lock().unwrap_or_else(PoisonError::into_inner) = began;
-        Ok(moved)
+        self.looked.send_replace(Instant::now());
+        moved
+    }
+
+    /// Waits, where this operator has stood still past its lease, until it has looked who else lives.
+    pub(super) async fn looked_lately(&self) {
+        let _ = self.looked.subscribe().wait_for(|looked| looked.elapsed() < TTL).await.map(drop);
+    }
+
+    /// Learns which operators of a runtime live, and whether that has changed.
+    async fn look_at(&self, store: &Arc<dyn Store>, runtime: &RuntimeName) -> Result<bool, StoreError> {
+        let signs = store.leases(&prefix(runtime)).await?;
+        self.in_doubt(runtime, &signs);
+        let live: Vec<_> = signs.value.iter().filter(|sign| is_true(sign, signs.now)).collect();
+        let mut members: Vec<_> = live.iter().map(|sign| sign.holder).collect();
+        members.sort_unstable();
+        // All reckon by what the least of them knows.
+        let told = live.iter().map(|sign| told_shards(sign, runtime));
+        let shards = told.min().unwrap_or(SHARDS).clamp(1, SHARDS);
+        let is_known = |known: &Known| known.members == members && known.own.len() == usize::from(shards);
+        if self.known.read().unwrap_or_else(PoisonError::into_inner).get(runtime).is_some_and(is_known) {
+            return Ok(false);
+        }
+        let is_own = |shard| owner(&members, shard).is_none_or(|owner| owner == self.process);
+        let own = (0..shards).map(|shard| is_own(u64::from(shard))).collect();
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        known.insert(runtime.clone(), Known { members, own });
+        Ok(true)
+    }
+
+    /// Gives a sign of life and learns who else lives.
+    pub(super) async fn renew_now(&self, store: &Arc<dyn Store>) -> Result<(), StoreError> {
+        self.sign(store).await?;
+        for runtime in &self.runtimes {
+            self.look_at(store, runtime).await?;
+        }
+        Ok(())
+    }
+
+    /// The key of this operator's sign of life. It tells how many shards this one reckons with, where an older release reads
+    /// nothing.
+    fn key(&self, runtime: &RuntimeName) -> String {
+        self.presence.key(&prefix(runtime), format_args!("{}+{SHARDS}", self.process))
     }
 
     /// Lets the others take over at once: gives the leases back, and calls them by the log.
     pub(super) async fn leave(&self, store: &Arc<dyn Store>, mut commit: impl FnMut() -> CommitId) {
         for runtime in &self.runtimes {
-            let key = self.presence.key(&prefix(runtime), self.process);
-            let claim = LeaseClaim { key, holder: self.process, ttl: Duration::ZERO };
+            let claim = LeaseClaim { key: self.key(runtime), holder: self.process, ttl: Duration::ZERO };
             let left = async {
                 store.claim(&claim).await?;
                 tell_again(store, runtime, commit()).await
@@ -138,29 +207,56 @@ impl Shards {
         runtime: &RuntimeName,
         wanted: Option<ProcessId>,
     ) -> Result<Vec<ProcessId>, StoreError> {
-        let members = self.members.read().unwrap_or_else(PoisonError::into_inner).get(runtime).cloned();
+        let members = self.known.read().unwrap_or_else(PoisonError::into_inner).get(runtime).map(|k| k.members.clone());
         let members = members.unwrap_or_default();
         match wanted {
             Some(wanted) if !members.contains(&wanted) => {
-                let live = store.leases(&prefix(runtime)).await?;
-                Ok(live.value.iter().map(|lease| lease.holder).collect())
+                let signs = store.leases(&prefix(runtime)).await?;
+                let in_doubt = self.in_doubt(runtime, &signs);
+                let live = signs.value.iter().filter(|sign| is_true(sign, signs.now)).map(|sign| sign.holder);
+                Ok(live.chain(in_doubt).collect())
             }
             Some(_) | None => Ok(members),
         }
     }
 
+    /// Who gave a sign of life before the clock was set back, and has not had the time yet to give another.
+    fn in_doubt(&self, runtime: &RuntimeName, signs: &Stamped<Vec<Lease>>) -> Vec<ProcessId> {
+        let mut doubted = self.doubted.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = doubted.remove(runtime).unwrap_or_default();
+        let untrue =
+            signs.value.iter().filter(|sign| !is_true(sign, signs.now)).map(|sign| (sign.holder, sign.expires));
+        let seen: Doubted =
+            untrue.map(|sign| (sign, before.get(&sign).copied().unwrap_or_else(Instant::now))).collect();
+        let in_doubt = seen.iter().filter(|(_, seen)| seen.elapsed() < TTL).map(|((holder, _), _)| *holder).collect();
+        doubted.insert(runtime.clone(), seen);
+        in_doubt
+    }
+
     /// Whether this operator looks after the agent.
     pub(super) fn owns(&self, runtime: &RuntimeName, agent: AgentId) -> bool {
-        let members = self.members.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(members) = members.get(runtime) else { return false };
-        owner(members, shard(agent)).is_none_or(|owner| owner == self.process)
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.get(runtime).is_some_and(|known| known.own[shard(agent, known.own.len())])
     }
 }
 
-fn shard(agent: AgentId) -> u64 {
+/// A sign that lies farther ahead than one is ever given was given before the clock was set back.
+fn is_true(sign: &Lease, now: Timestamp) -> bool {
+    let farthest = now.checked_add(SignedDuration::try_from(TTL).unwrap_or_default());
+    farthest.is_ok_and(|farthest| sign.expires <= farthest)
+}
+
+/// How many shards an operator reckons with.
+fn told_shards(sign: &Lease, runtime: &RuntimeName) -> u16 {
+    let who = sign.key.strip_prefix(&prefix(runtime)).and_then(|who| who.split('/').next());
+    let told = who.and_then(|who| who.split_once('+')).and_then(|(_, shards)| shards.parse().ok());
+    told.unwrap_or(SHARDS_UNTOLD)
+}
+
+fn shard(agent: AgentId, shards: usize) -> usize {
     // The last bytes of a UUIDv7 are random.
     let bytes = agent.as_uuid().into_bytes();
-    u64::from(bytes[15]) % SHARDS
+    usize::from(u16::from_be_bytes([bytes[14], bytes[15]])) % shards
 }
 
 fn owner(members: &[ProcessId], shard: u64) -> Option<ProcessId> {
@@ -177,11 +273,12 @@ fn weight(member: ProcessId, shard: u64) -> u64 {
 mod tests {
     use super::*;
     use crate::entropy::{EntropyExt, SystemEntropy};
+    use crate::store::MemoryStore;
 
     #[test]
     fn every_release_weighs_alike() {
         let member = |n: u128| ProcessId::from_uuid(uuid::Uuid::from_u128(n));
-        let owners: String = (0..SHARDS)
+        let owners: String = (0..u64::from(SHARDS_UNTOLD))
             .map(|shard| owner(&[member(1), member(2), member(3)], shard).expect("one"))
             .map(|owner| (1..=3_u8).find(|n| member(u128::from(*n)) == owner).expect("a member"))
             .map(|n| char::from(b'0' + n))
@@ -196,12 +293,12 @@ mod tests {
             let busiest = (0..SETS).map(|set| {
                 let members: Vec<_> =
                     (0..count).map(|n| ProcessId::from_uuid(uuid::Uuid::from_u64_pair(set, n))).collect();
-                let owners: Vec<_> = (0..SHARDS).filter_map(|shard| owner(&members, shard)).collect();
+                let owners: Vec<_> = (0..u64::from(SHARDS)).filter_map(|shard| owner(&members, shard)).collect();
                 let own = |member| owners.iter().filter(|owner| **owner == member).count() as u64;
                 members.iter().copied().map(own).max().expect("some")
             });
-            let percent = busiest.sum::<u64>() * count * 100 / (SETS * SHARDS);
-            assert!((100..=160).contains(&percent), "the busiest of {count} has {percent} % of an even share");
+            let percent = busiest.sum::<u64>() * count * 100 / (SETS * u64::from(SHARDS));
+            assert!((100..=106).contains(&percent), "the busiest of {count} has {percent} % of an even share");
         }
     }
 
@@ -209,7 +306,8 @@ mod tests {
     fn shards_spread_over_members_and_only_those_of_a_lost_one_move() {
         let process = || SystemEntropy.process_id(jiff::Timestamp::UNIX_EPOCH);
         let members = [process(), process(), process(), process()];
-        let owners: Vec<_> = (0..SHARDS).map(|shard| owner(&members, shard).expect("one")).collect();
+        let shards = 0..u64::from(SHARDS);
+        let owners: Vec<_> = shards.map(|shard| owner(&members, shard).expect("one")).collect();
         for member in &members {
             assert!(owners.contains(member), "every operator has work");
         }
@@ -217,5 +315,40 @@ mod tests {
             let after = owner(&members[1..], shard as u64).expect("one");
             assert!(*before == members[0] || *before == after, "shard {shard} moved without need");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn beside_an_operator_of_an_older_release_each_agent_is_one_operators_as_the_older_one_reckons() {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+        let runtimes = [RuntimeName::new("local").expect("a name")];
+        let runtime = &runtimes[0];
+        let process = || SystemEntropy.process_id(Timestamp::UNIX_EPOCH);
+        let join = |presence| Shards::join(&store, process(), presence, runtimes.to_vec());
+        let first = join(Presence::apart()).await.expect("joined");
+        let second = join(Presence::apart().at("host:9002")).await.expect("joined");
+        first.renew_now(&store).await.expect("renewed");
+        let agents: Vec<_> = (0..1000).map(|_| SystemEntropy.agent_id(Timestamp::UNIX_EPOCH)).collect();
+        let own = |shards: &Shards, agent| shards.owns(runtime, agent);
+        assert!(agents.iter().all(|agent| own(&first, *agent) != own(&second, *agent)), "each is one operator's");
+        let reckoned = |shards: &Shards| shards.known.read().expect("nobody failed")[runtime].own.len();
+        assert_eq!((reckoned(&first), reckoned(&second)), (4096, 4096));
+
+        let older = process();
+        let key = Presence::apart().at("host:9003").key(&prefix(runtime), older);
+        let claim = |ttl| LeaseClaim { key: key.clone(), holder: older, ttl };
+        store.claim(&claim(TTL)).await.expect("claimed");
+        for shards in [&first, &second] {
+            assert_eq!(shards.look_around(&store).await, runtimes);
+        }
+        let mut members = [first.me(), second.me(), older];
+        members.sort_unstable();
+        for agent in &agents {
+            let shard = u64::from(agent.as_uuid().into_bytes()[15]) % 64;
+            let owner = owner(&members, shard).expect("one");
+            assert_eq!((own(&first, *agent), own(&second, *agent)), (owner == first.me(), owner == second.me()));
+        }
+        store.claim(&claim(Duration::ZERO)).await.expect("given back");
+        assert_eq!(first.look_around(&store).await, runtimes);
+        assert_eq!(reckoned(&first), 4096, "it is gone");
     }
 }

@@ -158,7 +158,19 @@ impl ClientError {
         self.is_unreachable()
             || self.is_lost()
             || self.status == Some(StatusCode::SERVICE_UNAVAILABLE)
+            || self.is_of_balancer()
             || self.code == "contended"
+    }
+
+    /// Whether something between says that the server did not answer it.
+    fn is_of_balancer(&self) -> bool {
+        self.code == UNREADABLE && matches!(self.status, Some(StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT))
+    }
+
+    /// How long to wait before the call is sent again, with the jittered time of a backoff: beside what the server says as
+    /// well, so that those whom it sent away together do not come back together.
+    pub(crate) fn pause(&self, backoff: Duration) -> Duration {
+        self.retry_after.unwrap_or_default() + backoff
     }
 
     /// When the server says that it is worth trying again.

@@ -162,7 +162,7 @@ impl Follower {
                 Err(error) => error,
             };
             match waits.next().filter(|_| error.is_retryable()) {
-                Some(wait) => tokio::time::sleep(error.retry_after().unwrap_or(wait)).await,
+                Some(wait) => tokio::time::sleep(error.pause(wait)).await,
                 None => return Err(error),
             }
         }

@@ -14,7 +14,8 @@ use super::{Ask, Client, ClientError, json};
 use crate::api::Page;
 
 impl Client {
-    /// Says something to an agent. With a wait it has ended then, or is as far as it is.
+    /// Says something to an agent. With a wait it has ended then, or is as far as it is. Where it is accepted and cannot be waited
+    /// for, it is told as it was: with an error it would be taken for not sent, and be sent again.
     ///
     /// # Errors
     /// `not_found`, `invalid`, `inbox_full`.
@@ -25,7 +26,10 @@ impl Client {
         let sent: Message = self.change(request, &ask.wait(first)).await?;
         let left = deadline.saturating_duration_since(Instant::now());
         // Once it is accepted there is no need of the key any more.
-        if left.is_zero() || sent.state.is_ended() { Ok(sent) } else { self.message(name, sent.id, Some(left)).await }
+        if left.is_zero() || sent.state.is_ended() {
+            return Ok(sent);
+        }
+        Ok(self.message(name, sent.id, Some(left)).await.unwrap_or(sent))
     }
 
     /// A message; with a wait, once it has ended or the time is over.

@@ -8,7 +8,8 @@ use raworc_core::control::{CreateAgent, History, SendMessage};
 use raworc_core::event::EventKind;
 use raworc_core::ids::{AgentName, Revision};
 use raworc_core::message::MessageState;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use super::{Ask, Client, Told};
@@ -190,13 +191,27 @@ async fn a_server_that_shuts_down_ends_its_streams_and_its_waits() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_too_large_is_answered_and_not_cut_off() {
+async fn a_body_that_is_refused_is_answered_and_not_cut_off() {
     let served = served().await;
     let client = served.client.clone().with_token(served.api.token("ada"));
     client.create_agent(&new("one"), Ask::new()).await.expect("made");
     let huge = SendMessage::text("x".repeat(10 << 20));
     let error = client.send(&name("one"), &huge, Ask::new()).await.expect_err("too large");
     assert_eq!(error.code, "too_large");
+    // Nor where nobody has begun to read it, and the caller looks for an answer only once all of it is sent, as many do.
+    let address = client.server().trim_start_matches("http://").to_owned();
+    for _ in 0..10 {
+        let mut stream = TcpStream::connect(&address).await.expect("a connection");
+        let head = format!(
+            "POST /api/v0/agents/one/messages HTTP/1.1\r\nHost: {address}\r\nContent-Length: {}\r\n\r\n",
+            10 << 20
+        );
+        stream.write_all(head.as_bytes()).await.expect("is taken");
+        stream.write_all(&vec![b' '; 10 << 20]).await.expect("is taken to its end");
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).await.expect("an answer");
+        assert_eq!(answer, *b"HTTP/1.1 401");
+    }
 }
 
 mod again;

@@ -28,8 +28,8 @@ use tower_http::catch_panic::CatchPanicLayer;
 use self::egress::Egress;
 use self::gateway::Upstreams;
 use super::error::ApiError;
-use super::layers;
 use super::tokens::Tokens;
+use super::{layers, unread};
 
 /// What the agents' side is made of.
 #[derive(Debug, Clone)]
@@ -58,12 +58,12 @@ pub fn agents_router(state: AgentsState) -> Router {
         .route("/deltas", post(protocol::deltas))
         .route("/heartbeat", post(protocol::heartbeat))
         .route("/steps", post(protocol::steps))
-        .route("/end", post(protocol::end))
-        .route("/link", post(link::link))
-        .route("/egress", post(egress::egress));
-    let models = gateway::routes();
+        .route("/end", post(protocol::end));
+    // The bodies of these last as long as what they are for.
+    let ways = Router::new().route("/link", post(link::link)).route("/egress", post(egress::egress));
+    let calls = calls.merge(gateway::routes()).layer(axum::middleware::from_fn(unread::take_of_program));
     Router::new()
-        .nest("/agent/v0", calls.merge(models))
+        .nest("/agent/v0", calls.merge(ways))
         .fallback(async || ApiError::new("not_found", "there is no such address here"))
         .method_not_allowed_fallback(async || ApiError::new("method_not_allowed", "this address has other methods"))
         .layer(CatchPanicLayer::custom(layers::panicked))

@@ -29,6 +29,9 @@ use super::places::{self, PlaceLimits, Places};
 /// How long calls in progress have once the server shuts down.
 const GRACE: Duration = Duration::from_secs(10);
 
+/// Requests that are under way on one connection of HTTP/2.
+const STREAMS: u32 = 64;
+
 /// Where no connection can be accepted for want of something, the next try comes after this.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -171,7 +174,7 @@ async fn connection(
     });
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(idle);
-    builder.http2().timer(TokioTimer::new()).max_header_list_size(64 << 10);
+    builder.http2().timer(TokioTimer::new()).max_header_list_size(64 << 10).max_concurrent_streams(STREAMS);
     builder.http2().keep_alive_interval(limits.silence).keep_alive_timeout(limits.silence);
     let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
     let ends = tokio::select! {

@@ -47,7 +47,8 @@ pub struct LastEventIdHeader {
 #[into_params(parameter_in = Query)]
 #[expect(dead_code, reason = "it stands for a parameter in the description")]
 pub struct WaitQuery {
-    /// How long to wait for it: `30s`, `500ms`, `2m` or seconds, 10 minutes at most. The answer is what is then.
+    /// How long to wait for it: `30s`, `500ms`, `2m` or seconds, 10 minutes at most. The answer is what is then. Where
+    /// the server closes before that, or the token ends, it bears `Wait-Interrupted: true`: ask again.
     wait: Option<String>,
 }
 

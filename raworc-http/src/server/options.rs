@@ -29,7 +29,7 @@ pub struct Options {
     pub token_ttl: Duration,
     /// Bytes that the body of a request may have.
     pub body_limit: usize,
-    /// Bytes of bodies, those up to 256 KiB left out, that are in memory at one time; one principal may have a quarter of them. More
+    /// Bytes of bodies, those up to 16 KiB left out, that are in memory at one time; one principal may have a quarter of them. More
     /// wait for room, and are refused with `busy` after five seconds.
     pub bytes_in_bodies: usize,
     /// Streams of events, and calls into computers, that one principal may have open at this server.

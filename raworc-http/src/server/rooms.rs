@@ -10,7 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
 /// Bytes of a body that takes no room, as most are. How many of them are in memory is bounded by how many requests there are.
-pub(super) const SMALL_BODY: usize = 256 << 10;
+pub(super) const SMALL_BODY: usize = 16 << 10;
 
 /// How much room there is, in bytes.
 #[derive(Debug, Clone)]

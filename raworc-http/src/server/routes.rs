@@ -20,7 +20,7 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::computers::computer_routes;
-use super::{ApiError, ApiState, Options, layers, openapi};
+use super::{ApiError, ApiState, Options, layers, openapi, unread};
 use crate::api::BASE;
 
 /// The API of a control plane, from `/api/v0` on, with `/version`, `/livez`, `/readyz` and `/metrics` beside it.
@@ -40,6 +40,7 @@ pub fn router_of(state: ApiState) -> Router {
         .method_not_allowed_fallback(no_method)
         .layer(CatchPanicLayer::custom(layers::panicked))
         .layer(axum::middleware::from_fn(layers::observe))
+        .layer(axum::middleware::from_fn(unread::take))
         .with_state(state)
 }
 

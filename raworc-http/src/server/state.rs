@@ -192,11 +192,15 @@ impl ApiState {
         }
     }
 
-    /// What comes of `work`, or none once the server is closing.
-    pub async fn unless_closing<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+    /// What comes of `work`, or why what was asked with this token is not waited for any longer.
+    pub(super) async fn unless_it_ends<T>(
+        &self,
+        token: &TokenRecord,
+        work: impl Future<Output = T>,
+    ) -> Result<T, Ends> {
         tokio::select! {
-            done = work => Some(done),
-            () = self.inner.options.closing.cancelled() => None,
+            done = work => Ok(done),
+            ends = self.ends(token) => Err(ends),
         }
     }
 }

@@ -51,7 +51,7 @@ impl<D: Server> Shared<D> {
     /// Whether rows of the log begin with another event than was told, where they begin at its place.
     pub(super) fn differs(&self, known: Known, rows: &[D::Row]) -> Result<bool, sqlx::Error> {
         match rows.first() {
-            Some(first) if count(first, 0)? == known.revision.0 => self.feed.differs(known, doc(first, 3)?),
+            Some(first) if count(first, 0)? == known.revision.0 => self.feed.differs(known, doc(first, 3).ok()),
             Some(_) | None => Ok(false),
         }
     }

@@ -14,7 +14,8 @@ use super::signals::Signals;
 use super::{CONNECT_LIMIT, ConnectTo, Server, connect, timed_out};
 use crate::sql::Shared;
 use crate::sql::batch::Head;
-use crate::sql::convert::doc;
+use crate::sql::convert::{count, doc};
+use crate::sql::fault::what_is_wrong;
 use crate::sql::feed::{BURST, bounds};
 use crate::sql::read::{log, plain, within};
 use crate::sql::script::Script;
@@ -157,6 +158,13 @@ impl<D: Server> Tail<D> {
         Ok(grown)
     }
 
+    /// Goes on behind an event that cannot be read, such as one of a kind that a later release knows.
+    fn pass_over(&self, revision: Revision, error: &sqlx::Error) {
+        let (place, error) = (&self.shared.place, what_is_wrong(error));
+        tracing::error!(%revision, error, %place, "an event cannot be read: whoever is to see it is told that it is gone");
+        self.shared.feed.pass_over(revision);
+    }
+
     /// Takes up what follows in the log. It is read from what was told last: another server may have another event there.
     async fn read(&mut self) -> Result<(), sqlx::Error> {
         let shared = Arc::clone(&self.shared);
@@ -178,7 +186,16 @@ impl<D: Server> Tail<D> {
                 // What lies between was taken away: whoever has not seen it is told that it is gone.
                 feed.restart(Revision(first.0 - 1), first);
             }
-            let events: Vec<Event> = rows.iter().map(|row| doc(row, 3)).collect::<Result<_, _>>()?;
+            let mut events: Vec<Event> = Vec::with_capacity(rows.len());
+            for row in rows {
+                match doc(row, 3) {
+                    Ok(event) => events.push(event),
+                    Err(error) => {
+                        feed.publish(std::mem::take(&mut events), Revision(0));
+                        self.pass_over(Revision(count(row, 0)?), &error);
+                    }
+                }
+            }
             feed.publish(events, Revision(0));
             if rows.len() < BURST {
                 return Ok(());

@@ -11,6 +11,7 @@ mod lost;
 pub(crate) mod own;
 pub(crate) mod processes;
 mod returns;
+mod unreadable;
 mod watching;
 
 use std::collections::BTreeSet;
@@ -46,9 +47,15 @@ pub(crate) use self::lost::{
 pub(crate) use self::returns::{
     who_watches_a_log_that_went_back_and_has_grown_since_is_told, who_watches_a_log_that_went_back_is_told,
 };
+pub(crate) use self::unreadable::{
+    a_row_that_cannot_be_read_fails_those_alone_who_need_it,
+    who_watches_is_told_of_an_event_that_cannot_be_read_and_hears_what_follows,
+};
 pub(crate) use self::watching::a_watcher_hears_of_what_another_process_commits;
 use super::{DatabaseOptions, Server, connect, usable};
+use crate::sql::batch::Head;
 use crate::sql::commits::{accept, agent_lists, change, create, message_id};
+use crate::sql::convert::{int, number};
 use crate::sql::purging;
 use crate::sql::script::{Cell, Script, Step};
 use crate::sql::statements::{self as sql, Kind};
@@ -100,6 +107,15 @@ pub(crate) trait Tested: Server {
 
     /// A statement that takes so long.
     const TWENTY_SECONDS: &'static str;
+
+    /// What has a server end what takes longer than a second, and what takes that back.
+    const LIMITS: (&'static str, &'static str);
+
+    /// Asks how many such limits a session has.
+    const LIMITS_LEFT: &'static str;
+
+    /// Asks for a 0 that takes so long; where it is ended before, another number or an error is told.
+    const TWO_SECONDS: &'static str;
 }
 
 /// The tests of one kind of server.
@@ -174,6 +190,9 @@ macro_rules! tests {
             what_may_have_been_done_is_not_told_as_refused,
             what_comes_while_a_batch_is_tried_again_is_another_batch,
             the_largest_messages_go_through_together,
+            a_row_that_cannot_be_read_fails_those_alone_who_need_it,
+            who_watches_is_told_of_an_event_that_cannot_be_read_and_hears_what_follows,
+            what_is_too_old_is_taken_away_and_what_is_to_be_kept_stays,
         );
         $crate::sql::server::tests::tests!(own $dialect, $kind:
             tls_is_as_the_address_asks_for_it,
@@ -181,6 +200,7 @@ macro_rules! tests {
             commits_over_a_server_that_is_killed_are_made_once_each,
             what_may_only_be_read_is_told_and_goes_on_once_it_may_be_written_to,
             a_server_that_is_set_up_otherwise_keeps_texts_as_they_are,
+            who_works_on_all_of_a_store_takes_as_long_as_it_takes_whatever_limits_there_are,
         );
         $crate::sql::server::tests::tests!(failover $dialect, $kind);
         $crate::sql::server::tests::tests!(processes $dialect, $kind);
@@ -232,8 +252,7 @@ pub(crate) async fn no_statement_reads_a_whole_table<D: Tested>(database: Databa
         Step::Plain(text.into(), cells)
     };
     let mut steps: Vec<_> = sql::ALL.iter().map(|(name, text)| ((*name).to_owned(), plain(text))).collect();
-    let forget = D::FORGET_EXPIRED.into_iter().chain([D::FORGET_COMMITS]);
-    steps.extend(forget.map(|text| (text.to_owned(), plain(text))));
+    steps.extend(D::FORGET_EXPIRED.map(|text| (text.to_owned(), plain(text))));
     let own = [
         ("TOUCH_AGENTS", D::TOUCH_AGENTS),
         ("DELETE_LABELS", D::DELETE_LABELS),
@@ -566,4 +585,32 @@ pub(crate) async fn many_rows_go_a_few_at_a_time_while_others_write<D: Tested>(d
     let store = Arc::new(open::<D>(&database).await);
     purging::many_rows_go_a_few_at_a_time_while_others_write(Arc::clone(&store)).await;
     store.close().await;
+}
+
+pub(crate) async fn what_is_too_old_is_taken_away_and_what_is_to_be_kept_stays<D: Tested>(database: Database) {
+    let mut options = DatabaseOptions::new(database.url());
+    (options.keep_events, options.keep_commits) = (100, Duration::ZERO);
+    // By two of which each takes away some, over what the other has left.
+    let stores = [
+        SqlStore::<D>::open(options.clone()).await.expect("can be used"),
+        SqlStore::<D>::open(options).await.expect("can be used"),
+    ];
+    let (agent, made) = create("one");
+    stores[0].commit(made).await.expect("goes through");
+    for n in 0..1200_usize {
+        stores[n / 200 % 2].commit(accept(agent, message_id(), "hello")).await.expect("goes through");
+    }
+    let Head { revision, oldest, .. } = stores[0].shared.head().await.expect("answers").value;
+    assert!(oldest.0 + 99 <= revision.0 && oldest.0 + 400 > revision.0, "it begins at {oldest} and ends at {revision}");
+    for (table, first, most) in [("log", "MIN(revision)", 400), ("commits", "MIN(seq)", 400)] {
+        let mut script = Script::default();
+        script.0.push(Step::Plain(format!("SELECT {first}, COUNT(*) FROM {table}").into(), Vec::new()));
+        let rows = stores[0].shared.run(script).await.expect("answers");
+        let [first, count] = [0, 1].map(|at| number(&rows[0], at).expect("a number"));
+        assert!(count < most, "{count} rows of {table} are kept");
+        assert!(table != "log" || first == int(oldest.0), "the log begins at {first}");
+    }
+    for store in stores {
+        store.close().await;
+    }
 }

@@ -11,7 +11,7 @@ use super::{WholeError, fault};
 use crate::sql::batch::Head;
 use crate::sql::convert::{self, number, text};
 use crate::sql::dialect::Columns;
-use crate::sql::fault::Fault;
+use crate::sql::fault::{self, Fault};
 use crate::sql::schema;
 use crate::sql::script::{Script, Step};
 use crate::sql::statements as sql;
@@ -131,10 +131,7 @@ pub(super) async fn fit<D: Words>(conn: &mut D::Connection, place: &str) -> Resu
     let newest = newest::<D>();
     let unfit = |reason: String| Err(WholeError::Unfit { reason });
     match version {
-        _ if cut_short => unfit(format!(
-            "a change of the tables of the database {place} was cut short; restore a backup, or where this was the first \
-             start, make the database anew"
-        )),
+        Some(version) if cut_short => unfit(fault::cut_short(place, version)),
         None => {
             unfit(format!("there is no store in {place} yet; its first start makes one, or `raworc store migrate`"))
         }

@@ -37,8 +37,7 @@ async fn no_statement_reads_a_whole_table() {
     statements.extend(sql::KEYED.iter().chain(sql::LOADS).map(|(name, keyed)| ((*name).to_owned(), text_over(keyed))));
     let own = [Sqlite::TOUCH_AGENTS, Sqlite::DELETE_LABELS, Sqlite::DELETE_COMPUTERS];
     statements.extend(own.map(|keyed| ("own".to_owned(), text_over(keyed))));
-    let forget = Sqlite::FORGET_EXPIRED.into_iter().chain([Sqlite::FORGET_COMMITS]);
-    statements.extend(forget.map(|text| ("forget".to_owned(), text.to_owned())));
+    statements.extend(Sqlite::FORGET_EXPIRED.map(|text| ("forget".to_owned(), text.to_owned())));
     for (name, list) in agent_lists() {
         let Step::Plain(text, _) = list else { panic!("{name} is no list of keys") };
         statements.push((name, text.into_owned()));

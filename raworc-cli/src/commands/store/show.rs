@@ -47,7 +47,9 @@ impl Looked {
 pub(super) fn status(console: &Console, status: &Status) -> String {
     let newest = status.newest;
     let schema = match status.schema {
-        _ if status.cut_short => "a change of the tables was cut short; restore a backup".to_owned(),
+        _ if status.cut_short => {
+            "a change of the tables was cut short; `raworc store migrate` says how it is finished".to_owned()
+        }
         None => "none: there is no store yet".to_owned(),
         Some(schema) if schema < newest => {
             format!(

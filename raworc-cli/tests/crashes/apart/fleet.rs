@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use raworc_core::agent::{Agent, State};
+use raworc_core::agent::{Agent, Desired, State};
 use raworc_core::control::CreateAgent;
 use raworc_core::ids::AgentName;
 use raworc_http::client::{Ask, Client, ClientError};
@@ -233,8 +233,9 @@ impl Fleet {
         for (look, agent) in looks.collect::<Vec<_>>().await.into_iter().zip(&agents) {
             history.agents.push(look.map_err(|error| format!("{} cannot be looked at: {}", agent.name, said(error)))?);
         }
-        for agent in agents.iter().step_by(2) {
+        for (agent, end) in agents.iter().zip(&mut history.agents).step_by(2) {
             client.sleep(&agent.name, false, Ask::new()).await.map_err(said)?;
+            end.asked = word(&Desired::Asleep);
         }
         let rested = self.become_so("every agent rests", rests).await;
         for (agent, end) in everybody(client).await.map_err(said)?.iter().zip(&mut history.agents) {

@@ -16,7 +16,7 @@ pub(crate) const DATABASE: u8 = 5;
 pub(crate) const ENGINE: u8 = 6;
 const TEST: u8 = 254;
 
-const ALL: [u8; 6] = [SERVERS[0], SERVERS[1], OPERATORS[0], OPERATORS[1], DATABASE, ENGINE];
+pub(crate) const ALL: [u8; 6] = [SERVERS[0], SERVERS[1], OPERATORS[0], OPERATORS[1], DATABASE, ENGINE];
 
 /// Pairs that have anything to say to each other. Of a server and who calls it, only what the server answers is lost.
 pub(crate) const PAIRS: [(u8, u8); 15] = [

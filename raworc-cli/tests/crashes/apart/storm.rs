@@ -1,11 +1,13 @@
-//! Random calls of fifty agents while servers, operators and programs are killed and frozen, the network is cut and the
-//! database hangs up, at random.
+//! Random calls of fifty agents while servers, operators and programs are killed and frozen, the network is cut, between two
+//! or around one, and the database hangs up, at random.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use futures::future::join_all;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
@@ -15,7 +17,7 @@ use tokio::time::Instant;
 
 use super::database::end_connections;
 use super::fleet::{Fleet, signal};
-use super::network::PAIRS;
+use super::network::{ALL, ENGINE, PAIRS, SERVERS};
 use super::node::Node;
 use crate::world::stop;
 
@@ -27,6 +29,12 @@ const CALLERS: u64 = 6;
 /// From so long on, a storm in which one of the strikes did not happen shows nothing. It goes on until each has, for twice its time
 /// at most.
 const LONG: Duration = Duration::from_secs(30);
+
+/// From so long on, programs are cut off from every server for longer than they may be silent.
+const LONGER: Duration = Duration::from_secs(200);
+
+/// For how long: a program that was not heard for 30 s is started anew.
+const SILENCE: Duration = Duration::from_secs(40);
 
 /// How long an answer is waited for at which its server is to be killed.
 const ANSWER_LIMIT: Duration = Duration::from_secs(3);
@@ -46,17 +54,22 @@ pub(crate) async fn run(mut fleet: Fleet, seed: u64, time: Duration) -> Result<S
     let callers = callers.map(|caller| tokio::spawn(caller.run(flag.clone()))).collect();
     let deadline = Instant::now() + time;
     let latest = if time >= LONG { deadline + time } else { deadline };
-    // Two of them, so that one thing goes wrong while another does.
-    let between: &[_] = if fleet.network.has_cuts() { &BETWEEN } else { &BETWEEN[..BETWEEN.len() - 1] };
-    let (mut of_nodes, mut of_others) = (Killer::new(seed, &OF_NODES), Killer::new(!seed, between));
-    let struck = tokio::join!(of_nodes.run(&fleet, deadline, latest), of_others.run(&fleet, deadline, latest));
-    let mut troubles: Vec<_> = [struck.0, struck.1].into_iter().filter_map(Result::err).collect();
+    let of_network = match (fleet.network.has_cuts(), time >= LONGER) {
+        (false, _) => &[][..],
+        (true, false) => &OF_NETWORK[1..],
+        (true, true) => &OF_NETWORK[..],
+    };
+    // Several, so that one thing goes wrong while another does.
+    let all = [(seed, &OF_NODES[..]), (!seed, &OF_OTHERS[..]), (seed.rotate_left(32), of_network)];
+    let mut killers = all.map(|(seed, strikes)| Killer::new(seed, strikes));
+    let struck = join_all(killers.iter_mut().map(|killer| killer.run(&fleet, deadline, latest))).await;
+    let mut troubles: Vec<_> = struck.into_iter().filter_map(Result::err).collect();
     for node in fleet.nodes() {
         troubles.extend(runs(node).await.err());
     }
     troubles.into_iter().for_each(|trouble| fleet.trouble(trouble));
     stop(&flag, callers).await;
-    let lacks: Vec<_> = of_nodes.lacks().chain(of_others.lacks()).collect();
+    let lacks: Vec<_> = killers.iter().flat_map(Killer::lacks).collect();
     let accepted = fleet.recorder.accepted();
     if time >= LONG && (!lacks.is_empty() || accepted < time.as_secs()) {
         fleet.trouble(format!(
@@ -66,7 +79,7 @@ pub(crate) async fn run(mut fleet: Fleet, seed: u64, time: Duration) -> Result<S
     let began = Instant::now();
     let report = fleet.finish(seed).await?;
     let over = began.elapsed();
-    let done: BTreeMap<_, _> = of_nodes.done.into_iter().chain(of_others.done).collect();
+    let done: BTreeMap<_, _> = killers.into_iter().flat_map(|killer| killer.done).collect();
     Ok(format!("{report}; made within {made:.1?}, at rest and gone within {over:.1?}; {done:?}"))
 }
 
@@ -92,6 +105,9 @@ enum Strike {
     DatabaseFrozen,
     ConnectionsEnded,
     Cut,
+    /// A machine is cut off from every other.
+    Isolated,
+    ProgramsSilent,
 }
 
 /// What can go wrong with a server or an operator, and how often each of it does beside the others.
@@ -105,14 +121,16 @@ const OF_NODES: [(Strike, u32); 7] = [
     (Strike::OperatorLeft, 10),
 ];
 
-/// The same of what is between them, and of programs. A cut is the last, since not every machine can have one.
-const BETWEEN: [(Strike, u32); 5] = [
-    (Strike::ProgramKilled, 18),
-    (Strike::ProgramFrozen, 12),
-    (Strike::DatabaseFrozen, 10),
-    (Strike::ConnectionsEnded, 10),
-    (Strike::Cut, 50),
+/// The same of programs and of the database.
+const OF_OTHERS: [(Strike, u32); 4] = [
+    (Strike::ProgramKilled, 36),
+    (Strike::ProgramFrozen, 24),
+    (Strike::DatabaseFrozen, 20),
+    (Strike::ConnectionsEnded, 20),
 ];
+
+/// The same of the network. The first takes long.
+const OF_NETWORK: [(Strike, u32); 3] = [(Strike::ProgramsSilent, 5), (Strike::Isolated, 30), (Strike::Cut, 65)];
 
 struct Killer<'a> {
     chance: Xoshiro256PlusPlus,
@@ -128,7 +146,8 @@ impl Killer<'_> {
 
     /// Strikes again and again until the deadline, and where something did not happen by then, until the latest.
     async fn run(&mut self, fleet: &Fleet, deadline: Instant, latest: Instant) -> Result<(), String> {
-        while Instant::now() < if self.lacks().next().is_some() { latest } else { deadline } {
+        while !self.strikes.is_empty() && Instant::now() < if self.lacks().next().is_some() { latest } else { deadline }
+        {
             self.pause(1000).await;
             let strike = self.choose();
             if self.strike(fleet, strike).await? {
@@ -216,13 +235,28 @@ impl Killer<'_> {
             }
             Strike::ConnectionsEnded => end_connections(&fleet.database).await?,
             Strike::Cut => {
-                let (a, b) = PAIRS[self.chance.random_range(0..PAIRS.len())];
-                fleet.network.cut(a, b)?;
-                self.pause(8000).await;
-                fleet.network.heal(a, b)?;
+                let pair = PAIRS[self.chance.random_range(0..PAIRS.len())];
+                self.cut(fleet, &[pair], 0..8000).await?;
+            }
+            Strike::Isolated => {
+                let machine = ALL[self.chance.random_range(0..ALL.len())];
+                let pairs: Vec<_> = PAIRS.into_iter().filter(|(a, b)| [*a, *b].contains(&machine)).collect();
+                self.cut(fleet, &pairs, 0..8000).await?;
+            }
+            Strike::ProgramsSilent => {
+                let time = u64::try_from(SILENCE.as_millis()).expect("some seconds");
+                self.cut(fleet, &SERVERS.map(|server| (server, ENGINE)), time..time + 5000).await?;
             }
         }
         Ok(true)
+    }
+
+    /// Cuts between these for so many milliseconds.
+    async fn cut(&mut self, fleet: &Fleet, pairs: &[(u8, u8)], time: Range<u64>) -> Result<(), String> {
+        pairs.iter().try_for_each(|(a, b)| fleet.network.cut(*a, *b))?;
+        let millis = self.chance.random_range(time);
+        tokio::time::sleep(Duration::from_millis(millis)).await;
+        pairs.iter().try_for_each(|(a, b)| fleet.network.heal(*a, *b))
     }
 
     async fn kill(&mut self, node: &Node) -> Result<(), String> {

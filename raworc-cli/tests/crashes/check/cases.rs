@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::check::{RULES, violations};
+use crate::clients::did;
 use crate::history::{Act, AgentAtEnd, Call, History, Kept, Logged, Machine, NO_CODE, Outcome};
 
 /// The rule that must catch it, what is wrong, and how a good history is spoiled.
@@ -24,6 +25,11 @@ const BAD: &[Bad] = &[
     }),
     ("unended", "a message waits for ever", |h| h.agents[0].messages[0].state = "queued".into()),
     ("unended", "a message is held for ever", |h| h.agents[0].messages[1].state = "leased".into()),
+    ("unended", "a message of a deleted agent waits for ever", |h| {
+        h.log.retain(|entry| entry.message != "m3" || entry.to.is_empty());
+        let last = h.log.iter().map(|entry| entry.revision).collect();
+        *reader(h) = last;
+    }),
     ("unended", "a message ends twice", |h| h.log.push(entry(20, "message.state", "m1", "failed", 1))),
     ("unended", "a message is taken up after its end", |h| h.log.push(entry(20, "message.state", "m2", "leased", 3))),
     ("doubled", "a lost answer makes a second message", |h| {
@@ -58,8 +64,10 @@ const BAD: &[Bad] = &[
     ("second-computer", "an agent was given another computer", |h| {
         h.machine.second_computers.push("v1 had two".into());
     }),
-    ("reply", "what is done has no reply", |h| h.agents[0].messages[0].replies = 0),
-    ("reply", "what is done has two replies", |h| h.agents[0].messages[0].replies = 2),
+    ("reply", "what is done has no reply", |h| h.agents[0].messages[0].replies.clear()),
+    ("reply", "what is done has two replies", |h| h.agents[0].messages[0].replies.push("did one".into())),
+    ("reply", "what is done has the reply to another", |h| h.agents[0].messages[0].replies = vec!["did two".into()]),
+    ("reply", "what is done has a part of its reply", |h| h.agents[0].messages[0].replies = vec!["did on".into()]),
     ("unasked", "a message is cancelled by itself", |h| h.agents[0].messages[0].state = "cancelled".into()),
     ("unasked", "a message is cancelled that was sent after the last cancel and the last sleep", |h| {
         h.agents[0].messages[1].state = "cancelled".into();
@@ -73,12 +81,6 @@ const BAD: &[Bad] = &[
     ("unasked", "a message fails at its first attempt", |h| h.agents[0].messages[0].state = "failed".into()),
     ("create-lost", "an agent is gone by itself", |h| h.calls.retain(|call| call.act != Act::Delete)),
     ("create-lost", "an agent is gone, and only the one before it was deleted", |h| {
-        h.calls.push(create(50, "bob", "c9", "bob-2"));
-        h.log.push(Logged { agent: "bob-2".into(), ..entry(20, "agent.created", "", "", 0) });
-        reader(h).push(20);
-    }),
-    ("create-lost", "an agent is gone, and a delete without an answer ended before its create", |h| {
-        h.calls[6].outcome = unknown();
         h.calls.push(create(50, "bob", "c9", "bob-2"));
         h.log.push(Logged { agent: "bob-2".into(), ..entry(20, "agent.created", "", "", 0) });
         reader(h).push(20);
@@ -116,9 +118,11 @@ const BAD: &[Bad] = &[
     ("events", "a reader stops before the end", |h| reader(h).truncate(7)),
     ("restless", "an agent is not what it should be", |h| h.agents[0].state = "init".into()),
     ("restless", "the computer of a slept agent runs", |h| {
+        h.agents[0].asked = "asleep".into();
         h.agents[0].desired = "asleep".into();
         h.agents[0].state = "slept".into();
     }),
+    ("restless", "a sleep was acknowledged and forgotten", |h| h.agents[0].asked = "asleep".into()),
     ("restless", "a computer runs that no agent has", |h| h.machine.computers_at_rest = 2),
     ("restless", "a volume is kept that no agent has", |h| h.machine.volumes_at_rest = 2),
     ("unsound", "a row is wrong", |h| h.machine.unsound.push("quotas default: 4 agents are counted".into())),
@@ -157,7 +161,7 @@ pub(crate) fn every_rule_has_a_bad_history() {
 }
 
 pub(crate) fn what_is_allowed_breaks_no_rule() {
-    let allowed: [Allowed; 10] = [
+    let allowed: [Allowed; 12] = [
         ("an operator has left, which is told nobody in the tenant", |h| {
             h.untold = 1;
             h.log.iter_mut().skip(5).for_each(|entry| entry.revision += 1);
@@ -178,6 +182,20 @@ pub(crate) fn what_is_allowed_breaks_no_rule() {
         ("an agent is gone by a delete whose answer was lost", |h| {
             h.calls[6].outcome = unknown();
             h.calls.push(call(50, "bob", Act::Get, refused("not_found")));
+        }),
+        ("a delete without an answer comes to an agent that was made after it", |h| {
+            h.calls[6].outcome = unknown();
+            h.calls.push(create(50, "bob", "c9", "bob-2"));
+            h.log.push(Logged { agent: "bob-2".into(), ..entry(11, "agent.created", "", "", 0) });
+            reader(h).push(11);
+        }),
+        ("a delete without an answer comes after a message that was sent since", |h| {
+            h.calls[6].outcome = unknown();
+            h.calls.push(send(60, "four", None, "m4", "bob-1", 2));
+            for (revision, kind, to) in [(11, "message.accepted", ""), (12, "message.state", "cancelled")] {
+                h.log.push(Logged { agent: "bob-1".into(), ..entry(revision, kind, "m4", to, 2) });
+                reader(h).push(revision);
+            }
         }),
         ("a create is answered again after its agent was deleted by a call without an answer", |h| {
             h.calls[6].outcome = unknown();
@@ -223,11 +241,13 @@ fn good() -> History {
         entry(7, "message.state", "m2", "leased", 3),
         Logged { agent: "bob-1".into(), ..entry(8, "message.accepted", "m3", "", 1) },
         entry(9, "message.state", "m2", "done", 3),
+        Logged { agent: "bob-1".into(), ..entry(10, "message.state", "m3", "cancelled", 1) },
     ];
     let told = log.iter().map(|entry| entry.revision).collect();
     let ada = AgentAtEnd {
         id: "ada-1".into(),
         name: "ada".into(),
+        asked: "awake".into(),
         desired: "awake".into(),
         state: "idle".into(),
         runs: true,
@@ -279,7 +299,7 @@ fn entry(revision: u64, kind: &str, message: &str, to: &str, seq: u64) -> Logged
 }
 
 fn kept(id: &str, seq: u64, label: &str) -> Kept {
-    Kept { id: id.into(), seq, label: label.into(), state: "done".into(), attempt: 1, replies: 1 }
+    Kept { id: id.into(), seq, label: label.into(), state: "done".into(), attempt: 1, replies: vec![did(label)] }
 }
 
 fn reader(history: &mut History) -> &mut Vec<u64> {

@@ -1,8 +1,11 @@
 //! Activity and the feed, where the store does not do its part for a while.
 
+use std::collections::BTreeSet;
+
 use super::super::ActivityKind;
 use super::*;
 use crate::control::Followed;
+use crate::entropy::EntropyExt;
 use crate::error::Error;
 use crate::ids::Revision;
 use crate::store::{StoreError, Touch};
@@ -43,6 +46,49 @@ async fn the_end_of_an_activity_is_written_down_though_the_store_failed_at_first
     world.store.take_touches();
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert!(world.store.take_touches().is_empty(), "what was written is not written again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_heartbeats_of_many_programs_are_written_in_parts_and_none_is_forgotten_where_one_fails() {
+    let world = World::new().await;
+    let agent = world.idle("a", AgentSpec::default()).await;
+    world.store.take_touches();
+    let ids: Vec<_> = (0..600).map(|_| SystemEntropy.agent_id(world.control.now())).collect();
+    let now = world.control.now();
+    for &id in &ids {
+        let mut other = Agent { id, ..agent.clone() };
+        other.status.heard_at = Some(now);
+        world.control.inner.activity.heard(&other, now).await;
+    }
+    world.store.fail_touches(1);
+    let mut left: BTreeSet<_> = ids.into_iter().collect();
+    for _ in 0..1000 {
+        for touch in world.store.take_touches() {
+            left.remove(&touch.agent);
+        }
+        if left.is_empty() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(left.len(), 0, "all are written");
+    assert_eq!(world.store.most_touched(), 256);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_store_that_stood_still_a_server_gives_one_sign_of_life_and_not_all_that_it_missed() {
+    let world = World::new().await;
+    world.store.slow_claims(Duration::from_secs(300));
+    world.store.take_signs();
+    while world.store.take_signs() == 0 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    world.store.slow_claims(Duration::ZERO);
+    tokio::time::sleep(Duration::from_secs(299)).await;
+    assert_eq!(world.store.take_signs(), 0, "it stands still");
+    // The one that is due, and those of two more ticks.
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    assert_eq!(world.store.take_signs(), 3);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,16 +1,18 @@
 //! A store that does as a test asks: counts, fails once, or lets something else come first.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::BoxFuture;
 use futures::stream::{BoxStream, StreamExt};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::Agent;
 use crate::computer::Computer;
+use crate::control::SERVERS;
 use crate::event::Event;
 use crate::ids::{AgentId, AgentName, ComputerId, MessageId, Revision, TenantName};
 use crate::message::Message;
@@ -34,11 +36,17 @@ pub(crate) struct Twisted {
     purges: AtomicU64,
     failing_purges: AtomicU64,
     touches: Mutex<Vec<Touch>>,
+    most_touched: AtomicUsize,
     cut: Mutex<CancellationToken>,
     gone: Mutex<CancellationToken>,
     claims_take: Mutex<Duration>,
+    signs: AtomicU64,
     head: Mutex<Option<Revision>>,
     left_out: Arc<Mutex<(Revision, u64)>>,
+    reads_stand_still: watch::Sender<bool>,
+    knows_no_computer: AtomicBool,
+    is_read_only: AtomicBool,
+    asked: Mutex<Vec<&'static str>>,
 }
 
 impl std::fmt::Debug for Twisted {
@@ -59,11 +67,17 @@ impl Twisted {
             purges: AtomicU64::default(),
             failing_purges: AtomicU64::default(),
             touches: Mutex::default(),
+            most_touched: AtomicUsize::default(),
             cut: Mutex::default(),
             gone: Mutex::default(),
             claims_take: Mutex::default(),
+            signs: AtomicU64::default(),
             head: Mutex::default(),
             left_out: Arc::default(),
+            reads_stand_still: watch::Sender::new(false),
+            knows_no_computer: AtomicBool::default(),
+            is_read_only: AtomicBool::default(),
+            asked: Mutex::default(),
         }
     }
 
@@ -112,6 +126,11 @@ impl Twisted {
         std::mem::take(&mut self.touches.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// How many touches came at once at most.
+    pub(crate) fn most_touched(&self) -> usize {
+        self.most_touched.load(Ordering::Relaxed)
+    }
+
     /// Ends the streams of all who watch the log.
     pub(crate) fn cut_watchers(&self) {
         let mut cut = self.cut.lock().unwrap_or_else(PoisonError::into_inner);
@@ -139,6 +158,47 @@ impl Twisted {
     pub(crate) fn slow_claims(&self, time: Duration) {
         *self.claims_take.lock().unwrap_or_else(PoisonError::into_inner) = time;
     }
+
+    /// How often a server began to give a sign of life since the last question.
+    pub(crate) fn take_signs(&self) -> u64 {
+        self.signs.swap(0, Ordering::Relaxed)
+    }
+
+    /// What an operator reads is not answered until this says otherwise.
+    pub(crate) fn reads_stand_still(&self, still: bool) {
+        self.reads_stand_still.send_replace(still);
+    }
+
+    /// Knows of no computer, as a database does that was left behind before they were made.
+    pub(crate) fn knows_no_computer(&self, none: bool) {
+        self.knows_no_computer.store(none, Ordering::Relaxed);
+    }
+
+    /// Takes no writes.
+    pub(crate) fn is_read_only(&self, only: bool) {
+        self.is_read_only.store(only, Ordering::Relaxed);
+    }
+
+    /// What operators asked since the last question: to `claim` a sign of life, who `lives`, and what is `due` by now.
+    pub(crate) fn take_asked(&self) -> Vec<&'static str> {
+        std::mem::take(&mut self.asked.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn note(&self, asked: &'static str) {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).push(asked);
+    }
+
+    async fn read(&self) {
+        let mut still = self.reads_stand_still.subscribe();
+        let _ = still.wait_for(|still| !still).await.map(drop);
+    }
+
+    fn write(&self) -> Result<(), StoreError> {
+        if self.is_read_only.load(Ordering::Relaxed) {
+            return Err(StoreError::Unavailable { reason: "it may only be read, as the test asks".into() });
+        }
+        Ok(())
+    }
 }
 
 #[async_trait]
@@ -148,12 +208,14 @@ impl Store for Twisted {
         if let Some(first) = first {
             first().await;
         }
+        self.write()?;
         let committed = self.inner.commit(commit).await?;
         self.commits.fetch_add(1, Ordering::Relaxed);
         Ok(committed)
     }
 
     async fn touch(&self, touches: &[Touch]) -> Result<Vec<AgentId>, StoreError> {
+        self.most_touched.fetch_max(touches.len(), Ordering::Relaxed);
         let failing = |left: u64| left.checked_sub(1);
         if self.failing_touches.fetch_update(Ordering::Relaxed, Ordering::Relaxed, failing).is_ok() {
             return Err(StoreError::Unavailable { reason: "as the test asks".into() });
@@ -163,6 +225,12 @@ impl Store for Twisted {
     }
 
     async fn claim(&self, claim: &LeaseClaim) -> Result<Stamped<Lease>, StoreError> {
+        if claim.key.starts_with(SERVERS) {
+            self.signs.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.note("claim");
+        }
+        self.write()?;
         let time = *self.claims_take.lock().unwrap_or_else(PoisonError::into_inner);
         tokio::time::sleep(time).await;
         self.inner.claim(claim).await
@@ -180,6 +248,10 @@ impl Store for Twisted {
     }
 
     async fn leases(&self, prefix: &str) -> Result<Stamped<Vec<Lease>>, StoreError> {
+        if prefix != SERVERS {
+            self.note("lives");
+        }
+        self.read().await;
         self.inner.leases(prefix).await
     }
 
@@ -188,6 +260,7 @@ impl Store for Twisted {
     }
 
     async fn agent_by_id(&self, id: AgentId) -> Result<Stamped<Option<Agent>>, StoreError> {
+        self.read().await;
         self.inner.agent_by_id(id).await
     }
 
@@ -196,6 +269,10 @@ impl Store for Twisted {
     }
 
     async fn due(&self, query: &DueQuery) -> Result<Stamped<Vec<Due>>, StoreError> {
+        if query.before.is_none() {
+            self.note("due");
+        }
+        self.read().await;
         self.inner.due(query).await
     }
 
@@ -217,10 +294,18 @@ impl Store for Twisted {
 
     async fn computer(&self, id: ComputerId) -> Result<Option<Computer>, StoreError> {
         self.computers.fetch_add(1, Ordering::Relaxed);
+        self.read().await;
+        if self.knows_no_computer.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
         self.inner.computer(id).await
     }
 
     async fn computers(&self, query: &ComputerQuery) -> Result<Page<Computer>, StoreError> {
+        self.read().await;
+        if self.knows_no_computer.load(Ordering::Relaxed) {
+            return Ok(Page { items: Vec::new(), next: None });
+        }
         self.inner.computers(query).await
     }
 

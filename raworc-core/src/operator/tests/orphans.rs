@@ -88,6 +88,45 @@ async fn computers_of_an_engine_that_has_another_name_now_are_left_alone() {
     }
 }
 
+/// Has the operator look at all that the engine has, until it asks the store for a single computer.
+async fn asks_for_one(world: &World) {
+    let before = world.store.computers_read();
+    world.engine.cut_events();
+    world.engine_until("looked at", |_| world.store.computers_read() > before).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_computer_that_the_store_knows_when_it_is_asked_again_is_left_alone() {
+    let world = World::new().await;
+    let idle = world.idle("idle", AgentSpec::default()).await;
+    // It is looked at before it is taken away, and that takes a while.
+    world.engine.inject(Rule::new(Method::Observe, Fault::Slow(Duration::from_secs(1))));
+    world.store.knows_no_computer(true);
+    asks_for_one(&world).await;
+    world.store.knows_no_computer(false);
+    looked_at_all(&world).await;
+    assert_eq!((world.engine.calls(Method::Stop), world.engine.calls(Method::Remove)), (0, 0));
+    assert_eq!(world.agent(&idle).await.status.incarnation, idle.status.incarnation);
+    world.done(&idle, "hello").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_takes_no_writes_has_nothing_taken_away_by_what_it_does_not_know() {
+    let world = World::new().await;
+    let idle = world.idle("idle", AgentSpec::default()).await;
+    // As a primary whose place another one took, and that this operator still talks to.
+    world.store.is_read_only(true);
+    world.store.knows_no_computer(true);
+    asks_for_one(&world).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    world.store.knows_no_computer(false);
+    world.store.is_read_only(false);
+    looked_at_all(&world).await;
+    assert_eq!((world.engine.calls(Method::Stop), world.engine.calls(Method::Remove)), (0, 0));
+    assert_eq!(world.agent(&idle).await.status.incarnation, idle.status.incarnation);
+    world.done(&idle, "hello").await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_volume_that_a_slow_engine_makes_after_its_agent_is_gone_is_taken_away_too() {
     let world = World::new().await;

@@ -1,10 +1,13 @@
 //! Several operators on one store.
 
 use super::*;
+use crate::control::Presence;
+use crate::ids::{AgentId, ProcessId};
 use crate::operator::plan::{Observation, Plan, View, Work, plan};
+use crate::operator::shards::{Shards, prefix};
 use crate::runtime::simulated::{Fault, Method, Rule};
 use crate::runtime::{Boot, Runtime};
-use crate::store::AgentOp;
+use crate::store::{AgentOp, Lease};
 
 /// Longer than a lease of an operator and its renewals, and far shorter than the deadline of a start.
 const TAKEN_OVER: Duration = Duration::from_secs(10);
@@ -128,6 +131,97 @@ async fn an_operator_that_dies_is_missed_within_seven_seconds_whenever_it_does()
         world.start_operator().await;
     }
     other.shutdown().await;
+}
+
+/// The sign of life of an operator, where it has one.
+async fn sign(world: &World, of: ProcessId) -> Option<Lease> {
+    let signs = world.store.inner.leases(&prefix(world.runtime.name())).await.expect("a store");
+    signs.value.into_iter().find(|sign| sign.holder == of)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operator_whose_reads_stand_still_keeps_its_sign_of_life_and_its_shards() {
+    let world = World::new().await;
+    let operator = world.operator.as_ref().expect("an operator");
+    let (first, runtime) = (&operator.shared, world.runtime.name());
+    // Another one, whose store is well.
+    let memory: Arc<dyn Store> = world.store.inner.clone();
+    let process = SystemEntropy.process_id(start());
+    let second = Shards::join(&memory, process, Presence::apart(), vec![runtime.clone()]).await.expect("joined");
+    knows_of(&world, operator, 2).await;
+    let agents: Vec<_> = (0..100).map(|_| SystemEntropy.agent_id(start())).collect();
+    let own = || agents.iter().copied().filter(|agent| first.owns(runtime, *agent)).collect::<Vec<_>>();
+    let left = || agents.iter().copied().filter(|agent| !second.owns(runtime, *agent)).collect::<Vec<AgentId>>();
+    let before = own();
+    assert!(!before.is_empty() && before.len() < agents.len(), "both have some: {}", before.len());
+    let since = sign(&world, first.shards.me()).await.expect("it lives").since;
+    world.store.reads_stand_still(true);
+    for passed in 1..=60 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        second.renew_now(&memory).await.expect("renewed");
+        let lasts = sign(&world, first.shards.me()).await.is_some_and(|sign| sign.since == since);
+        assert!(lasts, "its sign of life had run out after {passed} s");
+        assert_eq!((left(), own()), (before.clone(), before.clone()));
+    }
+    world.store.reads_stand_still(false);
+    world.idle("a", AgentSpec::default()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operator_that_stood_still_past_its_lease_sees_who_lives_before_it_looks_for_what_is_due() {
+    let world = World::new().await;
+    tokio::time::sleep(Duration::from_millis(10_500)).await;
+    for _ in 0..20 {
+        world.store.take_asked();
+        // All that the process waits for is late at once.
+        tokio::time::advance(Duration::from_secs(60)).await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let asked = world.store.take_asked();
+        assert_eq!(asked[..3], ["claim", "lives", "due"], "{asked:?}");
+        tokio::time::sleep(Duration::from_millis(10_837)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_whose_operator_died_is_taken_over_soon_though_the_clock_was_set_back() {
+    let mut world = World::new().await;
+    let hang = world.engine.inject(Rule::new(Method::Start, Fault::Hang).times(1));
+    let agent = world.create("a", AgentSpec::default()).await;
+    world.engine_until("in the middle of a start", |_| hang.hits() == 1).await;
+    world.kill_operator();
+    let died = tokio::time::Instant::now();
+    world.clock.set_ahead(jiff::SignedDuration::from_hours(-1));
+    world.start_operator().await;
+    let idle = world.until(&agent, "idle", |a| a.status.state() == State::Idle).await;
+    assert!(died.elapsed() < TAKEN_OVER, "{:?}", died.elapsed());
+    assert_eq!((idle.status.incarnation.0, idle.status.restarts), (2, 0), "{idle:#?}");
+    hang.release();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_set_back_takes_no_start_from_an_operator_that_lives() {
+    for between in 0..8 {
+        let world = World::new().await;
+        // Not in step with the other one.
+        tokio::time::sleep(Duration::from_millis(900)).await;
+        let second = world.another_operator().await;
+        knows_of(&world, world.operator.as_ref().expect("an operator"), 2).await;
+        world.engine.inject(Rule::new(Method::Start, Fault::Slow(Duration::from_secs(10))));
+        let mut agents = Vec::new();
+        for n in 0..20 {
+            agents.push(world.create(&format!("a{n}"), AgentSpec::default()).await);
+        }
+        for agent in &agents {
+            world.until(agent, "begun", |a| a.status.run.is_some()).await;
+        }
+        tokio::time::sleep(between * Duration::from_millis(250)).await;
+        world.clock.set_ahead(jiff::SignedDuration::from_hours(-1));
+        for agent in &agents {
+            let idle = world.until(agent, "idle", |a| a.status.state() == State::Idle).await;
+            assert_eq!((idle.status.incarnation.0, idle.status.restarts), (1, 0), "{idle:#?}");
+        }
+        second.shutdown().await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

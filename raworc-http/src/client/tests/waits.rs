@@ -1,19 +1,23 @@
 //! Waits that are longer than a server waits, and reading much.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::extract::Request;
 use axum::middleware::{Next, from_fn};
+use axum::response::IntoResponse;
+use http::StatusCode;
 use raworc_core::entropy::{Clock, EntropyExt, SystemClock, SystemEntropy};
 use raworc_core::message::Part;
 use raworc_core::program::EndReport;
 use raworc_core::runtime::simulated::{Act, SimulatedAgent};
 use raworc_core::store::Ending;
 use tokio::time::Instant;
+use tower::ServiceExt;
 
 use super::*;
 use crate::api::{IDEMPOTENCY_KEY, Wait};
-use crate::server::agents::testing::World;
+use crate::server::agents::testing::{World, until};
 use crate::server::testing::{Setting, user};
 use crate::server::{Options, router};
 
@@ -53,6 +57,63 @@ async fn a_wait_beyond_the_servers_limit_is_asked_for_again_under_the_same_key()
     assert!(asked.len() > 1, "{asked:?}");
     assert!(asked.iter().all(|(_, wait, key)| *wait <= client.wait_limit && key.as_deref() == Some("k")), "{asked:?}");
     assert_eq!(client.all_agents(None, &Default::default()).await.expect("read").len(), 1);
+}
+
+#[tokio::test]
+async fn a_wait_that_a_closing_server_ends_goes_on_at_the_next_one_and_over_the_time_between_them() {
+    // Nothing becomes of agents there.
+    let api = Api::start().await;
+    let closing = Options::default();
+    closing.closing.cancel();
+    let closing = router(api.control.clone(), closing);
+    let (next, asked) = (api.router.clone(), Arc::new(AtomicUsize::default()));
+    let count = Arc::clone(&asked);
+    let balanced = axum::Router::new().fallback(move |request: Request| {
+        let (closing, next) = (closing.clone(), next.clone());
+        let turn = count.fetch_add(1, Ordering::SeqCst);
+        async move {
+            match turn {
+                0 => closing.oneshot(request).await,
+                // None is there, for longer than one call is sent again.
+                1..=6 => Ok((StatusCode::BAD_GATEWAY, "<html>").into_response()),
+                _ => next.oneshot(request).await,
+            }
+        }
+    });
+    let client = answering(balanced).await.with_token(api.token("ada"));
+    let direct = answering(api.router.clone()).await.with_token(api.token("ada"));
+    direct.create_agent(&new("one"), Ask::new()).await.expect("made");
+    let (one, said) = (name("one"), SendMessage::text("hello"));
+    let sending = client.send(&one, &said, Ask::new().wait_secs(600));
+    let cancelling = async {
+        until("the next server is asked", || std::future::ready(asked.load(Ordering::SeqCst) > 7)).await;
+        let sent = direct.newest_messages(&one, 2).await.expect("read");
+        direct.cancel_message(&one, sent[0].id, Ask::new()).await.expect("cancelled");
+        sent.len()
+    };
+    let (sent, messages) = tokio::join!(sending, cancelling);
+    assert_eq!(sent.expect("sent").state, MessageState::Cancelled, "it was waited for until something came of it");
+    assert_eq!(messages, 1);
+}
+
+#[tokio::test]
+async fn what_was_accepted_and_cannot_be_waited_for_is_no_error() {
+    let api = Api::start().await;
+    let (inner, forgets) = (api.router.clone(), Arc::new(AtomicUsize::default()));
+    let router = axum::Router::new().fallback(move |request: Request| {
+        let (inner, turn) = (inner.clone(), forgets.fetch_add(1, Ordering::SeqCst));
+        async move {
+            match turn {
+                0 | 1 => inner.oneshot(request).await,
+                _ => Ok(StatusCode::NOT_FOUND.into_response()),
+            }
+        }
+    });
+    let mut client = answering(router).await.with_token(api.token("ada"));
+    client.wait_limit = Duration::from_millis(50);
+    client.create_agent(&new("one"), Ask::new()).await.expect("made");
+    let sent = client.send(&name("one"), &SendMessage::text("hello"), Ask::new().wait_secs(60)).await;
+    assert_eq!(sent.expect("it is accepted").state, MessageState::Queued);
 }
 
 #[tokio::test]

@@ -1,7 +1,5 @@
 //! Who calls, and what they say.
 
-use std::time::Duration;
-
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use bytes::Bytes;
 use http::request::Parts;
@@ -14,7 +12,6 @@ use super::AgentsState;
 use super::listener::{Place, Room};
 use crate::server::error::ApiError;
 use crate::server::extract::{bearer, body};
-use crate::server::rooms::SMALL_BODY;
 
 /// The program whose token the request bears. Whether its start is the present one is the control plane's to say.
 #[derive(Debug)]
@@ -37,6 +34,9 @@ impl FromRequestParts<AgentsState> for Program {
     }
 }
 
+/// Bytes of a report that holds little.
+const SHORT: usize = 256 << 10;
+
 /// Reads a body of `limit` bytes at most. A larger one takes room among those of all computers, for as long as the room
 /// is held.
 pub(super) async fn read(request: Request, limit: usize) -> Result<(Bytes, Option<Room>), ApiError> {
@@ -45,9 +45,7 @@ pub(super) async fn read(request: Request, limit: usize) -> Result<(Bytes, Optio
         return Ok((body::read(body, limit, body::BODY_IDLE).await?.freeze(), None));
     };
     let listens = place.limits();
-    // A program that finds no room is told at once: its computer may be hostile, and keeps its connection with what it never sends.
-    let (idle, in_room) = (listens.body_idle, listens.body_total);
-    let limits = body::Limits { bytes: limit, idle, in_room, drain: Duration::ZERO };
+    let limits = body::Limits { bytes: limit, idle: listens.body_idle, total: listens.body_total };
     let (bytes, room) = body::read_in_room(body, &limits, async |size| place.room(size).await).await?;
     Ok((bytes.freeze(), room))
 }
@@ -55,7 +53,7 @@ pub(super) async fn read(request: Request, limit: usize) -> Result<(Bytes, Optio
 /// A body of JSON, whatever the caller says that it is, of so many bytes at most, with the room that it takes where it is
 /// large, to be held until what it tells is written.
 #[derive(Debug)]
-pub(super) struct JsonBody<T, const LIMIT: usize = SMALL_BODY>(pub(super) T, pub(super) Option<Room>);
+pub(super) struct JsonBody<T, const LIMIT: usize = SHORT>(pub(super) T, pub(super) Option<Room>);
 
 impl<T: DeserializeOwned, S: Send + Sync, const LIMIT: usize> FromRequest<S> for JsonBody<T, LIMIT> {
     type Rejection = ApiError;

@@ -47,7 +47,7 @@ pub struct ListenerLimits {
     pub strangers: usize,
     /// How long a connection may take to say whose it is: to bear a good token.
     pub introduction: Duration,
-    /// Bytes of requests, those up to 256 KiB left out, that are in memory at one time. More wait for room.
+    /// Bytes of requests, those up to 16 KiB left out, that are in memory at one time. More wait for room.
     pub bytes: usize,
     /// Bytes of them that may be one computer's.
     pub bytes_per_computer: usize,

@@ -15,12 +15,6 @@ use crate::server::rooms::SMALL_BODY;
 use crate::server::state::BodyRoom;
 use crate::server::{ApiError, ApiState};
 
-/// Of a body that is refused so much is still taken, so that the caller gets to see why it was refused.
-const DRAIN_LIMIT: usize = 64 << 20;
-
-/// For how long.
-const DRAIN_TIME: Duration = Duration::from_secs(5);
-
 /// How long a body may make no progress.
 pub(in crate::server) const BODY_IDLE: Duration = Duration::from_secs(20);
 
@@ -34,8 +28,8 @@ const STRANGERS_TIME: Duration = Duration::from_secs(30);
 /// being heard, and does not wait.
 const ROOM_WAIT: Duration = Duration::from_secs(5);
 
-/// How long a body that takes room may take in all.
-const ROOM_TIME: Duration = Duration::from_secs(60);
+/// How long a body may take in all.
+const BODY_TIME: Duration = Duration::from_secs(60);
 
 /// A body of JSON.
 #[derive(Debug, Clone, Copy)]
@@ -61,7 +55,7 @@ impl<T: DeserializeOwned> FromRequest<ApiState> for Held<T> {
         let whose = parts.extensions.get::<Whose>().map(|whose| whose.0.clone());
         must_be_json(&parts.headers)?;
         let bytes = state.options().body_limit;
-        let limits = Limits { bytes, idle: BODY_IDLE, in_room: ROOM_TIME, drain: DRAIN_TIME };
+        let limits = Limits { bytes, idle: BODY_IDLE, total: BODY_TIME };
         let wait = if parts.version < Version::HTTP_2 { ROOM_WAIT } else { Duration::ZERO };
         let (bytes, room) = read_in_room(body, &limits, async |size| state.room(whose, size, wait).await).await?;
         Ok(Self(parsed(&bytes)?, room))
@@ -129,10 +123,8 @@ pub(in crate::server) struct Limits {
     pub(in crate::server) bytes: usize,
     /// How long it may make no progress.
     pub(in crate::server) idle: Duration,
-    /// How long it may take in all, where it takes room.
-    pub(in crate::server) in_room: Duration,
-    /// How long one that finds no room is still taken, and forgotten.
-    pub(in crate::server) drain: Duration,
+    /// How long it may take in all, once it has room.
+    pub(in crate::server) total: Duration,
 }
 
 /// Reads a body. One that is larger than most takes room first, by its length, and as the longest where it does not tell that.
@@ -146,19 +138,11 @@ pub(in crate::server) async fn read_in_room<R>(
 ) -> Result<(BytesMut, Option<R>), ApiError> {
     let limit = limits.bytes;
     let size = body.size_hint().upper().map_or(limit, |bytes| usize::try_from(bytes).unwrap_or(limit).min(limit));
-    if size <= SMALL_BODY {
-        return Ok((read(body, limit, limits.idle).await?, None));
-    }
     if body.size_hint().lower() > limit as u64 {
-        return Err(too_large(body, limit).await);
+        return Err(too_large(limit));
     }
-    match take(size).await {
-        Ok(room) => Ok((in_time(limits.in_room, read(body, limit, limits.idle)).await?, Some(room))),
-        Err(crowded) => {
-            refuse(body, limits.drain).await;
-            Err(crowded)
-        }
-    }
+    let room = if size > SMALL_BODY { Some(take(size).await?) } else { None };
+    Ok((in_time(limits.total, read(body, limit, limits.idle)).await?, room))
 }
 
 /// Reads a body of `limit` bytes at most that never stands still for `idle`.
@@ -175,29 +159,12 @@ pub(in crate::server) async fn read(mut body: Body, limit: usize, idle: Duration
         let frame = frame.map_err(|_| ApiError::new("malformed", "the body ended before it was whole"))?;
         let Ok(data) = frame.into_data() else { continue };
         if bytes.len() + data.len() > limit {
-            drop(bytes);
-            return Err(too_large(body, limit).await);
+            return Err(too_large(limit));
         }
         bytes.extend_from_slice(&data);
     }
 }
 
-async fn too_large(body: Body, limit: usize) -> ApiError {
-    refuse(body, DRAIN_TIME).await;
+fn too_large(limit: usize) -> ApiError {
     ApiError::new("too_large", format!("the body is longer than {limit} bytes")).with_detail("limit", limit)
-}
-
-/// Takes what is not read, bounded in bytes and in time, and forgets it.
-async fn refuse(mut body: Body, time: Duration) {
-    let drain = async {
-        let mut left = DRAIN_LIMIT;
-        while let Some(Ok(frame)) = body.frame().await {
-            left = left.saturating_sub(frame.data_ref().map_or(0, |data| data.len()));
-            if left == 0 {
-                break;
-            }
-        }
-    };
-    // What comes of it changes nothing.
-    let _ = tokio::time::timeout(time, drain).await;
 }

@@ -35,6 +35,8 @@ pub struct AgentAt {
 pub struct MessageAt {
     /// Who calls.
     pub call: Call,
+    /// Their token.
+    pub token: TokenRecord,
     /// The tenant of its agent.
     pub tenant: TenantName,
     /// The name of its agent.
@@ -100,6 +102,6 @@ impl FromRequestParts<ApiState> for MessageAt {
         let (caller, tenant, params) = look(parts, state).await?;
         let id = get(&params, "id").unwrap_or_default().parse();
         let id = id.map_err(|_| ApiError::invalid("id", "a message's id is a UUID"))?;
-        Ok(Self { call: caller.call, tenant, name: agent(&params)?, id })
+        Ok(Self { call: caller.call, token: caller.token, tenant, name: agent(&params)?, id })
     }
 }

@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
 use raworc_core::agent::{Agent, ConditionKind, State as AgentState};
-use raworc_core::control::{CreateAgent, EditAgent, Explanation, ListAgents};
+use raworc_core::control::{Call, CreateAgent, EditAgent, Explanation, ListAgents, TokenRecord};
 use raworc_core::ids::AgentName;
 use raworc_core::labels::Selector;
 use serde::Deserialize;
@@ -16,8 +16,9 @@ use utoipa_axum::routes;
 
 use super::answer;
 use crate::api::{BASE, EgressCount, ErrorBody, Page, Wait};
-use crate::server::extract::{AgentAt, AgentsOf, Held, IfMatch, Query};
+use crate::server::extract::{AgentAt, AgentsOf, Caller, Held, IfMatch, Query};
 use crate::server::openapi::{IdempotencyHeader, IfMatchHeader, WaitQuery};
+use crate::server::state::Ends;
 use crate::server::{ApiError, ApiState};
 
 pub(super) fn routes() -> OpenApiRouter<ApiState> {
@@ -36,20 +37,22 @@ pub(super) struct Waiting {
     pub(super) wait: Wait,
 }
 
-/// The agent once it is as `done` says, or as it is when the time is over or the server closes. What was asked is done by then:
-/// where it cannot be seen any more, it is told as it was.
+/// The agent once it is as `done` says, or as it is when the time is over; as it was, where that ended before, and why. What was
+/// asked is done by then: where it cannot be seen any more, it is told as it was too.
 pub(super) async fn await_agent(
     state: &ApiState,
-    call: &raworc_core::control::Call,
+    (call, token): (&Call, &TokenRecord),
     agent: Agent,
     wait: Wait,
     done: impl Fn(&Agent) -> bool + Send + Sync,
-) -> Agent {
+) -> (Agent, Option<Ends>) {
     if wait.0.is_zero() || done(&agent) {
-        return agent;
+        return (agent, None);
     }
-    let waited = state.unless_closing(state.control().wait_for_agent(call, &agent, wait.0, done)).await;
-    waited.and_then(seen).unwrap_or(agent)
+    match state.unless_it_ends(token, state.control().wait_for_agent(call, &agent, wait.0, done)).await {
+        Ok(waited) => (seen(waited).unwrap_or(agent), None),
+        Err(ends) => (agent, Some(ends)),
+    }
 }
 
 /// What was waited for. With an error it would be taken for not done, and be asked for again.
@@ -89,12 +92,12 @@ async fn create(
     Query(Waiting { wait }): Query<Waiting>,
     Held(request, room): Held<CreateAgent>,
 ) -> Result<Response, ApiError> {
-    let call = caller.call;
+    let Caller { call, token } = caller;
     let agent = state.control().create_agent(&call, &tenant, request).await?;
     drop(room);
-    let agent = await_agent(&state, &call, agent, wait, |agent| is_up_or_failed(agent, 0)).await;
+    let (agent, ended) = await_agent(&state, (&call, &token), agent, wait, |agent| is_up_or_failed(agent, 0)).await;
     let place = format!("{BASE}/tenants/{tenant}/agents/{}", agent.name);
-    Ok(answer::located(answer::agent(StatusCode::CREATED, &call, &agent), &place))
+    Ok(answer::interrupted(answer::located(answer::agent(StatusCode::CREATED, &call, &agent), &place), ended))
 }
 
 /// Which agents to list.
@@ -199,8 +202,8 @@ async fn delete(
 ) -> Result<Response, ApiError> {
     let agent = state.control().delete(&at.call, &at.tenant, &at.name).await?;
     let deleted = |agent: &Agent| agent.status.state() == AgentState::Deleted;
-    let agent = await_agent(&state, &at.call, agent, wait, deleted).await;
-    Ok(answer::agent(StatusCode::OK, &at.call, &agent))
+    let (agent, ended) = await_agent(&state, (&at.call, &at.token), agent, wait, deleted).await;
+    Ok(answer::interrupted(answer::agent(StatusCode::OK, &at.call, &agent), ended))
 }
 
 /// Why an agent is as it is, and what comes next.

@@ -12,8 +12,9 @@ use raworc_core::message::Message;
 use raworc_core::store::Page;
 use serde::Serialize;
 
-use crate::api::{self, IDEMPOTENT_REPLAYED};
+use crate::api::{self, IDEMPOTENT_REPLAYED, WAIT_INTERRUPTED};
 use crate::server::ApiError;
+use crate::server::state::Ends;
 
 /// An agent with its generation as `ETag`.
 pub(super) fn agent(status: StatusCode, call: &Call, agent: &Agent) -> Response {
@@ -34,6 +35,14 @@ pub(super) fn message(status: StatusCode, call: &Call, message: &Message) -> Res
 pub(super) fn located(mut response: Response, place: &str) -> Response {
     if let Ok(place) = HeaderValue::from_str(place) {
         response.headers_mut().insert(LOCATION, place);
+    }
+    response
+}
+
+/// Tells that it was not waited for to its end, where that was so.
+pub(super) fn interrupted(mut response: Response, ended: Option<Ends>) -> Response {
+    if ended.is_some() {
+        response.headers_mut().insert(HeaderName::from_static(WAIT_INTERRUPTED), HeaderValue::from_static("true"));
     }
     response
 }

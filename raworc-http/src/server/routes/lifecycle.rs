@@ -65,8 +65,8 @@ async fn wake(
             is_up_or_failed(agent, restarts)
         }
     };
-    let agent = await_agent(&state, &at.call, agent, query.wait, done).await;
-    Ok(answer::agent(StatusCode::OK, &at.call, &agent))
+    let (agent, ended) = await_agent(&state, (&at.call, &at.token), agent, query.wait, done).await;
+    Ok(answer::interrupted(answer::agent(StatusCode::OK, &at.call, &agent), ended))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -106,8 +106,8 @@ async fn sleep(
         let status = &agent.status;
         agent.desired != Desired::Asleep || (status.state() == AgentState::Slept && status.run.is_none())
     };
-    let agent = await_agent(&state, &at.call, agent, query.wait, done).await;
-    Ok(answer::agent(StatusCode::OK, &at.call, &agent))
+    let (agent, ended) = await_agent(&state, (&at.call, &at.token), agent, query.wait, done).await;
+    Ok(answer::interrupted(answer::agent(StatusCode::OK, &at.call, &agent), ended))
 }
 
 /// Cancels the message that an agent works on, or does nothing where it works on none.

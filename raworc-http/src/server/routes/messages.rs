@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
-use raworc_core::control::{Call, History, SendMessage};
+use raworc_core::control::{Call, History, SendMessage, TokenRecord};
 use raworc_core::ids::{AgentName, MessageId, TenantName};
 use raworc_core::message::Message;
 use raworc_core::step::Step;
@@ -19,6 +19,7 @@ use super::answer;
 use crate::api::{BASE, ErrorBody, Page, Wait};
 use crate::server::extract::{AgentAt, Held, MessageAt, Query};
 use crate::server::openapi::{IdempotencyHeader, WaitQuery};
+use crate::server::state::Ends;
 use crate::server::{ApiError, ApiState};
 
 pub(super) fn routes() -> OpenApiRouter<ApiState> {
@@ -30,17 +31,20 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(steps))
 }
 
-/// The message once it has ended, or as it is when the time is over; none where the server closes before that.
+/// The message once it has ended, or as it is when the time is over; or why it is not waited for that long.
 async fn await_message(
     state: &ApiState,
-    call: &Call,
+    (call, token): (&Call, &TokenRecord),
     tenant: &TenantName,
     name: &AgentName,
     id: MessageId,
     wait: Wait,
-) -> Result<Option<Message>, ApiError> {
+) -> Result<Result<Message, Ends>, ApiError> {
     let waiting = state.control().wait_for_message(call, tenant, name, id, wait.0);
-    Ok(state.unless_closing(waiting).await.transpose()?)
+    match state.unless_it_ends(token, waiting).await {
+        Ok(waited) => Ok(Ok(waited?)),
+        Err(ends) => Ok(Err(ends)),
+    }
 }
 
 /// Says something to an agent, and wakes it.
@@ -64,16 +68,20 @@ async fn send(
     Query(Waiting { wait }): Query<Waiting>,
     Held(request, room): Held<SendMessage>,
 ) -> Result<Response, ApiError> {
-    let AgentAt { call, tenant, name, .. } = at;
+    let AgentAt { call, token, tenant, name } = at;
+    let mut ended = None;
     let mut message = state.control().send(&call, &tenant, &name, request).await?.message;
     // It is written. What a caller who waits still has of it is one message.
     drop(room);
     if !wait.0.is_zero() {
-        let waited = await_message(&state, &call, &tenant, &name, message.id, wait).await;
-        message = seen(waited).flatten().unwrap_or(message);
+        match seen(await_message(&state, (&call, &token), &tenant, &name, message.id, wait).await) {
+            Some(Ok(waited)) => message = waited,
+            Some(Err(ends)) => ended = Some(ends),
+            None => {}
+        }
     }
     let place = format!("{BASE}/tenants/{tenant}/agents/{name}/messages/{}", message.id);
-    Ok(answer::located(answer::message(StatusCode::ACCEPTED, &call, &message), &place))
+    Ok(answer::interrupted(answer::located(answer::message(StatusCode::ACCEPTED, &call, &message), &place), ended))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -121,14 +129,17 @@ async fn read(
     at: MessageAt,
     Query(Waiting { wait }): Query<Waiting>,
 ) -> Result<Response, ApiError> {
-    let MessageAt { call, tenant, name, id } = at;
-    if !wait.0.is_zero()
-        && let Some(message) = await_message(&state, &call, &tenant, &name, id, wait).await?
-    {
-        return Ok(answer::message(StatusCode::OK, &call, &message));
+    let MessageAt { call, token, tenant, name, id } = at;
+    let mut ended = None;
+    if !wait.0.is_zero() {
+        match await_message(&state, (&call, &token), &tenant, &name, id, wait).await? {
+            Ok(message) => return Ok(answer::message(StatusCode::OK, &call, &message)),
+            Err(Ends::Closing) => ended = Some(Ends::Closing),
+            Err(ends) => return Err(ends.into()),
+        }
     }
     let message = state.control().get_message(&call, &tenant, &name, id).await?;
-    Ok(answer::message(StatusCode::OK, &call, &message))
+    Ok(answer::interrupted(answer::message(StatusCode::OK, &call, &message), ended))
 }
 
 /// Cancels a message: at once where it is queued, by its program where it is held.

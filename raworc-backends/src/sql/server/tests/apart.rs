@@ -11,10 +11,12 @@ use tokio::time::{Instant, timeout};
 
 use super::database::{self, Database};
 use super::own::Own;
-use super::{Tested, made_once_each, open};
+use super::{Tested, a_connection, made_once_each, open};
 use crate::sql::commits::{accept, create, message_id};
+use crate::sql::convert::number;
 use crate::sql::server::{DatabaseOptions, connect};
 use crate::sql::store::SqlStore;
+use crate::sql::whole::status;
 
 /// How a kind of server is asked for TLS.
 pub(crate) struct Words {
@@ -203,6 +205,36 @@ pub(crate) async fn a_server_that_is_set_up_otherwise_keeps_texts_as_they_are<D:
         assert_eq!(kept, texts);
         store.close().await;
         database.at_server(D::OTHERWISE.1).await.expect("and takes it back");
+    })
+    .await;
+}
+
+pub(crate) async fn who_works_on_all_of_a_store_takes_as_long_as_it_takes_whatever_limits_there_are<D: Tested>(
+    _kind: &'static str,
+    own: MutexGuard<'static, Secure>,
+) {
+    Database::with(own.server.url(), async |database| {
+        open::<D>(&database).await.close().await;
+        database.at_server(D::LIMITS.0).await.expect("the user may set them");
+        let slept = async |conn: &mut D::Connection| {
+            let rows = status::run::<D>(conn, D::TWO_SECONDS).await;
+            rows.is_ok_and(|rows| rows.first().is_some_and(|row| number(row, 0).is_ok_and(|slept| slept == 0)))
+        };
+        let mut conn = a_connection::<D>(&database).await;
+        let limits = async |conn: &mut D::Connection| {
+            let rows = status::run::<D>(conn, D::LIMITS_LEFT).await.expect("answers");
+            number(&rows[0], 0).expect("a number")
+        };
+        let before = (limits(&mut conn).await > 0, slept(&mut conn).await);
+        status::run::<D>(&mut conn, D::PATIENT).await.expect("may be said");
+        let after = (limits(&mut conn).await, slept(&mut conn).await);
+        let mut whole = SqlStore::<D>::whole(&DatabaseOptions::new(database.url())).await.expect("can be used");
+        let verified = whole.verify(&|_, _| {}).await;
+        whole.close().await;
+        database.at_server(D::LIMITS.1).await.expect("and takes them back");
+        assert_eq!(before, (true, false), "they hold for others");
+        assert_eq!(after, (0, true));
+        assert_eq!(verified.expect("is looked at").flawed, 0);
     })
     .await;
 }

@@ -19,6 +19,7 @@ use crate::sql::commits::{accept, create, message_id};
 use crate::sql::dialect::Columns;
 use crate::sql::script::Script;
 use crate::sql::server::{ConnectTo, DatabaseOptions, connect};
+use crate::sql::store::SqlStore;
 
 /// An address at which nothing answers.
 pub(super) const NOWHERE: &str = "127.0.0.1:1";
@@ -144,8 +145,15 @@ pub(crate) async fn a_server_that_takes_no_writes_any_more_is_left_by_who_reads_
     let (agent, made) = create("one");
     store.commit(made).await.expect("goes through");
     let to = url.replace(&database.address(), &at_standby.address());
-    let (to, _) = D::options(&DatabaseOptions::new(&to)).expect("an address");
+    let at_standby_alone = DatabaseOptions::new(to);
+    let (to, _) = D::options(&at_standby_alone).expect("an address");
     until_it_has_an_agent::<D>(&to).await;
+    // Until it takes the other's place, it serves who reads all of a store.
+    let mut whole = SqlStore::<D>::whole(&at_standby_alone).await.expect("can be used");
+    let exported = whole.export(&mut Vec::new(), &|_, _| {}).await.expect("is read");
+    let verified = whole.verify(&|_, _| {}).await.expect("is read");
+    assert_eq!(verified.contents, exported);
+    whole.close().await;
 
     D::read_only(&database, true).await.expect("may be set");
     let commit = accept(agent, message_id(), "hello");

@@ -62,6 +62,8 @@ pub(crate) async fn where_nothing_is_that_is_told_and_a_migration_makes_it(place
 pub(crate) async fn many_bring_an_old_schema_up_to_date_at_once<D: Server>(place: Served<D>) {
     let mut conn = place.conn().await;
     D::migrate(&mut conn, &D::MIGRATIONS[..1], "here").await.expect("makes them");
+    let row = "INSERT INTO audit (seq, tenant, revision, at, doc) VALUES (1, 't', 1, 1, '{}')";
+    status::run::<D>(&mut conn, row).await.expect("is written");
     conn.close().await.expect("closes");
     let stores = join_all((0..6).map(|_| place.open())).await;
     // Each is at work with them: whoever came first has changed them once.
@@ -74,6 +76,9 @@ pub(crate) async fn many_bring_an_old_schema_up_to_date_at_once<D: Server>(place
     let mut whole = place.whole(Access::Read).await;
     let status = whole.status().await.expect("is told");
     assert_eq!((status.schema, status.newest), (Some(status.newest), newest(D::MIGRATIONS)));
+    for (kept, rows) in [("audit", 1), ("agents", 6)] {
+        assert!(status.tables.iter().any(|table| table.table == kept && table.rows == rows), "{kept}: {status:?}");
+    }
     whole.close().await;
 }
 

@@ -188,7 +188,10 @@ async fn a_body_that_stands_still_is_given_up() {
             let mut wire = Wire::dial(&world).await;
             wire.begin(&a, path, length).await;
             wire.write("{").await;
-            assert_eq!(wire.answer().await, (408, "request_timeout".to_owned()), "{path} of {length}");
+            // What is too long by its own length need not come.
+            let is_short = ["setup", "deltas"].contains(&path) && length > 256 << 10;
+            let told = if is_short { (413, "too_large") } else { (408, "request_timeout") };
+            assert_eq!(wire.answer().await, (told.0, told.1.to_owned()), "{path} of {length}");
         }
     }
 }

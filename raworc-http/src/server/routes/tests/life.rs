@@ -1,11 +1,16 @@
 //! Agents that live: waking, sleeping, working, and calls that wait for it.
 
+use std::time::Duration;
+
 use http::{Method, StatusCode};
-use raworc_core::control::Settings;
+use raworc_core::control::{Call, Settings};
 use raworc_core::runtime::simulated::{Act, SimulatedAgent};
 use serde_json::json;
+use tokio::time::Instant;
 
-use crate::server::testing::{Api, Setting, said};
+use crate::api::WAIT_INTERRUPTED;
+use crate::server::Tokens;
+use crate::server::testing::{Api, Setting, said, user};
 
 #[tokio::test]
 async fn a_call_that_waits_answers_what_is_then() {
@@ -128,4 +133,47 @@ async fn waits_end_when_the_server_closes() {
     let waiting = api.post("ada", "/agents/one/messages?wait=600s", &sent);
     let (sent, ()) = tokio::join!(waiting, async { closing.cancel() });
     assert_eq!((sent.status, &sent.body["state"]), (StatusCode::ACCEPTED, &json!("queued")));
+    assert_eq!(sent.headers[WAIT_INTERRUPTED], "true");
+    let id = sent.body["id"].as_str().expect("an id");
+    let read = api.get("ada", &format!("/agents/one/messages/{id}?wait=600s")).await;
+    assert_eq!((read.status, read.headers.contains_key(WAIT_INTERRUPTED)), (StatusCode::OK, true), "{read:?}");
+    let made = api.post("ada", "/agents?wait=600s", &json!({ "name": "two" })).await;
+    assert_eq!((made.status, made.headers.contains_key(WAIT_INTERRUPTED)), (StatusCode::CREATED, true), "{made:?}");
+    let read = api.get("ada", &format!("/agents/one/messages/{id}")).await;
+    assert!(!read.headers.contains_key(WAIT_INTERRUPTED), "it did not wait: {read:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_wait_is_longer_than_its_token_is_good() {
+    let api = Api::start().await;
+    api.agent("ada", "one").await;
+    let sent = api.post("ada", "/agents/one/messages", &said("x")).await;
+    let path = format!("/agents/one/messages/{}?wait=600s", sent.body["id"].as_str().expect("an id"));
+    let tokens = Tokens::new(&api.control);
+    let bearer = |ttl| {
+        let issued = tokens.issue(&user("ada"), Duration::from_secs(ttl)).expect("issued");
+        (format!("Bearer {}", issued.token), issued.record)
+    };
+    let (expires, _) = bearer(5);
+    let began = Instant::now();
+    let refused = api.call("", Method::GET, &path, None, &[("authorization", &expires)]).await;
+    assert_eq!(refused.code(), "unauthenticated");
+    // Tokens count whole seconds.
+    assert!((4..=5).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+    let (good, record) = bearer(600);
+    let headers = [("authorization", good.as_str())];
+    let waiting = api.call("", Method::GET, &path, None, &headers);
+    let revoking = async {
+        let call = Call::by(user("ada")).with_token(record);
+        api.control.revoke(&call).await.expect("revoked");
+    };
+    let (refused, ()) = tokio::join!(waiting, revoking);
+    assert_eq!(refused.code(), "unauthenticated");
+    assert!(began.elapsed() < Duration::from_secs(60), "it was not waited any longer: {:?}", began.elapsed());
+    // What was asked is done all the same.
+    let (expires, _) = bearer(5);
+    let headers = [("authorization", expires.as_str())];
+    let path = "/agents/one/messages?wait=600s";
+    let sent = api.call("", Method::POST, path, Some(&said("y")), &headers).await;
+    assert_eq!((sent.status, sent.headers.contains_key(WAIT_INTERRUPTED)), (StatusCode::ACCEPTED, true), "{sent:?}");
 }

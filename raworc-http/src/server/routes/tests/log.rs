@@ -143,7 +143,7 @@ async fn a_log_that_no_longer_goes_back_that_far_is_gone_before_the_stream_begin
     let gone = api.get("ada", "/events?since=1").await;
     assert_eq!((gone.status, gone.code()), (StatusCode::GONE, "gone"));
     let text = gone.body["error"]["message"].to_string();
-    assert!(text.contains("the log begins at revision"), "{text}");
+    assert!(text.contains("the log goes on at revision"), "{text}");
     let seen = api.call("ada", Method::GET, "/events", None, &[("last-event-id", "1")]).await;
     assert_eq!((seen.status, seen.code()), (StatusCode::GONE, "gone"));
     let oldest = seen.body["error"]["details"]["oldest"].as_u64().expect("says where the log begins");
@@ -151,8 +151,13 @@ async fn a_log_that_no_longer_goes_back_that_far_is_gone_before_the_stream_begin
     assert_eq!(stream.status, StatusCode::OK);
     api.agent("ada", "two").await;
     assert_eq!(stream.event().await.data["name"], "two", "it goes on from there");
+    // As the log of a database is that has lost the last of it.
+    let head = api.store_head().await;
     let beyond = api.get("ada", "/events?since=100000").await;
-    assert_eq!((beyond.status, beyond.code()), (StatusCode::BAD_REQUEST, "invalid"));
+    assert_eq!((beyond.status, beyond.code()), (StatusCode::GONE, "gone"));
+    assert_eq!(beyond.body["error"]["details"]["oldest"], head + 1);
+    let seen = api.call("ada", Method::GET, "/events", None, &[("last-event-id", "100000")]).await;
+    assert_eq!((seen.status, seen.code()), (StatusCode::GONE, "gone"));
     let nonsense = api.call("ada", Method::GET, "/events", None, &[("last-event-id", "x")]).await;
     assert_eq!(nonsense.code(), "invalid");
 }
