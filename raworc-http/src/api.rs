@@ -21,8 +21,8 @@ pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// Tells that an answer is the one to an earlier request with the same key.
 pub const IDEMPOTENT_REPLAYED: &str = "idempotent-replayed";
 
-/// Tells that the answer came before what the call waits for, and before its time was over: since the server closes, or the caller's
-/// token is no longer good. Asked again, another server goes on.
+/// Tells that the answer came before what the call waits for, and before its time was over: since the server closes, and another
+/// one goes on where it is asked again; or since the caller's token is no longer good.
 pub const WAIT_INTERRUPTED: &str = "wait-interrupted";
 
 /// The header that names a request, in both directions.

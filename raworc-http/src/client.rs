@@ -250,24 +250,28 @@ impl Client {
             let message = format!("Idempotency-Key: use visible ASCII characters, not {:?}", ask.key());
             return Err(ClientError::invalid("Idempotency-Key", message));
         };
-        self.ask_until(request.header(IDEMPOTENCY_KEY, key), ask.wait_time()).await
+        let mut done = None;
+        let asked = self.ask_until(request.header(IDEMPOTENCY_KEY, key), ask.wait_time(), &mut done).await;
+        // What was done is no error, whatever keeps it from being waited for: it would be asked for once more.
+        asked.or_else(|error| done.ok_or(error))
     }
 
     /// Sends a request that may be sent again, and has the server wait so long for what is asked for.
     ///
     /// A server waits no longer than [`WAIT_LIMIT`] in one call, and answers at once when it closes. It is asked again until it has
-    /// answered sooner than it had to, which says that what is waited for has come, or until all of the time is over.
+    /// answered sooner than it had to, which says that what is waited for has come, or until all of the time is over. Where that is an
+    /// error, `last` is what was answered before.
     pub(crate) async fn ask_until<T: DeserializeOwned>(
         &self,
         request: RequestBuilder,
         time: Duration,
+        last: &mut Option<T>,
     ) -> Result<T, ClientError> {
         if time.is_zero() {
             return self.fetch(request).await;
         }
         let deadline = Instant::now() + time;
         let mut waits = backoff().without_max_times().build();
-        let mut last = None;
         loop {
             let told = self
                 .again(|| async {
@@ -280,22 +284,23 @@ impl Client {
                 })
                 .await;
             let is_over = Instant::now() >= deadline;
-            let mut pause = || waits.next().unwrap_or_default();
-            let pause = match (told, last.take()) {
-                (Ok((answer, is_cut, is_sooner)), _) if is_over || (is_sooner && !is_cut) => return Ok(answer),
-                (Ok((answer, is_cut, _)), _) => {
-                    last = Some(answer);
-                    if is_cut { pause() } else { Duration::ZERO }
-                }
-                // It was done, and is waited for wherever it can be asked about.
-                (Err(error), Some(answer)) if error.is_retryable() => {
-                    if is_over {
-                        return Ok(answer);
+            let pause = match told {
+                Ok((answer, is_cut, is_sooner)) if is_over || (is_sooner && !is_cut) => return Ok(answer),
+                Ok((answer, is_cut, _)) => {
+                    *last = Some(answer);
+                    if is_cut {
+                        waits.next().unwrap_or_default()
+                    } else {
+                        waits = backoff().without_max_times().build();
+                        Duration::ZERO
                     }
-                    last = Some(answer);
-                    error.pause(pause())
                 }
-                (Err(error), _) => return Err(error),
+                // What was there is waited for wherever it can be asked about.
+                Err(error) if error.is_retryable() && last.is_some() && !is_over => {
+                    error.pause(waits.next().unwrap_or_default())
+                }
+                Err(error) if error.is_retryable() => return last.take().ok_or(error),
+                Err(error) => return Err(error),
             };
             tokio::time::sleep_until(deadline.min(Instant::now() + pause)).await;
         }

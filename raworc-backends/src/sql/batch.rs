@@ -84,6 +84,11 @@ impl Batches {
         Self { head, rows: Rowset::default(), keep, tidied: head.commits, forgotten: 0 }
     }
 
+    /// Over another connection. It may be another server's, which may have what was taken away at the one before.
+    pub(crate) fn begin_anew(&mut self) {
+        self.forgotten = 0;
+    }
+
     /// Does the work in one transaction: all of it, or none; or as many of the first jobs as have outcomes, where all of them would
     /// write too much. `more` may add jobs once nobody else can write any more.
     /// `changing` hears of the head as it was then, and of the agents whose rows change before anybody can see that.
@@ -97,10 +102,6 @@ impl Batches {
     ) -> Result<Written, sqlx::Error> {
         let (wanted, mut footprints) = looks_at(jobs);
         let begun = self.rows.begin::<D>(conn, self.head, time, wanted).await?;
-        if begun.commits < self.head.commits {
-            // Another server answers, which may have what was taken away here.
-            self.forgotten = 0;
-        }
         let first = jobs.len();
         more(jobs);
         if let Some(added @ [_, ..]) = jobs.get(first..) {

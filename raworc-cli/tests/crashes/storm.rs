@@ -44,7 +44,7 @@ pub(crate) async fn run(place: Place, seed: u64, time: Duration) -> Result<(Stri
     }
     stop(&flag, callers).await;
     let (done, accepted) = (killer.done, world.recorder.accepted());
-    if time >= LONG && (accepted < time.as_secs() / 4 || done.server_killed == 0 || done.program_killed == 0) {
+    if time >= LONG && (accepted < time.as_secs() / 4 || done.deaths() == 0) {
         world.trouble(format!("it was no storm: {accepted} messages were accepted, and this was done: {done:?}"));
     }
     let report = world.finish(seed).await?;
@@ -67,6 +67,11 @@ pub(crate) struct Done {
 }
 
 impl Done {
+    /// Servers and programs that were killed.
+    fn deaths(&self) -> u32 {
+        self.server_killed + self.server_killed_at_an_answer + self.server_killed_at_start + self.program_killed
+    }
+
     /// Engines that were killed while they ran.
     pub(crate) fn engines_killed(&self) -> u32 {
         self.engine_killed + self.engine_killed_with_the_server

@@ -127,7 +127,7 @@ impl Shards {
     /// Learns who else lives. Returns the runtimes whose agents have moved between operators by that: nothing else tells an
     /// operator of those that are its own now.
     pub(super) async fn look_around(&self, store: &Arc<dyn Store>) -> Vec<RuntimeName> {
-        let mut moved = Vec::new();
+        let (began, mut moved) = (Instant::now(), Vec::new());
         for runtime in &self.runtimes {
             match self.look_at(store, runtime).await {
                 Ok(true) => moved.push(runtime.clone()),
@@ -135,7 +135,7 @@ impl Shards {
                 Err(error) => tracing::warn!(%error, %runtime, "who else looks after it cannot be read"),
             }
         }
-        self.looked.send_replace(Instant::now());
+        self.looked.send_replace(began);
         moved
     }
 

@@ -43,7 +43,7 @@ impl Client {
         wait: Option<Duration>,
     ) -> Result<Message, ClientError> {
         let url = self.of_agent(name, &["messages", &id.to_string()]);
-        self.ask_until(self.request(Method::GET, url), wait.unwrap_or_default()).await
+        self.ask_until(self.request(Method::GET, url), wait.unwrap_or_default(), &mut None).await
     }
 
     /// A page of the messages to and from an agent.

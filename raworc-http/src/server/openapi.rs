@@ -48,7 +48,7 @@ pub struct LastEventIdHeader {
 #[expect(dead_code, reason = "it stands for a parameter in the description")]
 pub struct WaitQuery {
     /// How long to wait for it: `30s`, `500ms`, `2m` or seconds, 10 minutes at most. The answer is what is then. Where
-    /// the server closes before that, or the token ends, it bears `Wait-Interrupted: true`: ask again.
+    /// the server closes before that, it bears `Wait-Interrupted: true`: ask again. So does what was done where the token ends.
     wait: Option<String>,
 }
 

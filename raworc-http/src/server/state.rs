@@ -199,6 +199,7 @@ impl ApiState {
         work: impl Future<Output = T>,
     ) -> Result<T, Ends> {
         tokio::select! {
+            biased;
             done = work => Ok(done),
             ends = self.ends(token) => Err(ends),
         }

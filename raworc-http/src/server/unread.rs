@@ -22,7 +22,8 @@ const LIMIT: usize = 64 << 20;
 /// For how long in all.
 const TIME: Duration = Duration::from_secs(5);
 
-/// And for as long as something comes so soon: what never ends, as what somebody types, keeps nobody waiting for an answer.
+/// Where it has no length, for as long as something comes so soon: what never ends, as what somebody types, keeps nobody
+/// waiting for an answer.
 const PAUSE: Duration = Duration::from_millis(250);
 
 /// Takes what is left of a request's body where it is refused.
@@ -60,8 +61,9 @@ async fn take_where(request: Request, next: Next, is_taken: impl FnOnce(StatusCo
 }
 
 async fn forget(mut body: Body) {
+    let pause = if body.size_hint().exact().is_some() { TIME } else { PAUSE };
     let mut left = LIMIT;
-    while let Ok(Some(Ok(frame))) = tokio::time::timeout(PAUSE, body.frame()).await {
+    while let Ok(Some(Ok(frame))) = tokio::time::timeout(pause, body.frame()).await {
         left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
         if left == 0 {
             break;

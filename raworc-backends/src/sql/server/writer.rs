@@ -88,8 +88,11 @@ impl<D: Server> Writer<D> {
         };
         let writing = async {
             // Before anything is told that follows: it may be another server.
-            if is_new && self.shared.look_over(&mut conn).await?.went_back {
-                signals.turn();
+            if is_new {
+                self.batches.begin_anew();
+                if self.shared.look_over(&mut conn).await?.went_back {
+                    signals.turn();
+                }
             }
             self.batches.write::<D>(&mut conn, &self.shared.time, batch, more, begun).await
         };

@@ -19,7 +19,7 @@ use super::*;
 use crate::api::{IDEMPOTENCY_KEY, Wait};
 use crate::server::agents::testing::{World, until};
 use crate::server::testing::{Setting, user};
-use crate::server::{Options, router};
+use crate::server::{Options, Tokens, router};
 
 /// A request as it arrived: its method, how long it has the server wait, and its key.
 type Seen = (http::Method, Duration, Option<String>);
@@ -94,6 +94,26 @@ async fn a_wait_that_a_closing_server_ends_goes_on_at_the_next_one_and_over_the_
     let (sent, messages) = tokio::join!(sending, cancelling);
     assert_eq!(sent.expect("sent").state, MessageState::Cancelled, "it was waited for until something came of it");
     assert_eq!(messages, 1);
+}
+
+#[tokio::test]
+async fn what_was_done_is_no_error_where_the_token_ends_while_it_is_waited_for() {
+    // Nothing becomes of agents there.
+    let api = Api::start().await;
+    let tokens = Tokens::new(&api.control);
+    let token = tokens.issue(&user("ada"), Duration::from_secs(3)).expect("issued").token;
+    let client = answering(api.router.clone()).await.with_token(token);
+    let (one, said) = (new("one"), SendMessage::text("hello"));
+    client.create_agent(&one, Ask::new()).await.expect("made");
+    let two = new("two");
+    let making = client.create_agent(&two, Ask::new().wait_secs(600));
+    let sending = client.send(&one.name, &said, Ask::new().wait_secs(600));
+    let (made, sent) = tokio::join!(making, sending);
+    assert_eq!(made.expect("made").status.state(), State::Init);
+    let sent = sent.expect("it is accepted");
+    assert_eq!(sent.state, MessageState::Queued);
+    let read = client.message(&one.name, sent.id, Some(Duration::from_secs(600))).await;
+    assert_eq!(read.expect_err("the token has ended").code, "unauthenticated");
 }
 
 #[tokio::test]
