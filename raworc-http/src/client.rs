@@ -258,9 +258,9 @@ impl Client {
 
     /// Sends a request that may be sent again, and has the server wait so long for what is asked for.
     ///
-    /// A server waits no longer than [`WAIT_LIMIT`] in one call, and answers at once when it closes. It is asked again until it has
-    /// answered sooner than it had to, which says that what is waited for has come, or until all of the time is over. Where that is an
-    /// error, `last` is what was answered before.
+    /// A server waits no longer than [`WAIT_LIMIT`] in one call, and answers at once when it closes. It is asked again
+    /// until it has answered sooner than it had to, which says that what is waited for has come, or until all of the
+    /// time is over. Where that is an error, `last` is what was answered before.
     pub(crate) async fn ask_until<T: DeserializeOwned>(
         &self,
         request: RequestBuilder,

@@ -91,7 +91,8 @@ pub(crate) fn accepted(message: Message) -> Outcome {
 }
 
 /// The work of a message: after a while it leaves a file and then its label on the volume, and another mark where other work
-/// is under way, and says [`did`] it. Where it is interrupted, what writes the file can end well with a part of it, and the shell goes on.
+/// is under way, and says that it [`did`] it. Where it is interrupted, what writes the file can end well with a part of it,
+/// and the shell goes on.
 pub(crate) fn work(label: &str, millis: u32) -> String {
     let seconds = f64::from(millis) / 1000.0;
     let file =
