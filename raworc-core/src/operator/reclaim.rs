@@ -195,11 +195,13 @@ pub(super) fn orphan(shared: &Arc<Shared>, runtime: &RuntimeName, id: ComputerId
 
 /// Whether there was something to take away: the last word of a computer that was reclaimed is its removal.
 async fn take_orphan(shared: &Shared, engine: &Engine, id: ComputerId) -> Result<bool, Cut> {
+    let asked = Instant::now();
     let _pass = unless_stopped(shared, engine.orphans.enter(&TenantName::default())).await?;
     if limited(shared, "look at the computer", engine.entry.runtime.observe(id)).await?.is_none() {
         return Ok(false);
     }
-    unless_stopped(shared, shared.shards.signed_after(Instant::now())).await?;
+    // Of many that wait for each other, the first alone waits for this.
+    unless_stopped(shared, shared.shards.signed_after(asked)).await?;
     go_on(shared)?;
     let known = shared.store.computer(id).await.map_err(|error| RuntimeError::Unavailable(error.to_string()))?;
     if let Some(computer) = known {
