@@ -40,7 +40,7 @@ pub(super) struct Shards {
     runtimes: Vec<RuntimeName>,
     /// When the last sign of life was begun that went through.
     signed: watch::Sender<Instant>,
-    /// When it was looked last who else lives, whatever came of that.
+    /// When the last look who else lives was begun that has ended, whatever came of it.
     looked: watch::Sender<Instant>,
     /// Somebody has left, or this operator has given a sign of life.
     called: Notify,
@@ -139,9 +139,14 @@ impl Shards {
         moved
     }
 
-    /// Waits, where this operator has stood still past its lease, until it has looked who else lives.
+    /// Waits, where this operator has not looked for as long as its lease lasts, since it stood still or reads are slow, until it
+    /// has looked once more.
     pub(super) async fn looked_lately(&self) {
-        let _ = self.looked.subscribe().wait_for(|looked| looked.elapsed() < TTL).await.map(drop);
+        let mut looked = self.looked.subscribe();
+        if looked.borrow_and_update().elapsed() >= TTL {
+            // Where a look takes longer than that, the next one would come no sooner.
+            let _ = looked.changed().await;
+        }
     }
 
     /// Learns which operators of a runtime live, and whether that has changed.

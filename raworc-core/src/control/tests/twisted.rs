@@ -44,6 +44,7 @@ pub(crate) struct Twisted {
     head: Mutex<Option<Revision>>,
     left_out: Arc<Mutex<(Revision, u64)>>,
     reads_stand_still: watch::Sender<bool>,
+    reads_take: Mutex<Duration>,
     knows_no_computer: AtomicBool,
     is_read_only: AtomicBool,
     asked: Mutex<Vec<&'static str>>,
@@ -75,6 +76,7 @@ impl Twisted {
             head: Mutex::default(),
             left_out: Arc::default(),
             reads_stand_still: watch::Sender::new(false),
+            reads_take: Mutex::default(),
             knows_no_computer: AtomicBool::default(),
             is_read_only: AtomicBool::default(),
             asked: Mutex::default(),
@@ -169,6 +171,11 @@ impl Twisted {
         self.reads_stand_still.send_replace(still);
     }
 
+    /// What an operator reads is answered in no less time than this.
+    pub(crate) fn slow_reads(&self, time: Duration) {
+        *self.reads_take.lock().unwrap_or_else(PoisonError::into_inner) = time;
+    }
+
     /// Knows of no computer, as a database does that was left behind before they were made.
     pub(crate) fn knows_no_computer(&self, none: bool) {
         self.knows_no_computer.store(none, Ordering::Relaxed);
@@ -189,6 +196,8 @@ impl Twisted {
     }
 
     async fn read(&self) {
+        let time = *self.reads_take.lock().unwrap_or_else(PoisonError::into_inner);
+        tokio::time::sleep(time).await;
         let mut still = self.reads_stand_still.subscribe();
         let _ = still.wait_for(|still| !still).await.map(drop);
     }

@@ -95,6 +95,14 @@ async fn asks_for_one(world: &World) {
     world.engine_until("looked at", |_| world.store.computers_read() > before).await;
 }
 
+/// Nothing was done to the agent's computer.
+async fn is_left_alone(world: &World, idle: &Agent) {
+    looked_at_all(world).await;
+    assert_eq!((world.engine.calls(Method::Stop), world.engine.calls(Method::Remove)), (0, 0));
+    assert_eq!(world.agent(idle).await.status.incarnation, idle.status.incarnation);
+    world.done(idle, "hello").await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_computer_that_the_store_knows_when_it_is_asked_again_is_left_alone() {
     let world = World::new().await;
@@ -104,10 +112,7 @@ async fn a_computer_that_the_store_knows_when_it_is_asked_again_is_left_alone() 
     world.store.knows_no_computer(true);
     asks_for_one(&world).await;
     world.store.knows_no_computer(false);
-    looked_at_all(&world).await;
-    assert_eq!((world.engine.calls(Method::Stop), world.engine.calls(Method::Remove)), (0, 0));
-    assert_eq!(world.agent(&idle).await.status.incarnation, idle.status.incarnation);
-    world.done(&idle, "hello").await;
+    is_left_alone(&world, &idle).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -121,10 +126,7 @@ async fn a_store_that_takes_no_writes_has_nothing_taken_away_by_what_it_does_not
     tokio::time::sleep(Duration::from_secs(60)).await;
     world.store.knows_no_computer(false);
     world.store.is_read_only(false);
-    looked_at_all(&world).await;
-    assert_eq!((world.engine.calls(Method::Stop), world.engine.calls(Method::Remove)), (0, 0));
-    assert_eq!(world.agent(&idle).await.status.incarnation, idle.status.incarnation);
-    world.done(&idle, "hello").await;
+    is_left_alone(&world, &idle).await;
 }
 
 #[tokio::test(start_paused = true)]
