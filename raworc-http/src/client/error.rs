@@ -196,3 +196,16 @@ impl StdError for ClientError {
 pub(crate) fn address(server: &Url) -> &str {
     server.as_str().trim_end_matches('/')
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_whom_a_server_sends_away_together_do_not_come_back_together() {
+        let told = ClientError { retry_after: Some(Duration::from_secs(1)), ..ClientError::local("busy", "m".into()) };
+        assert_eq!(told.pause(Duration::from_millis(150)), Duration::from_millis(1150));
+        let untold = ClientError::local("busy", "m".into());
+        assert_eq!(untold.pause(Duration::from_millis(150)), Duration::from_millis(150));
+    }
+}

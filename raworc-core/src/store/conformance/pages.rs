@@ -267,8 +267,11 @@ async fn a_page_of_large_rows_ends_early_and_the_next_goes_on(subject: Arc<dyn S
         assert_eq!(seen, all);
     }
     let step = NewStep { kind: StepKind::Log, tool: None, text: "s".repeat(STEP_LIMIT) };
-    let add = AgentOp::AddSteps { message: None, attempt: 0, steps: vec![step; 160] };
-    scene.change(id, vec![add]).await;
+    // As many at a time as a program's report may hold.
+    for _ in 0..3 {
+        let steps = vec![step.clone(); 100];
+        scene.change(id, vec![AgentOp::AddSteps { message: None, attempt: 0, steps }]).await;
+    }
     let mut query = StepQuery { agent: id, message: None, after: 0, limit: MAX_PAGE };
     let mut seen = Vec::new();
     loop {
@@ -280,7 +283,7 @@ async fn a_page_of_large_rows_ends_early_and_the_next_goes_on(subject: Arc<dyn S
             None => break,
         }
     }
-    assert_eq!(seen, (1..=160).collect::<Vec<_>>());
+    assert_eq!(seen, (1..=300).collect::<Vec<_>>());
     let long = crate::agent::AgentSpec {
         instructions: Some("i".repeat(64 << 10)),
         setup: Some("s".repeat(64 << 10)),

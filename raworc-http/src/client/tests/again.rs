@@ -1,7 +1,14 @@
 //! Calls whose answer is lost, and servers that are away.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use axum::extract::Request;
+use axum::response::IntoResponse;
+use http::StatusCode;
 use tokio::net::TcpSocket;
 use tokio::time::Instant;
+use tower::ServiceExt;
 
 use super::*;
 use crate::client::ClientError;
@@ -71,6 +78,29 @@ async fn every_change_whose_answer_is_lost_has_one_effect() {
     proxy.lose_answers(1);
     through.delete_agent(&one, Ask::new().wait_secs(30)).await.expect("deleted");
     assert_eq!(direct.agent(&one).await.expect_err("gone").code, "not_found");
+}
+
+#[tokio::test]
+async fn what_a_balancer_answers_for_a_server_that_is_away_is_not_taken_for_the_servers_word() {
+    let api = Api::start().await;
+    let (inner, asked) = (api.router.clone(), Arc::new(AtomicUsize::default()));
+    let count = Arc::clone(&asked);
+    let balanced = axum::Router::new().fallback(move |request: Request| {
+        let (inner, turn) = (inner.clone(), count.fetch_add(1, Ordering::SeqCst));
+        async move {
+            match turn {
+                0 => Ok((StatusCode::BAD_GATEWAY, "<html>").into_response()),
+                1 => Ok((StatusCode::GATEWAY_TIMEOUT, "<html>").into_response()),
+                2 => Ok((StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "1")], "<html>").into_response()),
+                _ => inner.oneshot(request).await,
+            }
+        }
+    });
+    let client = answering(balanced).await.with_token(api.token("ada"));
+    let began = Instant::now();
+    client.create_agent(&new("one"), Ask::new()).await.expect("made");
+    assert_eq!(asked.load(Ordering::SeqCst), 4);
+    assert!(began.elapsed() > Duration::from_secs(1), "a time that is named is waited for");
 }
 
 #[tokio::test]

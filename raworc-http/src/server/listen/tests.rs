@@ -45,6 +45,25 @@ impl Served {
     }
 }
 
+#[tokio::test]
+async fn a_connection_of_http_2_is_told_how_many_requests_it_may_have_under_way() {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    const MAX_CONCURRENT_STREAMS: u16 = 3;
+    let served = Served::within(ConnectionLimits::default()).await;
+    let mut wire = served.dial().await;
+    wire.write(PREFACE).await;
+    let mut head = [0; 9];
+    soon(wire.0.read_exact(&mut head)).await.expect("settings");
+    assert_eq!(head[3], 4, "{head:?}");
+    let mut settings = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
+    soon(wire.0.read_exact(&mut settings)).await.expect("settings");
+    let told = settings.chunks(6).find(|one| u16::from_be_bytes([one[0], one[1]]) == MAX_CONCURRENT_STREAMS);
+    let told = told.expect("it is among them");
+    assert_eq!(u32::from_be_bytes([told[2], told[3], told[4], told[5]]), 64);
+    drop(wire);
+    served.end().await;
+}
+
 /// A connection that is written to byte by byte.
 struct Wire(TcpStream);
 

@@ -5,8 +5,8 @@ use std::num::NonZeroUsize;
 use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
-use raworc_core::control::{Call, History, SendMessage, TokenRecord};
-use raworc_core::ids::{AgentName, MessageId, TenantName};
+use raworc_core::control::{History, SendMessage};
+use raworc_core::ids::{AgentName, MessageId};
 use raworc_core::message::Message;
 use raworc_core::step::Step;
 use serde::Deserialize;
@@ -16,7 +16,7 @@ use utoipa_axum::routes;
 
 use super::agents::{Waiting, seen};
 use super::answer;
-use crate::api::{BASE, ErrorBody, Page, Wait};
+use crate::api::{BASE, ErrorBody, Page};
 use crate::server::extract::{AgentAt, Held, MessageAt, Query};
 use crate::server::openapi::{IdempotencyHeader, WaitQuery};
 use crate::server::state::Ends;
@@ -29,22 +29,6 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(cancel))
         .routes(routes!(steps_for))
         .routes(routes!(steps))
-}
-
-/// The message once it has ended, or as it is when the time is over; or why it is not waited for that long.
-async fn await_message(
-    state: &ApiState,
-    (call, token): (&Call, &TokenRecord),
-    tenant: &TenantName,
-    name: &AgentName,
-    id: MessageId,
-    wait: Wait,
-) -> Result<Result<Message, Ends>, ApiError> {
-    let waiting = state.control().wait_for_message(call, tenant, name, id, wait.0);
-    match state.unless_it_ends(token, waiting).await {
-        Ok(waited) => Ok(Ok(waited?)),
-        Err(ends) => Ok(Err(ends)),
-    }
 }
 
 /// Says something to an agent, and wakes it.
@@ -74,10 +58,10 @@ async fn send(
     // It is written. What a caller who waits still has of it is one message.
     drop(room);
     if !wait.0.is_zero() {
-        match seen(await_message(&state, (&call, &token), &tenant, &name, message.id, wait).await) {
-            Some(Ok(waited)) => message = waited,
-            Some(Err(ends)) => ended = Some(ends),
-            None => {}
+        let waiting = state.control().wait_for_message(&call, &tenant, &name, message.id, wait.0);
+        match state.unless_it_ends(&token, waiting).await {
+            Ok(waited) => message = seen(waited).unwrap_or(message),
+            Err(ends) => ended = Some(ends),
         }
     }
     let place = format!("{BASE}/tenants/{tenant}/agents/{name}/messages/{}", message.id);
@@ -132,8 +116,9 @@ async fn read(
     let MessageAt { call, token, tenant, name, id } = at;
     let mut ended = None;
     if !wait.0.is_zero() {
-        match await_message(&state, (&call, &token), &tenant, &name, id, wait).await? {
-            Ok(message) => return Ok(answer::message(StatusCode::OK, &call, &message)),
+        let waiting = state.control().wait_for_message(&call, &tenant, &name, id, wait.0);
+        match state.unless_it_ends(&token, waiting).await {
+            Ok(message) => return Ok(answer::message(StatusCode::OK, &call, &message?)),
             Err(Ends::Closing) => ended = Some(Ends::Closing),
             Err(ends) => return Err(ends.into()),
         }

@@ -1,9 +1,10 @@
 //! What must not break it.
 
+use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, Version};
 use serde_json::json;
@@ -257,6 +258,46 @@ async fn large_bodies_take_room_of_which_a_caller_has_a_part_and_who_gets_none_i
     }
 }
 
+/// What never stands still for long and never ends.
+fn drips() -> Body {
+    Body::from_stream(futures::stream::unfold((), |()| async {
+        tokio::time::sleep(std::time::Duration::from_secs(15)).await;
+        Some((Ok::<_, std::io::Error>(bytes::Bytes::from_static(b" ")), ()))
+    }))
+}
+
+/// The same with a length, which is told.
+struct Told(Body, u64);
+
+impl HttpBody for Told {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<hyper::body::Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.0).poll_frame(cx)
+    }
+
+    fn size_hint(&self) -> hyper::body::SizeHint {
+        hyper::body::SizeHint::with_exact(self.1)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_small_body_that_drips_is_given_up_after_a_minute() {
+    let api = Api::start().await;
+    api.agent("ada", "one").await;
+    let path = "/api/v0/agents/one/messages";
+    let mut request = api.request("ada", Method::POST, path, Some(&json!({})));
+    *request.body_mut() = Body::new(Told(drips(), 1000));
+    let began = Instant::now();
+    let dripped = api.send(request).await;
+    assert_eq!((dripped.status, dripped.code()), (StatusCode::REQUEST_TIMEOUT, "request_timeout"));
+    assert_eq!(began.elapsed().as_secs(), 60);
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_body_of_a_login_has_to_come_at_once_and_to_be_small() {
     let api = Api::start().await;
@@ -265,11 +306,7 @@ async fn the_body_of_a_login_has_to_come_at_once_and_to_be_small() {
         api.send(request.expect("a request"))
     };
     let began = tokio::time::Instant::now();
-    let drip = futures::stream::unfold((), |()| async {
-        tokio::time::sleep(std::time::Duration::from_secs(15)).await;
-        Some((Ok::<_, std::io::Error>(bytes::Bytes::from_static(b" ")), ()))
-    });
-    let dripped = login(Body::from_stream(drip)).await;
+    let dripped = login(drips()).await;
     assert_eq!((dripped.status, dripped.code()), (StatusCode::REQUEST_TIMEOUT, "request_timeout"));
     assert!(began.elapsed().as_secs() < 60, "{:?}", began.elapsed());
     let large = login(Body::from(format!("{}{{}}", " ".repeat(100 << 10)))).await;
