@@ -20,7 +20,6 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::join_all;
 use raworc_core::agent::{AgentEvent, State};
@@ -54,13 +53,12 @@ pub(crate) use self::unreadable::{
     who_watches_is_told_of_an_event_that_cannot_be_read_and_hears_what_follows,
 };
 pub(crate) use self::watching::a_watcher_hears_of_what_another_process_commits;
-use super::{DatabaseOptions, Server, connect, usable};
+use super::{DatabaseOptions, Server, usable};
 use crate::sql::batch::Head;
-use crate::sql::commits::{accept, agent_lists, change, create, message_id};
+use crate::sql::commits::{accept, change, create, message_id};
 use crate::sql::convert::{int, number};
 use crate::sql::purging;
-use crate::sql::script::{Cell, Script, Step};
-use crate::sql::statements::{self as sql, Kind};
+use crate::sql::script::{Script, Step};
 use crate::sql::store::SqlStore;
 
 /// A kind of server, as its tests need it.
