@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use raworc_core::simulator::{self, Counts, Report};
 
-/// From so many seeds on, whatever never comes up fails the run.
+/// From so many seeds on, whatever never comes up fails the run, once as many more have not brought it either: the rarest
+/// of what has to come up does so a few times in this many.
 const MANY: u64 = 300;
 
 /// One in so many seeds is run twice, to see that its trace is the same.
@@ -114,62 +115,84 @@ impl Came {
         self.lines += report.lines;
         Ok(())
     }
+
+    /// Runs seeds on every processor, each from its beginning to its end on one thread.
+    fn run_all(&mut self, first: u64, seeds: u64) -> Result<(), Failed> {
+        let (next, end) = (AtomicU64::new(first), first + seeds);
+        let run = || {
+            let mut came = Self::default();
+            loop {
+                let seed = next.fetch_add(1, Ordering::Relaxed);
+                if seed >= end {
+                    return Ok(came);
+                }
+                // After the first that fails nobody begins another.
+                came.run(seed).inspect_err(|_| next.store(end, Ordering::Relaxed))?;
+            }
+        };
+        let cores = std::thread::available_parallelism().map_or(1, Into::into);
+        let all: Vec<Result<Self, Failed>> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..cores).map(|_| scope.spawn(run)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
+        });
+        for came in all {
+            let came = came?;
+            self.counts.add(&came.counts);
+            self.lines += came.lines;
+            self.twice += came.twice;
+        }
+        Ok(())
+    }
 }
 
-/// Runs seeds on every processor, each from its beginning to its end on one thread.
+/// Runs seeds, and some more as long as something that has to come up has not, up to as many again.
 fn many(options: &Options) -> ExitCode {
     let begun = tokio::time::Instant::now();
-    let (next, end) = (AtomicU64::new(options.first), options.first + options.seeds);
-    let run = || {
-        let mut came = Came::default();
-        loop {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= end {
-                return Ok(came);
-            }
-            // After the first that fails nobody begins another.
-            came.run(seed).inspect_err(|_| next.store(end, Ordering::Relaxed))?;
+    let (mut came, mut seeds, mut more) = (Came::default(), 0, options.seeds);
+    let missing = loop {
+        if let Err(failed) = came.run_all(options.first + seeds, more) {
+            return failed.tell(options.first);
         }
+        seeds += more;
+        let missing = if options.seeds < MANY { Vec::new() } else { came.counts.missing() };
+        if missing.is_empty() || seeds >= 2 * options.seeds {
+            break missing;
+        }
+        println!("simulator: not in {seeds} seeds, so some more are run: {}", missing.join(", "));
+        more = options.seeds.div_ceil(10);
     };
-    let cores = std::thread::available_parallelism().map_or(1, Into::into);
-    let all: Vec<Result<Came, Failed>> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..cores).map(|_| scope.spawn(run)).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
-    });
-    let (mut counts, mut lines, mut twice) = (Counts::default(), 0, 0);
-    for came in all {
-        match came {
-            Ok(came) => {
-                counts.add(&came.counts);
-                lines += came.lines;
-                twice += came.twice;
-            }
-            Err(Failed::Violation(report)) => return failed(&report, report.seed - options.first + 1),
-            Err(Failed::Differs { seed, hashes: [first, second] }) => {
-                println!("simulator: seed {seed} does not repeat: {first:016x}, then {second:016x}");
-                return ExitCode::FAILURE;
-            }
-        }
-    }
-    println!("{counts}");
+    println!("{}", came.counts);
     println!(
-        "simulator: {} seeds from {} in {:.1} s: every invariant held; {lines} lines of trace; {twice} seeds repeated alike",
-        options.seeds,
+        "simulator: {seeds} seeds from {} in {:.1} s: every invariant held; {} lines of trace; {} seeds repeated alike",
         options.first,
         begun.elapsed().as_secs_f64(),
+        came.lines,
+        came.twice,
     );
-    let missing = counts.missing();
-    if options.seeds >= MANY && !missing.is_empty() {
-        println!("simulator: these never came up: {}", missing.join(", "));
-        return ExitCode::FAILURE;
+    if missing.is_empty() {
+        return ExitCode::SUCCESS;
     }
-    ExitCode::SUCCESS
+    println!("failures:\nsimulator: these never came up: {}", missing.join(", "));
+    ExitCode::FAILURE
 }
 
-fn failed(report: &Report, seeds: u64) -> ExitCode {
+impl Failed {
+    /// Says what it is, under the heading of the ordinary harness, and how to see it again.
+    fn tell(&self, first: u64) -> ExitCode {
+        println!("failures:");
+        match self {
+            Self::Violation(report) => violation(report, report.seed - first + 1),
+            Self::Differs { seed, hashes: [first, second] } => {
+                println!("simulator: seed {seed} does not repeat: {first:016x}, then {second:016x}");
+            }
+        }
+        ExitCode::FAILURE
+    }
+}
+
+fn violation(report: &Report, seeds: u64) {
     println!("seed {} fails with {} faults; shrinking", report.seed, report.faults.len());
     let small = simulator::shrink(report);
-    println!("{small}");
     let numbers: Vec<_> = small.faults.iter().map(|fault| fault.number.to_string()).collect();
     let numbers = if numbers.is_empty() { "none".into() } else { numbers.join(",") };
     println!("found after {seeds} seeds; replay it with");
@@ -177,5 +200,5 @@ fn failed(report: &Report, seeds: u64) -> ExitCode {
         "  cargo test -p raworc-core --features simulator --test simulator -- --seed {} --faults {numbers}",
         report.seed
     );
-    ExitCode::FAILURE
+    println!("{small}");
 }
