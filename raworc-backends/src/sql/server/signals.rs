@@ -11,7 +11,7 @@ use tokio::time::Instant;
 pub(super) struct Signals {
     /// There is more in the log than it has told.
     pub(super) grown: Notify,
-    /// When it last met a server that takes no writes, or one that does after it.
+    /// When it last wrote over a connection that was new, or met a server that takes no writes.
     turned: Mutex<Instant>,
 }
 

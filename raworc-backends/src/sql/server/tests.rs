@@ -129,19 +129,12 @@ macro_rules! tests {
         }
     )+};
     // With two servers of its own.
-    (failover $dialect:ty, $kind:literal) => {
+    (failover $dialect:ty, $kind:literal: $($name:ident),+ $(,)?) => {$(
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        async fn commits_over_a_server_that_another_takes_the_place_of_are_made_once_each() {
-            use $crate::sql::server::tests::failover;
-            failover::commits_over_a_server_that_another_takes_the_place_of_are_made_once_each::<$dialect>($kind).await;
+        async fn $name() {
+            $crate::sql::server::tests::failover::$name::<$dialect>($kind).await;
         }
-
-        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        async fn a_server_that_takes_no_writes_any_more_is_left_by_who_reads_too() {
-            use $crate::sql::server::tests::failover;
-            failover::a_server_that_takes_no_writes_any_more_is_left_by_who_reads_too::<$dialect>($kind).await;
-        }
-    };
+    )+};
     // With processes of its own.
     (processes $dialect:ty, $kind:literal) => {
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -202,7 +195,11 @@ macro_rules! tests {
             a_server_that_is_set_up_otherwise_keeps_texts_as_they_are,
             who_works_on_all_of_a_store_takes_as_long_as_it_takes_whatever_limits_there_are,
         );
-        $crate::sql::server::tests::tests!(failover $dialect, $kind);
+        $crate::sql::server::tests::tests!(failover $dialect, $kind:
+            commits_over_a_server_that_another_takes_the_place_of_are_made_once_each,
+            a_server_that_takes_no_writes_any_more_is_left_by_who_reads_too,
+            who_writes_to_another_server_than_before_reads_there_too,
+        );
         $crate::sql::server::tests::tests!(processes $dialect, $kind);
     };
 }

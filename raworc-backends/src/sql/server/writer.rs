@@ -105,8 +105,9 @@ impl<D: Server> Writer<D> {
                 self.conn = Some(conn);
                 self.batches.head = written.head;
                 self.most.went_well(written.outcomes.len());
-                if std::mem::take(&mut self.read_only) {
-                    // Before anything is told that only this server has.
+                self.read_only = false;
+                if is_new {
+                    // Before anything is told that only this server has: it may be another one, and the one before may live on.
                     self.signals.turn();
                 }
                 if !self.shared.feed.publish(written.events, written.head.oldest) {

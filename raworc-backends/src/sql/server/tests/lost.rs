@@ -29,7 +29,7 @@ const CONNECTIONS: usize = 3;
 
 /// What becomes of the next commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Loses {
+pub(super) enum Loses {
     Nothing,
     /// It is made, and its answer is lost.
     Answer,
@@ -38,8 +38,8 @@ enum Loses {
 }
 
 /// Stands between a store and its database. It passes on all that is asked, and at times keeps a commit or what is answered to it.
-struct Relay {
-    address: String,
+pub(super) struct Relay {
+    pub(super) address: String,
     state: Arc<State>,
     task: JoinHandle<io::Result<()>>,
 }
@@ -53,7 +53,7 @@ struct State {
 }
 
 impl Relay {
-    async fn before(to: String, commit: &'static [u8]) -> Self {
+    pub(super) async fn before(to: String, commit: &'static [u8]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("its address").to_string();
         let (loses, holds) = (watch::Sender::new(Loses::Nothing), watch::Sender::new(false));
@@ -69,11 +69,13 @@ impl Relay {
         Self { address, state, task }
     }
 
-    /// Has this be lost, and waits until it was.
-    async fn lose(&self, what: Loses) {
+    /// Has this be lost, from now on until it was, which is waited for.
+    pub(super) fn lose(&self, what: Loses) -> impl Future<Output = ()> {
         self.state.loses.send_replace(what);
-        let lost = |loses: &Loses| *loses == Loses::Nothing;
-        self.state.loses.subscribe().wait_for(lost).await.expect("it is held here");
+        let mut loses = self.state.loses.subscribe();
+        async move {
+            loses.wait_for(|loses| *loses == Loses::Nothing).await.expect("it is held here");
+        }
     }
 
     /// Has new connections wait, or go on.
@@ -168,8 +170,9 @@ pub(crate) async fn what_may_have_been_done_is_not_told_as_refused<D: Tested>(da
     let store = open::<D>(&database.by_way_of(&relay.address, D::TLS.none)).await;
     let (_, made) = create("one");
     relay.hold(true);
+    let lost = relay.lose(Loses::Answer);
     let (told, ()) = tokio::join!(store.commit(made.clone()), async {
-        relay.lose(Loses::Answer).await;
+        lost.await;
         // It is looked for where nobody can look.
         database.run("ALTER TABLE head RENAME TO away").await.expect("is done");
         relay.hold(false);
@@ -189,8 +192,9 @@ pub(crate) async fn what_comes_while_a_batch_is_tried_again_is_another_batch<D: 
     let store = open::<D>(&database.by_way_of(&relay.address, D::TLS.none)).await;
     let before = relay.commits();
     relay.hold(true);
+    let lost = relay.lose(Loses::Question);
     let (first, second) = tokio::join!(store.commit(create("one").1), async {
-        relay.lose(Loses::Question).await;
+        lost.await;
         let (second, ()) = tokio::join!(biased; store.commit(create("two").1), async { relay.hold(false) });
         second
     });
