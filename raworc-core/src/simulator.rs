@@ -68,6 +68,12 @@ pub struct Violation {
     pub what: String,
 }
 
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "invariant {} does not hold: {}", self.invariant, self.what)
+    }
+}
+
 /// What became of a run.
 #[derive(Debug, Clone)]
 pub struct Report {
@@ -100,9 +106,7 @@ impl fmt::Display for Report {
         }
         match &self.violation {
             None => write!(f, "seed {}: every invariant held", self.seed),
-            Some(Violation { invariant, what }) => {
-                write!(f, "seed {}: invariant {invariant} does not hold: {what}", self.seed)
-            }
+            Some(violation) => write!(f, "seed {}: {violation}", self.seed),
         }
     }
 }

@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use raworc_core::simulator::{self, Counts, Report};
 
-/// From so many seeds on, whatever never comes up fails the run, once as many more have not brought it either: the rarest
-/// of what has to come up does so a few times in this many.
+/// From so many seeds on, whatever never comes up fails the run. It is how many are run by themselves, and up to as many
+/// more where something has not come up: the rarest does so a few times in this many.
 const MANY: u64 = 300;
 
 /// One in so many seeds is run twice, to see that its trace is the same.
@@ -21,7 +21,7 @@ const TWICE: u64 = 20;
 
 struct Options {
     first: u64,
-    seeds: u64,
+    seeds: Option<u64>,
     only: Option<u64>,
     faults: Option<Vec<usize>>,
 }
@@ -43,12 +43,12 @@ fn main() -> ExitCode {
 }
 
 fn options(mut arguments: impl Iterator<Item = String>) -> Result<Option<Options>, String> {
-    let mut options = Options { first: 1, seeds: MANY, only: None, faults: None };
+    let mut options = Options { first: 1, seeds: None, only: None, faults: None };
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().ok_or_else(|| format!("{argument} needs a value"));
         let number = |text: String| text.parse().map_err(|_| format!("{text:?} is not a number"));
         match argument.as_str() {
-            "--seeds" => options.seeds = number(value()?)?,
+            "--seeds" => options.seeds = Some(number(value()?)?),
             "--first" => options.first = number(value()?)?,
             "--seed" => options.only = Some(number(value()?)?),
             "--faults" => options.faults = Some(numbers(&value()?)?),
@@ -145,21 +145,22 @@ impl Came {
     }
 }
 
-/// Runs seeds, and some more as long as something that has to come up has not, up to as many again.
+/// Runs as many seeds as are asked for.
 fn many(options: &Options) -> ExitCode {
     let begun = tokio::time::Instant::now();
-    let (mut came, mut seeds, mut more) = (Came::default(), 0, options.seeds);
+    let (mut more, most) = options.seeds.map_or((MANY, 2 * MANY), |seeds| (seeds, seeds));
+    let (mut came, mut seeds) = (Came::default(), 0);
     let missing = loop {
         if let Err(failed) = came.run_all(options.first + seeds, more) {
             return failed.tell(options.first);
         }
         seeds += more;
-        let missing = if options.seeds < MANY { Vec::new() } else { came.counts.missing() };
-        if missing.is_empty() || seeds >= 2 * options.seeds {
+        let missing = if seeds < MANY { Vec::new() } else { came.counts.missing() };
+        if missing.is_empty() || seeds >= most {
             break missing;
         }
         println!("simulator: not in {seeds} seeds, so some more are run: {}", missing.join(", "));
-        more = options.seeds.div_ceil(10);
+        more = MANY / 10;
     };
     println!("{}", came.counts);
     println!(
@@ -172,26 +173,34 @@ fn many(options: &Options) -> ExitCode {
     if missing.is_empty() {
         return ExitCode::SUCCESS;
     }
-    println!("failures:\nsimulator: these never came up: {}", missing.join(", "));
-    ExitCode::FAILURE
+    failed(|| println!("simulator: these never came up: {}", missing.join(", ")))
 }
 
 impl Failed {
-    /// Says what it is, under the heading of the ordinary harness, and how to see it again.
+    /// Says what it is, and how to see it again.
     fn tell(&self, first: u64) -> ExitCode {
-        println!("failures:");
-        match self {
+        failed(|| match self {
             Self::Violation(report) => violation(report, report.seed - first + 1),
             Self::Differs { seed, hashes: [first, second] } => {
                 println!("simulator: seed {seed} does not repeat: {first:016x}, then {second:016x}");
             }
-        }
-        ExitCode::FAILURE
+        })
     }
+}
+
+/// Tells of a failure between the lines by which the ordinary harness does.
+fn failed(tell: impl FnOnce()) -> ExitCode {
+    println!("failures:");
+    tell();
+    println!("test result: FAILED");
+    ExitCode::FAILURE
 }
 
 fn violation(report: &Report, seeds: u64) {
     println!("seed {} fails with {} faults; shrinking", report.seed, report.faults.len());
+    if let Some(violation) = &report.violation {
+        println!("{violation}");
+    }
     let small = simulator::shrink(report);
     let numbers: Vec<_> = small.faults.iter().map(|fault| fault.number.to_string()).collect();
     let numbers = if numbers.is_empty() { "none".into() } else { numbers.join(",") };

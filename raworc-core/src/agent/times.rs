@@ -41,7 +41,7 @@ impl Agent {
     pub(crate) fn times_after(&self, moves: &[ClockMove], now: Timestamp) -> Option<Times> {
         let times = Times::of(self);
         let ahead = moves.iter().fold(times, |times, by| times.ahead(&self.status, *by, now));
-        let after = ahead.back(&self.status, now).bounded(self, now);
+        let after = ahead.back(self, now).bounded(self, now);
         // A move is not worth noting where it moves nothing.
         (Times { clock_known_at: times.clock_known_at, ..after } != times).then_some(after)
     }
@@ -104,7 +104,8 @@ impl Times {
 
     /// Where the clock was set back, the last sign of its program or of its start is in the future by now. That sign is
     /// taken to be of this moment, and what goes with it moves along.
-    fn back(self, status: &Status, now: Timestamp) -> Self {
+    fn back(self, agent: &Agent, now: Timestamp) -> Self {
+        let status = &agent.status;
         let sign = self.heard_at.max(self.run.map(|(began, _)| began));
         let back = sign.map_or(SignedDuration::ZERO, |sign| sign.duration_since(now));
         if !back.is_positive() {
@@ -119,11 +120,13 @@ impl Times {
         let earlier_than = |written: Timestamp, time: Timestamp| {
             if now < written && written <= time { moved(time, -back) } else { earlier(time) }
         };
+        // Of one that was over before it went along with a move ahead nothing tells so: a message has its whole time once more.
+        let whole = moved(now, SignedDuration::from_secs(agent.spec.busy_timeout.into()));
         Self {
             heard_at: self.heard_at.map(|heard| heard.min(now)),
             awake_until: self.awake_until.map(earlier),
             keep_awake_until: self.keep_awake_until.map(earlier),
-            busy_until: self.busy_until.map(|time| earlier_than(since, time)),
+            busy_until: self.busy_until.map(|time| earlier_than(since, time).min(whole)),
             cancel_by: self.cancel_by.map(|time| earlier_than(since, time)),
             run: self.run.map(|(began, ready)| (began.min(now), earlier_than(setup.unwrap_or(began), ready))),
             // A later move may lead to the same time again.

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 pub(super) struct Signals {
     /// There is more in the log than it has told.
     pub(super) grown: Notify,
-    /// When it last wrote over a connection that was new, or met a server that takes no writes.
+    /// When it last may have come to another server.
     turned: Mutex<Instant>,
 }
 

@@ -36,8 +36,6 @@ pub(super) struct Writer<D: Server> {
     /// Whether the last batch could not be written: the next ones are not waited for as long, or all would queue up.
     failing: bool,
     signals: Arc<Signals>,
-    /// Whether the server took no writes when it was last asked to.
-    read_only: bool,
 }
 
 impl<D: Server> Writer<D> {
@@ -51,7 +49,7 @@ impl<D: Server> Writer<D> {
         signals: Arc<Signals>,
     ) -> Self {
         let most = Most::new(most);
-        Self { shared, jobs, to, conn: Some(conn), batches, most, failing: false, read_only: false, signals }
+        Self { shared, jobs, to, conn: Some(conn), batches, most, failing: false, signals }
     }
 
     pub(super) async fn run(mut self) {
@@ -105,9 +103,8 @@ impl<D: Server> Writer<D> {
                 self.conn = Some(conn);
                 self.batches.head = written.head;
                 self.most.went_well(written.outcomes.len());
-                self.read_only = false;
                 if is_new {
-                    // Before anything is told that only this server has: it may be another one, and the one before may live on.
+                    // Before anything is told that only this server has. It may be another one, and the one before may live on.
                     self.signals.turn();
                 }
                 if !self.shared.feed.publish(written.events, written.head.oldest) {
@@ -120,13 +117,8 @@ impl<D: Server> Writer<D> {
                 // Closing takes the transaction back, if it is not committed.
                 drop(timeout(super::CONNECT_LIMIT, conn.close()).await);
                 let fault = fault(error);
-                match fault.kind {
-                    FaultKind::Unavailable if has_its_turn => queue::not_answered(batch),
-                    FaultKind::ReadOnly if !self.read_only => {
-                        self.read_only = true;
-                        self.signals.turn();
-                    }
-                    _ => {}
+                if fault.kind == FaultKind::Unavailable && has_its_turn {
+                    queue::not_answered(batch);
                 }
                 Err(fault)
             }

@@ -272,6 +272,18 @@ fn a_clock_that_goes_ahead_to_a_time_that_it_was_at_before_takes_no_time() {
 }
 
 #[test]
+fn a_message_whose_time_was_over_before_the_clock_went_ahead_and_back_has_no_more_than_its_whole_time() {
+    let mut agent = Life { busy: 60, ..Life::OVER }.agent(DAY);
+    agent.status.busy_until = Some(at(DAY - 2_000));
+    move_times(&mut agent, &[ahead(HOUR, DAY + HOUR)], DAY + HOUR);
+    agent.status.heard_at = Some(at(DAY + HOUR + 20_000));
+    let now = DAY + 20_500;
+    move_times(&mut agent, &[], now);
+    let [_, _, busy, ..] = left(&agent, now);
+    assert!(busy.is_some_and(|left| left <= 60_000), "{busy:?}");
+}
+
+#[test]
 fn of_two_moves_that_another_operator_saw_as_one_only_the_second_is_given() {
     let mut agent = Life { ready_left: 30_000, ..Life::OVER }.agent(DAY);
     // This one was over when its program was last heard.

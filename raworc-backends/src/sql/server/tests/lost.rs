@@ -74,7 +74,8 @@ impl Relay {
         self.state.loses.send_replace(what);
         let mut loses = self.state.loses.subscribe();
         async move {
-            loses.wait_for(|loses| *loses == Loses::Nothing).await.expect("it is held here");
+            let lost = loses.wait_for(|loses| *loses == Loses::Nothing);
+            timeout(Duration::from_secs(60), lost).await.expect("it is lost").expect("it is held here");
         }
     }
 
